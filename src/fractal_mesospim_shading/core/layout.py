@@ -1,0 +1,203 @@
+"""Where the tiles of a mosaic lie in its plane, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from fractal_mesospim_shading.errors import LayoutError
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One field of view.
+
+    Attributes:
+        number: 1-based, column by column ("inverted N"); a missing tile leaves a gap.
+        row, column: place in the grid, from 0.
+        y, x: origin in the mosaic, in pixels of level 0.
+        name: what the table or the acquisition calls it.
+    """
+
+    number: int
+    row: int
+    column: int
+    y: int
+    x: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The part of one tile that lies in a box of the mosaic.
+
+    Attributes:
+        tile: the tile.
+        in_tile: (y, x) slices within the tile.
+        in_box: (y, x) slices within the box.
+    """
+
+    tile: Tile
+    in_tile: tuple[slice, slice]
+    in_box: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Equal tiles without overlap on the pixel grid of one plane.
+
+    Build it with `from_origins`, which checks and numbers the tiles.
+
+    Attributes:
+        tile_shape: (y, x) in pixels.
+        plane_shape: (y, x) of the whole plane in pixels.
+        tiles: the tiles present, ordered by number.
+        rows, columns: size of the grid.
+    """
+
+    tile_shape: tuple[int, int]
+    plane_shape: tuple[int, int]
+    tiles: tuple[Tile, ...]
+    rows: int
+    columns: int
+
+    @classmethod
+    def from_origins(
+        cls,
+        origins_yx: Sequence[tuple[int, int]],
+        tile_shape: tuple[int, int],
+        plane_shape: tuple[int, int],
+        names: Sequence[str] | None = None,
+    ) -> TileLayout:
+        """Number tiles by position: down the first column, then the top of the next.
+
+        Args:
+            origins_yx: upper left corner of each tile present, in pixels.
+            tile_shape: (y, x) common to all tiles.
+            plane_shape: (y, x) of the plane that holds them.
+            names: what each tile is called, in the same order.
+
+        Raises:
+            LayoutError: no tile, a tile outside the plane, tiles that overlap.
+        """
+        if not origins_yx:
+            raise LayoutError("The mosaic has no tile; expected at least one.")
+        labels = list(names) if names is not None else [""] * len(origins_yx)
+        for (y, x), label in zip(origins_yx, labels, strict=True):
+            if y < 0 or x < 0 or y + tile_shape[0] > plane_shape[0] or x + tile_shape[1] > plane_shape[1]:
+                raise LayoutError(
+                    f"Tile '{label}' covers y {y}..{y + tile_shape[0]}, x {x}..{x + tile_shape[1]} "
+                    f"and leaves the plane of {plane_shape[0]} x {plane_shape[1]} pixels. "
+                    "Correct the table of tile positions."
+                )
+        row_starts = _starts((y for y, _ in origins_yx), tile_shape[0])
+        column_starts = _starts((x for _, x in origins_yx), tile_shape[1])
+        rows = len(row_starts)
+        tiles = []
+        for (y, x), label in zip(origins_yx, labels, strict=True):
+            row, column = _index(row_starts, y), _index(column_starts, x)
+            tiles.append(Tile(column * rows + row + 1, row, column, y, x, label))
+        tiles.sort(key=lambda tile: (tile.number, tile.y, tile.x))
+        _refuse_overlap(tiles, tile_shape)
+        return cls(tile_shape, plane_shape, tuple(tiles), rows, len(column_starts))
+
+    @classmethod
+    def single(cls, plane_shape: tuple[int, int], name: str = "") -> TileLayout:
+        """The layout of an image that is one tile."""
+        return cls.from_origins([(0, 0)], plane_shape, plane_shape, [name])
+
+    @cached_property
+    def by_number(self) -> dict[int, Tile]:
+        """The tiles present, by number."""
+        return {tile.number: tile for tile in self.tiles}
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Numbers of the grid that have no tile."""
+        everything = range(1, self.rows * self.columns + 1)
+        return tuple(number for number in everything if number not in self.by_number)
+
+    @property
+    def corners(self) -> tuple[int, ...]:
+        """Numbers of the corner tiles that are present, each once, in rising order."""
+        rows, columns = self.rows, self.columns
+        numbers = {1, rows, (columns - 1) * rows + 1, columns * rows}
+        return tuple(sorted(numbers & self.by_number.keys()))
+
+    def tile(self, number: int) -> Tile:
+        """The tile of that number.
+
+        Raises:
+            LayoutError: no such tile.
+        """
+        try:
+            return self.by_number[number]
+        except KeyError:
+            last = self.rows * self.columns
+            found = f"missing in this mosaic ({self.rows} rows x {self.columns} columns)"
+            if not 1 <= number <= last:
+                found = f"outside this mosaic, which has the numbers 1 to {last}"
+            raise LayoutError(f"Tile {number} is {found}.") from None
+
+    def pieces(self, y: slice, x: slice) -> Iterator[Piece]:
+        """The parts of all tiles that lie in a box of the plane.
+
+        Args:
+            y, x: ranges in pixels of the plane, with explicit start and stop.
+        """
+        height, width = self.tile_shape
+        for tile in self.tiles:
+            y0, y1 = max(y.start, tile.y), min(y.stop, tile.y + height)
+            x0, x1 = max(x.start, tile.x), min(x.stop, tile.x + width)
+            if y0 < y1 and x0 < x1:
+                yield Piece(
+                    tile,
+                    (slice(y0 - tile.y, y1 - tile.y), slice(x0 - tile.x, x1 - tile.x)),
+                    (slice(y0 - y.start, y1 - y.start), slice(x0 - x.start, x1 - x.start)),
+                )
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one tile covers the whole plane."""
+        return len(self.tiles) == 1 and self.tile_shape == self.plane_shape
+
+    def map_text(self) -> str:
+        """The map of tile numbers, as people fill in a FOV list."""
+        width = len(str(self.rows * self.columns))
+        lines = []
+        for row in range(self.rows):
+            numbers = (column * self.rows + row + 1 for column in range(self.columns))
+            cells = (
+                f"{number:0{width}d}" if number in self.by_number else "-" * width
+                for number in numbers
+            )
+            lines.append("  ".join(cells))
+        return "\n".join(lines)
+
+
+def _starts(values: Iterable[int], size: int) -> list[int]:
+    """Where rows (or columns) begin: origins closer than half a tile belong together."""
+    starts: list[int] = []
+    for value in sorted(values):
+        if not starts or value - starts[-1] > size // 2:
+            starts.append(value)
+    return starts
+
+
+def _index(starts: Sequence[int], value: int) -> int:
+    return max(i for i, start in enumerate(starts) if start <= value)
+
+
+def _refuse_overlap(tiles: Sequence[Tile], tile_shape: tuple[int, int]) -> None:
+    height, width = tile_shape
+    for i, first in enumerate(tiles):
+        for second in tiles[i + 1 :]:
+            y, x = abs(first.y - second.y), abs(first.x - second.x)
+            if y < height and x < width:
+                raise LayoutError(
+                    f"The tiles '{first.name}' at y={first.y}, x={first.x} and '{second.name}' at "
+                    f"y={second.y}, x={second.x} overlap in the image by {height - y} x {width - x} "
+                    "pixels. Only mosaics whose tiles lie edge to edge can be corrected; a fused "
+                    "image has lost what belongs to which tile."
+                )
