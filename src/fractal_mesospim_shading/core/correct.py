@@ -1,0 +1,153 @@
+"""The one formula: what happens to every pixel of a block.
+
+    corrected = (raw - dark) / flat [- baseline] [+ output_offset]
+
+The division is folded into a multiplication and an addition per pixel, done in
+float32, rounded half to even, clipped to the type of the result, and cast once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.layout import Piece
+from fractal_mesospim_shading.core.profile import ShadingProfile
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The correction of one tile: `raw * gain + shift`, each (y, x) float32."""
+
+    gain: NDArray[np.float32]
+    shift: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """What happened to the pixels of a block.
+
+    Attributes:
+        pixels: all of them, no-data pixels included.
+        no_data: raw value 0 that was left 0.
+        clipped_low, clipped_high: results that left the range of the type.
+        saturated: raw values at the upper end of the type.
+    """
+
+    pixels: int = 0
+    no_data: int = 0
+    clipped_low: int = 0
+    clipped_high: int = 0
+    saturated: int = 0
+
+    def __add__(self, other: PixelCounts) -> PixelCounts:
+        return PixelCounts(
+            self.pixels + other.pixels,
+            self.no_data + other.no_data,
+            self.clipped_low + other.clipped_low,
+            self.clipped_high + other.clipped_high,
+            self.saturated + other.saturated,
+        )
+
+
+def linear_correction(
+    profile: ShadingProfile,
+    tile_shape: tuple[int, int],
+    *,
+    offset: float,
+    subtract_baseline: bool,
+    output_offset: float,
+) -> Linear:
+    """Fold a profile into a gain and a shift for each pixel of a tile.
+
+    Args:
+        profile: of the channel; another shape is resampled by pixel centres.
+        tile_shape: (y, x) in pixels.
+        offset: counts to subtract where the profile has no dark-field.
+        subtract_baseline: also subtract the profile's baseline after the division.
+        output_offset: counts to add at the end.
+    """
+    fitted = profile.resampled(tile_shape)
+    gain = 1.0 / fitted.flatfield.astype(np.float64)
+    dark = offset if fitted.darkfield is None else np.asarray(fitted.darkfield, np.float64)
+    baseline = (fitted.baseline or 0.0) if subtract_baseline else 0.0
+    shift = output_offset - baseline - dark * gain
+    return Linear(gain.astype(np.float32), shift.astype(np.float32))
+
+
+def paint(
+    pieces: Iterable[Piece], correction_of: Callable[[Piece], Linear], shape: tuple[int, int]
+) -> Linear:
+    """Gain and shift for a box of the plane; pixels outside all tiles stay as they are."""
+    gain = np.ones(shape, dtype=np.float32)
+    shift = np.zeros(shape, dtype=np.float32)
+    for piece in pieces:
+        linear = correction_of(piece)
+        gain[piece.in_box] = linear.gain[piece.in_tile]
+        shift[piece.in_box] = linear.shift[piece.in_tile]
+    return Linear(gain, shift)
+
+
+def correct(raw: NDArray[Any], linear: Linear, *, zero_is_no_data: bool) -> PixelCounts:
+    """Correct a stack of planes in place.
+
+    Args:
+        raw: (n, y, x), contiguous, native byte order; uint8, uint16 or float32.
+        linear: gain and shift, (y, x).
+        zero_is_no_data: raw 0 stays 0, whatever the shift.
+    """
+    if np.issubdtype(raw.dtype, np.integer):
+        top = int(np.iinfo(raw.dtype).max)
+        no_data_value = 0 if zero_is_no_data else -1
+        counts = _correct_integers(raw, linear.gain, linear.shift, no_data_value, top)
+        return PixelCounts(raw.size, *(int(per_column.sum()) for per_column in counts))
+    return PixelCounts(
+        raw.size, no_data=int(_correct_floats(raw, linear.gain, linear.shift, zero_is_no_data))
+    )
+
+
+@numba.njit(nogil=True, cache=True)
+def _correct_integers(raw, gain, shift, no_data_value, top):  # type: ignore[no-untyped-def]
+    # One counter per column instead of one in all: a sum along the row would keep
+    # the compiler from handling many pixels at once (1.3 against 0.5 ns a pixel).
+    width = raw.shape[2]
+    no_data = np.zeros(width, np.int32)
+    low = np.zeros(width, np.int32)
+    high = np.zeros(width, np.int32)
+    saturated = np.zeros(width, np.int32)
+    none, limit, highest = np.int32(no_data_value), np.float32(top), np.int32(top)
+    zero, one = np.int32(0), np.int32(1)
+    for n in range(raw.shape[0]):
+        for y in range(raw.shape[1]):
+            row, row_gain, row_shift = raw[n, y], gain[y], shift[y]
+            for x in range(width):
+                before = np.int32(row[x])
+                value = np.rint(np.float32(before) * row_gain[x] + row_shift[x])
+                value = np.float32(0) if before == none else value
+                no_data[x] += one if before == none else zero
+                low[x] += one if value < np.float32(0) else zero
+                high[x] += one if value > limit else zero
+                saturated[x] += one if before == highest else zero
+                value = np.float32(0) if value < np.float32(0) else value
+                value = limit if value > limit else value
+                row[x] = np.int32(value)
+    return no_data, low, high, saturated
+
+
+@numba.njit(nogil=True, cache=True)
+def _correct_floats(raw, gain, shift, zero_is_no_data):  # type: ignore[no-untyped-def]
+    no_data = 0
+    for n in range(raw.shape[0]):
+        for y in range(raw.shape[1]):
+            for x in range(raw.shape[2]):
+                before = raw[n, y, x]
+                if zero_is_no_data and before == 0:
+                    no_data += 1
+                else:
+                    raw[n, y, x] = before * gain[y, x] + shift[y, x]
+    return no_data
