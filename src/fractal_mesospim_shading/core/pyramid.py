@@ -12,24 +12,33 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.errors import ImageFormatError
 
 
-def level_factor(fine: tuple[int, ...], coarse: tuple[int, ...]) -> tuple[int, ...]:
+def level_factor(
+    fine: tuple[int, ...], coarse: tuple[int, ...], wished: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
     """By how much each axis shrinks from one level to the next.
 
     A writer may drop or keep the pixels that fill no whole coarse pixel, so the
     coarse size is the fine one divided by the factor and rounded down or up.
 
+    Args:
+        fine, coarse: shapes of the two levels.
+        wished: the factors that the scales give; taken where the shapes allow them.
+
     Raises:
         ImageFormatError: an axis shrinks by something that is no whole number.
     """
     factors = []
-    for n, m in zip(fine, coarse, strict=True):
+    for axis, (n, m) in enumerate(zip(fine, coarse, strict=True)):
         fitting = [f for f in range(1, 17) if m in (n // f, -(-n // f)) and m > 0]
         if not fitting:
             raise ImageFormatError(
                 f"A pyramid level of shape {coarse} does not follow from {fine}: each axis has "
                 "to shrink by a whole number up to 16. Build the pyramid again."
             )
-        factors.append(2 if 2 in fitting and n > 1 and m < n else fitting[0])
+        if wished is not None and wished[axis] in fitting:
+            factors.append(wished[axis])
+        else:
+            factors.append(2 if 2 in fitting and n > 1 and m < n else fitting[0])
     return tuple(factors)
 
 

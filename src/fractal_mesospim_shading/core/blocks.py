@@ -1,0 +1,222 @@
+"""How a pyramid is cut into blocks that can be written without ever reading back.
+
+A node is a box of one level that covers whole write units. Its children are the
+boxes of the next finer level that it is the mean of. The grids nest: every node has
+exactly one parent, so the means of a node's children are all that it is made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import ceil, gcd, lcm, prod
+
+from fractal_mesospim_shading.core.pyramid import level_factor
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, order=True)
+class Node:
+    """A box of one level: the level, and the place in the grid of that level."""
+
+    level: int
+    index: Shape
+
+    @property
+    def key(self) -> str:
+        """Name in the journal, such as `0/0.3.2.1`."""
+        return f"{self.level}/{'.'.join(str(i) for i in self.index)}"
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """The nested boxes of all levels.
+
+    Attributes:
+        shapes: shape of each level.
+        units: shape of the write unit of each level: the shard, else the chunk.
+        factors: by how much each level is coarser than the one before; ones for level 0.
+        wish: pixels that a box of level 0 should hold at least; small units are grouped.
+    """
+
+    shapes: tuple[Shape, ...]
+    units: tuple[Shape, ...]
+    factors: tuple[Shape, ...]
+    wish: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        shapes: Sequence[Shape],
+        units: Sequence[Shape],
+        scales: Sequence[Sequence[float]] | None = None,
+        wish: int = 1,
+    ) -> BlockGrid:
+        """The grid of a pyramid; the scales tell the factor where the shapes leave a choice.
+
+        Raises:
+            ImageFormatError: a level does not follow from the one before.
+        """
+        factors = [(1,) * len(shapes[0])]
+        for level in range(1, len(shapes)):
+            wished = None
+            if scales is not None:
+                pair = zip(scales[level], scales[level - 1], strict=True)
+                wished = tuple(round(coarse / fine) if fine else 1 for coarse, fine in pair)
+            factors.append(level_factor(shapes[level - 1], shapes[level], wished))
+        return cls(tuple(shapes), tuple(units), tuple(factors), wish)
+
+    @cached_property
+    def boxes(self) -> tuple[Shape, ...]:
+        """Shape of a node's box at each level; where it exceeds the level, it covers it."""
+        boxes: list[Shape] = []
+        for level, (shape, unit) in enumerate(zip(self.shapes, self.units, strict=True)):
+            following = self.factors[level + 1] if level + 1 < len(self.shapes) else None
+            if level:
+                below = zip(boxes[-1], self.factors[level], strict=True)
+                unit = tuple(lcm(u, ceil(b / f)) for u, (b, f) in zip(unit, below, strict=True))
+            box = _divisible(unit, following, shape)
+            boxes.append(_grouped(box, shape, self.wish) if level == 0 else box)
+        return tuple(boxes)
+
+    def counts(self, level: int) -> Shape:
+        """How many nodes each axis of a level has."""
+        return tuple(ceil(n / b) for n, b in zip(self.shapes[level], self.boxes[level], strict=True))
+
+    def box(self, node: Node) -> tuple[slice, ...]:
+        """The pixels of a node."""
+        along = zip(node.index, self.boxes[node.level], self.shapes[node.level], strict=True)
+        return tuple(slice(i * b, min((i + 1) * b, n)) for i, b, n in along)
+
+    def coarse_box(self, node: Node) -> tuple[slice, ...]:
+        """The pixels of the next level that are means of this node; may be empty."""
+        along = zip(
+            self.box(node), self.factors[node.level + 1], self.shapes[node.level + 1], strict=True
+        )
+        return tuple(
+            slice(min(s.start // f, n), min(ceil(s.stop / f), n)) for s, f, n in along
+        )
+
+    def parent(self, node: Node) -> Node | None:
+        """The node that this one is averaged into, None at the top."""
+        if node.level + 1 == len(self.shapes):
+            return None
+        coarse = self.coarse_box(node)
+        if any(s.start >= s.stop for s in coarse):
+            return None
+        along = zip(coarse, self.boxes[node.level + 1], strict=True)
+        return Node(node.level + 1, tuple(s.start // b for s, b in along))
+
+    def children(self, node: Node) -> Iterator[Node]:
+        """The nodes of the next finer level that are averaged into this one."""
+        if node.level == 0:
+            return
+        fine = node.level - 1
+        ranges = []
+        along = zip(
+            self.box(node), self.factors[node.level], self.boxes[fine], self.shapes[fine], strict=True
+        )
+        for s, f, b, n in along:
+            ranges.append(range(s.start * f // b, ceil(min(s.stop * f, n) / b)))
+        for index in product(*ranges):
+            yield Node(fine, index)
+
+    def nodes(self, level: int) -> Iterator[Node]:
+        """All nodes of a level in the order of the array."""
+        for index in product(*(range(count) for count in self.counts(level))):
+            yield Node(level, index)
+
+    @property
+    def total(self) -> int:
+        """How many nodes there are at all levels."""
+        return sum(prod(self.counts(level)) for level in range(len(self.shapes)))
+
+    def leaves(self, level: int) -> int:
+        """How many nodes of level 0 a whole node of a level covers at most."""
+        number = 1
+        for fine in range(level):
+            along = zip(
+                self.boxes[fine + 1],
+                self.factors[fine + 1],
+                self.boxes[fine],
+                self.counts(fine),
+                strict=True,
+            )
+            number *= prod(min(ceil(b * f / below), count) for b, f, below, count in along)
+        return number
+
+    def batches(self, most: int) -> Iterator[list[Node]]:
+        """Subtrees in depth-first order, grouped to about `most` nodes of level 0.
+
+        Every node of level 0 belongs to exactly one subtree, given by its top node.
+        """
+        top = max(level for level in range(len(self.shapes)) if level == 0 or self.leaves(level) <= most)
+        batch: list[Node] = []
+        held = 0
+        for node in self._depth_first(top):
+            batch.append(node)
+            held += self.leaves(node.level)
+            if held + self.leaves(top) > most:
+                yield batch
+                batch, held = [], 0
+        if batch:
+            yield batch
+
+    def _depth_first(self, level: int) -> Iterator[Node]:
+        """Nodes of a level ordered by parent, then those of finer levels without parent."""
+        last = len(self.shapes) - 1
+
+        def down(node: Node) -> Iterator[Node]:
+            if node.level == level:
+                yield node
+            else:
+                for child in self.children(node):
+                    yield from down(child)
+
+        for start in range(last, -1, -1):
+            for node in self.nodes(start) if start == last else self._orphans(start):
+                if node.level >= level:
+                    yield from down(node)
+                else:
+                    yield node
+
+    def _orphans(self, level: int) -> Iterator[Node]:
+        """Nodes whose pixels the next level leaves out (sizes rounded down)."""
+        cut = [
+            axis
+            for axis, (n, f, m) in enumerate(
+                zip(self.shapes[level], self.factors[level + 1], self.shapes[level + 1], strict=True)
+            )
+            if n > m * f
+        ]
+        if cut:
+            yield from (node for node in self.nodes(level) if self.parent(node) is None)
+
+
+def _divisible(unit: Shape, factor: Shape | None, shape: Shape) -> Shape:
+    """The smallest multiple of the unit that whole coarse pixels fit in."""
+    if factor is None:
+        return unit
+    along = zip(unit, factor, shape, strict=True)
+    return tuple(u if u >= n else u * (f // gcd(u, f)) for u, f, n in along)
+
+
+def _grouped(box: Shape, shape: Shape, wish: int) -> Shape:
+    """Double the box along the last axes first until it holds `wish` pixels."""
+    grown = list(box)
+    for _ in range(64):
+        open_axes = [axis for axis in range(len(shape)) if grown[axis] < shape[axis]]
+        if prod(min(b, n) for b, n in zip(grown, shape, strict=True)) >= wish or not open_axes:
+            break
+        spatial = [axis for axis in open_axes if axis >= len(shape) - 2] or open_axes
+        smallest = min(spatial, key=lambda axis: (grown[axis], -axis))
+        grown[smallest] *= 2
+    return tuple(grown)
+
+
+def covering(units: Sequence[int], box: Sequence[slice]) -> list[range]:
+    """Which units a box touches along each axis."""
+    return [range(s.start // u, ceil(s.stop / u)) for s, u in zip(box, units, strict=True)]
