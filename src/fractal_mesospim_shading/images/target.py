@@ -1,0 +1,204 @@
+"""The image being written: its arrays, and one writer for each write unit."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.blocks import covering
+from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.codecs import open_array
+from fractal_mesospim_shading.images.documents import Document, fill_value, native_dtype
+from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.images.source import Box
+
+SHARD_BYTES = 256 * 2**20
+"""Most bytes of pixels in a shard of our own."""
+
+
+@dataclass(frozen=True)
+class TargetLevel:
+    """One array of the result.
+
+    Attributes:
+        path: within the group.
+        shape: in pixels.
+        chunks: shape of a chunk.
+        shards: shape of a shard, None where there are none.
+        scale: size of a pixel, one number an axis.
+        document: the metadata of the array.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    scale: tuple[float, ...]
+    document: Document
+
+    @property
+    def unit(self) -> tuple[int, ...]:
+        """Shape of the piece that one writer owns: the shard, else the chunk."""
+        return self.shards or self.chunks
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels in native byte order."""
+        return native_dtype(self.document)
+
+
+@dataclass(frozen=True)
+class TargetImage:
+    """The group being written.
+
+    Attributes:
+        url: where it is written; not yet where people find it.
+        zarr_format: 2 or 3.
+        levels: the pyramid, finest first.
+        storage_options: for a remote address.
+    """
+
+    url: str
+    zarr_format: int
+    levels: tuple[TargetLevel, ...]
+    storage_options: StorageOptions = None
+
+    def create(self, attributes: Document) -> None:
+        """Write all metadata, no pixel yet.
+
+        Raises:
+            OutputWriteError: no permission or no space.
+        """
+        try:
+            write_attributes(self.url, self.zarr_format, attributes, self.storage_options)
+            for level in self.levels:
+                write_array_document(
+                    places.join(self.url, level.path), level.document, self.storage_options
+                )
+        except OSError as error:
+            raise OutputWriteError(f"The result cannot be written to {self.url}: {error}") from error
+
+    def array(self, level: int) -> Any:
+        """The zarr array of a level, opened once in each process."""
+        key = (self.url, self.levels[level].path)
+        with _lock:
+            if key not in _arrays:
+                _arrays[key] = open_array(
+                    self.url, self.levels[level].path, self.storage_options, mode="r+"
+                )
+            return _arrays[key]
+
+    def write(self, level: int, box: Box, data: NDArray[Any]) -> None:
+        """Write a box that covers whole units; units of nothing but the fill value stay unwritten.
+
+        Raises:
+            OutputWriteError: the disk is full, or something else of that kind.
+        """
+        target = self.levels[level]
+        array = self.array(level)
+        empty = np.asarray(fill_value(target.document)).astype(target.dtype)
+        units = [
+            [slice(max(i * u, s.start), min((i + 1) * u, s.stop)) for i in along]
+            for along, u, s in zip(covering(target.unit, box), target.unit, box, strict=True)
+        ]
+        boxes = list(product(*units))
+        full = [unit for unit in boxes if not _is_all(data[_within(unit, box)], empty)]
+        whole = [tuple(box)] if len(full) == len(boxes) else full
+        try:
+            for part in whole:
+                array[part] = data[_within(part, box)]
+        except (OSError, RuntimeError) as error:
+            raise OutputWriteError(
+                f"Level {target.path} of {self.url} cannot be written at "
+                f"{[(s.start, s.stop) for s in box]}: {error}. What was finished is kept: make room "
+                "or restore access, and run the same command again."
+            ) from error
+
+    def read(self, level: int, box: Box) -> NDArray[Any]:
+        """Read back what was written, in native byte order."""
+        data = np.asarray(self.array(level)[tuple(box)])
+        return data.astype(data.dtype.newbyteorder("="), copy=False)
+
+
+_lock = threading.Lock()
+_arrays: dict[tuple[str, str], Any] = {}
+
+
+def forget(url: str) -> None:
+    """Drop the arrays opened below an address, which is about to be renamed or removed."""
+    with _lock:
+        for key in [key for key in _arrays if key[0] == url]:
+            del _arrays[key]
+
+
+def write_attributes(
+    url: str, zarr_format: int, attributes: Document, options: StorageOptions = None
+) -> None:
+    """Write the metadata of a group."""
+    if zarr_format == 2:
+        places.write_bytes(places.join(url, ".zgroup"), _json({"zarr_format": 2}), options)
+        places.write_bytes(places.join(url, ".zattrs"), _json(attributes), options)
+    else:
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        places.write_bytes(places.join(url, "zarr.json"), _json(group), options)
+
+
+def write_array_document(url: str, document: Document, options: StorageOptions = None) -> None:
+    """Write the metadata of an array."""
+    if document["zarr_format"] == 2:
+        array = {key: value for key, value in document.items() if key != "attributes"}
+        places.write_bytes(places.join(url, ".zarray"), _json(array), options)
+        places.write_bytes(places.join(url, ".zattrs"), _json(document["attributes"]), options)
+    else:
+        places.write_bytes(places.join(url, "zarr.json"), _json(document), options)
+
+
+def own_shards(
+    chunks: Sequence[int], shape: Sequence[int], itemsize: int, most: int = SHARD_BYTES
+) -> tuple[int, ...]:
+    """The largest shard within a number of bytes that doubles the chunk along y, x, then z."""
+    shards = list(chunks)
+    spatial = list(range(len(shape) - 1, max(-1, len(shape) - 4), -1))
+
+    def can_double(axis: int) -> bool:
+        return shards[axis] < shape[axis] and prod(shards) * 2 * itemsize <= most
+
+    while True:
+        plane = [axis for axis in spatial[:2] if can_double(axis)]
+        depth = [axis for axis in spatial[2:] if can_double(axis)]
+        if not (plane or depth):
+            return tuple(shards)
+        axis = min(plane or depth, key=lambda i: shards[i])
+        shards[axis] *= 2
+
+
+def _within(part: Sequence[slice], box: Sequence[slice]) -> tuple[slice, ...]:
+    pairs = zip(part, box, strict=True)
+    return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in pairs)
+
+
+def _is_all(data: NDArray[Any], value: NDArray[Any]) -> bool:
+    """Whether every pixel has one value; looks at few where the first ones differ."""
+    first = data[(0,) * (data.ndim - 1)]
+    if not _equal(first, value):
+        return False
+    return all(_equal(part, value) for part in data.reshape((-1, *data.shape[-2:])))
+
+
+def _equal(data: NDArray[Any], value: NDArray[Any]) -> bool:
+    if np.isnan(value):
+        return bool(np.isnan(data).all())
+    return bool((data == value).all())
+
+
+def _json(document: Document) -> bytes:
+    return json.dumps(document, indent=2, allow_nan=True).encode()

@@ -1,0 +1,306 @@
+"""What a user may ask for.
+
+The field help of these models is what the web form, the command line and the
+documentation show: one definition for all doors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fractal_mesospim_shading.errors import ParameterError
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+Execution = Literal["threads", "processes", "dask", "slurm"]
+
+
+def parse_list(value: Any) -> Any:
+    """Accept `1,9`, `[1,9]` and repeated options for a list of numbers."""
+    items = value if isinstance(value, list | tuple) else [value]
+    if not any(isinstance(item, str) for item in items):
+        return value
+    numbers: list[Any] = []
+    for item in items:
+        if not isinstance(item, str):
+            numbers.append(item)
+            continue
+        text = item.strip()
+        text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        numbers.extend(part.strip() for part in text.split(",") if part.strip())
+    return numbers
+
+
+def parse_options(value: Any) -> Any:
+    """Accept JSON text where a model or a mapping is expected."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected JSON such as {{\"key\": 1}}, found {value!r} ({error})") from None
+
+
+NumberList = Annotated[list[int], BeforeValidator(parse_list)]
+
+
+class BasicpyModelParams(BaseModel):
+    """Parameters of the BaSiCPy model, used where no empty regions and no models are given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, title="BaSiCPy model parameters")
+
+    autosegment: bool = Field(
+        default=False,
+        description="Segment the sample by a threshold and leave it out of the fit.",
+    )
+    autosegment_margin: int = Field(
+        default=10,
+        ge=0,
+        description="Pixels (of the reduced planes) by which the segmented sample is widened.",
+    )
+    epsilon: float = Field(
+        default=0.1,
+        gt=0,
+        description="Weight regularisation; larger values give smoother profiles.",
+    )
+    get_darkfield: bool = Field(
+        default=False,
+        description="Also estimate a dark-field. Seldom of use: on data of known truth it made "
+        "the flat-field several times worse. A measured dark frame is better.",
+    )
+    max_workers: int = Field(
+        default=2,
+        ge=1,
+        description="Threads of BaSiCPy. The fit runs pinned to one processor, so that its "
+        "result is the same everywhere; more threads change nothing.",
+    )
+    smoothness_darkfield: float = Field(
+        default=1.0, gt=0, description="Weight of the dark-field's smoothness."
+    )
+    smoothness_flatfield: float = Field(
+        default=1.0, gt=0, description="Weight of the flat-field's smoothness."
+    )
+    working_size: int | None = Field(
+        default=128,
+        ge=16,
+        description="Side in pixels to which planes are reduced for the fit; unset uses the "
+        "planes as sampled, at many times the cost.",
+    )
+    fitting_mode: Literal["approximate", "ladmap"] = Field(
+        default="approximate",
+        description="Algorithm of the fit. `approximate` was never worse than `ladmap` on data "
+        "of known truth, and several times better on some.",
+    )
+
+
+class OutputOptions(BaseModel):
+    """Where a result goes and what it looks like on disk."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output_folder: str | None = Field(
+        default=None,
+        description="Folder for the result. Unset: beside the source. Needed where the source "
+        "lies on read-only storage.",
+    )
+    ngff_version: Literal["source", "0.4", "0.5"] = Field(
+        default="source",
+        description="OME-Zarr version of the result: 0.4 (zarr v2), 0.5 (zarr v3), or the "
+        "source's.",
+    )
+    output_shards: NumberList | None = Field(
+        default=None,
+        description="Shape of a shard of the result in pixels, for the last axes (such as z, y, x); "
+        "multiples of the chunk. Only for OME-Zarr 0.5. Unset: sharded if the source is, with "
+        "shards of at most 256 MB.",
+    )
+    overwrite: bool = Field(
+        default=False,
+        description="Replace a finished result of the same name, once the new one is complete.",
+    )
+    restart: bool = Field(
+        default=False,
+        description="Drop an unfinished run of this job instead of continuing it.",
+    )
+
+
+class ExecutionOptions(BaseModel):
+    """Where the computation runs. Nothing here changes a byte of the result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    execution: Execution = Field(
+        default="threads",
+        description="threads: this process. processes: a Dask cluster on this machine. dask: the "
+        "running Dask scheduler of `scheduler_address`. slurm: Dask workers as SLURM jobs.",
+    )
+    n_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads, processes or SLURM jobs. Unset: the processors of the SLURM job, "
+        "else those that this process may use.",
+    )
+    scheduler_address: str | None = Field(
+        default=None,
+        description="Address of a Dask scheduler, such as tcp://host:8786. Unset: the environment "
+        "variable DASK_SCHEDULER_ADDRESS.",
+    )
+    memory_limit: str | None = Field(
+        default=None,
+        description="Memory to stay within, such as 4GB. Unset: the limit of the SLURM job or the "
+        "container, else of the machine.",
+    )
+    storage_options: Annotated[dict[str, Any] | None, BeforeValidator(parse_options)] = Field(
+        default=None,
+        exclude=True,
+        description="Options of the fsspec file system for remote addresses. Not for the server: "
+        "there the environment holds them.",
+    )
+
+
+class FlatfieldOptions(OutputOptions, ExecutionOptions):
+    """The arguments of the flat-field correction besides the image."""
+
+    models_folder: str | None = Field(
+        default=None,
+        description="Folder of measured models: one folder a channel, named as the channel, with a "
+        "file `profiles.npz` holding `flatfield` and, where known, `darkfield` and `baseline`. "
+        "Goes before all other sources.",
+    )
+    fov_list: NumberList | None = Field(
+        default=None,
+        description="Numbers of tiles that hold no sample, from 1, counted down the first column, "
+        "then down the next (`mesospim-shading info IMAGE` prints the map). With `z_levels`: the "
+        "tiles whose end planes are empty.",
+    )
+    z_levels: NumberList | None = Field(
+        default=None,
+        description="Two planes, such as 50 and 600: all planes below the first and above the "
+        "second are empty. Without `fov_list` they are taken in the four corner tiles.",
+    )
+    basicpy_model_params: Annotated[
+        BasicpyModelParams, BeforeValidator(parse_options)
+    ] = Field(
+        default=BasicpyModelParams(),
+        description="Parameters of BaSiCPy, the fallback where neither models nor empty regions "
+        "are given.",
+    )
+    n_zplanes: int = Field(
+        default=200,
+        ge=1,
+        description="Planes to estimate from, spread over all chosen tiles.",
+    )
+    resolution_level: int | None = Field(
+        default=None,
+        ge=0,
+        description="Pyramid level to estimate from. Unset: the coarsest for BaSiCPy, full "
+        "resolution for empty regions.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the choice of planes.")
+    camera_offset: float | None = Field(
+        default=None,
+        description="Counts that the camera adds to every pixel (about 100 to 200). Unset: "
+        "estimated from the noise. 0: none, where it has been removed already.",
+    )
+    darkfield_file: str | None = Field(
+        default=None,
+        description="Measured dark frame, in the orientation of a stored tile: .npy, .npz with "
+        "the key `darkfield`, TIFF (a stack is averaged), or a folder of these per channel.",
+    )
+    output_offset: float = Field(
+        default=0.0,
+        description="Counts to add to the result, so that noise below 0 is not cut off.",
+    )
+    subtract_baseline: bool = Field(
+        default=False,
+        description="Also subtract the baseline of the model. BaSiC's baseline is the brightness "
+        "of the planes, not their background: subtracting it erases tissue.",
+    )
+    save_models: bool = Field(
+        default=False,
+        description="Write the models used to `<image name>_shading_models` beside the image, "
+        "readable again as `models_folder`.",
+    )
+    output_image_name: str = Field(
+        default="{image_name}_flatfield_corr",
+        min_length=1,
+        description="Name of the result; {image_name} is the name of the source.",
+    )
+    overwrite_input: bool = Field(
+        default=False,
+        description="Let the result take the place of the source, once it is complete. The source "
+        "is then gone.",
+    )
+    report: bool = Field(
+        default=True, description="Write a report with figures beside the result."
+    )
+
+
+@dataclass(frozen=True)
+class MeasuredProfile:
+    """Scenario 1: flat-fields measured before."""
+
+    models_folder: str
+
+
+@dataclass(frozen=True)
+class EmptyRegions:
+    """Scenario 2: tiles, planes or both that hold no sample."""
+
+    fov_list: tuple[int, ...] | None
+    z_levels: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Basic:
+    """Scenario 3: the statistics of all planes."""
+
+    params: BasicpyModelParams
+
+
+Scenario = MeasuredProfile | EmptyRegions | Basic
+
+
+def choose_scenario(options: FlatfieldOptions) -> Scenario:
+    """Turn the flat arguments into the one scenario they mean.
+
+    | models_folder | fov_list | z_levels | scenario |
+    |---|---|---|---|
+    | given | any | any | `MeasuredProfile` |
+    | unset | given | unset | `EmptyRegions`: those tiles, all planes |
+    | unset | unset | given | `EmptyRegions`: corner tiles, planes outside the levels |
+    | unset | given | given | `EmptyRegions`: those tiles, planes outside the levels |
+    | unset | unset | unset | `Basic` |
+
+    An empty list or text means "not given".
+    """
+    if options.models_folder:
+        return MeasuredProfile(options.models_folder)
+    if options.fov_list or options.z_levels:
+        tiles = tuple(options.fov_list) if options.fov_list else None
+        levels = tuple(options.z_levels) if options.z_levels else None
+        return EmptyRegions(tiles, levels)
+    return Basic(options.basicpy_model_params)
+
+
+def validated(model: type[OptionsT], arguments: dict[str, Any]) -> OptionsT:
+    """Build an options model; all wrong arguments come in one readable error.
+
+    Raises:
+        ParameterError: names each argument, what was found and what was expected.
+    """
+    try:
+        return model(**arguments)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            name = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                lines.append(f"{name}: there is no such parameter.")
+            else:
+                lines.append(f"{name}: {problem['msg']} (found {problem.get('input')!r}).")
+        raise ParameterError("Some parameters are wrong.\n  " + "\n  ".join(lines)) from None

@@ -1,0 +1,222 @@
+"""One job is one immutable plan, and a plain function for each of its blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.blocks import BlockGrid, Node
+from fractal_mesospim_shading.core.correct import Linear, PixelCounts, correct, paint
+from fractal_mesospim_shading.core.histogram import Histogram, lattice, on_lattice
+from fractal_mesospim_shading.core.layout import Piece, TileLayout
+from fractal_mesospim_shading.core.pyramid import block_mean
+from fractal_mesospim_shading.images.source import Box, MultitileImage
+from fractal_mesospim_shading.images.target import TargetImage
+
+BLOCK_BYTES = 32 * 2**20
+"""Write units below this size are grouped to one block."""
+
+
+class Kernel(Protocol):
+    """What turns a box of the source into a box of the result."""
+
+    def process(
+        self, source: MultitileImage, box: Box
+    ) -> tuple[NDArray[Any], dict[int, PixelCounts]]:
+        """The corrected pixels of a box, and the counts for each channel."""
+
+
+@dataclass(frozen=True)
+class FlatfieldKernel:
+    """Flat-field correction.
+
+    Attributes:
+        axes: of the image.
+        layout: where the tiles lie.
+        corrections: gain and shift by profile name.
+        profile_names: by (channel, tile number); tile number None stands for all tiles.
+        zero_is_no_data: by channel.
+    """
+
+    axes: str
+    layout: TileLayout
+    corrections: dict[str, Linear]
+    profile_names: dict[tuple[int, int | None], str]
+    zero_is_no_data: dict[int, bool]
+
+    def process(
+        self, source: MultitileImage, box: Box
+    ) -> tuple[NDArray[Any], dict[int, PixelCounts]]:
+        data = source.read(0, box)
+        counts: dict[int, PixelCounts] = {}
+        for channel, planes in channel_stacks(data, self.axes, box):
+            linear = self._painted(channel, box[-2], box[-1])
+            stack = np.ascontiguousarray(planes)
+            found = correct(stack, linear, zero_is_no_data=self.zero_is_no_data[channel])
+            if stack is not planes and not np.shares_memory(stack, planes):
+                planes[...] = stack
+            counts[channel] = counts.get(channel, PixelCounts()) + found
+        return data, counts
+
+    def _painted(self, channel: int, y: slice, x: slice) -> Linear:
+        def correction_of(piece: Piece) -> Linear:
+            names = self.profile_names
+            name = names.get((channel, piece.tile.number)) or names[channel, None]
+            return self.corrections[name]
+
+        return paint(self.layout.pieces(y, x), correction_of, (y.stop - y.start, x.stop - x.start))
+
+
+def channel_stacks(
+    data: NDArray[Any], axes: str, box: Box
+) -> list[tuple[int, NDArray[Any]]]:
+    """Views (n, y, x) of a block, one for each channel (and time point) in it."""
+    if "c" not in axes:
+        return [(0, data.reshape((-1, *data.shape[-2:])))]
+    axis = axes.index("c")
+    first = box[axis].start
+    stacks = []
+    for index in np.ndindex(*data.shape[: axis + 1]):
+        planes = data[index]
+        stacks.append((first + index[axis], planes.reshape((-1, *planes.shape[-2:]))))
+    return stacks
+
+
+@dataclass(frozen=True)
+class CorrectionPlan:
+    """Everything one job needs.
+
+    Attributes:
+        source: where pixels come from.
+        target: where they go.
+        job_url: folder of the unfinished job.
+        final_url: where people find the result.
+        request: the parameters and facts that decide its bytes, as JSON; its digest is
+            what a resumed run must match.
+        kernel: the correction; None until the profiles are known.
+        wish: pixels that a block should hold at least.
+    """
+
+    source: MultitileImage
+    target: TargetImage
+    job_url: str
+    final_url: str
+    request: dict[str, Any] = field(repr=False)
+    kernel: Kernel | None = None
+    wish: int = 1
+
+    @cached_property
+    def grid(self) -> BlockGrid:
+        """The blocks."""
+        levels = self.target.levels
+        return BlockGrid.of(
+            [level.shape for level in levels],
+            [level.unit for level in levels],
+            [level.scale for level in levels],
+            self.wish,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the request."""
+        text = json.dumps(self.request, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def sampling(self) -> tuple[int, ...]:
+        """Strides of the pixels that the channel windows are computed from."""
+        return lattice(self.target.levels[0].shape)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The part of the next coarser level that a node contributes."""
+
+    box: Box
+    data: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What is left of a node once it is written: its record and its mean."""
+
+    record: dict[str, Any]
+    mean: Mean | None
+
+
+def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
+    """Read, correct and write one block of level 0."""
+    if plan.kernel is None:
+        raise RuntimeError("The plan has no kernel yet; estimate or load the profiles first.")
+    box = plan.grid.box(node)
+    data, counts = plan.kernel.process(plan.source, box)
+    plan.target.write(0, box, data)
+    record: dict[str, Any] = {"node": node.key}
+    axes = plan.source.axes
+    channel_axis = axes.index("c") if "c" in axes else None
+    if counts:
+        no_data = getattr(plan.kernel, "zero_is_no_data", {})
+        record["channels"] = {
+            str(channel): {
+                "counts": list(vars(found).values()),
+                "histogram": _histogram(
+                    plan, box, data, channel_axis, channel, no_data.get(channel, False)
+                ).to_text(),
+            }
+            for channel, found in counts.items()
+        }
+    return NodeResult(record, _mean(plan, node, data))
+
+
+def _histogram(
+    plan: CorrectionPlan,
+    box: Box,
+    data: NDArray[Any],
+    channel_axis: int | None,
+    channel: int,
+    without_zero: bool,
+) -> Histogram:
+    origin = [s.start for s in box]
+    if channel_axis is not None:
+        place = channel - origin[channel_axis]
+        data = data[(slice(None),) * channel_axis + (slice(place, place + 1),)]
+        origin[channel_axis] = channel
+    return Histogram.of(on_lattice(data, origin, plan.sampling), without_zero=without_zero)
+
+
+def process_parent(plan: CorrectionPlan, node: Node, results: Sequence[NodeResult]) -> NodeResult:
+    """Put a coarser block together from the means of its children, and write it."""
+    box = plan.grid.box(node)
+    level = plan.target.levels[node.level]
+    data = np.empty(tuple(s.stop - s.start for s in box), dtype=level.dtype)
+    for result in results:
+        if result.mean is not None:
+            data[_within(result.mean.box, box)] = result.mean.data
+    plan.target.write(node.level, box, data)
+    return NodeResult({"node": node.key}, _mean(plan, node, data))
+
+
+def recover(plan: CorrectionPlan, node: Node) -> NodeResult:
+    """The mean of a node that an earlier run has written, read back from the result."""
+    data = plan.target.read(node.level, plan.grid.box(node))
+    return NodeResult({}, _mean(plan, node, data))
+
+
+def _mean(plan: CorrectionPlan, node: Node, data: NDArray[Any]) -> Mean | None:
+    if plan.grid.parent(node) is None:
+        return None
+    box = plan.grid.coarse_box(node)
+    shape = tuple(s.stop - s.start for s in box)
+    return Mean(box, block_mean(data, plan.grid.factors[node.level + 1], shape))
+
+
+def _within(part: Box, box: Box) -> tuple[slice, ...]:
+    pairs = zip(part, box, strict=True)
+    return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in pairs)
