@@ -1,0 +1,205 @@
+"""The NGFF metadata of an image: axes, pyramid, pixel sizes and channels.
+
+Read are version 0.4 (attributes of a zarr v2 group) and 0.5 (under the key `ome` of a
+zarr v3 group): https://ngff.openmicroscopy.org/0.5/.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.images.source import Channel
+
+VERSIONS = ("0.4", "0.5")
+_ORDER = "tczyx"
+_MICROMETERS = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "um": 1.0,
+    "µm": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
+
+
+@dataclass(frozen=True)
+class ImageMetadata:
+    """What the attributes of an image say.
+
+    Attributes:
+        version: of NGFF, `0.4` or `0.5`.
+        axes: names in order, such as `czyx`.
+        units: unit of each axis, None where it is not given.
+        paths: of the arrays of the pyramid, finest first.
+        scales: size of a pixel for each array, one number an axis, in the unit of the axis.
+        channel_names: (label, wavelength_id) as given under `omero`, in order.
+    """
+
+    version: str
+    axes: str
+    units: tuple[str | None, ...]
+    paths: tuple[str, ...]
+    scales: tuple[tuple[float, ...], ...]
+    channel_names: tuple[tuple[str | None, str | None], ...]
+
+    def pixel_size_um(self, level: int = 0) -> dict[str, float]:
+        """Size of a pixel along each axis of space, in micrometers.
+
+        An axis without a unit counts as micrometers, as Fractal has it.
+        """
+        sizes = {}
+        for axis, unit, size in zip(self.axes, self.units, self.scales[level], strict=True):
+            if axis in "zyx":
+                sizes[axis] = size * _MICROMETERS.get((unit or "micrometer").lower(), 1.0)
+        return sizes
+
+    def channels(self, shape: Sequence[int]) -> tuple[Channel, ...]:
+        """The channels of an array of this shape.
+
+        A channel without a name is called `channel_0`, `channel_1` and so on.
+
+        Raises:
+            ImageFormatError: no channel at all, or fewer than the metadata name.
+        """
+        count = shape[self.axes.index("c")] if "c" in self.axes else 1
+        if count == 0:
+            raise ImageFormatError("The image has no channel (its c axis has length 0).")
+        if len(self.channel_names) > count:
+            raise ImageFormatError(
+                f"The metadata name {len(self.channel_names)} channels, but the image holds "
+                f"{count}. Correct the list 'omero.channels'."
+            )
+        missing = [(None, None)] * (count - len(self.channel_names))
+        return tuple(
+            Channel(index, label if label else wavelength or f"channel_{index}", wavelength)
+            for index, (label, wavelength) in enumerate([*self.channel_names, *missing])
+        )
+
+
+def parse_metadata(attributes: Mapping[str, Any], zarr_format: int, url: str) -> ImageMetadata:
+    """Understand the attributes of an image group.
+
+    Args:
+        attributes: of the zarr group.
+        zarr_format: 2 or 3.
+        url: for error messages.
+
+    Raises:
+        ImageFormatError: no image, a version that is not read, axes or scales that make no
+            sense here.
+    """
+    content, version = ngff_content(attributes, zarr_format)
+    multiscales = content.get("multiscales")
+    if not isinstance(multiscales, list) or not multiscales:
+        raise ImageFormatError(f"'{url}' holds no image: its metadata have no 'multiscales'.")
+    first = multiscales[0]
+    if not isinstance(first, Mapping):
+        raise ImageFormatError(f"The 'multiscales' of '{url}' are no list of objects.")
+    version = str(first.get("version", version))
+    if version not in VERSIONS:
+        raise ImageFormatError(
+            f"'{url}' is NGFF version {version}; expected {' or '.join(VERSIONS)}. "
+            "Convert the image first, for instance with ngio or ome-zarr."
+        )
+    axes, units = _axes(first.get("axes"), url)
+    datasets = first.get("datasets")
+    if not isinstance(datasets, list) or not datasets:
+        raise ImageFormatError(f"The metadata of '{url}' list no arrays ('datasets').")
+    common = _scale(first.get("coordinateTransformations"), len(axes), url, required=False)
+    paths, scales = [], []
+    for dataset in datasets:
+        if not isinstance(dataset, Mapping) or not isinstance(dataset.get("path"), str):
+            raise ImageFormatError(f"A dataset of '{url}' has no path: {dataset!r}.")
+        own = _scale(dataset.get("coordinateTransformations"), len(axes), url, required=True)
+        paths.append(dataset["path"])
+        scales.append(tuple(a * b for a, b in zip(common, own, strict=True)))
+    names = _channel_names(content.get("omero"), url)
+    return ImageMetadata(version, axes, units, tuple(paths), tuple(scales), names)
+
+
+def ngff_content(attributes: Mapping[str, Any], zarr_format: int) -> tuple[Mapping[str, Any], str]:
+    """The NGFF part of a group's attributes, and the version it is of by its place."""
+    if zarr_format == 2:
+        return attributes, "0.4"
+    content = attributes.get("ome")
+    if not isinstance(content, Mapping):
+        return {}, "0.5"
+    return content, str(content.get("version", "0.5"))
+
+
+def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:
+    """Refuse channels that share a label: models are known by it.
+
+    Raises:
+        ImageFormatError: a label occurs twice.
+    """
+    repeated = [label for label, n in Counter(c.label for c in channels).items() if n > 1]
+    if repeated:
+        listed = ", ".join(
+            f"'{label}' ({', '.join(str(c.index) for c in channels if c.label == label)})"
+            for label in repeated
+        )
+        raise ImageFormatError(
+            f"Channels of '{url}' share a label: {listed}. Each channel needs a label of its "
+            "own, because models are kept under it; rename them in 'omero.channels'."
+        )
+
+
+def _axes(axes: Any, url: str) -> tuple[str, tuple[str | None, ...]]:
+    if not isinstance(axes, list) or not all(
+        isinstance(axis, Mapping) and isinstance(axis.get("name"), str) for axis in axes
+    ):
+        raise ImageFormatError(f"The axes of '{url}' are {axes!r}; expected a list with names.")
+    names = [axis["name"] for axis in axes]
+    wanted = [name for name in _ORDER if name in names]
+    if names != wanted or names[-2:] != ["y", "x"]:
+        raise ImageFormatError(
+            f"The axes of '{url}' are {', '.join(names) or 'none'}; expected y, x with any of "
+            "t, c, z before them, in this order."
+        )
+    units = tuple(axis["unit"] if isinstance(axis.get("unit"), str) else None for axis in axes)
+    return "".join(names), units
+
+
+def _scale(transformations: Any, ndim: int, url: str, *, required: bool) -> tuple[float, ...]:
+    scales = [
+        transformation.get("scale")
+        for transformation in transformations or []
+        if isinstance(transformation, Mapping) and transformation.get("type") == "scale"
+    ]
+    if not scales and not required:
+        return (1.0,) * ndim
+    if len(scales) != 1 or not isinstance(scales[0], list) or len(scales[0]) != ndim:
+        raise ImageFormatError(
+            f"The scale of an array of '{url}' is {scales}; expected one with {ndim} numbers, "
+            "one for each axis."
+        )
+    try:
+        values = tuple(float(value) for value in scales[0])
+    except (TypeError, ValueError):
+        values = (0.0,)
+    if not all(0 < value < float("inf") for value in values):
+        raise ImageFormatError(
+            f"The scale of an array of '{url}' is {scales[0]}; every number must be above 0."
+        )
+    return values
+
+
+def _channel_names(omero: Any, url: str) -> tuple[tuple[str | None, str | None], ...]:
+    if not isinstance(omero, Mapping) or omero.get("channels") is None:
+        return ()
+    channels = omero["channels"]
+    if not isinstance(channels, list) or not all(isinstance(c, Mapping) for c in channels):
+        raise ImageFormatError(f"The list 'omero.channels' of '{url}' is {channels!r}.")
+    return tuple((_text(c.get("label")), _text(c.get("wavelength_id"))) for c in channels)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)

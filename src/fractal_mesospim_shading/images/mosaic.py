@@ -1,0 +1,283 @@
+"""A Fractal image: one OME-Zarr whose planes are mosaics of tiles."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import lzma
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
+from fractal_mesospim_shading.images.codecs import open_array
+from fractal_mesospim_shading.images.containers import explain_group
+from fractal_mesospim_shading.images.metadata import (
+    ImageMetadata,
+    ngff_content,
+    parse_metadata,
+)
+from fractal_mesospim_shading.images.source import Box, Channel, Level
+from fractal_mesospim_shading.images.stores import (
+    StorageOptions,
+    connection_errors,
+    join_url,
+    normalise_url,
+    open_group,
+)
+from fractal_mesospim_shading.images.tables import FOV_TABLE, layout_from_table, read_table
+
+MARK = "mesospim_shading"
+"""Attribute that this package leaves on what it writes; its `complete` comes last."""
+
+_TYPES = ("uint8", "uint16", "float32")
+# What codecs raise when the bytes of a chunk are not what they should be.
+_DECODING_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+
+@dataclass(frozen=True)
+class MosaicImage:
+    """One c,z,y,x (z,y,x; y,x; with t in front) image whose planes are made of tiles.
+
+    Open it with `MosaicImage.open`. It holds metadata only and can be pickled; arrays
+    are opened when they are first read, once for each process.
+
+    Attributes:
+        url: address it was opened from.
+        metadata: axes, units, scales and version of NGFF.
+        channels: in the order of the c axis.
+        levels: the pyramid, finest first.
+        layout: tiles at full resolution.
+        dtype: of the pixels, in native byte order.
+        notes: lines that a person should read, such as an unusual order of the tiles.
+        finished: False where a run of this package broke off before its end.
+        zarr_format: 2 or 3.
+        storage_options: for remote addresses, as JSON.
+        fingerprints: one for each level, of the metadata of its array.
+    """
+
+    url: str
+    metadata: ImageMetadata
+    channels: tuple[Channel, ...]
+    levels: tuple[Level, ...]
+    layout: TileLayout
+    dtype: np.dtype[Any]
+    notes: tuple[str, ...]
+    finished: bool
+    zarr_format: int
+    storage_options: str
+    fingerprints: tuple[str, ...]
+
+    @classmethod
+    def open(
+        cls,
+        url: str | os.PathLike[str],
+        storage_options: StorageOptions = None,
+        *,
+        allow_unfinished: bool = False,
+    ) -> MosaicImage:
+        """Read the metadata of an image and the table of its tiles.
+
+        Args:
+            url: of the image group: a path, an address of fsspec, or a zip archive.
+            storage_options: what fsspec needs for a remote address; plain JSON values.
+            allow_unfinished: open what an interrupted run left, to look at it.
+
+        Raises:
+            ImageNotFoundError: nothing at the address.
+            ImageFormatError: not an image that can be read here; the message says why.
+            LayoutError: its table of tiles does not describe a mosaic.
+        """
+        address = normalise_url(url)
+        group = open_group(address, storage_options)
+        attributes = dict(group.attrs)
+        zarr_format = group.metadata.zarr_format
+        if not ngff_content(attributes, zarr_format)[0].get("multiscales"):
+            raise ImageFormatError(explain_group(group, address))
+        finished = is_finished(attributes)
+        if not finished and not allow_unfinished:
+            raise ImageFormatError(
+                f"The image '{address}' is unfinished: the run that wrote it broke off. "
+                "Run it again to its end, or remove it."
+            )
+        metadata = parse_metadata(attributes, zarr_format, address)
+        arrays = [open_array(group, path) for path in metadata.paths]
+        dtype = _checked_type(arrays, metadata, address)
+        levels = tuple(
+            Level(path, array.shape, array.chunks, array.shards, scale)
+            for path, array, scale in zip(metadata.paths, arrays, metadata.scales, strict=True)
+        )
+        sizes = metadata.pixel_size_um()
+        height, width = levels[0].shape[-2:]
+        table = read_table(address, FOV_TABLE, storage_options)
+        layout, notes = layout_from_table(table, (sizes["y"], sizes["x"]), (height, width))
+        return cls(
+            url=address,
+            metadata=metadata,
+            channels=metadata.channels(levels[0].shape),
+            levels=levels,
+            layout=layout,
+            dtype=dtype,
+            notes=notes,
+            finished=finished,
+            zarr_format=zarr_format,
+            storage_options=json.dumps(dict(storage_options or {}), sort_keys=True),
+            fingerprints=tuple(_fingerprint(array) for array in arrays),
+        )
+
+    @property
+    def axes(self) -> str:
+        """Names of the axes in order, such as `czyx`."""
+        return self.metadata.axes
+
+    @property
+    def voxel_size_um(self) -> dict[str, float]:
+        """Size of a pixel at full resolution along each axis of space, in micrometers."""
+        return self.metadata.pixel_size_um()
+
+    def attributes(self) -> dict[str, Any]:
+        """All attributes of the image group, as they are on disk now."""
+        return dict(open_group(self.url, json.loads(self.storage_options)).attrs)
+
+    def array(self, level: int) -> zarr.Array[Any]:
+        """The zarr array of a level, opened once in each process.
+
+        Raises:
+            ImageFormatError: the array is not the one that was there when the image was opened.
+        """
+        path, fingerprint = self.levels[level].path, self.fingerprints[level]
+        return _opened(self.url, self.storage_options, path, fingerprint)
+
+    def read(self, level: int, box: Box) -> NDArray[Any]:
+        """Read a box of a level.
+
+        Args:
+            level: 0 is full resolution.
+            box: one slice with start and stop for each axis.
+
+        Returns:
+            Pixels in native byte order, C order. A chunk that is not there holds the fill
+            value.
+
+        Raises:
+            SourceReadError: a chunk is there but cannot be read; the message names it.
+        """
+        array = self.array(level)
+        try:
+            pixels = np.asarray(array[box])
+        except reading_errors() as error:
+            raise self._named(array, level, box, error) from error
+        return np.ascontiguousarray(pixels, dtype=self.dtype)
+
+    def read_units(self, level: int) -> Sequence[int]:
+        """Shape of the smallest piece that is decoded as a whole: the (inner) chunk."""
+        return self.levels[level].chunks
+
+    def _named(
+        self, array: zarr.Array[Any], level: int, box: Box, error: Exception
+    ) -> SourceReadError:
+        """Read the box again unit by unit to find which one fails."""
+        where = join_url(self.url, self.levels[level].path)
+        for key, part in _stored_units(array, box):
+            try:
+                array[part]
+            except reading_errors() as found:
+                return SourceReadError(
+                    f"The chunk '{join_url(where, key)}' cannot be read "
+                    f"({type(found).__name__}: {found}). The file is damaged or not readable; "
+                    "copy it again from the original."
+                )
+        ranges = ", ".join(f"{axis} {s.start}:{s.stop}" for axis, s in zip(self.axes, box))
+        return SourceReadError(
+            f"'{where}' could not be read at {ranges} ({type(error).__name__}: {error}), but a "
+            "second reading succeeded: the storage was not reachable for a moment. Run it again."
+        )
+
+
+def reading_errors() -> tuple[type[Exception], ...]:
+    """What may be raised where a chunk cannot be reached or decoded."""
+    return connection_errors() + _DECODING_ERRORS
+
+
+def is_finished(attributes: Mapping[str, Any]) -> bool:
+    """Whether an image has no mark of ours, or the one that says it is complete."""
+    mark = attributes.get(MARK)
+    return not isinstance(mark, Mapping) or mark.get("complete") is True
+
+
+@lru_cache(maxsize=64)
+def _opened(url: str, storage_options: str, path: str, fingerprint: str) -> zarr.Array[Any]:
+    array = open_array(url, path, json.loads(storage_options))
+    if _fingerprint(array) != fingerprint:
+        raise ImageFormatError(
+            f"The array '{join_url(url, path)}' was replaced by another one since the image was "
+            "opened. Open the image again."
+        )
+    return array
+
+
+def _fingerprint(array: zarr.Array[Any]) -> str:
+    content = dict(array.metadata.to_dict())
+    content.pop("attributes", None)
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
+    """The files (chunks, or shards) that a box touches: key, and the part of the box in it."""
+    unit = array.shards or array.chunks
+    ranges = [
+        range(part.start // size, -(-part.stop // size))
+        for part, size in zip(box, unit, strict=True)
+    ]
+    for index in itertools.product(*ranges):
+        yield (
+            array.metadata.encode_chunk_key(index),
+            tuple(
+                slice(max(part.start, i * size), min(part.stop, (i + 1) * size))
+                for i, size, part in zip(index, unit, box, strict=True)
+            ),
+        )
+
+
+def _checked_type(
+    arrays: Sequence[zarr.Array[Any]], metadata: ImageMetadata, url: str
+) -> np.dtype[Any]:
+    dtype = arrays[0].dtype.newbyteorder("=")
+    for array, path in zip(arrays, metadata.paths, strict=True):
+        if array.dtype.name not in _TYPES:
+            raise ImageFormatError(
+                f"The array '{join_url(url, path)}' has the type {array.dtype.name}; expected "
+                f"{', '.join(_TYPES)}. Convert the image first."
+            )
+        if array.ndim != len(metadata.axes):
+            raise ImageFormatError(
+                f"The array '{join_url(url, path)}' has {array.ndim} axes, but the metadata name "
+                f"{len(metadata.axes)} ({', '.join(metadata.axes)})."
+            )
+        if array.dtype.newbyteorder("=") != dtype:
+            raise ImageFormatError(
+                f"The levels of '{url}' differ in type ({dtype.name}, {array.dtype.name})."
+            )
+    if 0 in arrays[0].shape and not (
+        "c" in metadata.axes and arrays[0].shape[metadata.axes.index("c")] == 0
+    ):
+        raise ImageFormatError(f"The image '{url}' is empty: its shape is {arrays[0].shape}.")
+    return dtype

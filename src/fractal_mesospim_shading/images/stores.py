@@ -1,0 +1,216 @@
+"""From an address to what lies there: zarr groups, and plain files beside them.
+
+An address is a local path, a `file://` address, any address that fsspec knows
+(`s3://bucket/image.zarr`), or a zip archive (`image.zarr.zip`, or a path that goes
+on inside it: `data.zip/image.zarr`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import zarr
+from zarr.errors import ContainsArrayError, NodeNotFoundError
+
+from fractal_mesospim_shading.errors import ImageFormatError, ImageNotFoundError, SourceReadError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+Mode = Literal["r", "r+", "a", "w", "w-"]
+StorageOptions = Mapping[str, Any] | None
+
+
+def normalise_url(url: str | os.PathLike[str]) -> str:
+    """One spelling for an address: no trailing slash, no `file://`, an absolute local path.
+
+    Raises:
+        ImageNotFoundError: the address is empty.
+    """
+    text = os.fspath(url).strip()
+    if not text:
+        raise ImageNotFoundError("The address of the image is empty; give a path or a URL.")
+    if text.startswith(("file:", "local:")):
+        text = unquote(urlsplit(text).path)
+    if is_remote(text):
+        return text.rstrip("/")
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def is_remote(url: str) -> bool:
+    """Whether the address belongs to fsspec and not to a local file system."""
+    return "://" in url and not url.startswith(("file:", "local:"))
+
+
+def join_url(url: str, *parts: str) -> str:
+    """The address of something below a group."""
+    return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts if part.strip("/"))])
+
+
+def split_zip(url: str) -> tuple[str, str] | None:
+    """The archive and the path within it, where a local address leads into a zip file."""
+    if is_remote(url) or ".zip" not in url.lower():
+        return None
+    path = Path(url)
+    for candidate in (path, *path.parents):
+        if candidate.suffix.lower() == ".zip" and candidate.is_file():
+            inner = path.relative_to(candidate).as_posix()
+            return str(candidate), "" if inner == "." else inner
+    return None
+
+
+def open_store(
+    url: str | os.PathLike[str], storage_options: StorageOptions = None, mode: Mode = "r"
+) -> tuple[Store, str]:
+    """The zarr store of an address, and the path within it.
+
+    Args:
+        url: see the module's text.
+        storage_options: what fsspec needs for a remote address; ignored for a local one.
+        mode: `r` opens for reading only.
+
+    Raises:
+        ImageFormatError: a zip archive that is broken, or is to be written.
+        ImageNotFoundError: fsspec does not know the address.
+    """
+    address = normalise_url(url)
+    read_only = mode == "r"
+    archive = split_zip(address)
+    if archive is not None:
+        return _zip_store(*archive, read_only=read_only), archive[1]
+    if not is_remote(address):
+        return zarr.storage.LocalStore(address, read_only=read_only), ""
+    try:
+        options = dict(storage_options) if storage_options else None
+        store = zarr.storage.FsspecStore.from_url(
+            address, storage_options=options, read_only=read_only
+        )
+    except (ValueError, ImportError) as error:
+        raise ImageNotFoundError(
+            f"The address '{address}' cannot be opened: {error}. Expected a local path or an "
+            "address that fsspec knows; for s3:// install the extra 's3' of this package."
+        ) from error
+    return store, ""
+
+
+def open_group(
+    url: str | os.PathLike[str], storage_options: StorageOptions = None, mode: Mode = "r"
+) -> zarr.Group:
+    """Open an existing zarr group, version 3 or 2.
+
+    Args:
+        url: see the module's text.
+        storage_options: what fsspec needs for a remote address.
+        mode: `r` to read, `r+` to change what exists.
+
+    Raises:
+        ImageNotFoundError: there is nothing at the address.
+        ImageFormatError: there is something, but no readable zarr group.
+        SourceReadError: it cannot be reached or must not be read.
+    """
+    address = normalise_url(url)
+    try:
+        store, path = open_store(address, storage_options, mode)
+        for version in (3, 2):
+            try:
+                return zarr.open_group(
+                    store, path=path, mode=mode, zarr_format=version, use_consolidated=False
+                )
+            except (NodeNotFoundError, FileNotFoundError):
+                continue
+        is_array = _holds_array(store, path)
+    except ContainsArrayError:
+        is_array = True
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ImageFormatError(
+            f"The zarr metadata at '{address}' cannot be understood ({error}). The file was "
+            "probably not written to its end; copy or write the image again."
+        ) from error
+    except (ImageFormatError, ImageNotFoundError):
+        raise
+    except connection_errors() as error:
+        raise SourceReadError(
+            f"'{address}' cannot be read: {type(error).__name__}: {error}. Check the address, the "
+            "rights to read it and, for remote storage, storage_options."
+        ) from error
+    raise _nothing_to_open(address, is_array)
+
+
+def filesystem(
+    url: str | os.PathLike[str], storage_options: StorageOptions = None
+) -> tuple[Any, str]:
+    """The fsspec file system of an address and the path in it, to handle plain files.
+
+    Args:
+        url: see the module's text.
+        storage_options: what fsspec needs for a remote address.
+    """
+    from fsspec.core import url_to_fs
+
+    address = normalise_url(url)
+    archive = split_zip(address)
+    if archive is not None:
+        from fsspec.implementations.zip import ZipFileSystem
+
+        return ZipFileSystem(archive[0]), archive[1]
+    options = dict(storage_options or {}) if is_remote(address) else {}
+    # Listings must be fresh: the same process may have written in between.
+    options.setdefault("use_listings_cache", False)
+    fs, path = url_to_fs(address, **options)
+    return fs, str(path)
+
+
+def connection_errors() -> tuple[type[Exception], ...]:
+    """What storage raises when it cannot be reached or refuses.
+
+    The S3 client has errors of its own that are no OSError; they count as soon as it is
+    loaded.
+    """
+    kinds: list[type[Exception]] = [OSError]
+    client = sys.modules.get("botocore.exceptions")
+    if client is not None:
+        kinds += [client.BotoCoreError, client.ClientError]
+    return tuple(kinds)
+
+
+def _zip_store(archive: str, inner: str, *, read_only: bool) -> Store:
+    import zipfile
+
+    if not read_only:
+        raise ImageFormatError(
+            f"'{archive}' is a zip archive: it can be read but not written. "
+            "Give a folder for the result (output_folder)."
+        )
+    if not zipfile.is_zipfile(archive):
+        raise ImageFormatError(f"'{archive}' is called .zip but is no zip archive, or is cut off.")
+    return zarr.storage.ZipStore(archive, mode="r")
+
+
+def _holds_array(store: Store, path: str) -> bool:
+    try:
+        zarr.open_array(store, path=path, mode="r", zarr_format=2)
+    except (NodeNotFoundError, FileNotFoundError):
+        return False
+    return True
+
+
+def _nothing_to_open(address: str, is_array: bool) -> Exception:
+    if is_array:
+        return ImageFormatError(
+            f"'{address}' is a single array, for instance one level of a pyramid. "
+            f"Give the folder of the image, perhaps '{address.rpartition('/')[0]}'."
+        )
+    if not is_remote(address) and os.path.exists(address):
+        return ImageFormatError(
+            f"'{address}' exists but is not an OME-Zarr image: it holds no zarr group "
+            "(no zarr.json, no .zgroup). Give the folder of the image."
+        )
+    return ImageNotFoundError(
+        f"There is no image at '{address}'. Check the spelling of the address."
+    )
