@@ -1,0 +1,412 @@
+"""Where blocks are computed: threads of this process, or Dask workers.
+
+Nothing here knows what a block holds. A batch of subtrees becomes one Dask graph of
+bounded size; a node's mean is handed from its task to its parent's and then dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from fractal_mesospim_shading.core.blocks import BlockGrid, Node
+from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError, WorkerLostError
+from fractal_mesospim_shading.params import ExecutionOptions
+from fractal_mesospim_shading.plan import (
+    CorrectionPlan,
+    NodeResult,
+    process_block,
+    process_parent,
+    recover,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+OnRecord = Callable[[dict[str, Any]], None]
+
+_BASE_BYTES = 400 * 2**20
+"""What the process holds before the first block: interpreter, libraries, kernels."""
+
+_COPIES = 2.5
+"""A block while it is worked on: its pixels, their encoded form, and its means."""
+
+_WAITING = 2.0
+"""Means that wait for their siblings, in blocks, over all levels."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use.
+
+    Attributes:
+        workers: blocks in flight.
+        memory: bytes to stay within.
+    """
+
+    workers: int
+    memory: int
+
+
+def available_cpus() -> int:
+    """Processors this process may use: of the SLURM job, else of the affinity mask."""
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdigit() and int(slurm) > 0:
+        return int(slurm)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes this process may use: of the SLURM job, else the container, else the machine."""
+    import psutil
+
+    limits = [int(psutil.virtual_memory().total)]
+    megabytes = os.environ.get("SLURM_MEM_PER_NODE", "")
+    per_cpu = os.environ.get("SLURM_MEM_PER_CPU", "")
+    if megabytes.isdigit() and int(megabytes) > 0:
+        limits.append(int(megabytes) * 2**20)
+    elif per_cpu.isdigit() and int(per_cpu) > 0:
+        limits.append(int(per_cpu) * 2**20 * available_cpus())
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path) as file:
+                text = file.read().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def parse_memory(text: str | None) -> int:
+    """Bytes of a text such as 4GB; the machine's or job's own limit where it is None.
+
+    Raises:
+        ParameterError: no amount of memory.
+    """
+    if text is None:
+        return available_memory()
+    from dask.utils import parse_bytes
+
+    try:
+        return int(parse_bytes(text))
+    except ValueError:
+        raise ParameterError(
+            f"memory_limit is {text!r}; expected an amount such as 4GB or 1500MiB."
+        ) from None
+
+
+def needed_memory(plan: CorrectionPlan, workers: int) -> int:
+    """Bytes that a number of blocks in flight take at most."""
+    level = plan.target.levels[0]
+    pixels = prod(min(b, n) for b, n in zip(plan.grid.boxes[0], level.shape, strict=True))
+    block = pixels * level.dtype.itemsize
+    plane = prod(min(b, n) for b, n in zip(plan.grid.boxes[0][-2:], level.shape[-2:], strict=True))
+    profiles = getattr(plan.kernel, "corrections", {})
+    fields = sum(linear.gain.nbytes + linear.shift.nbytes for linear in profiles.values())
+    source = prod(plan.source.read_units(0)) * plan.source.dtype.itemsize
+    per_worker = max(_COPIES * block, block + 2.0 * source) + 8 * plane
+    waiting = _WAITING * block if len(plan.target.levels) > 1 else 0
+    return int(_BASE_BYTES + fields + workers * per_worker + waiting)
+
+
+def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
+    """How many blocks may be in flight, from the processors, the wish and the memory.
+
+    Raises:
+        MemoryLimitError: not even one block fits.
+    """
+    limit = parse_memory(options.memory_limit)
+    wished = options.n_workers or available_cpus()
+    one = needed_memory(plan, 1)
+    if limit < one:
+        raise MemoryLimitError(
+            f"The memory limit of {limit / 1e9:.2f} GB is too small: one block of this image needs "
+            f"{one / 1e9:.2f} GB. Raise memory_limit to at least {one / 1e9 + 0.1:.1f}GB, or write "
+            "smaller shards (output_shards)."
+        )
+    each = needed_memory(plan, 2) - one
+    return Resources(max(1, min(wished, 1 + (limit - one) // max(each, 1))), limit)
+
+
+def prepare_process(threads: int) -> None:
+    """Keep every library that has threads of its own to a number of them.
+
+    Called in each process before its first block; some of these settings are read
+    only once.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    import zarr
+
+    zarr.config.set({"threading.max_workers": threads, "async.concurrency": max(2, threads)})
+
+
+def run_blocks(
+    plan: CorrectionPlan, options: ExecutionOptions, done: set[str], on_record: OnRecord
+) -> None:
+    """Process all blocks that are not done, at all levels.
+
+    Args:
+        plan: the job.
+        options: where to run.
+        done: keys of the nodes that the journal has.
+        on_record: called in this process for each finished node.
+
+    Raises:
+        WorkerLostError: a worker process died.
+        SourceReadError, OutputWriteError: from a block.
+    """
+    use = resources(plan, options)
+    with _engine(plan, options, use) as compute:
+        driver = _Driver(plan, done, compute, on_record)
+        for batch in plan.grid.batches(max(64, 32 * use.workers)):
+            driver.run(batch)
+
+
+Compute = Callable[[dict[str, Any], dict[str, Any], OnRecord], dict[str, NodeResult]]
+"""(tasks by key, tops by key, on_record) -> results of the tops."""
+
+
+class _Driver:
+    """Runs batches and joins the means of their top nodes into the levels above."""
+
+    def __init__(
+        self, plan: CorrectionPlan, done: set[str], compute: Compute, on_record: OnRecord
+    ) -> None:
+        self._plan = plan
+        self._grid: BlockGrid = plan.grid
+        self._done = done
+        self._compute = compute
+        self._on_record = on_record
+        self._waiting: dict[Node, dict[Node, NodeResult]] = {}
+
+    def run(self, batch: list[Node]) -> None:
+        tasks: dict[str, Any] = {}
+        tops = {node.key: node for node in batch if self._wanted(node)}
+        wanted = {key: self._task(node, tasks) for key, node in tops.items()}
+        if not wanted:
+            return
+        results = self._compute(tasks, wanted, self._on_record)
+        for key, node in tops.items():
+            self._arrived(node, results[key])
+
+    def _wanted(self, node: Node) -> bool:
+        """Whether a node is to be made, or its mean is needed by a parent that is."""
+        if node.key not in self._done:
+            return True
+        parent = self._grid.parent(node)
+        return parent is not None and self._wanted_above(parent)
+
+    def _wanted_above(self, node: Node) -> bool:
+        return node.key not in self._done
+
+    def _task(self, node: Node, tasks: dict[str, Any]) -> Any:
+        """The delayed result of a node; its own and its children's tasks go to `tasks`."""
+        from dask import delayed
+
+        if node.key in self._done:
+            return delayed(recover, pure=False)(self._ref, node, dask_key_name=f"recover-{node.key}")
+        if node.level == 0:
+            task = delayed(process_block, pure=False)(
+                self._ref, node, dask_key_name=f"block-{node.key}"
+            )
+        else:
+            children = [self._task(child, tasks) for child in self._grid.children(node)]
+            task = delayed(process_parent, pure=False)(
+                self._ref, node, children, dask_key_name=f"block-{node.key}"
+            )
+        tasks[node.key] = task
+        return task
+
+    @property
+    def _ref(self) -> Any:
+        return getattr(self._compute, "plan", self._plan)
+
+    def _arrived(self, node: Node, result: NodeResult) -> None:
+        parent = self._grid.parent(node)
+        if parent is None or parent.key in self._done:
+            return
+        siblings = self._waiting.setdefault(parent, {})
+        siblings[node] = result
+        if len(siblings) == sum(1 for _ in self._grid.children(parent)):
+            del self._waiting[parent]
+            joined = process_parent(self._plan, parent, list(siblings.values()))
+            self._on_record(joined.record)
+            self._arrived(parent, joined)
+
+
+@contextmanager
+def _engine(
+    plan: CorrectionPlan, options: ExecutionOptions, use: Resources
+) -> Iterator[Compute]:
+    if options.execution == "threads":
+        prepare_process(available_cpus())
+        yield _Threads(plan, use.workers)
+        return
+    with _client(options, use) as client:
+        client.run(prepare_process, 1)
+        yield _Workers(client, plan)
+
+
+class _Threads:
+    """Dask's threaded scheduler."""
+
+    def __init__(self, plan: CorrectionPlan, workers: int) -> None:
+        from dask.delayed import Delayed
+
+        self._workers = workers
+        # A literal in the graph: not looked into, not copied.
+        self.plan = Delayed("plan", {"plan": _Literal(plan)})
+        self._plan = plan
+
+    def __call__(
+        self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
+    ) -> dict[str, NodeResult]:
+        import dask
+        from dask.callbacks import Callback
+
+        def finished(key: Any, result: Any, *_: Any) -> None:
+            if isinstance(result, NodeResult) and result.record:
+                on_record(result.record)
+
+        with Callback(posttask=finished):
+            results = dask.compute(
+                *tops.values(), scheduler="threads", num_workers=self._workers, optimize_graph=False
+            )
+        return dict(zip(tops, results, strict=True))
+
+
+class _Literal:
+    """Holds the plan so that Dask does not walk through it."""
+
+    def __init__(self, plan: CorrectionPlan) -> None:
+        self.plan = plan
+
+
+class _Workers:
+    """Workers of a distributed scheduler; means travel between workers, not through here."""
+
+    def __init__(self, client: Client, plan: CorrectionPlan) -> None:
+        self._client = client
+        self.plan = client.scatter(plan, broadcast=True, hash=False)
+        self._present = _worker_addresses(client)
+
+    def __call__(
+        self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
+    ) -> dict[str, NodeResult]:
+        from dask import delayed
+        from distributed import wait
+
+        records = [delayed(_record_of, pure=False)(task) for task in tasks.values()]
+        waiting = set(self._client.compute(records, optimize_graph=False))
+        kept = self._client.compute(list(tops.values()), optimize_graph=False)
+        while waiting:
+            try:
+                state = wait(waiting, timeout=2, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                self._refuse_lost_workers()
+                continue
+            for future in state.done:
+                on_record(self._result(future))
+            waiting = set(state.not_done)
+            self._refuse_lost_workers()
+        return dict(zip(tops, (self._result(future) for future in kept), strict=True))
+
+    def _result(self, future: Any) -> Any:
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+
+        try:
+            return future.result()
+        except (KilledWorker, FutureCancelledError) as error:
+            raise _lost(str(error)) from error
+
+    def _refuse_lost_workers(self) -> None:
+        lost = self._present - _worker_addresses(self._client)
+        if lost:
+            raise _lost(", ".join(sorted(lost)))
+        self._present |= _worker_addresses(self._client)
+
+
+def _lost(what: str) -> WorkerLostError:
+    return WorkerLostError(
+        f"A Dask worker died while it computed ({what}); its log says why, most often too little "
+        "memory. What was finished is kept: run the same command again to go on."
+    )
+
+
+def _worker_addresses(client: Client) -> set[str]:
+    return set(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _record_of(result: NodeResult) -> dict[str, Any]:
+    return result.record
+
+
+@contextmanager
+def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
+    from distributed import Client, LocalCluster
+
+    if options.execution == "dask":
+        address = options.scheduler_address or os.environ.get("DASK_SCHEDULER_ADDRESS")
+        if not address:
+            raise ParameterError(
+                "execution='dask' needs the address of a scheduler: give scheduler_address, such "
+                "as tcp://host:8786, or set DASK_SCHEDULER_ADDRESS."
+            )
+        try:
+            client = Client(address, timeout=20, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ParameterError(
+                f"There is no Dask scheduler at {address} ({error}). Start one with "
+                "`dask scheduler`, or correct scheduler_address."
+            ) from error
+        with client:
+            client.wait_for_workers(1, timeout=60)
+            yield client
+        return
+    if options.execution == "slurm":
+        cluster = slurm_cluster(use)
+        cluster.scale(jobs=use.workers)
+    else:
+        cluster = LocalCluster(
+            n_workers=use.workers,
+            threads_per_worker=1,
+            memory_limit=0,
+            dashboard_address=None,
+            processes=True,
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(1)
+        yield client
+
+
+def slurm_cluster(use: Resources, **settings: Any) -> Any:
+    """A Dask cluster of SLURM jobs; settings come from dask-jobqueue's configuration file.
+
+    Args:
+        use: one job for each worker, with its share of the memory.
+        settings: anything dask_jobqueue.SLURMCluster takes (queue, account, walltime ...).
+
+    Raises:
+        ParameterError: the extra `slurm` is not installed.
+    """
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise ParameterError(
+            "execution='slurm' needs dask-jobqueue: pip install 'fractal-mesospim-shading[slurm]'."
+        ) from None
+    chosen: dict[str, Any] = {
+        "cores": 1,
+        "processes": 1,
+        "memory": f"{max(use.memory // max(use.workers, 1), 2**30)}B",
+        "job_extra_directives": [],
+    }
+    return SLURMCluster(**{**chosen, **settings})

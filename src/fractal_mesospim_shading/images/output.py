@@ -1,0 +1,233 @@
+"""Where a result goes, and what its arrays look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fractal_mesospim_shading.errors import ImageFormatError, OutputExistsError, ParameterError
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.documents import Document, native_dtype, output_document
+from fractal_mesospim_shading.images.source import Level
+from fractal_mesospim_shading.images.stores import is_remote, normalise_url
+from fractal_mesospim_shading.images.target import TargetLevel, own_shards
+
+SUFFIXES = (".ome.zarr.zip", ".zarr.zip", ".ome.zarr", ".zarr")
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The name of an image and the ending that is taken off and put back as a whole."""
+    for suffix in SUFFIXES:
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix), suffix.removesuffix(".zip")
+    return name, ""
+
+
+def output_url(source_url: str, template: str, folder: str | None) -> str:
+    """The address of a result.
+
+    Args:
+        source_url: of the image.
+        template: name of the result; `{image_name}` stands for the source's name
+            without its ending.
+        folder: where to put it; None for beside the source.
+
+    Raises:
+        ParameterError: the name is none, leads elsewhere, is the source's own, or lies
+            within the source.
+    """
+    parent, name = places.parent_and_name(source_url)
+    stem, suffix = split_name(name)
+    try:
+        wished = template.format(image_name=stem)
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise ParameterError(
+            f"output_image_name is {template!r}; the only placeholder is {{image_name}}."
+        ) from None
+    wished, _ = split_name(wished)
+    if not wished.strip() or wished in (".", "..") or any(c in wished for c in "/\\\0"):
+        raise ParameterError(
+            f"output_image_name gives {wished!r}; expected a plain name without folders. "
+            "The folder is set by output_folder."
+        )
+    base = normalise_url(folder) if folder else parent
+    target = places.join(base, wished + suffix)
+    if _resolved(target) == _resolved(source_url):
+        raise ParameterError(
+            f"The result would be written onto its own source, {source_url}. Give another "
+            "output_image_name; overwrite_input lets the result take the source's place."
+        )
+    if f"{_resolved(target)}/".startswith(f"{_resolved(source_url)}/"):
+        raise ParameterError(
+            f"The result {target} would lie within its own source. Give another output_folder."
+        )
+    return target
+
+
+def _resolved(url: str) -> str:
+    return url.rstrip("/") if is_remote(url) else os.path.realpath(places.local_path(url))
+
+
+def refuse_existing(url: str, options: places.StorageOptions, *, overwrite: bool) -> None:
+    """Refuse a result that is there already.
+
+    Raises:
+        OutputExistsError: it exists and is not to be replaced.
+    """
+    if not overwrite and places.exists(url, options):
+        raise OutputExistsError(
+            f"There is already something at {url}. Choose another output_image_name, or set "
+            "overwrite to replace it once the new result is complete."
+        )
+
+
+def refuse_unwritable(url: str) -> None:
+    """Refuse a folder that cannot be written, before any work is done.
+
+    Raises:
+        ParameterError: names `output_folder`.
+    """
+    if not places.is_local(url):
+        return
+    folder = places.local_path(url).parent
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ParameterError(
+            f"The folder {folder} cannot be written. Set output_folder to one that can."
+        )
+
+
+def target_levels(
+    levels: Sequence[Level],
+    documents: Sequence[Document],
+    *,
+    zarr_format: int,
+    axes: str,
+    shards: Sequence[int] | None,
+    dtype: np.dtype[Any] | None = None,
+) -> tuple[TargetLevel, ...]:
+    """The arrays of a result with the pyramid, chunks and codec of its source.
+
+    Args:
+        levels, documents: of the source.
+        zarr_format: of the result.
+        axes: names in order.
+        shards: shape for the last axes, as the user gave it; None: sharded where the
+            source is.
+        dtype: of the result, where it differs.
+
+    Raises:
+        ParameterError: shards that are no multiple of the chunk, or with zarr v2.
+    """
+    if shards is not None and zarr_format == 2:
+        raise ParameterError(
+            "output_shards needs OME-Zarr 0.5; the result would be 0.4. Set ngff_version to 0.5."
+        )
+    result = []
+    for level, document in zip(levels, documents, strict=True):
+        kind = native_dtype(document) if dtype is None else np.dtype(dtype)
+        chunks = tuple(min(c, max(n, 1)) for c, n in zip(level.chunks, level.shape, strict=True))
+        chosen = None
+        if shards is not None:
+            chosen = _given_shards(shards, chunks, level.shape)
+        elif level.shards is not None and zarr_format == 3:
+            chosen = own_shards(chunks, level.shape, kind.itemsize)
+        made = output_document(
+            document,
+            zarr_format=zarr_format,
+            shape=level.shape,
+            chunks=chunks,
+            shards=chosen,
+            dtype=kind,
+            dimension_names=list(axes),
+        )
+        result.append(TargetLevel(level.path, level.shape, chunks, chosen, level.scale, made))
+    return tuple(result)
+
+
+def _given_shards(
+    wish: Sequence[int], chunks: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    if len(wish) > len(chunks) or any(w < 1 for w in wish):
+        raise ParameterError(
+            f"output_shards is {list(wish)}; expected up to {len(chunks)} positive numbers, for "
+            "the last axes of the image."
+        )
+    full = (1,) * (len(chunks) - len(wish)) + tuple(wish)
+    full = (*chunks[: len(chunks) - len(wish)], *full[len(chunks) - len(wish) :])
+    if any(w % c for w, c in zip(full, chunks, strict=True)):
+        raise ParameterError(
+            f"output_shards is {list(wish)}; each number must be a multiple of the chunk, "
+            f"{list(chunks[-len(wish) :])}."
+        )
+    # No larger than the array, rounded up to whole chunks.
+    return tuple(
+        min(w, -(-n // c) * c) for w, c, n in zip(full, chunks, shape, strict=True)
+    )
+
+
+def convert_attributes(attributes: Document, source_format: int, zarr_format: int) -> Document:
+    """Group attributes for another NGFF version: 0.5 keeps under `ome` what 0.4 has on top."""
+    result: Document = dict(attributes)
+    if source_format == zarr_format:
+        return result
+    if zarr_format == 3:
+        ome: Document = {"version": "0.5"}
+        for key in ("multiscales", "omero", "labels", "image-label"):
+            if key in result:
+                ome[key] = result.pop(key)
+        ome["multiscales"] = [
+            {k: v for k, v in scale.items() if k != "version"} for scale in ome["multiscales"]
+        ]
+        return {"ome": ome, **result}
+    ome = dict(result.pop("ome"))
+    ome.pop("version", None)
+    ome["multiscales"] = [{"version": "0.4", **scale} for scale in ome["multiscales"]]
+    if "omero" in ome:
+        ome["omero"] = {"version": "0.4", **ome["omero"]}
+    return {**ome, **result}
+
+
+def with_windows(
+    attributes: Document, windows: Sequence[Document], labels: Sequence[str]
+) -> Document:
+    """Attributes whose omero channels have new contrast windows; all else is kept.
+
+    Args:
+        attributes: of the group, NGFF 0.4 or 0.5.
+        windows: `min`, `max`, `start`, `end` for each channel.
+        labels: of the channels, for images without omero.
+    """
+    result: Document = dict(attributes)
+    holder: Document = dict(result["ome"]) if "ome" in result else result
+    omero: Document = dict(holder.get("omero") or {})
+    channels = [dict(channel) for channel in omero.get("channels") or []]
+    channels += [{} for _ in range(len(windows) - len(channels))]
+    colors = ("FFFFFF",) if len(windows) == 1 else ("00FF00", "FF00FF", "00FFFF", "FFFF00")
+    for i, (channel, window) in enumerate(zip(channels, windows, strict=True)):
+        channel.setdefault("label", labels[i])
+        channel.setdefault("color", colors[i % len(colors)])
+        channel.setdefault("active", True)
+        channel["window"] = {**(channel.get("window") or {}), **window}
+    omero["channels"] = channels
+    holder["omero"] = omero
+    if "ome" in result:
+        result["ome"] = holder
+    return result
+
+
+def zarr_format_of(ngff_version: str, source_format: int) -> int:
+    """2 for NGFF 0.4, 3 for 0.5."""
+    versions = {"source": source_format, "0.4": 2, "0.5": 3}
+    if ngff_version not in versions:
+        raise ImageFormatError(f"NGFF version {ngff_version!r} cannot be written.")
+    return versions[ngff_version]
+
+
+def pixel_bytes(levels: Sequence[TargetLevel]) -> int:
+    """Bytes of all pixels of all levels, before compression."""
+    return sum(prod(level.shape) * level.dtype.itemsize for level in levels)
