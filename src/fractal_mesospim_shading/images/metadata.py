@@ -16,6 +16,16 @@ from fractal_mesospim_shading.images.source import Channel
 
 VERSIONS = ("0.4", "0.5")
 _ORDER = "tczyx"
+_NGFF_KEYS = (
+    "multiscales",
+    "omero",
+    "labels",
+    "image-label",
+    "plate",
+    "well",
+    "bioformats2raw.layout",
+)
+_VERSIONED = ("multiscales", "omero", "image-label", "plate", "well")
 _MICROMETERS = {
     "angstrom": 1e-4,
     "nanometer": 1e-3,
@@ -132,6 +142,54 @@ def ngff_content(attributes: Mapping[str, Any], zarr_format: int) -> tuple[Mappi
     if not isinstance(content, Mapping):
         return {}, "0.5"
     return content, str(content.get("version", "0.5"))
+
+
+def converted_attributes(attributes: Mapping[str, Any], zarr_format: int) -> dict[str, Any]:
+    """Attributes of a group as they belong into the other zarr version.
+
+    NGFF 0.5 (zarr v3) keeps its metadata under the key `ome` and states the version
+    there; 0.4 (zarr v2) keeps them at the top and states it in each part. Attributes
+    that NGFF does not know stay at the top.
+
+    Args:
+        attributes: of the source, in either form.
+        zarr_format: 2 or 3, of the group they are for.
+    """
+    others = {key: value for key, value in attributes.items() if key not in (*_NGFF_KEYS, "ome")}
+    inner = attributes.get("ome")
+    known = {key: value for key, value in attributes.items() if key in _NGFF_KEYS}
+    if isinstance(inner, Mapping):
+        known |= {key: value for key, value in inner.items() if key != "version"}
+    elif inner is not None:
+        others["ome"] = inner
+    version = "0.5" if zarr_format == 3 else "0.4"
+    known = {key: _restated(key, value, version) for key, value in known.items()}
+    if zarr_format == 2:
+        return others | known
+    return others | ({"ome": {"version": version, **known}} if known else {})
+
+
+def axis_names(attributes: Mapping[str, Any], zarr_format: int) -> dict[str, tuple[str, ...]]:
+    """Names of the axes of each array that the attributes of a group list."""
+    content, _ = ngff_content(attributes, zarr_format)
+    found = {}
+    for multiscale in content.get("multiscales") or []:
+        names = tuple(str(axis.get("name")) for axis in multiscale.get("axes") or [])
+        for dataset in multiscale.get("datasets") or []:
+            found[str(dataset.get("path"))] = names
+    return found
+
+
+def _restated(key: str, value: Any, version: str) -> Any:
+    """One part of the metadata with its version where that version of NGFF has it."""
+    if key not in _VERSIONED:
+        return value
+    if isinstance(value, list):
+        return [_restated(key, item, version) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    rest = {name: item for name, item in value.items() if name != "version"}
+    return rest if version == "0.5" else {**rest, "version": version}
 
 
 def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:

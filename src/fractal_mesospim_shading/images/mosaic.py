@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import lzma
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,10 +27,10 @@ from fractal_mesospim_shading.images.metadata import (
 from fractal_mesospim_shading.images.source import Box, Channel, Level
 from fractal_mesospim_shading.images.stores import (
     StorageOptions,
-    connection_errors,
     join_url,
     normalise_url,
     open_group,
+    reading_errors,
 )
 from fractal_mesospim_shading.images.tables import FOV_TABLE, layout_from_table, read_table
 
@@ -40,16 +38,6 @@ MARK = "mesospim_shading"
 """Attribute that this package leaves on what it writes; its `complete` comes last."""
 
 _TYPES = ("uint8", "uint16", "float32")
-# What codecs raise when the bytes of a chunk are not what they should be.
-_DECODING_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-)
 
 
 @dataclass(frozen=True)
@@ -204,16 +192,13 @@ class MosaicImage:
                     f"({type(found).__name__}: {found}). The file is damaged or not readable; "
                     "copy it again from the original."
                 )
-        ranges = ", ".join(f"{axis} {s.start}:{s.stop}" for axis, s in zip(self.axes, box))
+        ranges = ", ".join(
+            f"{axis} {s.start}:{s.stop}" for axis, s in zip(self.axes, box, strict=True)
+        )
         return SourceReadError(
             f"'{where}' could not be read at {ranges} ({type(error).__name__}: {error}), but a "
             "second reading succeeded: the storage was not reachable for a moment. Run it again."
         )
-
-
-def reading_errors() -> tuple[type[Exception], ...]:
-    """What may be raised where a chunk cannot be reached or decoded."""
-    return connection_errors() + _DECODING_ERRORS
 
 
 def is_finished(attributes: Mapping[str, Any]) -> bool:

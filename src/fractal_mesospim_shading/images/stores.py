@@ -8,8 +8,10 @@ on inside it: `data.zip/image.zarr`).
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import sys
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +24,17 @@ from fractal_mesospim_shading.errors import ImageFormatError, ImageNotFoundError
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
+
+# What codecs raise when the bytes of a chunk are not what they should be.
+_DECODING_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 Mode = Literal["r", "r+", "a", "w", "w-"]
 StorageOptions = Mapping[str, Any] | None
@@ -177,6 +190,11 @@ def connection_errors() -> tuple[type[Exception], ...]:
     if client is not None:
         kinds += [client.BotoCoreError, client.ClientError]
     return tuple(kinds)
+
+
+def reading_errors() -> tuple[type[Exception], ...]:
+    """What may be raised where a chunk cannot be reached or decoded."""
+    return connection_errors() + _DECODING_ERRORS
 
 
 def _zip_store(archive: str, inner: str, *, read_only: bool) -> Store:
