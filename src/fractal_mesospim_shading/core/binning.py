@@ -1,0 +1,273 @@
+"""Planes reduced to bins while they are read.
+
+The planes of an estimate do not fit into memory, so each box that is read is
+reduced at once: to the mean of bins of a few pixels, and, on a grid eight times
+coarser, to the variance of the noise. Everything robust happens afterwards, on
+these small arrays.
+
+The noise is measured on cells of 2 x 2 pixels by `(a - b - c + d) / 2`, which any
+smooth structure leaves at 0; the same of two planes, divided by sqrt(2), is free of
+the camera's fixed pattern as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.errors import SamplingError
+
+NOISE_BINS = 8
+"""Bins along each side of one square of the noise grid."""
+
+_MOST_BINS = 70_000
+# A dark frame is rounded to this fraction of a count, so that all sums of integer
+# images are exact in float64 and do not depend on the order of the boxes.
+_DARK_STEP = 1 / 256
+
+
+@dataclass(frozen=True)
+class PartialBins:
+    """What one box contributes: sums over the pixels of the box, per plane and bin.
+
+    Attributes:
+        origin: (y, x) of the first bin on the grid of the tile.
+        noise_origin: the same on the noise grid.
+        total, count: (k, y, x) sum and number of the valid pixels.
+        spatial, spatial_count: (k, y, x) squares of the cells of one plane.
+        temporal, temporal_count: the same of the difference to the next plane.
+        saturated: (k,) pixels at the upper end of the type.
+    """
+
+    origin: tuple[int, int]
+    noise_origin: tuple[int, int]
+    total: NDArray[np.float64]
+    count: NDArray[np.int32]
+    spatial: NDArray[np.float64]
+    spatial_count: NDArray[np.int32]
+    temporal: NDArray[np.float64]
+    temporal_count: NDArray[np.int32]
+    saturated: NDArray[np.int64]
+
+
+def choose_bin(tile_shape: tuple[int, int]) -> int:
+    """Side of a bin in pixels: 2 for tiles of 128, 4 for 512, 8 for 2048.
+
+    Small enough for streaks and the steep fall-off at the edges, large enough that
+    200 binned planes stay well below 200 MB.
+    """
+    side = max(2, 2 ** round(np.log2(np.sqrt(max(min(tile_shape), 1) / 32))))
+    while -(-tile_shape[0] // side) * -(-tile_shape[1] // side) > _MOST_BINS:
+        side *= 2
+    return int(side)
+
+
+def bin_block(
+    block: NDArray[Any],
+    y0: int,
+    x0: int,
+    bin_px: int,
+    dark: NDArray[np.floating] | float | None = None,
+    zero_is_no_data: bool = False,
+) -> PartialBins:
+    """Reduce a box of one tile to bins.
+
+    Args:
+        block: (k, h, w) planes in the order of z; uint8, uint16 or float32.
+        y0, x0: first pixel of the box within its tile.
+        bin_px: side of a bin, even.
+        dark: (h, w) dark frame of the same pixels, or a number, in counts; it is
+            taken from the means and not from the noise.
+        zero_is_no_data: leave out pixels of raw value 0. NaN is always left out.
+    """
+    if bin_px < 2 or bin_px % 2:
+        raise SamplingError(f"A bin of {bin_px} pixels was asked for; expected an even number.")
+    height, width = block.shape[1:]
+    if dark is None:
+        dark = 0.0
+    frame = np.broadcast_to(np.asarray(dark, dtype=np.float64), (height, width))
+    frame = np.round(frame / _DARK_STEP) * _DARK_STEP
+    is_integer = np.issubdtype(block.dtype, np.integer)
+    top = float(np.iinfo(block.dtype).max) if is_integer else np.inf
+    noise_px = bin_px * NOISE_BINS
+    results = _bin(np.ascontiguousarray(block), frame, y0, x0, bin_px, noise_px, zero_is_no_data, top)
+    return PartialBins((y0 // bin_px, x0 // bin_px), (y0 // noise_px, x0 // noise_px), *results)
+
+
+@dataclass(frozen=True)
+class BinnedStack:
+    """The planes of an estimate, reduced to bins. NaN where there was no valid pixel.
+
+    Attributes:
+        tile_shape: (y, x) in pixels.
+        bin_px: side of a bin; the last bin of an axis may be cut by the edge.
+        integer: whether the pixels were rounded to whole counts.
+        mean: (n, y, x) float32, counts; a dark frame given is already taken off.
+        count: (n, y, x) valid pixels.
+        noise_mean: (n, y, x) float32 on the noise grid (8 x 8 bins a square).
+        spatial, temporal: (n, y, x) float64 variance of the noise, counts squared,
+            within a plane, and from the difference to the next plane that was read
+            together with it.
+        spatial_cells, temporal_cells: (n, y, x) cells behind each value.
+        saturated: pixels at the upper end of the type, in all planes.
+    """
+
+    tile_shape: tuple[int, int]
+    bin_px: int
+    integer: bool
+    mean: NDArray[np.float32]
+    count: NDArray[np.uint16]
+    noise_mean: NDArray[np.float32]
+    spatial: NDArray[np.float64]
+    spatial_cells: NDArray[np.int64]
+    temporal: NDArray[np.float64]
+    temporal_cells: NDArray[np.int64]
+    saturated: int
+
+
+class BinnedPlanes:
+    """Gathers the boxes of a number of planes. Not safe for several threads at once."""
+
+    def __init__(
+        self, n_planes: int, tile_shape: tuple[int, int], bin_px: int | None = None
+    ) -> None:
+        """Make room for planes of one tile shape.
+
+        Args:
+            n_planes: planes, numbered by slot from 0.
+            tile_shape: (y, x) in pixels.
+            bin_px: side of a bin, even; by default `choose_bin(tile_shape)`.
+        """
+        self.tile_shape = tile_shape
+        self.bin_px = choose_bin(tile_shape) if bin_px is None else bin_px
+        bins = tuple(-(-size // self.bin_px) for size in tile_shape)
+        squares = tuple(-(-size // NOISE_BINS) for size in bins)
+        self._total = np.zeros((n_planes, *bins), np.float64)
+        self._count = np.zeros((n_planes, *bins), np.uint16)
+        self._noise = [np.zeros((n_planes, *squares), np.float64) for _ in range(2)]
+        self._cells = [np.zeros((n_planes, *squares), np.int64) for _ in range(2)]
+        self._saturated = 0
+
+    def add(self, partial: PartialBins, slots: Sequence[int]) -> None:
+        """Add what one box holds.
+
+        For integer images the result does not depend on the order of the boxes.
+
+        Args:
+            partial: from `bin_block` with the same `bin_px`.
+            slots: the slot of each plane of the box, in its order.
+        """
+        if len(slots) != len(partial.total):
+            raise SamplingError(
+                f"{len(slots)} slots were given for a box of {len(partial.total)} planes."
+            )
+        self._saturated += int(partial.saturated.sum())
+        pairs = (
+            (self._total, partial.total, partial.origin),
+            (self._count, partial.count, partial.origin),
+            (self._noise[0], partial.spatial, partial.noise_origin),
+            (self._cells[0], partial.spatial_count, partial.noise_origin),
+            (self._noise[1], partial.temporal, partial.noise_origin),
+            (self._cells[1], partial.temporal_count, partial.noise_origin),
+        )
+        for target, values, (y, x) in pairs:
+            for k, slot in enumerate(slots):
+                part = target[slot, y : y + values.shape[1], x : x + values.shape[2]]
+                part += values[k].astype(target.dtype)
+
+    def finish(self, integer: bool = True) -> BinnedStack:
+        """Means and variances of everything added.
+
+        Args:
+            integer: the pixels were whole counts; the noise of rounding is known then.
+        """
+        noise_mean = _squares(self._total) / np.maximum(_squares(self._count), 1)
+        noise_mean[_squares(self._count) == 0] = np.nan
+        spatial, temporal = (
+            np.where(cells > 0, squares / (divisor * np.maximum(cells, 1)), np.nan)
+            for squares, cells, divisor in zip(self._noise, self._cells, (4, 8), strict=True)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (self._total / self._count).astype(np.float32)
+        return BinnedStack(
+            tile_shape=self.tile_shape,
+            bin_px=self.bin_px,
+            integer=integer,
+            mean=mean,
+            count=self._count,
+            noise_mean=noise_mean.astype(np.float32),
+            spatial=spatial,
+            spatial_cells=self._cells[0],
+            temporal=temporal,
+            temporal_cells=self._cells[1],
+            saturated=self._saturated,
+        )
+
+
+def _squares(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Sums over squares of 8 x 8 bins; the last ones may be cut."""
+    rows = np.arange(0, values.shape[1], NOISE_BINS)
+    columns = np.arange(0, values.shape[2], NOISE_BINS)
+    by_row = np.add.reduceat(values.astype(np.float64, copy=False), rows, axis=1)
+    return np.add.reduceat(by_row, columns, axis=2)
+
+
+@numba.njit(nogil=True, cache=True)
+def _bin(block, dark, y0, x0, bin_px, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
+    planes, height, width = block.shape
+    by0, bx0, ny0, nx0 = y0 // bin_px, x0 // bin_px, y0 // noise_px, x0 // noise_px
+    bins = (planes, (y0 + height - 1) // bin_px - by0 + 1, (x0 + width - 1) // bin_px - bx0 + 1)
+    squares = (
+        planes, (y0 + height - 1) // noise_px - ny0 + 1, (x0 + width - 1) // noise_px - nx0 + 1
+    )
+    total, count = np.zeros(bins, np.float64), np.zeros(bins, np.int32)
+    spatial, spatial_count = np.zeros(squares, np.float64), np.zeros(squares, np.int32)
+    temporal, temporal_count = np.zeros(squares, np.float64), np.zeros(squares, np.int32)
+    saturated = np.zeros(planes, np.int64)
+    odd_y, odd_x = y0 % 2, x0 % 2
+    before = np.full(((height - odd_y) // 2 + 1, (width - odd_x) // 2 + 1), np.nan)
+    for k in range(planes):
+        for y in range(height):
+            row = (y0 + y) // bin_px - by0
+            x = 0
+            while x < width:
+                column = (x0 + x) // bin_px - bx0
+                stop = min(width, (column + bx0 + 1) * bin_px - x0)
+                value, valid, bright = 0.0, 0, 0
+                for i in range(x, stop):
+                    raw = np.float64(block[k, y, i])
+                    good = np.isfinite(raw) and not (zero_is_no_data and raw == 0.0)
+                    value += raw - dark[y, i] if good else 0.0
+                    valid += 1 if good else 0
+                    bright += 1 if raw >= top else 0
+                total[k, row, column] += value
+                count[k, row, column] += valid
+                saturated[k] += bright
+                x = stop
+        for cell_y in range((height - odd_y) // 2):
+            y = odd_y + 2 * cell_y
+            row = (y0 + y) // noise_px - ny0
+            for cell_x in range((width - odd_x) // 2):
+                x = odd_x + 2 * cell_x
+                column = (x0 + x) // noise_px - nx0
+                a, b = np.float64(block[k, y, x]), np.float64(block[k, y, x + 1])
+                c, d = np.float64(block[k, y + 1, x]), np.float64(block[k, y + 1, x + 1])
+                cell = a - b - c + d
+                if zero_is_no_data and (a == 0.0 or b == 0.0 or c == 0.0 or d == 0.0):
+                    cell = np.nan
+                if a >= top or b >= top or c >= top or d >= top:
+                    cell = np.nan
+                if np.isfinite(cell):
+                    spatial[k, row, column] += cell * cell
+                    spatial_count[k, row, column] += 1
+                    change = cell - before[cell_y, cell_x]
+                    if np.isfinite(change):
+                        temporal[k - 1, row, column] += change * change
+                        temporal_count[k - 1, row, column] += 1
+                before[cell_y, cell_x] = cell
+    return total, count, spatial, spatial_count, temporal, temporal_count, saturated
