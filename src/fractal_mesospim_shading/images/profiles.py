@@ -113,8 +113,8 @@ def save_models(
         OutputWriteError: no permission, or no space.
     """
     root = Path(folder)
-    files = {}
-    for label, profile in profiles.items():
+    files: dict[str, Path] = {}
+    for label in profiles:
         path = root / folder_name(label) / (side or "") / FILE_NAME
         if path in files.values():
             raise ProfileError(
@@ -238,7 +238,7 @@ def _collected(labels: Iterable[str], load: Callable[[str], Any], root: Path) ->
     for label in labels:
         try:
             loaded[label] = load(label)
-        except ProfileError as error:
+        except (ProfileError, OSError) as error:
             problems.append(f"channel '{label}': {error}")
     if problems:
         listed = "\n".join(f"- {problem}" for problem in problems)
@@ -248,9 +248,10 @@ def _collected(labels: Iterable[str], load: Callable[[str], Any], root: Path) ->
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     def read() -> dict[str, NDArray[Any]]:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an archive of named ones")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise OSError("a single array, not an archive of named ones")
+        with file:
             return {key: file[key] for key in file.files if key in _KEYS}
 
     content: dict[str, NDArray[Any]] = _read(path, read)
@@ -291,7 +292,7 @@ def _write_npz(path: Path, profile: ShadingProfile) -> None:
                 value = getattr(profile, key)
                 if value is not None:
                     buffer = io.BytesIO()
-                    np.lib.format.write_array(buffer, np.asarray(value), allow_pickle=False)
+                    np.save(buffer, np.asarray(value), allow_pickle=False)
                     archive.writestr(zipfile.ZipInfo(f"{key}.npy"), buffer.getvalue())
         os.replace(draft, path)
     finally:
