@@ -81,12 +81,15 @@ class LightSheetWorld:
             "sheet": sheet * scan * vignette**0.5,
             "vignette": vignette,
             "tilted": np.exp(0.8 * x - 0.5 * y) * vignette,
-            "band": (0.6 + 0.4 * np.exp(-0.5 * ((x + 0.15) / (0.4 * self.waist)) ** 2)) * scan,
+            "band": (0.6 + 0.4 * np.exp(-0.5 * ((x + 0.15) / (0.4 * self.waist)) ** 2))
+            * scan,
         }
         if self.shape not in kinds:
             raise ValueError(f"shape is {self.shape!r}; expected one of {SHAPES}.")
         flat = np.broadcast_to(kinds[self.shape], self.tile_shape)
-        flat = (flat / flat.max()) ** (np.log(self.falloff) / np.log(flat.min() / flat.max()))
+        flat = (flat / flat.max()) ** (
+            np.log(self.falloff) / np.log(flat.min() / flat.max())
+        )
         flat = flat * (1 + self.streaks * self._streak_pattern(channel))
         return (flat / flat.mean()).astype(np.float32)
 
@@ -98,7 +101,11 @@ class LightSheetWorld:
         pattern = np.zeros(self.tile_shape)
         for _ in range(12):
             centre, sigma = rng.uniform(0, 1), rng.uniform(0.008, 0.03)
-            slope, start, sign = rng.uniform(-0.03, 0.03), rng.uniform(0.5, 1), rng.choice([-1, 1])
+            slope, start, sign = (
+                rng.uniform(-0.03, 0.03),
+                rng.uniform(0.5, 1),
+                rng.choice([-1, 1]),
+            )
             line = np.exp(-0.5 * ((y - centre - slope * x) / sigma) ** 2)
             pattern += sign * line * (start + (1 - start) * x)
         return pattern / max(float(np.abs(pattern).max()), 1e-9)
@@ -110,8 +117,12 @@ class LightSheetWorld:
         columns = rng.standard_normal((1, width))
         pixels = rng.standard_normal((height, width))
         y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None, :]
-        drift = np.sin(2.3 * y + rng.uniform(0, 6)) * np.cos(1.7 * x + rng.uniform(0, 6))
-        structure = 0.5 * columns + 0.75 * pixels + 0.35 * (drift - drift.mean()) / drift.std()
+        drift = np.sin(2.3 * y + rng.uniform(0, 6)) * np.cos(
+            1.7 * x + rng.uniform(0, 6)
+        )
+        structure = (
+            0.45 * columns + 0.87 * pixels + 0.2 * (drift - drift.mean()) / drift.std()
+        )
         structure *= self.dark_structure / structure.std()
         return (self.offset + structure - structure.mean()).astype(np.float32)
 
@@ -132,23 +143,37 @@ class LightSheetWorld:
             return clean
         y, x = self._mosaic_coordinates(number)
         squared = (y[:, None] ** 2 + x[None, :] ** 2) / self.sample_radius**2
-        inside = np.clip((1 - self._squared_z(z) - squared) * 12, 0, 1).astype(np.float32)
+        inside = np.clip((1 - self._squared_z(z) - squared) * 12, 0, 1).astype(
+            np.float32
+        )
         row, column = self.tile_row_column(number)
-        pixel_y, pixel_x = np.arange(height) + row * height, np.arange(width) + column * width
+        pixel_y, pixel_x = (
+            np.arange(height) + row * height,
+            np.arange(width) + column * width,
+        )
         rng = self._generator(3, channel)
         texture = np.zeros(self.tile_shape, dtype=np.float32)
         for _ in range(10):
             length = np.exp(rng.uniform(np.log(8), np.log(80)))
             angle, depth, phase = rng.uniform(0, 2 * np.pi, 3)
-            ky, kx = 2 * np.pi * np.sin(angle) / length, 2 * np.pi * np.cos(angle) / length
-            wave_y = np.exp(1j * (ky * pixel_y + phase + 0.4 * depth * z)).astype(np.complex64)
+            ky, kx = (
+                2 * np.pi * np.sin(angle) / length,
+                2 * np.pi * np.cos(angle) / length,
+            )
+            wave_y = np.exp(1j * (ky * pixel_y + phase + 0.4 * depth * z)).astype(
+                np.complex64
+            )
             wave_x = np.exp(1j * kx * pixel_x).astype(np.complex64)
-            texture += wave_y.real[:, None] * wave_x.real - wave_y.imag[:, None] * wave_x.imag
+            texture += (
+                wave_y.real[:, None] * wave_x.real - wave_y.imag[:, None] * wave_x.imag
+            )
         return clean + self.sample * inside * np.exp(0.25 * texture)
 
     def clean_stack(self, number: int, channel: int = 0) -> FloatStack:
         """`clean_plane` for all planes of a tile, (z, y, x)."""
-        return np.stack([self.clean_plane(number, z, channel) for z in range(self.planes)])
+        return np.stack(
+            [self.clean_plane(number, z, channel) for z in range(self.planes)]
+        )
 
     def tile_planes(
         self, number: int, planes: Sequence[int], channel: int = 0
@@ -159,7 +184,9 @@ class LightSheetWorld:
         for k, z in enumerate(planes):
             rng = self._generator(4, number, z, channel)
             light = self.clean_plane(number, z, channel) * flat
-            counts = rng.poisson(light / self.gain).astype(np.float32) * np.float32(self.gain)
+            counts = rng.poisson(light / self.gain).astype(np.float32) * np.float32(
+                self.gain
+            )
             noise = rng.standard_normal(self.tile_shape, dtype=np.float32)
             counts += dark + noise * np.float32(self.gain * self.read_noise)
             stack[k] = np.clip(np.rint(counts), 0, 65535)
@@ -176,7 +203,9 @@ class LightSheetWorld:
         sigma = np.float32(self.gain * self.read_noise / np.sqrt(n_frames))
         return self.dark_frame() + noise * sigma
 
-    def _mosaic_coordinates(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _mosaic_coordinates(
+        self, number: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """y and x of a tile's pixels, from -1 to 1 across the mosaic."""
         axes = []
         for size, tiles, index in zip(
@@ -189,4 +218,6 @@ class LightSheetWorld:
         return float(((2 * (z + 0.5) / self.planes - 1) / 0.8) ** 2)
 
     def _generator(self, *key: int) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
+        return np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([self.seed, *key]))
+        )

@@ -86,7 +86,9 @@ def bin_block(
         zero_is_no_data: leave out pixels of raw value 0. NaN is always left out.
     """
     if bin_px < 2 or bin_px % 2:
-        raise SamplingError(f"A bin of {bin_px} pixels was asked for; expected an even number.")
+        raise SamplingError(
+            f"A bin of {bin_px} pixels was asked for; expected an even number."
+        )
     height, width = block.shape[1:]
     if dark is None:
         dark = 0.0
@@ -95,8 +97,11 @@ def bin_block(
     is_integer = np.issubdtype(block.dtype, np.integer)
     top = float(np.iinfo(block.dtype).max) if is_integer else np.inf
     noise_px = bin_px * NOISE_BINS
-    results = _bin(np.ascontiguousarray(block), frame, y0, x0, bin_px, noise_px, zero_is_no_data, top)
-    return PartialBins((y0 // bin_px, x0 // bin_px), (y0 // noise_px, x0 // noise_px), *results)
+    planes = np.ascontiguousarray(block)
+    results = _bin(planes, frame, y0, x0, bin_px, noise_px, zero_is_no_data, top)
+    return PartialBins(
+        (y0 // bin_px, x0 // bin_px), (y0 // noise_px, x0 // noise_px), *results
+    )
 
 
 @dataclass(frozen=True)
@@ -160,11 +165,16 @@ class BinnedPlanes:
 
         Args:
             partial: from `bin_block` with the same `bin_px`.
-            slots: the slot of each plane of the box, in its order.
+            slots: the slot of each plane of the box; one after the other, in the
+                order of the box, as planes sorted by tile and z have them.
         """
-        if len(slots) != len(partial.total):
+        expected = (
+            list(range(slots[0], slots[0] + len(partial.total))) if len(slots) else []
+        )
+        if list(slots) != expected or len(slots) != len(partial.total):
             raise SamplingError(
-                f"{len(slots)} slots were given for a box of {len(partial.total)} planes."
+                f"A box of {len(partial.total)} planes was given the slots {list(slots)}; "
+                "expected as many slots as planes, one after the other."
             )
         self._saturated += int(partial.saturated.sum())
         pairs = (
@@ -190,7 +200,9 @@ class BinnedPlanes:
         noise_mean[_squares(self._count) == 0] = np.nan
         spatial, temporal = (
             np.where(cells > 0, squares / (divisor * np.maximum(cells, 1)), np.nan)
-            for squares, cells, divisor in zip(self._noise, self._cells, (4, 8), strict=True)
+            for squares, cells, divisor in zip(
+                self._noise, self._cells, (4, 8), strict=True
+            )
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = (self._total / self._count).astype(np.float32)
@@ -221,13 +233,22 @@ def _squares(values: NDArray[Any]) -> NDArray[np.float64]:
 def _bin(block, dark, y0, x0, bin_px, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
     planes, height, width = block.shape
     by0, bx0, ny0, nx0 = y0 // bin_px, x0 // bin_px, y0 // noise_px, x0 // noise_px
-    bins = (planes, (y0 + height - 1) // bin_px - by0 + 1, (x0 + width - 1) // bin_px - bx0 + 1)
+    bins = (
+        planes,
+        (y0 + height - 1) // bin_px - by0 + 1,
+        (x0 + width - 1) // bin_px - bx0 + 1,
+    )
     squares = (
-        planes, (y0 + height - 1) // noise_px - ny0 + 1, (x0 + width - 1) // noise_px - nx0 + 1
+        planes,
+        (y0 + height - 1) // noise_px - ny0 + 1,
+        (x0 + width - 1) // noise_px - nx0 + 1,
     )
     total, count = np.zeros(bins, np.float64), np.zeros(bins, np.int32)
     spatial, spatial_count = np.zeros(squares, np.float64), np.zeros(squares, np.int32)
-    temporal, temporal_count = np.zeros(squares, np.float64), np.zeros(squares, np.int32)
+    temporal, temporal_count = (
+        np.zeros(squares, np.float64),
+        np.zeros(squares, np.int32),
+    )
     saturated = np.zeros(planes, np.int64)
     odd_y, odd_x = y0 % 2, x0 % 2
     before = np.full(((height - odd_y) // 2 + 1, (width - odd_x) // 2 + 1), np.nan)
@@ -256,7 +277,10 @@ def _bin(block, dark, y0, x0, bin_px, noise_px, zero_is_no_data, top):  # type: 
                 x = odd_x + 2 * cell_x
                 column = (x0 + x) // noise_px - nx0
                 a, b = np.float64(block[k, y, x]), np.float64(block[k, y, x + 1])
-                c, d = np.float64(block[k, y + 1, x]), np.float64(block[k, y + 1, x + 1])
+                c, d = (
+                    np.float64(block[k, y + 1, x]),
+                    np.float64(block[k, y + 1, x + 1]),
+                )
                 cell = a - b - c + d
                 if zero_is_no_data and (a == 0.0 or b == 0.0 or c == 0.0 or d == 0.0):
                     cell = np.nan

@@ -1,0 +1,211 @@
+"""The camera offset from the noise of the data.
+
+Photon transfer (Janesick, Photon Transfer, SPIE Press 2007, doi:10.1117/3.725073):
+counted photons have a variance of `gain * (mean - offset) + read noise^2`, and the
+fall-off of the light sheet spreads the means, so the line of variance against mean
+meets the variance of the read noise at the offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.binning import BinnedStack
+from fractal_mesospim_shading.core.emptiness import find_empty
+from fractal_mesospim_shading.errors import SamplingError
+
+FloatArray = NDArray[np.float64]
+
+# Variance of the read noise of scientific CMOS cameras, electrons squared: 1.5 electrons,
+# between 1.3 and 1.7; and of what is not counted in electrons, counts squared.
+_READ_VARIANCE = 1.5**2
+_READ_VARIANCE_ERROR = 0.6
+_OTHER_VARIANCE = 0.3
+# Variance of rounding to whole counts.
+_ROUNDING = 1 / 12
+# Squares with fewer cells say too little about the noise.
+_LEAST_CELLS = 12
+_ROUNDS = 40
+
+
+@dataclass(frozen=True)
+class OffsetEstimate:
+    """The camera offset, and how sure it is.
+
+    Attributes:
+        value: counts.
+        uncertainty: counts, one standard deviation with the systematic part; infinite
+            where the data say nothing.
+        method: in words.
+        details: gain in counts per electron, squares used, their share, the darkest
+            square, statistical and systematic parts of the uncertainty.
+    """
+
+    value: float
+    uncertainty: float
+    method: str
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Line:
+    slope: float
+    at_zero: float
+    error: float
+    used: NDArray[np.bool_]
+
+
+def estimate_offset(stack: BinnedStack, *, mostly_empty: bool) -> OffsetEstimate:
+    """Estimate the offset from planes at full resolution, before anything is taken off.
+
+    Args:
+        stack: binned planes; those read in pairs give the noise free of the camera's
+            fixed pattern, others give an offset too low by the variance of the
+            pattern over the gain, within the uncertainty.
+        mostly_empty: the planes were chosen as empty, so what differs among them is
+            left out; otherwise the lower envelope of the noise is taken, since the
+            texture of a sample only adds to it.
+    """
+    keep = np.isfinite(stack.noise_mean)
+    first = _fit(stack, keep, mostly_empty=False)
+    if not mostly_empty or not np.isfinite(first.uncertainty):
+        return first
+    try:
+        empty = find_empty(stack, min(first.value, _darkest(stack)))
+    except SamplingError:
+        return first
+    return _fit(stack, empty.keep, mostly_empty=True)
+
+
+def _fit(
+    stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool
+) -> OffsetEstimate:
+    temporal = int(stack.temporal_cells.sum()) >= 0.2 * int(stack.spatial_cells.sum())
+    mean, variance, cells = _observations(stack, keep, temporal)
+    darkest = _darkest(stack)
+    method = "noise of pairs of planes" if temporal else "noise within planes"
+    if len(mean) < 8:
+        return OffsetEstimate(
+            0.0, np.inf, f"{method}: too few data", {"squares": len(mean)}
+        )
+    variance = variance - (_ROUNDING if stack.integer else 0.0)
+    line = _envelope(mean, variance, cells, one_sided=not mostly_empty)
+    if line is None or line.slope <= 0:
+        return OffsetEstimate(
+            0.0, np.inf, f"{method}: it does not grow with brightness"
+        )
+    gain = line.slope
+    value = line.at_zero + gain * _READ_VARIANCE
+    systematic = np.hypot(gain * _READ_VARIANCE_ERROR, _OTHER_VARIANCE / gain)
+    if not temporal:
+        systematic = np.hypot(systematic, 1.0 / gain)
+    uncertainty = float(np.hypot(systematic, line.error))
+    if value > darkest:
+        uncertainty, value = float(np.hypot(uncertainty, value - darkest)), darkest
+    if value < 0 and stack.integer:
+        uncertainty, value = float(np.hypot(uncertainty, value)), 0.0
+    details = {
+        "gain": gain,
+        "squares": float(line.used.sum()),
+        "share": float(line.used.mean()),
+        "darkest": darkest,
+        "statistical": line.error,
+        "systematic": float(systematic),
+    }
+    return OffsetEstimate(float(value), uncertainty, method, details)
+
+
+def _observations(
+    stack: BinnedStack, keep: NDArray[np.bool_], temporal: bool
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    mean = stack.noise_mean.astype(np.float64)
+    variance, cells = stack.spatial, stack.spatial_cells
+    if temporal:
+        variance, cells = stack.temporal, stack.temporal_cells
+        mean = np.concatenate([(mean[:-1] + mean[1:]) / 2, mean[-1:]])
+        keep = keep & np.concatenate([keep[1:], keep[-1:]])
+    enough = keep & (cells >= _LEAST_CELLS) & np.isfinite(mean) & np.isfinite(variance)
+    return mean[enough], variance[enough], cells[enough].astype(np.float64)
+
+
+def _darkest(stack: BinnedStack) -> float:
+    means = stack.noise_mean[np.isfinite(stack.noise_mean)]
+    return float(np.quantile(means, 0.001)) if means.size else 0.0
+
+
+def _envelope(
+    mean: FloatArray, variance: FloatArray, cells: FloatArray, *, one_sided: bool
+) -> _Line | None:
+    """Line through the observations whose variance is noise and nothing else."""
+    upper = 1.5 if one_sided else 4.0
+    # Mean of a normal variable cut off at -4 and `upper` standard deviations.
+    shift = -0.1386 if one_sided else 0.0
+    line = _start(mean, variance, cells)
+    used = np.zeros(len(mean), dtype=bool)
+    for _ in range(_ROUNDS):
+        if line is None:
+            return None
+        slope, at_zero = line
+        expected = np.maximum(slope * (mean - at_zero), 1e-3 * abs(slope))
+        sigma = expected * np.sqrt(2 / cells)
+        score = (variance - expected) / sigma
+        now = (score > -4) & (score < upper)
+        if now.sum() < 8:
+            return None
+        corrected = variance - shift * sigma
+        line = _weighted_line(mean[now], corrected[now], (1 / sigma**2)[now])
+        if np.array_equal(now, used):
+            break
+        used = now
+    if line is None:
+        return None
+    slope, at_zero = line
+    expected = np.maximum(slope * (mean - at_zero), 1e-3 * abs(slope))
+    weight = cells / (2 * expected**2)
+    residual = variance - shift * expected * np.sqrt(2 / cells) - expected
+    spread = float((residual[used] ** 2 * weight[used]).sum() / max(used.sum() - 2, 1))
+    error = _zero_error(mean[used], weight[used], line) * np.sqrt(max(spread, 1.0))
+    return _Line(slope, at_zero, error, used)
+
+
+def _start(
+    mean: FloatArray, variance: FloatArray, cells: FloatArray
+) -> tuple[float, float] | None:
+    """A first line, through a low quantile of the variance in 12 classes of brightness."""
+    order = np.argsort(mean, kind="stable")
+    x, y, weight = [], [], []
+    for part in np.array_split(order, 12):
+        if len(part):
+            low = 1 - 1.04 * np.sqrt(2 / cells[part])
+            x.append(float(mean[part].mean()))
+            y.append(float(np.quantile(variance[part] / low, 0.15)))
+            weight.append(len(part) / max(y[-1], 1e-6) ** 2)
+    return _weighted_line(np.array(x), np.array(y), np.array(weight))
+
+
+def _weighted_line(
+    x: FloatArray, y: FloatArray, weight: FloatArray
+) -> tuple[float, float] | None:
+    """Slope, and the place where the line is 0."""
+    total = weight.sum()
+    centre, height = (weight * x).sum() / total, (weight * y).sum() / total
+    spread = (weight * (x - centre) ** 2).sum()
+    if spread <= 0:
+        return None
+    slope = (weight * (x - centre) * (y - height)).sum() / spread
+    if slope == 0:
+        return None
+    return float(slope), float(centre - height / slope)
+
+
+def _zero_error(x: FloatArray, weight: FloatArray, line: tuple[float, float]) -> float:
+    """Standard deviation of the place where the line is 0, if the weights are 1 / variance."""
+    slope, at_zero = line
+    total = weight.sum()
+    centre = (weight * x).sum() / total
+    spread = (weight * (x - centre) ** 2).sum()
+    return float(np.sqrt(1 / total + (at_zero - centre) ** 2 / spread) / abs(slope))

@@ -1,0 +1,203 @@
+"""Smoothing of a binned profile that follows its noise, and its way back to pixels.
+
+A light-sheet profile is smooth but not of low order: it falls off steeply at the edges,
+and it has streaks along x. So it is cut into parts, each as smooth as the data say:
+cubic polynomials along both axes; cubic along one axis and free along the other (the
+streaks are here); and a free rest. The free parts are shrunk band by band in the
+domain of the cosine transform, by the share of noise found in the band.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+_DEGREE = 3
+_FILL_ROUNDS = 12
+# A band is kept if its mean power is this many standard deviations above the noise.
+_THRESHOLD = 3.0
+_LOWEST = 1e-3
+# Median of a squared normal variable.
+_MEDIAN_OF_SQUARE = 0.4549364
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """A smoothed profile.
+
+    Attributes:
+        image: (y, x).
+        relative_noise: RMS of the noise that is left, as a fraction of the mean.
+        noise_before: the same before the smoothing.
+    """
+
+    image: FloatArray
+    relative_noise: float
+    noise_before: float
+
+
+def smooth_profile(image: FloatArray, valid: NDArray[np.bool_]) -> Smoothed:
+    """Take the noise off a binned profile and keep its shape.
+
+    The noise of counted photons grows with the square root of the brightness, so the
+    square root of the profile is smoothed, where it is the same everywhere. Its size is
+    taken from the upper quarter of the spectrum, where no profile has power.
+
+    Args:
+        image: (y, x) bin means, about 1 on average.
+        valid: (y, x) False where there is no value; these are filled from the others.
+    """
+    root = np.sqrt(np.maximum(np.where(valid, image, np.nan), _LOWEST))
+    filled = np.where(valid, root, np.nanmean(root))
+    result = _Parts.of(filled)
+    if not valid.all():
+        for _ in range(_FILL_ROUNDS):
+            filled = np.where(valid, root, result.smooth)
+            result = _Parts.of(filled)
+    smooth = np.maximum(result.smooth, np.sqrt(_LOWEST)) ** 2
+    scale = 2 / max(float(result.smooth.mean()), _LOWEST)
+    return Smoothed(smooth, scale * result.noise_after, scale * result.noise_before)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    smooth: FloatArray
+    noise_before: float
+    noise_after: float
+
+    @classmethod
+    def of(cls, image: FloatArray) -> _Parts:
+        from scipy.fft import dctn, idctn
+
+        along_y, along_x = (_polynomials(size) for size in image.shape)
+        # einsum and not matmul: its sums do not depend on the number of threads.
+        in_x = np.einsum("yx,px->yp", image, along_x)
+        in_y = np.einsum("py,yx->px", along_y, image)
+        both = np.einsum("py,yq->pq", along_y, in_x)
+        free_y = in_x - np.einsum("py,pq->yq", along_y, both)
+        free_x = in_y - np.einsum("pq,qx->px", both, along_x)
+        coarse = np.einsum("py,px->yx", along_y, in_y)
+        streaks = np.einsum("yq,qx->yx", free_y, along_x)
+        spectrum = dctn(image - coarse - streaks, norm="ortho")
+        upper = spectrum[image.shape[0] // 2 :, image.shape[1] // 2 :]
+        variance = float(np.median(upper**2)) / _MEDIAN_OF_SQUARE
+        gain = _gain(spectrum, variance, (0, 1))
+        kept_y, gain_y = _shrink_rows(free_y.T, variance)
+        kept_x, gain_x = _shrink_rows(free_x, variance)
+        smooth = idctn(spectrum * gain, norm="ortho")
+        smooth += np.einsum("py,pq,qx->yx", along_y, both, along_x)
+        smooth += np.einsum("qy,qx->yx", kept_y, along_x)
+        smooth += np.einsum("py,px->yx", along_y, kept_x)
+        kept = (
+            float((gain**2).sum() + (gain_y**2).sum() + (gain_x**2).sum()) + both.size
+        )
+        noise = np.sqrt(variance)
+        return cls(smooth, noise, noise * np.sqrt(min(kept / image.size, 1.0)))
+
+
+def _shrink_rows(rows: FloatArray, variance: float) -> tuple[FloatArray, FloatArray]:
+    from scipy.fft import dct, idct
+
+    spectrum = dct(rows, axis=1, norm="ortho")
+    gain = _gain(spectrum, variance, (1,))
+    return idct(spectrum * gain, axis=1, norm="ortho"), gain
+
+
+def _gain(spectrum: FloatArray, variance: float, axes: tuple[int, ...]) -> FloatArray:
+    """Share of signal in each band; bands are blocks of about an octave."""
+    power = spectrum**2
+    size = np.ones_like(power)
+    for axis in (0, 1):
+        length = power.shape[axis]
+        edges = _band_edges(length) if axis in axes else np.arange(length + 1)
+        widths = np.diff(edges)
+        power = np.add.reduceat(power, edges[:-1], axis=axis)
+        size = np.add.reduceat(size, edges[:-1], axis=axis)
+        power, size = (np.repeat(values, widths, axis=axis) for values in (power, size))
+    if variance <= 0:
+        return np.ones_like(power)
+    ratio = power / (size * variance)
+    return np.where(
+        ratio > 1 + _THRESHOLD * np.sqrt(2 / size), 1 - 1 / np.maximum(ratio, 1), 0.0
+    )
+
+
+def _band_edges(length: int) -> NDArray[np.intp]:
+    edges = [0, 1, 2, 3, 4]
+    while edges[-1] < length:
+        edges += [edges[-1] * 3 // 2, edges[-1] * 2]
+    return np.array([edge for edge in edges if edge < length] + [length], dtype=np.intp)
+
+
+def _polynomials(length: int) -> FloatArray:
+    """Orthonormal polynomials on equidistant points, (degree + 1, length)."""
+    x = np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
+    basis: list[FloatArray] = []
+    for degree in range(min(_DEGREE + 1, length)):
+        vector = x**degree
+        for _ in range(2):
+            for other in basis:
+                vector = vector - (vector * other).sum() * other
+        basis.append(vector / np.sqrt((vector**2).sum()))
+    return np.stack(basis)
+
+
+def upsample(image: FloatArray, bin_px: int, shape: tuple[int, int]) -> FloatArray:
+    """Pixels whose means over the bins are the given ones.
+
+    Along each axis the running sum of the bins is joined by a cubic spline and
+    differenced at the edges of the pixels. So the means of the bins are kept, and the
+    slope goes on to the very edge of the tile.
+
+    Args:
+        image: (y, x) bin means, already smooth.
+        bin_px: side of a bin; the last one of an axis may be cut.
+        shape: (y, x) of the tile in pixels.
+    """
+    edges = [
+        np.minimum(np.arange(n + 1) * bin_px, size)
+        for n, size in zip(image.shape, shape)
+    ]
+    return to_pixels(
+        image, (edges[0].astype(np.float64), edges[1].astype(np.float64)), shape
+    )
+
+
+def to_pixels(
+    image: FloatArray, edges: tuple[FloatArray, FloatArray], shape: tuple[int, int]
+) -> FloatArray:
+    """The same as `upsample` for cells with any edges, in pixels, from 0 to the tile's size.
+
+    Args:
+        image: (y, x) cell means, already smooth.
+        edges: ascending, one more than cells, along y and x.
+        shape: (y, x) of the tile in pixels.
+    """
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    lowest, highest = minimum_filter(image, 3), maximum_filter(image, 3)
+    room = (highest - lowest) / 2
+    result, low, high = image, lowest - room, highest + room
+    for axis in (0, 1):
+        result = _spline_axis(result, edges[axis], shape[axis], axis)
+        cells = (
+            np.searchsorted(edges[axis], np.arange(shape[axis]) + 0.5, side="right") - 1
+        )
+        low, high = np.take(low, cells, axis=axis), np.take(high, cells, axis=axis)
+    # A smooth profile never gets here; a rough one must not swing beyond its neighbours.
+    return np.clip(result, low, high)
+
+
+def _spline_axis(
+    image: FloatArray, edges: FloatArray, size: int, axis: int
+) -> FloatArray:
+    from scipy.interpolate import CubicSpline
+
+    moved = np.moveaxis(image, axis, 0) * np.diff(edges)[:, None]
+    total = np.concatenate([np.zeros((1, moved.shape[1])), np.cumsum(moved, axis=0)])
+    at_edges = CubicSpline(edges, total, axis=0)(np.arange(size + 1.0))
+    return np.moveaxis(np.diff(at_edges, axis=0), 0, axis)
