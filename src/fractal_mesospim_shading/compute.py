@@ -7,14 +7,23 @@ bounded size; a node's mean is handed from its task to its parent's and then dro
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fractal_mesospim_shading.core.blocks import BlockGrid, Node
-from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError, WorkerLostError
+from fractal_mesospim_shading.errors import (
+    MemoryLimitError,
+    ParameterError,
+    StoppedError,
+    WorkerLostError,
+)
+from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.params import ExecutionOptions
 from fractal_mesospim_shading.plan import (
     CorrectionPlan,
@@ -23,6 +32,7 @@ from fractal_mesospim_shading.plan import (
     process_parent,
     recover,
 )
+from fractal_mesospim_shading.sampling import box_bytes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -135,6 +145,34 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
     return Resources(max(1, min(wished, 1 + (limit - one) // max(each, 1))), limit)
 
 
+def estimate_workers(image: MultitileImage, level: int, options: ExecutionOptions) -> int:
+    """How many boxes of planes may be read at a time for an estimate."""
+    room = parse_memory(options.memory_limit) - _BASE_BYTES
+    wished = options.n_workers or available_cpus()
+    return max(1, min(wished, int(room // (3 * box_bytes(image, level)))))
+
+
+@contextmanager
+def run_guarded() -> Iterator[None]:
+    """Turn SIGTERM, which SLURM sends before the wall time ends, into an orderly stop."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(f"signal {number}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise StoppedError(
+            "The run was stopped. What was finished is kept: run the same command again to go on."
+        ) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def prepare_process(threads: int) -> None:
     """Keep every library that has threads of its own to a number of them.
 
@@ -163,26 +201,34 @@ def run_blocks(
         SourceReadError, OutputWriteError: from a block.
     """
     use = resources(plan, options)
-    with _engine(plan, options, use) as compute:
-        driver = _Driver(plan, done, compute, on_record)
+    with _engine(plan, options, use) as engine:
+        driver = _Driver(plan, done, engine, on_record)
         for batch in plan.grid.batches(max(64, 32 * use.workers)):
             driver.run(batch)
 
 
-Compute = Callable[[dict[str, Any], dict[str, Any], OnRecord], dict[str, NodeResult]]
-"""(tasks by key, tops by key, on_record) -> results of the tops."""
+class Engine(Protocol):
+    """Runs tasks of a plan somewhere."""
+
+    def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
+        """The delayed call `function(plan, *arguments)`."""
+
+    def compute(
+        self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
+    ) -> dict[str, NodeResult]:
+        """Run all tasks, hand over each record as it comes, and return the tops' results."""
 
 
 class _Driver:
     """Runs batches and joins the means of their top nodes into the levels above."""
 
     def __init__(
-        self, plan: CorrectionPlan, done: set[str], compute: Compute, on_record: OnRecord
+        self, plan: CorrectionPlan, done: set[str], engine: Engine, on_record: OnRecord
     ) -> None:
         self._plan = plan
         self._grid: BlockGrid = plan.grid
         self._done = done
-        self._compute = compute
+        self._engine = engine
         self._on_record = on_record
         self._waiting: dict[Node, dict[Node, NodeResult]] = {}
 
@@ -192,7 +238,7 @@ class _Driver:
         wanted = {key: self._task(node, tasks) for key, node in tops.items()}
         if not wanted:
             return
-        results = self._compute(tasks, wanted, self._on_record)
+        results = self._engine.compute(tasks, wanted, self._on_record)
         for key, node in tops.items():
             self._arrived(node, results[key])
 
@@ -201,32 +247,20 @@ class _Driver:
         if node.key not in self._done:
             return True
         parent = self._grid.parent(node)
-        return parent is not None and self._wanted_above(parent)
-
-    def _wanted_above(self, node: Node) -> bool:
-        return node.key not in self._done
+        return parent is not None and parent.key not in self._done
 
     def _task(self, node: Node, tasks: dict[str, Any]) -> Any:
         """The delayed result of a node; its own and its children's tasks go to `tasks`."""
-        from dask import delayed
-
+        task = self._engine.task
         if node.key in self._done:
-            return delayed(recover, pure=False)(self._ref, node, dask_key_name=f"recover-{node.key}")
+            return task(recover, f"recover-{node.key}", node)
         if node.level == 0:
-            task = delayed(process_block, pure=False)(
-                self._ref, node, dask_key_name=f"block-{node.key}"
-            )
+            made = task(process_block, f"block-{node.key}", node)
         else:
             children = [self._task(child, tasks) for child in self._grid.children(node)]
-            task = delayed(process_parent, pure=False)(
-                self._ref, node, children, dask_key_name=f"block-{node.key}"
-            )
-        tasks[node.key] = task
-        return task
-
-    @property
-    def _ref(self) -> Any:
-        return getattr(self._compute, "plan", self._plan)
+            made = task(process_parent, f"block-{node.key}", node, children)
+        tasks[node.key] = made
+        return made
 
     def _arrived(self, node: Node, result: NodeResult) -> None:
         parent = self._grid.parent(node)
@@ -244,7 +278,7 @@ class _Driver:
 @contextmanager
 def _engine(
     plan: CorrectionPlan, options: ExecutionOptions, use: Resources
-) -> Iterator[Compute]:
+) -> Iterator[Engine]:
     if options.execution == "threads":
         prepare_process(available_cpus())
         yield _Threads(plan, use.workers)
@@ -258,14 +292,17 @@ class _Threads:
     """Dask's threaded scheduler."""
 
     def __init__(self, plan: CorrectionPlan, workers: int) -> None:
-        from dask.delayed import Delayed
-
-        self._workers = workers
-        # A literal in the graph: not looked into, not copied.
-        self.plan = Delayed("plan", {"plan": _Literal(plan)})
         self._plan = plan
+        self._workers = workers
 
-    def __call__(
+    def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
+        from dask import delayed
+
+        # The plan is bound and not an argument, or Dask would walk through all of it.
+        bound = partial(function, self._plan)
+        return delayed(bound, pure=False)(*arguments, dask_key_name=key)
+
+    def compute(
         self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
     ) -> dict[str, NodeResult]:
         import dask
@@ -282,22 +319,20 @@ class _Threads:
         return dict(zip(tops, results, strict=True))
 
 
-class _Literal:
-    """Holds the plan so that Dask does not walk through it."""
-
-    def __init__(self, plan: CorrectionPlan) -> None:
-        self.plan = plan
-
-
 class _Workers:
     """Workers of a distributed scheduler; means travel between workers, not through here."""
 
     def __init__(self, client: Client, plan: CorrectionPlan) -> None:
         self._client = client
-        self.plan = client.scatter(plan, broadcast=True, hash=False)
+        self._plan = client.scatter(plan, broadcast=True, hash=False)
         self._present = _worker_addresses(client)
 
-    def __call__(
+    def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
+        from dask import delayed
+
+        return delayed(function, pure=False)(self._plan, *arguments, dask_key_name=key)
+
+    def compute(
         self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
     ) -> dict[str, NodeResult]:
         from dask import delayed

@@ -62,5 +62,9 @@ class WorkerLostError(ShadingError, RuntimeError):
     """A worker process died while it computed."""
 
 
+class StoppedError(ShadingError, RuntimeError):
+    """The run was stopped from outside: Ctrl-C, or SIGTERM."""
+
+
 class MemoryLimitError(ShadingError, MemoryError):
     """The memory limit is too small for a single write unit."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -96,19 +94,14 @@ class CorrectionPlan:
     Attributes:
         source: where pixels come from.
         target: where they go.
-        job_url: folder of the unfinished job.
         final_url: where people find the result.
-        request: the parameters and facts that decide its bytes, as JSON; its digest is
-            what a resumed run must match.
         kernel: the correction; None until the profiles are known.
         wish: pixels that a block should hold at least.
     """
 
     source: MultitileImage
     target: TargetImage
-    job_url: str
     final_url: str
-    request: dict[str, Any] = field(repr=False)
     kernel: Kernel | None = None
     wish: int = 1
 
@@ -122,12 +115,6 @@ class CorrectionPlan:
             [level.scale for level in levels],
             self.wish,
         )
-
-    @property
-    def digest(self) -> str:
-        """Fingerprint of the request."""
-        text = json.dumps(self.request, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def sampling(self) -> tuple[int, ...]:

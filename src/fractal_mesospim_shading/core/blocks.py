@@ -79,7 +79,7 @@ class BlockGrid:
                 below = zip(boxes[-1], self.factors[level], strict=True)
                 unit = tuple(lcm(u, ceil(b / f)) for u, (b, f) in zip(unit, below, strict=True))
             box = _divisible(unit, following, shape)
-            boxes.append(_grouped(box, shape, self.wish) if level == 0 else box)
+            boxes.append(grouped(box, shape, self.wish) if level == 0 else box)
         return tuple(boxes)
 
     def counts(self, level: int) -> Shape:
@@ -204,17 +204,25 @@ def _divisible(unit: Shape, factor: Shape | None, shape: Shape) -> Shape:
     return tuple(u if u >= n else u * (f // gcd(u, f)) for u, f, n in along)
 
 
-def _grouped(box: Shape, shape: Shape, wish: int) -> Shape:
-    """Double the box along the last axes first until it holds `wish` pixels."""
+def grouped(box: Shape, shape: Shape, wish: int, axes: int = 0) -> Shape:
+    """Double a box until it holds `wish` pixels: first y and x, the shorter of them, then others.
+
+    Args:
+        box: to begin with.
+        shape: of the array; no axis grows beyond it.
+        wish: pixels.
+        axes: grow only along this many last axes; 0 for all.
+    """
     grown = list(box)
-    for _ in range(64):
-        open_axes = [axis for axis in range(len(shape)) if grown[axis] < shape[axis]]
-        if prod(min(b, n) for b, n in zip(grown, shape, strict=True)) >= wish or not open_axes:
-            break
-        spatial = [axis for axis in open_axes if axis >= len(shape) - 2] or open_axes
+    first = len(shape) - axes if axes else 0
+    while True:
+        open_axes = [axis for axis in range(first, len(shape)) if grown[axis] < shape[axis]]
+        pixels = prod(min(b, n) for b, n in zip(grown, shape, strict=True))
+        if pixels >= wish or not open_axes:
+            return tuple(grown)
+        spatial = [axis for axis in open_axes if axis >= len(shape) - 2] or open_axes[-1:]
         smallest = min(spatial, key=lambda axis: (grown[axis], -axis))
         grown[smallest] *= 2
-    return tuple(grown)
 
 
 def covering(units: Sequence[int], box: Sequence[slice]) -> list[range]:

@@ -1,0 +1,253 @@
+"""What is found out about a job before a pixel is read: the output, the request, the space."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import ceil, prod
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, ShadingError
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.documents import Document, document_of, fill_value
+from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
+from fractal_mesospim_shading.images.output import (
+    convert_attributes,
+    output_url,
+    pixel_bytes,
+    refuse_existing,
+    refuse_unwritable,
+    target_levels,
+    zarr_format_of,
+)
+from fractal_mesospim_shading.images.stores import normalise_url
+from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.job import image_url
+from fractal_mesospim_shading.params import OutputOptions
+
+T = TypeVar("T")
+
+_SAMPLED_FILES = 512
+
+
+class Problems:
+    """Collects the errors of several checks, to raise them as one."""
+
+    def __init__(self) -> None:
+        self.errors: list[ShadingError] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep an error of this block for later."""
+        try:
+            yield
+        except ShadingError as error:
+            self.errors.append(error)
+
+    def run(self, check: Callable[[], T]) -> T | None:
+        """The result of a check, None if it failed."""
+        with self.collected():
+            return check()
+        return None
+
+    def raise_all(self) -> None:
+        """Raise what was collected; a single error as it is.
+
+        Raises:
+            ShadingError: of the kind of the first one.
+        """
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            lines = "\n".join(f"- {error}" for error in self.errors)
+            raise type(self.errors[0])(f"{len(self.errors)} problems were found:\n{lines}")
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """Where the result goes and what it looks like.
+
+    Attributes:
+        final_url: where people will find it.
+        target: its arrays, where they are written.
+        attributes: of its group, before windows and marks.
+        zero_fill: whether chunks that are not there read as 0.
+    """
+
+    final_url: str
+    target: TargetImage
+    attributes: Document
+    zero_fill: bool
+
+
+def plan_output(
+    image: MosaicImage,
+    options: OutputOptions,
+    *,
+    name: str,
+    overwrite_input: bool = False,
+    dtype: np.dtype[Any] | None = None,
+) -> OutputPlan:
+    """Decide on the output; everything about it that can be wrong is found here.
+
+    Args:
+        image: the source.
+        options: of the output.
+        name: template of the result's name.
+        overwrite_input: the result takes the source's place in the end.
+        dtype: of the result where it is not the source's.
+
+    Raises:
+        ShadingError: one error with all problems.
+    """
+    problems = Problems()
+    final = problems.run(lambda: output_url(image.url, name, options.output_folder))
+    if final is not None:
+        with problems.collected():
+            # A result that ends up in the place of the source has no name of its own.
+            refuse_existing(
+                final, options_of(options), overwrite=options.overwrite or overwrite_input
+            )
+        with problems.collected():
+            refuse_unwritable(final)
+    if overwrite_input and options.output_folder is not None:
+        problems.errors.append(
+            ParameterError(
+                "overwrite_input and output_folder were both given: the result can take the "
+                "source's place, or lie in another folder."
+            )
+        )
+    documents = [document_of(image.array(level)) for level in range(len(image.levels))]
+    zarr_format = zarr_format_of(options.ngff_version, image.zarr_format)
+    levels = problems.run(
+        lambda: target_levels(
+            image.levels,
+            documents,
+            zarr_format=zarr_format,
+            axes=image.axes,
+            shards=options.output_shards,
+            dtype=dtype,
+        )
+    )
+    problems.raise_all()
+    if final is None or levels is None:
+        raise RuntimeError("a failed check left no error")
+    target = TargetImage(image_url(final), zarr_format, levels, options_of(options))
+    attributes = convert_attributes(image.attributes(), image.zarr_format, zarr_format)
+    return OutputPlan(final, target, attributes, fill_value(documents[0]) == 0)
+
+
+def options_of(options: Any) -> places.StorageOptions:
+    """The storage options among all options."""
+    found: places.StorageOptions = getattr(options, "storage_options", None)
+    return found
+
+
+def make_request(
+    task: str, image: MosaicImage, output: OutputPlan, details: dict[str, Any]
+) -> dict[str, Any]:
+    """What decides the bytes of a result: a continued run must match it."""
+    return {
+        "task": task,
+        "version": version("fractal-mesospim-shading"),
+        "source": image.url,
+        "source_state": source_state(image),
+        "output": hashlib.sha256(
+            json.dumps([level.document for level in output.target.levels]).encode()
+        ).hexdigest(),
+        **details,
+    }
+
+
+def source_state(image: MosaicImage) -> str:
+    """Fingerprint of a source: its metadata, and size and time of some of its chunk files."""
+    digest = hashlib.sha256(json.dumps(image.attributes(), sort_keys=True).encode())
+    digest.update("".join(image.fingerprints).encode())
+    digest.update(repr(image.layout).encode())
+    for path in _some_chunk_files(image):
+        try:
+            state = os.stat(path)
+        except OSError:
+            digest.update(b"absent")
+        else:
+            digest.update(f"{state.st_size},{state.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _some_chunk_files(image: MosaicImage) -> Iterable[str]:
+    """Files of level 0, evenly spread; none on remote storage."""
+    if not places.is_local(image.url) or not os.path.isdir(places.local_path(image.url)):
+        return
+    level, array = image.levels[0], image.array(0)
+    unit = level.shards or level.chunks
+    counts = [ceil(n / u) for n, u in zip(level.shape, unit, strict=True)]
+    total = prod(counts)
+    step = max(1, total // _SAMPLED_FILES)
+    for flat in range(0, total, step):
+        index = tuple(int(i) for i in np.unravel_index(flat, counts))
+        yield os.path.join(
+            places.local_path(image.url), level.path, array.metadata.encode_chunk_key(index)
+        )
+
+
+def refuse_full_disk(image: MosaicImage, output: OutputPlan) -> None:
+    """Refuse a disk that has less room than the result will need.
+
+    Raises:
+        OutputWriteError: says how much is needed and how much there is.
+    """
+    if not places.is_local(output.final_url):
+        return
+    folder = places.local_path(output.final_url).parent
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    needed = expected_bytes(image, output)
+    if needed > free:
+        raise OutputWriteError(
+            f"The result needs about {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB "
+            "free. Make room, or set output_folder to another disk."
+        )
+
+
+def expected_bytes(image: MosaicImage, output: OutputPlan) -> int:
+    """Bytes of the result, from the sizes of some chunks of the source."""
+    raw = pixel_bytes(output.target.levels)
+    sizes = []
+    for path in _some_chunk_files(image):
+        try:
+            sizes.append(os.stat(path).st_size)
+        except OSError:
+            sizes.append(0)
+    if not sizes:
+        return raw
+    level = image.levels[0]
+    unit = prod(level.shards or level.chunks) * image.dtype.itemsize
+    share = min(1.0, float(np.mean(sizes)) / unit)
+    return int(raw * share)
+
+
+def marked(
+    attributes: Document, mark: dict[str, Any], *, complete: bool
+) -> Document:
+    """Attributes with our mark; an earlier mark goes into its history."""
+    earlier = attributes.get(MARK)
+    history: list[Any] = []
+    if isinstance(earlier, dict):
+        history = [*earlier.get("history", []), {k: v for k, v in earlier.items() if k != "history"}]
+    own: dict[str, Any] = {"complete": complete, **mark}
+    if history:
+        own["history"] = history
+    return {**attributes, MARK: own}
+
+
+def open_source(url: str, options: Any) -> MosaicImage:
+    """Open the image to correct."""
+    return MosaicImage.open(normalise_url(url), options_of(options))
