@@ -84,8 +84,13 @@ def load_profile(path: str | os.PathLike[str]) -> ShadingProfile:
     if "flatfield" not in content:
         keys = ", ".join(sorted(content)) or "none"
         raise ProfileError(f"'{path}' has no key 'flatfield' (its keys: {keys}).")
+    baseline = content.get("baseline")
+    if baseline is not None and baseline.size and baseline.dtype.kind in "uif":
+        # BaSiC gives one for each plane that it saw.
+        baseline = np.median(baseline)
+    number = None if baseline is None else baseline.tolist()
     try:
-        return ShadingProfile.create(*(content.get(key) for key in _KEYS))  # type: ignore[arg-type]
+        return ShadingProfile.create(content["flatfield"], content.get("darkfield"), number)
     except ProfileError as error:
         raise ProfileError(f"'{path}': {error}") from error
 
@@ -263,9 +268,12 @@ def _read_tiff(path: Path) -> NDArray[Any]:
 
     def read() -> NDArray[Any]:
         try:
-            return np.asarray(tifffile.imread(path))
+            image = np.asarray(tifffile.imread(path))
         except tifffile.TiffFileError as error:
-            raise ValueError(str(error)) from error
+            raise OSError(str(error)) from error
+        if image.size == 0:
+            raise OSError("no image in it")
+        return image
 
     values: NDArray[Any] = _read(path, read)
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from fractal_mesospim_shading.images.stores import (
     join_url,
     normalise_url,
     open_group,
+    reading_errors,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def read_table(
             )
     except ImageFormatError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (*reading_errors(), AttributeError, ImportError) as error:
         raise ImageFormatError(
             f"The table '{where}' (backend {backend}) cannot be read: "
             f"{type(error).__name__}: {error}. Write it again, or remove it to have the whole "
@@ -265,14 +266,17 @@ def _read_json(table: zarr.Group) -> pd.DataFrame:
 
 
 def _read_anndata(table: zarr.Group) -> pd.DataFrame:
+    import pandas as pd
+
     with warnings.catch_warnings():
         # Versions of anndata warn about the age of a table; there is nothing to do about it.
         warnings.simplefilter("ignore")
-        import anndata
+        from anndata.io import read_elem
 
-        content = anndata.read_zarr(table)
-    frame = content.to_df()
-    return frame.join(content.obs) if len(content.obs.columns) else frame
+        # Part by part: old tables lack the attributes that make the whole an AnnData.
+        values, rows, columns = (read_elem(table[name]) for name in ("X", "obs", "var"))
+    frame = pd.DataFrame(np.asarray(values), index=rows.index, columns=columns.index)
+    return frame.join(rows) if len(rows.columns) else frame
 
 
 def _indexed(frame: pd.DataFrame, index_key: Any) -> pd.DataFrame:
@@ -286,9 +290,3 @@ def _indexed(frame: pd.DataFrame, index_key: Any) -> pd.DataFrame:
 
 def _as_list(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, (list, tuple)) else []
-
-
-def table_attributes(group: zarr.Group, name: str) -> Mapping[str, Any]:
-    """Attributes of a table, empty where it is not there."""
-    table = group.get(f"tables/{name}")
-    return dict(table.attrs) if isinstance(table, zarr.Group) else {}

@@ -165,9 +165,7 @@ def test_conversion_between_versions_and_back() -> None:
         "mesospim": {"anything": [1, 2]},
         "ome": {
             "version": "0.5",
-            "multiscales": [
-                {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}
-            ],
+            "multiscales": [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}],
             "image-label": {"colors": []},
         },
     }
