@@ -1,0 +1,53 @@
+"""The child process of `core/basic`: reads planes, fits, writes the result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+
+def main(source: str, target: str) -> int:
+    """Fit the planes of one file and write the result to another.
+
+    Returns:
+        0, or 1 with the cause as the last line of the error output.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    with np.load(source, allow_pickle=False) as given:
+        planes, parameters = given["planes"], json.loads(str(given["parameters"]))
+    # The planes have the working size already.
+    parameters["working_size"] = None
+    try:
+        model = _fit(planes, parameters)
+    except Exception as error:  # the parent turns it into one readable message
+        print(f"{type(error).__name__}: {error}".replace("\n", " "), file=sys.stderr)
+        return 1
+    np.savez(
+        target,
+        flatfield=np.asarray(model.flatfield, dtype=np.float32),
+        darkfield=np.asarray(model.darkfield, dtype=np.float32),
+        baseline=np.asarray(model.baseline, dtype=np.float32),
+    )
+    return 0
+
+
+def _fit(planes: np.ndarray[Any, Any], parameters: dict[str, Any]) -> Any:
+    # jax looks at the CPUs of the process when it is imported.
+    from basicpy import BaSiC
+
+    model = BaSiC(**parameters)
+    model.fit(planes, skip_shape_warning=True)
+    return model
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
