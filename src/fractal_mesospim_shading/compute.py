@@ -6,6 +6,7 @@ bounded size; a node's mean is handed from its task to its parent's and then dro
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -283,7 +284,7 @@ def _engine(
         prepare_process(available_cpus())
         yield _Threads(plan, use.workers)
         return
-    with _client(options, use) as client:
+    with _client(options, use) as client, client.as_current():
         client.run(prepare_process, 1)
         yield _Workers(client, plan)
 
@@ -386,7 +387,11 @@ def _record_of(result: NodeResult) -> dict[str, Any]:
 
 @contextmanager
 def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
-    from distributed import Client, LocalCluster
+    from distributed import Client
+    from distributed.deploy.subprocess import SubprocessCluster
+
+    # Its chatter would mark a server's job as one with warnings.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
 
     if options.execution == "dask":
         address = options.scheduler_address or os.environ.get("DASK_SCHEDULER_ADDRESS")
@@ -410,12 +415,14 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
         cluster = slurm_cluster(use)
         cluster.scale(jobs=use.workers)
     else:
-        cluster = LocalCluster(
+        # Processes of their own and not forks: the caller's script need not have a main guard.
+        cluster = SubprocessCluster(
             n_workers=use.workers,
             threads_per_worker=1,
-            memory_limit=0,
+            worker_class="distributed.Worker",
+            worker_kwargs={"memory_limit": 0, "dashboard": False},
             dashboard_address=None,
-            processes=True,
+            silence_logs=logging.ERROR,
         )
     with cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(1)

@@ -144,6 +144,17 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> CorrectionRes
     return result
 
 
+def image_list_update(result: CorrectionResult) -> dict[str, Any]:
+    """The entry of a corrected image for Fractal's image list."""
+    if result.image_url == result.source_url:
+        return {"zarr_url": result.image_url, "types": {"flatfield_corrected": True}}
+    return {
+        "zarr_url": result.image_url,
+        "origin": result.source_url,
+        "types": {"flatfield_corrected": True},
+    }
+
+
 def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> FlatfieldJob:
     """Check everything that can be checked without reading a pixel.
 

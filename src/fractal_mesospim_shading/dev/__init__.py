@@ -1,0 +1,1 @@
+"""What the Fractal manifest is made from."""

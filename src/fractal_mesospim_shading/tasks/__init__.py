@@ -1,0 +1,1 @@
+"""Fractal tasks: how a wish arrives from a Fractal server."""

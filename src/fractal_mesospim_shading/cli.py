@@ -1,0 +1,175 @@
+"""The command line. Options come from the same models as the arguments of the tasks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
+from fractal_mesospim_shading.params import FlatfieldOptions, validated
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0, or 1 after an error of the run, or 2 of the command line."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        given.command(given)
+    except ShadingError as error:
+        if given.debug:
+            traceback.print_exc()
+        print(f"Error: {error}", file=sys.stderr)
+        if isinstance(error, StoppedError):
+            return 130
+        return 2 if isinstance(error, ParameterError) else 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if given.debug:
+            traceback.print_exc()
+        print(
+            f"Error: {type(error).__name__}: {error}\n(This was not foreseen; --debug shows where "
+            "it happened. Please report it.)",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(
+        prog="mesospim-shading",
+        description="Flat-field (shading) and background correction of mesoSPIM OME-Zarr images.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, parents=[common], help=text, description=text, allow_abbrev=False
+        )
+        command.set_defaults(command=function)
+        return command
+
+    info = add("info", _info, "Show what an image is: map of tile numbers, channels, pyramid.")
+    info.add_argument("image", help="address of the image")
+    info.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    info.add_argument("--storage-options", help="JSON of fsspec options for remote addresses")
+
+    correct = add("correct-flatfield", _correct_flatfield, "Correct the flat-field of an image.")
+    correct.add_argument("image", nargs="?", help="address of the image")
+    _add_options(correct, FlatfieldOptions)
+
+    estimate = add("estimate", _estimate, "Only estimate the flat-fields and write the models.")
+    estimate.add_argument("image", nargs="?", help="address of the image")
+    estimate.add_argument("--output", required=True, help="folder for the models")
+    _add_options(estimate, FlatfieldOptions)
+
+    demo = add("demo", _demo, "Make a small mosaic of known truth, correct it, show the errors.")
+    demo.add_argument("--folder", default="demo_output", help="where to work (default: %(default)s)")
+    return parser
+
+
+def _add_options(command: argparse.ArgumentParser, model: type[BaseModel]) -> None:
+    """An option for each field; texts are passed on, and pydantic understands them."""
+    command.add_argument(
+        "--params", metavar="FILE", help="JSON file of arguments, as a Fractal server writes them"
+    )
+    own = [name for name in model.model_fields if name in model.__annotations__]
+    for name in [*own, *(name for name in model.model_fields if name not in own)]:
+        info = model.model_fields[name]
+        flag = "--" + name.replace("_", "-")
+        text = (info.description or "").replace("%", "%%")
+        options: dict[str, Any] = {"dest": f"option_{name}", "default": None, "help": text}
+        kinds = get_args(info.annotation) or (info.annotation,)
+        if info.annotation is bool:
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        elif get_origin(info.annotation) is Literal:
+            command.add_argument(flag, choices=kinds, **options)
+        elif any(get_origin(kind) is list for kind in _flat(kinds)):
+            command.add_argument(flag, action="append", metavar="N,N", **options)
+        else:
+            command.add_argument(flag, metavar=_metavar(_flat(kinds)), **options)
+
+
+def _flat(kinds: Sequence[Any]) -> list[Any]:
+    """The members of unions and annotated types."""
+    result: list[Any] = []
+    for kind in kinds:
+        if hasattr(kind, "__metadata__"):
+            result += _flat([get_args(kind)[0]])
+        else:
+            result.append(kind)
+    return result
+
+
+def _metavar(kinds: Sequence[Any]) -> str:
+    names = {int: "N", float: "X", str: "TEXT"}
+    return next((names[kind] for kind in kinds if kind in names), "JSON")
+
+
+def _arguments(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Address and options of a command, from the file of parameters and the options given."""
+    arguments: dict[str, Any] = {}
+    if given.params is not None:
+        try:
+            arguments = json.loads(Path(given.params).read_text())
+        except (OSError, ValueError) as error:
+            raise ParameterError(f"--params {given.params} cannot be read: {error}") from error
+        if not isinstance(arguments, dict):
+            raise ParameterError(f"--params {given.params} holds no JSON object.")
+    for name, value in vars(given).items():
+        if name.startswith("option_") and value is not None:
+            arguments[name.removeprefix("option_")] = value
+    image = arguments.pop("zarr_url", None)
+    image = given.image or image
+    if image is None:
+        raise ParameterError("Give the address of the image, or `zarr_url` in the --params file.")
+    return image, arguments
+
+
+def _info(given: argparse.Namespace) -> None:
+    from fractal_mesospim_shading.inspection import as_text, describe
+
+    options = json.loads(given.storage_options) if given.storage_options else None
+    found = describe(given.image, options)
+    print(json.dumps(found, indent=2) if given.json else as_text(found))
+
+
+def _correct_flatfield(given: argparse.Namespace) -> None:
+    from fractal_mesospim_shading import workflows
+
+    image, arguments = _arguments(given)
+    result = workflows.correct_flatfield(image, validated(FlatfieldOptions, arguments))
+    print(result.image_url)
+
+
+def _estimate(given: argparse.Namespace) -> None:
+    from fractal_mesospim_shading import workflows
+
+    image, arguments = _arguments(given)
+    workflows.estimate_models(image, given.output, validated(FlatfieldOptions, arguments))
+    print(given.output)
+
+
+def _demo(given: argparse.Namespace) -> None:
+    from fractal_mesospim_shading.demo import run_demo
+
+    print(run_demo(given.folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""The tasks of the package, for `fractal-manifest create`."""
+
+from __future__ import annotations
+
+from fractal_task_tools.task_models import ParallelTask
+
+AUTHORS = "The fractal-mesospim-shading developers"
+DOCS_LINK = None
+
+TASK_LIST = [
+    ParallelTask(
+        name="Correct Flat-Field",
+        executable="tasks/correct_flatfield.py",
+        input_types={"flatfield_corrected": False},
+        output_types={"flatfield_corrected": True},
+        meta={"cpus_per_task": 8, "mem": 16000},
+        category="Image Processing",
+        modality="lightsheet",
+        tags=["mesoSPIM", "flat-field", "shading", "illumination", "BaSiC"],
+        docs_info="file:task_info/correct_flatfield.md",
+    ),
+]

@@ -1,0 +1,26 @@
+"""Fractal task "Correct Flat-Field"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fractal_mesospim_shading import workflows
+from fractal_mesospim_shading.params import FlatfieldOptions
+from fractal_mesospim_shading.tasks.door import task_arguments
+
+
+@task_arguments(FlatfieldOptions, {"zarr_url": "Address of the image to correct."})
+def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> dict[str, Any]:
+    """Correct the flat-field (shading) of a mesoSPIM mosaic.
+
+    The flat-field comes from measured models if a folder is given, else from empty tiles or
+    planes if they are named, else from BaSiCPy.
+    """
+    result = workflows.correct_flatfield(zarr_url, options)
+    return {"image_list_updates": [workflows.image_list_update(result)]}
+
+
+if __name__ == "__main__":
+    from fractal_task_tools.task_wrapper import run_fractal_task
+
+    run_fractal_task(task_function=correct_flatfield)

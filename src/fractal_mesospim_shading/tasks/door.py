@@ -1,0 +1,68 @@
+"""Give a task function the arguments of an options model.
+
+Fractal reads the arguments of a task from the signature of its function. The options
+models are the one definition of all arguments, so the signature is made from them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from fractal_mesospim_shading.params import validated
+
+TaskFunction = Callable[..., Any]
+
+
+def task_arguments(
+    model: type[BaseModel], first: dict[str, str]
+) -> Callable[[TaskFunction], TaskFunction]:
+    """A decorator: `function(*first, options)` becomes `function(first=..., option=...)`.
+
+    Args:
+        model: options; fields that are excluded from dumps are for other doors only.
+        first: names and descriptions of the arguments that Fractal sets itself.
+    """
+
+    def decorate(function: TaskFunction) -> TaskFunction:
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter(
+                name, keyword, annotation=Annotated[_TYPES.get(name, str), Field(description=text)]
+            )
+            for name, text in first.items()
+        ]
+        # The model's own fields come before those it shares with other tasks.
+        own = [name for name in model.model_fields if name in model.__annotations__]
+        shared = [name for name in model.model_fields if name not in own]
+        for name in [*own, *shared]:
+            info = model.model_fields[name]
+            if info.exclude:
+                continue
+            described: Any = Field(description=info.description)
+            annotation = Annotated[(info.annotation, *info.metadata, described)]  # type: ignore[misc]
+            parameters.append(
+                inspect.Parameter(name, keyword, default=info.default, annotation=annotation)
+            )
+
+        @functools.wraps(function)
+        def task(**arguments: Any) -> Any:
+            given = {name: arguments.pop(name) for name in list(arguments) if name in first}
+            missing = [name for name in first if name not in given]
+            if missing:
+                raise TypeError(f"missing argument: {', '.join(missing)}")
+            return function(*(given[name] for name in first), validated(model, arguments))
+
+        task.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        task.__annotations__ = {p.name: p.annotation for p in parameters}
+        del task.__wrapped__  # type: ignore[attr-defined]
+        return task
+
+    return decorate
+
+
+_TYPES: dict[str, Any] = {"zarr_urls": list[str], "init_args": dict[str, Any]}
