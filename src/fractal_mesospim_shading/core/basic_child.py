@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 
-def main(source: str, target: str) -> int:
+def main(source: str, target: str) -> None:
     """Fit the planes of one file and write the result to another.
 
-    Returns:
-        0, or 1 with the cause as the last line of the error output.
+    An error ends the process; its last line of output, which names the cause, is
+    what the parent shows.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -26,18 +26,13 @@ def main(source: str, target: str) -> int:
         planes, parameters = given["planes"], json.loads(str(given["parameters"]))
     # The planes have the working size already.
     parameters["working_size"] = None
-    try:
-        model = _fit(planes, parameters)
-    except Exception as error:  # the parent turns it into one readable message
-        print(f"{type(error).__name__}: {error}".replace("\n", " "), file=sys.stderr)
-        return 1
+    model = _fit(planes, parameters)
     np.savez(
         target,
         flatfield=np.asarray(model.flatfield, dtype=np.float32),
         darkfield=np.asarray(model.darkfield, dtype=np.float32),
         baseline=np.asarray(model.baseline, dtype=np.float32),
     )
-    return 0
 
 
 def _fit(planes: np.ndarray[Any, Any], parameters: dict[str, Any]) -> Any:
@@ -50,4 +45,4 @@ def _fit(planes: np.ndarray[Any, Any], parameters: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -196,8 +196,8 @@ class BinnedPlanes:
         Args:
             integer: the pixels were whole counts; the noise of rounding is known then.
         """
-        noise_mean = _squares(self._total) / np.maximum(_squares(self._count), 1)
-        noise_mean[_squares(self._count) == 0] = np.nan
+        noise_mean = sum_squares(self._total) / np.maximum(sum_squares(self._count), 1)
+        noise_mean[sum_squares(self._count) == 0] = np.nan
         spatial, temporal = (
             np.where(cells > 0, squares / (divisor * np.maximum(cells, 1)), np.nan)
             for squares, cells, divisor in zip(
@@ -221,7 +221,7 @@ class BinnedPlanes:
         )
 
 
-def _squares(values: NDArray[Any]) -> NDArray[np.float64]:
+def sum_squares(values: NDArray[Any]) -> NDArray[np.float64]:
     """Sums over squares of 8 x 8 bins; the last ones may be cut."""
     rows = np.arange(0, values.shape[1], NOISE_BINS)
     columns = np.arange(0, values.shape[2], NOISE_BINS)

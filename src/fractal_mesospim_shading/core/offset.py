@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.binning import BinnedStack
+from fractal_mesospim_shading.core.binning import BinnedStack, sum_squares
 from fractal_mesospim_shading.core.emptiness import find_empty
 from fractal_mesospim_shading.errors import SamplingError
 
@@ -29,6 +29,8 @@ _OTHER_VARIANCE = 0.3
 _ROUNDING = 1 / 12
 # Squares with fewer cells say too little about the noise.
 _LEAST_CELLS = 12
+_EVEN_SIGMAS = 2.0
+_LEAST_EVEN = 0.2
 _ROUNDS = 40
 
 
@@ -70,7 +72,7 @@ def estimate_offset(stack: BinnedStack, *, mostly_empty: bool) -> OffsetEstimate
             left out; otherwise the lower envelope of the noise is taken, since the
             texture of a sample only adds to it.
     """
-    keep = np.isfinite(stack.noise_mean)
+    keep = np.isfinite(stack.noise_mean) & _even_squares(stack)
     first = _fit(stack, keep, mostly_empty=False)
     if not mostly_empty or not np.isfinite(first.uncertainty):
         return first
@@ -78,7 +80,42 @@ def estimate_offset(stack: BinnedStack, *, mostly_empty: bool) -> OffsetEstimate
         empty = find_empty(stack, min(first.value, _darkest(stack)))
     except SamplingError:
         return first
-    return _fit(stack, empty.keep, mostly_empty=True)
+    return _fit(stack, keep & empty.keep, mostly_empty=True)
+
+
+def _even_squares(stack: BinnedStack) -> NDArray[np.bool_]:
+    """Squares of the noise grid whose bins differ by no more than the noise of their pixels.
+
+    A texture that adds a little to the differences of neighbouring pixels adds far
+    more to those of neighbouring bins, because optics leave little at the finest scale.
+    Second differences leave out the slope of the profile.
+    """
+    power = np.zeros(stack.noise_mean.shape)
+    number = np.zeros(stack.noise_mean.shape)
+    for axis in (1, 2):
+        if stack.mean.shape[axis] < 3:
+            continue
+        inner = [slice(None)] * 3
+        inner[axis] = slice(1, -1)
+        change = np.diff(stack.mean.astype(np.float64), 2, axis=axis)
+        # Each is the sum of three bins' noise with weights 1, -2, 1.
+        scaled = change**2 * stack.count[tuple(inner)] / 6
+        values, known = np.zeros(stack.mean.shape), np.zeros(stack.mean.shape)
+        values[tuple(inner)] = np.where(np.isfinite(scaled), scaled, 0)
+        known[tuple(inner)] = np.isfinite(scaled)
+        power += sum_squares(values)
+        number += sum_squares(known)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = power / number / stack.spatial
+        # Second differences overlap: their mean square scatters as that of half as many.
+        limit = 1 + _EVEN_SIGMAS * np.sqrt(4 / number + 2 / stack.spatial_cells)
+        known = np.isfinite(ratio)
+        if not known.any():
+            return known
+        # Where there is little noise, the curvature of the profile itself shows.
+        least = np.quantile(ratio[known], _LEAST_EVEN)
+        even: NDArray[np.bool_] = known & (ratio <= np.maximum(limit, least))
+    return even
 
 
 def _fit(
