@@ -25,6 +25,7 @@ from fractal_mesospim_shading.images.stores import (
     connection_errors,
     filesystem,
     join_url,
+    members_of,
     normalise_url,
     open_group,
     reading_errors,
@@ -144,7 +145,7 @@ def _convert_group(
         lambda: parent.create_group(name, overwrite=True, attributes=attributes),
     )
     axes = axis_names(attributes, zarr_format)
-    members = dict(source.members())
+    members = members_of(source)
     for child, member in members.items():
         if isinstance(member, zarr.Group):
             _convert_group(member, target, child, origin.below(child), destination.below(child))

@@ -9,7 +9,7 @@ from typing import Any
 import zarr
 
 from fractal_mesospim_shading.images.metadata import ngff_content
-from fractal_mesospim_shading.images.stores import join_url
+from fractal_mesospim_shading.images.stores import join_url, members_of
 
 _SHOWN = 6
 
@@ -63,8 +63,7 @@ def _well_images(well: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _member_images(group: zarr.Group) -> Iterator[str]:
-    for name in sorted(group.group_keys()):
-        member = group.get(name)
+    for name, member in members_of(group).items():
         if isinstance(member, zarr.Group):
             content, _ = ngff_content(dict(member.attrs), member.metadata.zarr_format)
             if content.get("multiscales"):

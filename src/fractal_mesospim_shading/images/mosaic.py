@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +16,8 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
-from fractal_mesospim_shading.images.codecs import open_array
+from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, SourceReadError
+from fractal_mesospim_shading.images.codecs import first_truncated, open_array
 from fractal_mesospim_shading.images.containers import explain_group
 from fractal_mesospim_shading.images.metadata import (
     ImageMetadata,
@@ -57,7 +57,7 @@ class MosaicImage:
         notes: lines that a person should read, such as an unusual order of the tiles.
         finished: False where a run of this package broke off before its end.
         zarr_format: 2 or 3.
-        storage_options: for remote addresses, as JSON.
+        storage_options: for remote addresses, as JSON; may hold secrets, so never shown.
         fingerprints: one for each level, of the metadata of its array.
     """
 
@@ -70,7 +70,7 @@ class MosaicImage:
     notes: tuple[str, ...]
     finished: bool
     zarr_format: int
-    storage_options: str
+    storage_options: str = field(repr=False)
     fingerprints: tuple[str, ...]
 
     @classmethod
@@ -94,6 +94,7 @@ class MosaicImage:
             LayoutError: its table of tiles does not describe a mosaic.
         """
         address = normalise_url(url)
+        options = _as_json(storage_options)
         group = open_group(address, storage_options)
         attributes = dict(group.attrs)
         zarr_format = group.metadata.zarr_format
@@ -126,7 +127,7 @@ class MosaicImage:
             notes=notes,
             finished=finished,
             zarr_format=zarr_format,
-            storage_options=json.dumps(dict(storage_options or {}), sort_keys=True),
+            storage_options=options,
             fingerprints=tuple(_fingerprint(array) for array in arrays),
         )
 
@@ -168,6 +169,13 @@ class MosaicImage:
             SourceReadError: a chunk is there but cannot be read; the message names it.
         """
         array = self.array(level)
+        truncated = first_truncated(array, (key for key, _ in _stored_units(array, box)))
+        if truncated is not None:
+            where = join_url(self.url, self.levels[level].path, truncated)
+            raise SourceReadError(
+                f"The chunk '{where}' cannot be read: the file is cut off. Copy it again from "
+                "the original."
+            )
         try:
             pixels = np.asarray(array[box])
         except reading_errors() as error:
@@ -205,6 +213,16 @@ def is_finished(attributes: Mapping[str, Any]) -> bool:
     """Whether an image has no mark of ours, or the one that says it is complete."""
     mark = attributes.get(MARK)
     return not isinstance(mark, Mapping) or mark.get("complete") is True
+
+
+def _as_json(storage_options: StorageOptions) -> str:
+    try:
+        return json.dumps(dict(storage_options or {}), sort_keys=True)
+    except TypeError as error:
+        raise ParameterError(
+            f"The storage_options hold something that is no plain value ({error}); expected "
+            "texts, numbers, lists and dictionaries, which can be passed to other processes."
+        ) from error
 
 
 @lru_cache(maxsize=64)

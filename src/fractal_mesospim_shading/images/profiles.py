@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,22 +16,12 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import OutputWriteError, ProfileError
+from fractal_mesospim_shading.images.array_files import read_npy, read_npz, read_tiff, write_npz
 
 Side = Literal["left", "right", "both"]
 FILE_NAME = "profiles.npz"
 _SIDES = ("left", "right", "both")
 _KEYS = ("flatfield", "darkfield", "baseline")
-# What NumPy and zipfile raise on files that are cut off, damaged or of another kind.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def folder_name(label: str) -> str:
@@ -80,7 +67,7 @@ def load_profile(path: str | os.PathLike[str]) -> ShadingProfile:
         ProfileError: not there, not readable, no `flatfield`, or values that cannot be
             divided by; the message names the file.
     """
-    content = _read_npz(Path(path))
+    content = read_npz(Path(path), _KEYS)
     if "flatfield" not in content:
         keys = ", ".join(sorted(content)) or "none"
         raise ProfileError(f"'{path}' has no key 'flatfield' (its keys: {keys}).")
@@ -130,7 +117,8 @@ def save_models(
     for label, path in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_npz(path, profiles[label])
+            values = {key: getattr(profiles[label], key) for key in _KEYS}
+            write_npz(path, {key: value for key, value in values.items() if value is not None})
         except OSError as error:
             raise OutputWriteError(
                 f"The model '{path}' cannot be written: {error}. Check the free space and the "
@@ -171,15 +159,15 @@ def load_darkfield(
 def _darkfield_file(path: Path) -> NDArray[np.float32] | float:
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        content = _read_npz(path)
+        content = read_npz(path, _KEYS)
         if "darkfield" not in content:
             keys = ", ".join(sorted(content)) or "none"
             raise ProfileError(f"'{path}' has no key 'darkfield' (its keys: {keys}).")
         values = content["darkfield"]
     elif suffix == ".npy":
-        values = _read(path, lambda: np.load(path, allow_pickle=False))
+        values = read_npy(path)
     elif suffix in (".tif", ".tiff"):
-        values = _read_tiff(path)
+        values = read_tiff(path)
     else:
         raise ProfileError(
             f"The darkfield_file '{path}' is of the kind '{suffix}'; expected .npy, .npz, .tif, "
@@ -249,59 +237,3 @@ def _collected(labels: Iterable[str], load: Callable[[str], Any], root: Path) ->
         listed = "\n".join(f"- {problem}" for problem in problems)
         raise ProfileError(f"The models in '{root}' cannot be used:\n{listed}")
     return loaded
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    def read() -> dict[str, NDArray[Any]]:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise OSError("a single array, not an archive of named ones")
-        with file:
-            return {key: file[key] for key in file.files if key in _KEYS}
-
-    content: dict[str, NDArray[Any]] = _read(path, read)
-    return content
-
-
-def _read_tiff(path: Path) -> NDArray[Any]:
-    import tifffile
-
-    def read() -> NDArray[Any]:
-        try:
-            image = np.asarray(tifffile.imread(path))
-        except tifffile.TiffFileError as error:
-            raise OSError(str(error)) from error
-        if image.size == 0:
-            raise OSError("no image in it")
-        return image
-
-    values: NDArray[Any] = _read(path, read)
-    return values
-
-
-def _read(path: Path, read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except FileNotFoundError as error:
-        raise ProfileError(f"'{path}' is not there.") from error
-    except _UNREADABLE as error:
-        raise ProfileError(
-            f"'{path}' cannot be read ({type(error).__name__}: {error}). It is damaged, not the "
-            "kind of file its name says, or holds pickled objects, which are never loaded."
-        ) from error
-
-
-def _write_npz(path: Path, profile: ShadingProfile) -> None:
-    """An archive as np.savez makes it, but without the time of day in it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
-            for key in _KEYS:
-                value = getattr(profile, key)
-                if value is not None:
-                    buffer = io.BytesIO()
-                    np.save(buffer, np.asarray(value), allow_pickle=False)
-                    archive.writestr(zipfile.ZipInfo(f"{key}.npy"), buffer.getvalue())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

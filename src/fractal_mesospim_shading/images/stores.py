@@ -11,6 +11,7 @@ import json
 import lzma
 import os
 import sys
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -153,6 +154,17 @@ def open_group(
             "rights to read it and, for remote storage, storage_options."
         ) from error
     raise _nothing_to_open(address, is_array)
+
+
+def members_of(group: zarr.Group) -> dict[str, zarr.Group | zarr.Array[Any]]:
+    """The groups and arrays directly in a group, by name, sorted.
+
+    zarr warns about every other file that lies there (csv tables, notes, pictures); such
+    files are nothing to worry about.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dict(sorted(group.members()))
 
 
 def filesystem(

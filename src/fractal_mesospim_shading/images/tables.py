@@ -18,6 +18,7 @@ from fractal_mesospim_shading.images.stores import (
     StorageOptions,
     filesystem,
     join_url,
+    members_of,
     normalise_url,
     open_group,
     reading_errors,
@@ -39,8 +40,9 @@ def table_names(group: zarr.Group) -> tuple[str, ...]:
     tables = group.get("tables")
     if not isinstance(tables, zarr.Group):
         return ()
-    listed = [name for name in _as_list(tables.attrs.get("tables")) if name in tables]
-    return tuple(dict.fromkeys([*listed, *sorted(tables.group_keys())]))
+    present = [name for name, item in members_of(tables).items() if isinstance(item, zarr.Group)]
+    listed = [name for name in _as_list(tables.attrs.get("tables")) if name in present]
+    return tuple(dict.fromkeys([*listed, *present]))
 
 
 def read_table(
@@ -80,7 +82,7 @@ def read_table(
             )
     except ImageFormatError:
         raise
-    except (*reading_errors(), AttributeError, ImportError) as error:
+    except _table_errors() as error:
         raise ImageFormatError(
             f"The table '{where}' (backend {backend}) cannot be read: "
             f"{type(error).__name__}: {error}. Write it again, or remove it to have the whole "
@@ -241,6 +243,10 @@ def _order_note(
         f"{FOV_TABLE} counts otherwise: tile {shown}."
     )
     return [note]
+
+
+def _table_errors() -> tuple[type[Exception], ...]:
+    return (*reading_errors(), AttributeError, ImportError)
 
 
 def _backend(table: zarr.Group) -> str:

@@ -1,0 +1,116 @@
+"""Single arrays in files: .npy, .npz and TIFF, read without trust and written whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.errors import ProfileError
+
+T = TypeVar("T")
+
+# What NumPy and zipfile raise on files that are cut off, damaged or of another kind.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """Read a .npy file; pickled objects are refused.
+
+    Raises:
+        ProfileError: not there or not readable.
+    """
+
+    def load() -> NDArray[Any]:
+        values = np.load(path, allow_pickle=False)
+        if not isinstance(values, np.ndarray):
+            raise OSError("an archive of several arrays, not a single one")
+        return values
+
+    return _guarded(path, load)
+
+
+def read_npz(path: Path, keys: Collection[str]) -> dict[str, NDArray[Any]]:
+    """Read some arrays of a .npz file; pickled objects are refused.
+
+    Args:
+        path: of the file.
+        keys: that are wanted; those the file lacks are left out.
+
+    Raises:
+        ProfileError: not there or not readable.
+    """
+
+    def load() -> dict[str, NDArray[Any]]:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise OSError("a single array, not an archive of named ones")
+        with file:
+            return {key: file[key] for key in file.files if key in keys}
+
+    return _guarded(path, load)
+
+
+def read_tiff(path: Path) -> NDArray[Any]:
+    """Read the first series of a TIFF file.
+
+    Raises:
+        ProfileError: not there or not readable.
+    """
+    import tifffile
+
+    def load() -> NDArray[Any]:
+        try:
+            image = np.asarray(tifffile.imread(path))
+        except tifffile.TiffFileError as error:
+            raise OSError(str(error)) from error
+        if image.size == 0:
+            raise OSError("no image in it")
+        return image
+
+    return _guarded(path, load)
+
+
+def write_npz(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an archive as `numpy.savez` makes it, but without the time of day in it.
+
+    It appears under its name when it is complete.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
+            for key, value in values.items():
+                buffer = io.BytesIO()
+                np.save(buffer, np.asarray(value), allow_pickle=False)
+                archive.writestr(zipfile.ZipInfo(f"{key}.npy"), buffer.getvalue())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _guarded(path: Path, load: Callable[[], T]) -> T:
+    try:
+        return load()
+    except FileNotFoundError as error:
+        raise ProfileError(f"'{path}' is not there.") from error
+    except _UNREADABLE as error:
+        raise ProfileError(
+            f"'{path}' cannot be read ({type(error).__name__}: {error}). It is damaged, not the "
+            "kind of file its name says, or holds pickled objects, which are never loaded."
+        ) from error

@@ -1,0 +1,164 @@
+"""Numbers, corners and pieces of mosaics against brute force."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.errors import LayoutError
+
+
+def grid(
+    rows: int, columns: int, tile: tuple[int, int] = (4, 6), missing: tuple[int, ...] = ()
+) -> TileLayout:
+    origins = [(r * tile[0], c * tile[1]) for c in range(columns) for r in range(rows)]
+    present = [origin for number, origin in enumerate(origins, 1) if number not in missing]
+    return TileLayout.from_origins(present, tile, (rows * tile[0], columns * tile[1]))
+
+
+def test_numbers_go_down_the_columns() -> None:
+    layout = grid(2, 3)
+    assert layout.map_text() == "1  3  5\n2  4  6"
+    assert [(t.number, t.row, t.column, t.y, t.x) for t in layout.tiles] == [
+        (1, 0, 0, 0, 0),
+        (2, 1, 0, 4, 0),
+        (3, 0, 1, 0, 6),
+        (4, 1, 1, 4, 6),
+        (5, 0, 2, 0, 12),
+        (6, 1, 2, 4, 12),
+    ]
+    for tile in layout.tiles:
+        assert tile.number == tile.column * layout.rows + tile.row + 1
+    assert layout.missing == ()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_the_order_given_does_not_matter(order: tuple[int, ...]) -> None:
+    origins = [(0, 0), (4, 0), (0, 6), (4, 6)]
+    names = ["a", "b", "c", "d"]
+    layout = TileLayout.from_origins(
+        [origins[i] for i in order], (4, 6), (8, 12), [names[i] for i in order]
+    )
+    assert [tile.name for tile in layout.tiles] == names
+    assert [tile.number for tile in layout.tiles] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "missing", "corners"),
+    [
+        (1, 1, (), (1,)),
+        (1, 4, (), (1, 4)),
+        (4, 1, (), (1, 4)),
+        (2, 2, (), (1, 2, 3, 4)),
+        (3, 4, (), (1, 3, 10, 12)),
+        (3, 3, (1,), (3, 7, 9)),
+        (3, 3, (5,), (1, 3, 7, 9)),
+        (2, 3, (1, 6), (2, 5)),
+    ],
+)
+def test_corners(
+    rows: int, columns: int, missing: tuple[int, ...], corners: tuple[int, ...]
+) -> None:
+    layout = grid(rows, columns, missing=missing)
+    assert layout.corners == corners
+    assert layout.missing == missing
+
+
+def test_a_missing_tile_leaves_its_number_free() -> None:
+    layout = grid(2, 3, missing=(3,))
+    assert layout.map_text() == "1  -  5\n2  4  6"
+    assert layout.tile(4).x == 6
+    with pytest.raises(LayoutError, match="Tile 3 is missing"):
+        layout.tile(3)
+    for number in (0, -1, 7):
+        with pytest.raises(LayoutError, match=f"Tile {number} is outside.*1 to 6"):
+            layout.tile(number)
+
+
+def test_a_single_tile() -> None:
+    layout = TileLayout.single((5, 7))
+    assert layout.is_single
+    assert layout.map_text() == "1"
+    assert layout.corners == (1,)
+    assert not grid(1, 2).is_single
+    assert not TileLayout.from_origins([(0, 0)], (4, 6), (5, 7)).is_single
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_pieces_paint_every_pixel_once(data: st.DataObject) -> None:
+    """Painting number and in-tile index through pieces equals a loop over pixels."""
+    tile = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    rows, columns = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    numbers = range(1, rows * columns + 1)
+    missing = data.draw(st.sets(st.sampled_from(numbers), max_size=rows * columns - 1))
+    origins = [
+        (row * tile[0], column * tile[1])
+        for column in range(columns)
+        for row in range(rows)
+        if column * rows + row + 1 not in missing
+    ]
+    margin = data.draw(st.integers(0, 2))
+    plane = (rows * tile[0] + margin, columns * tile[1] + margin)
+    layout = TileLayout.from_origins(origins, tile, plane)
+    edges = [sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in plane]
+    y, x = (slice(*pair) for pair in edges)
+    painted = np.full((y.stop - y.start, x.stop - x.start, 3), -1)
+    for piece in layout.pieces(y, x):
+        box = painted[piece.in_box]
+        assert (box == -1).all()
+        box[..., 0] = piece.tile.y * 100 + piece.tile.x
+        box[..., 1] = np.arange(piece.in_tile[0].start, piece.in_tile[0].stop)[:, None]
+        box[..., 2] = np.arange(piece.in_tile[1].start, piece.in_tile[1].stop)[None, :]
+    for i, j in itertools.product(range(painted.shape[0]), range(painted.shape[1])):
+        py, px = y.start + i, x.start + j
+        owners = [
+            (oy, ox) for oy, ox in origins if 0 <= py - oy < tile[0] and 0 <= px - ox < tile[1]
+        ]
+        expected = [-1, -1, -1]
+        if owners:
+            oy, ox = owners[0]
+            expected = [oy * 100 + ox, py - oy, px - ox]
+        assert painted[i, j].tolist() == expected
+
+
+def test_rows_that_are_not_quite_level() -> None:
+    origins = [(0, 0), (103, 2), (1, 104), (105, 102)]
+    layout = TileLayout.from_origins(origins, (100, 100), (210, 210))
+    assert (layout.rows, layout.columns) == (2, 2)
+    assert [(t.number, t.y, t.x) for t in layout.tiles] == [
+        (1, 0, 0),
+        (2, 103, 2),
+        (3, 1, 104),
+        (4, 105, 102),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origins", "said"),
+    [
+        ([], "no tile"),
+        ([(0, 0), (0, 5)], "overlap in the image by 4 x 1"),
+        ([(0, 0), (0, 0)], "overlap"),
+        ([(0, 0), (3, 5)], "overlap in the image by 1 x 1"),
+        ([(-1, 0)], "leaves the plane"),
+        ([(0, 7)], "leaves the plane"),
+        ([(5, 0)], "leaves the plane"),
+    ],
+)
+def test_layouts_that_are_refused(origins: list[tuple[int, int]], said: str) -> None:
+    with pytest.raises(LayoutError, match=said):
+        TileLayout.from_origins(origins, (4, 6), (8, 12))
+
+
+def test_wide_mosaics_are_checked_quickly_and_pickled() -> None:
+    layout = grid(40, 40, tile=(2, 2))
+    assert layout.by_number[1600].y == 78
+    assert pickle.loads(pickle.dumps(layout)) == layout
+    assert layout.map_text().splitlines()[0].startswith("0001  0041")
