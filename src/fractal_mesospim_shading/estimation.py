@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.binning import BinnedStack
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.core.sampling import choose_planes, empty_planes
-from fractal_mesospim_shading.errors import LayoutError, ParameterError, SamplingError
+from fractal_mesospim_shading.errors import LayoutError, SamplingError
 from fractal_mesospim_shading.images.source import Channel, MultitileImage
 from fractal_mesospim_shading.params import (
     Basic,
@@ -325,15 +325,17 @@ def _basic(
     offset: float,
     params: BasicpyModelParams,
 ) -> tuple[ShadingProfile, dict[str, Any]]:
-    from fractal_mesospim_shading.core.basic import BasicParameters, basic_profile
+    from fractal_mesospim_shading.core.basic import (
+        BasicParameters,
+        basic_planes,
+        fit_basic,
+        profile_from_basic,
+    )
 
-    size = params.working_size
-    if size is not None and size > 4 * max(tile_shape):
-        raise ParameterError(
-            f"basicpy_model_params.working_size is {size}, far above the tile of {tile_shape}."
-        )
-    profile, planes = basic_profile(stack, tile_shape, offset, BasicParameters(**params.model_dump()))
-    return profile, {"scenario": "BaSiCPy", "planes_used": planes, "scale": profile.scale}
+    parameters = BasicParameters(**params.model_dump())
+    planes = basic_planes(stack, offset, parameters)
+    profile = profile_from_basic(fit_basic(planes, parameters), tile_shape, offset)
+    return profile, {"scenario": "BaSiCPy", "planes_used": len(planes), "scale": profile.scale}
 
 
 def facts_line(label: str, model: ChannelModel) -> str:
