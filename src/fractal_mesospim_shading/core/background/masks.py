@@ -1,0 +1,113 @@
+"""Which pixels an estimate may look at.
+
+Two kinds of pixels stay out of an estimate, as in photutils:
+
+- `mask`: objects. They are ignored, but the background is wanted under them.
+- `coverage`: no data (outside of the tile, dead pixels, NaN). There is no
+  background there either: it is set to 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.errors import BackgroundError
+
+Bool = NDArray[np.bool_]
+
+
+def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
+    """Grow the objects of a plane by a square.
+
+    Args:
+        mask: (y, x); True or nonzero marks objects, so a label image will do.
+        radius_px: growth in every direction; 0 keeps the mask. PyAMA takes 10.
+            Too small, and the halo of an object counts as background; too large,
+            and little background remains.
+
+    Returns:
+        (y, x) bool.
+
+    Raises:
+        BackgroundError: for a negative radius.
+    """
+    if radius_px < 0:
+        raise BackgroundError(f"The dilation is {radius_px} px; expected 0 or more.")
+    objects = np.asarray(mask) != 0
+    if radius_px == 0 or not objects.any():
+        return objects
+    import cv2
+
+    size = 2 * int(radius_px) + 1
+    grown = cv2.dilate(objects.view(np.uint8), np.ones((size, size), np.uint8))
+    return grown.view(np.bool_)
+
+
+def no_data(image: NDArray[Any], *, zero_is_no_data: bool = False) -> Bool | None:
+    """The pixels without data: NaN and infinity, and 0 if asked for.
+
+    Args:
+        image: any shape, integer or float.
+        zero_is_no_data: 0 means that nothing was recorded.
+
+    Returns:
+        bool of the same shape, or None where every pixel holds data.
+    """
+    missing: Bool | None = None
+    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(np.sum(image)):
+        # The sum may overflow where all values are finite: look at each pixel then.
+        missing = ~np.isfinite(image)
+    if zero_is_no_data:
+        zero = image == 0
+        missing = zero if missing is None else missing | zero
+    return missing if missing is not None and missing.any() else None
+
+
+def union(*parts: Bool | None) -> Bool | None:
+    """The pixels that are True in any of the masks given; None where there are none."""
+    total: Bool | None = None
+    for part in parts:
+        if part is not None and part.any():
+            total = part if total is None else total | part
+    return total
+
+
+def checked_mask(image: NDArray[Any], mask: NDArray[Any] | None) -> Bool | None:
+    """A mask as bool, None if nothing is marked.
+
+    Raises:
+        BackgroundError: if the shapes differ.
+    """
+    if mask is None:
+        return None
+    if np.shape(mask) != image.shape:
+        raise BackgroundError(
+            f"The mask has shape {np.shape(mask)}, the image {image.shape}; "
+            "give a mask of the same shape."
+        )
+    marked = np.asarray(mask) != 0
+    return marked if marked.any() else None
+
+
+def fill_from_nearest(image: NDArray[np.float32], unknown: Bool) -> NDArray[np.float32]:
+    """Give every unknown pixel the value of the nearest known one.
+
+    Args:
+        image: (y, x) or (z, y, x).
+        unknown: the pixels to fill, same shape; at least one has to be False.
+
+    Returns:
+        A new array of the same shape.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    return np.ascontiguousarray(image[tuple(nearest)], dtype=np.float32)
+
+
+def as_float32(image: NDArray[Any]) -> NDArray[np.float32]:
+    """A contiguous float32 copy (or the image itself) of any integer or float image."""
+    return np.ascontiguousarray(image, dtype=np.float32)
