@@ -1,0 +1,100 @@
+"""Read boxes of arrays; when that fails, name the chunk that cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
+from fractal_mesospim_shading.images.codecs import open_array
+from fractal_mesospim_shading.images.mosaic import reading_errors
+from fractal_mesospim_shading.images.source import Box
+from fractal_mesospim_shading.images.stores import join_url
+
+
+def fingerprint(array: zarr.Array[Any]) -> str:
+    """A short text that changes when the metadata of an array change, attributes aside."""
+    content = dict(array.metadata.to_dict())
+    content.pop("attributes", None)
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=1024)
+def opened_array(url: str, path: str, storage_options: str, expected: str) -> zarr.Array[Any]:
+    """Open an array once for each process.
+
+    Args:
+        url: of its group.
+        path: within the group.
+        storage_options: as JSON.
+        expected: its fingerprint when the image was opened; empty to skip the check.
+
+    Raises:
+        ImageFormatError: it is missing, or another array took its place meanwhile.
+    """
+    array = open_array(url, path, json.loads(storage_options))
+    if expected and fingerprint(array) != expected:
+        raise ImageFormatError(
+            f"The array '{join_url(url, path)}' was replaced by another one since the image was "
+            "opened. Open the image again."
+        )
+    return array
+
+
+def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
+    """Read a box of an array.
+
+    Args:
+        array: to read from.
+        where: its address, for the message.
+        box: one slice with start and stop for each axis.
+
+    Raises:
+        SourceReadError: a chunk is there but cannot be read; the message names it.
+    """
+    try:
+        return np.asarray(array[box])
+    except reading_errors() as error:
+        raise _named(array, where, box, error) from error
+
+
+def _named(array: zarr.Array[Any], where: str, box: Box, error: Exception) -> SourceReadError:
+    for key, part in stored_units(array, box):
+        try:
+            array[part]
+        except reading_errors() as found:
+            return SourceReadError(
+                f"The chunk '{join_url(where, key)}' cannot be read "
+                f"({type(found).__name__}: {found}). The file is damaged or not readable; "
+                "copy it again from the original."
+            )
+    return SourceReadError(
+        f"'{where}' could not be read ({type(error).__name__}: {error}), but a second reading "
+        "succeeded: the storage was not reachable for a moment. Run it again."
+    )
+
+
+def stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
+    """The files (chunks, or shards) that a box touches: key, and the part of the box in it."""
+    unit = array.shards or array.chunks
+    ranges = [
+        range(part.start // size, -(-part.stop // size))
+        for part, size in zip(box, unit, strict=True)
+    ]
+    for index in itertools.product(*ranges):
+        yield (
+            array.metadata.encode_chunk_key(index),
+            tuple(
+                slice(max(part.start, i * size), min(part.stop, (i + 1) * size))
+                for i, size, part in zip(index, unit, box, strict=True)
+            ),
+        )
