@@ -1,62 +1,28 @@
-"""Sort the stacks of an acquisition into mosaics, and lay out the tiles of each."""
+"""Lay the stacks of one mosaic out: numbers by position, heights, missing tiles."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.errors import LayoutError
-from fractal_mesospim_shading.images.native_channels import NativeChannel, filter_key
+from fractal_mesospim_shading.images.native_groups import (
+    Acquisition,
+    StackGroup,
+    cells_of,
+    grid_lines,
+    listed,
+    split_stacks,
+)
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic, PlacedStack, TilePlace
 from fractal_mesospim_shading.images.native_names import natural_key
-from fractal_mesospim_shading.images.native_positions import Orientation, connected, lines_of
 from fractal_mesospim_shading.images.native_stack import Stack
-
-_SHOWN = 4
-
-
-@dataclass(frozen=True)
-class Acquisition:
-    """What mosaics are made from.
-
-    Attributes:
-        url: of the container.
-        storage_options: as JSON.
-        orientation: how the stage's axes run in the image.
-        channels: of the whole acquisition.
-        channel_index: by laser and `filter_key`.
-    """
-
-    url: str
-    storage_options: str
-    orientation: Orientation
-    channels: tuple[NativeChannel, ...]
-    channel_index: Mapping[tuple[str, str], int]
-
-    def channel_of(self, stack: Stack) -> int:
-        """Index of a stack's channel in the whole acquisition."""
-        return self.channel_index[stack.laser, filter_key(stack.filter)]
-
-    def image_um(self, stack: Stack) -> tuple[float, float]:
-        """(y, x) of a stack in the orientation of the image."""
-        return self.orientation.image_um(stack.x_um, stack.y_um)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Stacks that become one mosaic, and what tells it from the others."""
-
-    stacks: tuple[Stack, ...]
-    suffix: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def build_mosaics(stacks: Sequence[Stack], acquisition: Acquisition) -> tuple[NativeMosaic, ...]:
-    """Split stacks by angle, zoom, place and, where tiles have both, by side; lay them out.
+    """Sort stacks into mosaics and lay out each.
 
     Args:
         stacks: of the acquisition.
@@ -65,143 +31,18 @@ def build_mosaics(stacks: Sequence[Stack], acquisition: Acquisition) -> tuple[Na
     Raises:
         LayoutError: stacks that should form one mosaic differ in size or plane distance.
     """
-    mosaics = []
-    for by_angle in _by_angle_and_zoom(stacks):
-        _refuse_unequal(by_angle.stacks)
-        for by_place in _by_place(by_angle, acquisition):
-            for by_layer in _by_layer(by_place, acquisition):
-                for by_side in _by_side(by_layer, acquisition):
-                    mosaics.append(_lay_out(by_side, acquisition))
-    return tuple(mosaics)
+    return tuple(_lay_out(group, acquisition) for group in split_stacks(stacks, acquisition))
 
 
-def _by_angle_and_zoom(stacks: Sequence[Stack]) -> list[_Group]:
-    groups: dict[tuple[float, float], list[Stack]] = defaultdict(list)
-    for stack in stacks:
-        groups[round(stack.rotation, 2), round(stack.pixel_size_um[1], 6)].append(stack)
-    angles, sizes = {key[0] for key in groups}, {key[1] for key in groups}
-    result = []
-    for (angle, size), members in sorted(groups.items()):
-        suffix = [f"Rot{angle:g}"] if len(angles) > 1 else []
-        suffix += [f"px{size:g}um"] if len(sizes) > 1 else []
-        result.append(_Group(tuple(members), tuple(suffix)))
-    return result
-
-
-def _refuse_unequal(stacks: Sequence[Stack]) -> None:
-    for what, value_of in (
-        ("size (y, x) in pixels", lambda stack: stack.tile_shape),
-        ("distance of planes in micrometers", lambda stack: round(stack.z_step_um, 4)),
-        ("type of pixels", lambda stack: stack.dtype),
-    ):
-        values: dict[object, list[str]] = defaultdict(list)
-        for stack in stacks:
-            values[value_of(stack)].append(stack.group)
-        if len(values) > 1:
-            found = "; ".join(f"{value}: {_listed(groups)}" for value, groups in values.items())
-            raise LayoutError(
-                f"The stacks of one mosaic differ in {what}: {found}. Expected the same for all; "
-                "stacks left by another run, or camera binning, may be the cause. Leave the odd "
-                "groups out (exclude_groups) or take them out of the container."
-            )
-
-
-def _by_place(group: _Group, acquisition: Acquisition) -> list[_Group]:
-    places = [acquisition.image_um(stack) for stack in group.stacks]
-    numbers = connected(places, group.stacks[0].tile_size_um)
-    count = max(numbers) + 1
-    if count == 1:
-        return [group]
-    parts = [
-        tuple(s for s, number in zip(group.stacks, numbers, strict=True) if number == wanted)
-        for wanted in range(count)
-    ]
-    ranges = " and ".join(
-        f"x {min(s.x_um for s in part):g} to {max(s.x_um for s in part):g} um, "
-        f"y {min(s.y_um for s in part):g} to {max(s.y_um for s in part):g} um ({_tiles(part)})"
-        for part in parts
-    )
-    note = f"The acquisition holds tiles far apart, which make {count} mosaics: {ranges}."
-    return [
-        _Group(part, (*group.suffix, f"part{number}"), (*group.notes, note))
-        for number, part in enumerate(parts, start=1)
-    ]
-
-
-def _by_layer(group: _Group, acquisition: Acquisition) -> list[_Group]:
-    """Stacks of one place, channel and side that were planned at different heights."""
-    heights: set[float] = set()
-    for same in _cells(group.stacks, acquisition, with_side=True).values():
-        lows = sorted({round(stack.z_low_planned_um, 3) for stack in same})
-        if any(b - a > 0.5 * same[0].z_step_um for a, b in zip(lows, lows[1:], strict=False)):
-            heights.update(lows)
-    if len(heights) < 2:
-        return [group]
-    layers: dict[float, list[Stack]] = defaultdict(list)
-    for stack in group.stacks:
-        layers[min(heights, key=lambda z: (abs(z - stack.z_low_planned_um), z))].append(stack)
-    note = (
-        "Tiles were taken at the same place from several heights, which make "
-        f"{len(layers)} mosaics: z from {', '.join(f'{z:g}' for z in sorted(layers))} um."
-    )
-    return [
-        _Group(tuple(layers[z]), (*group.suffix, f"layer{number}"), (*group.notes, note))
-        for number, z in enumerate(sorted(layers), start=1)
-    ]
-
-
-def _by_side(group: _Group, acquisition: Acquisition) -> list[_Group]:
-    """One mosaic a side, where in some channel most tiles have more than one side."""
-    sides_of = {
-        cell: {stack.side for stack in same}
-        for cell, same in _cells(group.stacks, acquisition).items()
-    }
-    tiles, doubled = Counter[int](), Counter[int]()
-    for cell, sides in sides_of.items():
-        tiles[cell[0]] += 1
-        doubled[cell[0]] += len(sides) > 1
-    if not any(2 * doubled[channel] >= tiles[channel] for channel in tiles if doubled[channel]):
-        return [group]
-    sides = sorted({stack.side for stack in group.stacks})
-    return [
-        replace(
-            group,
-            stacks=tuple(stack for stack in group.stacks if stack.side == side),
-            suffix=(*group.suffix, side),
-        )
-        for side in sides
-    ]
-
-
-def _cells(
-    stacks: Sequence[Stack], acquisition: Acquisition, *, with_side: bool = False
-) -> dict[tuple[int, int, int, str], list[Stack]]:
-    """Stacks by channel, row, column and, if wanted, side."""
-    (rows, _), (columns, _) = _lines(stacks, acquisition)
-    cells: dict[tuple[int, int, int, str], list[Stack]] = defaultdict(list)
-    for stack, row, column in zip(stacks, rows, columns, strict=True):
-        side = stack.side if with_side else ""
-        cells[acquisition.channel_of(stack), row, column, side].append(stack)
-    return cells
-
-
-def _lines(
-    stacks: Sequence[Stack], acquisition: Acquisition
-) -> tuple[tuple[list[int], int], tuple[list[int], int]]:
-    places = [acquisition.image_um(stack) for stack in stacks]
-    height, width = stacks[0].tile_size_um
-    return lines_of([y for y, _ in places], height), lines_of([x for _, x in places], width)
-
-
-def _lay_out(group: _Group, acquisition: Acquisition) -> NativeMosaic:
+def _lay_out(group: StackGroup, acquisition: Acquisition) -> NativeMosaic:
     """Number the tiles by position and put the stacks at their heights."""
-    cells = _cells(group.stacks, acquisition)
+    cells = cells_of(group.stacks, acquisition)
     notes = list(group.notes)
     chosen = {}
     for (channel, row, column, _), same in cells.items():
         chosen[channel, row, column], note = _newest(same)
         notes += [note] if note else []
-    (_, row_count), (_, column_count) = _lines(group.stacks, acquisition)
+    (_, row_count), (_, column_count) = grid_lines(group.stacks, acquisition)
     height, width = group.stacks[0].tile_shape
     tiles: dict[tuple[int, int], list[Stack]] = defaultdict(list)
     for (_, row, column), stack in sorted(chosen.items()):
@@ -226,7 +67,9 @@ def _lay_out(group: _Group, acquisition: Acquisition) -> NativeMosaic:
         for (channel, row, column), stack in sorted(chosen.items())
     )
     depth = max(item.planes.stop for item in placed)
-    notes += _depth_notes(placed, depth, z_start, step) + _hole_notes(placed, layout, used, acquisition)
+    notes += _depth_notes(placed, depth, z_start, step) + _hole_notes(
+        placed, layout, used, acquisition
+    )
     sides = {item.stack.side for item in placed}
     return NativeMosaic(
         url=acquisition.url,
@@ -255,14 +98,12 @@ def _newest(same: Sequence[Stack]) -> tuple[Stack, str | None]:
     others = [stack.group for stack in ordered if stack is not best]
     return best, (
         f"Several stacks show the same place and channel: '{best.group}' is used (the last one "
-        f"started), left out are {_listed(others)}. They may be left from an earlier run; to use "
+        f"started), left out are {listed(others)}. They may be left from an earlier run; to use "
         "another one, exclude the first (exclude_groups)."
     )
 
 
-def _places(
-    first_of: Mapping[int, Stack], acquisition: Acquisition
-) -> tuple[TilePlace, ...]:
+def _places(first_of: Mapping[int, Stack], acquisition: Acquisition) -> tuple[TilePlace, ...]:
     origins = {number: acquisition.image_um(stack) for number, stack in first_of.items()}
     y0, x0 = min(y for y, _ in origins.values()), min(x for _, x in origins.values())
     places = []
@@ -296,7 +137,7 @@ def _depth_notes(
     short = [p.stack.group for p in placed if len(p.planes) != depth]
     if short:
         notes.append(
-            f"The stacks do not fill all {depth} planes of the mosaic: {_listed(short)}. They are "
+            f"The stacks do not fill all {depth} planes of the mosaic: {listed(short)}. They are "
             "placed by their heights; planes without data are 0."
         )
     between = [
@@ -306,7 +147,7 @@ def _depth_notes(
     ]
     if between:
         notes.append(
-            f"Planes of {_listed(between)} lie between those of the others; each is placed at the "
+            f"Planes of {listed(between)} lie between those of the others; each is placed at the "
             f"nearest one, at most half a step ({step / 2:g} um) off."
         )
     return notes
@@ -331,14 +172,3 @@ def _hole_notes(
                 f"{', '.join(str(number) for number in absent)}, which stay empty."
             )
     return notes
-
-
-def _listed(groups: Sequence[str]) -> str:
-    shown = ", ".join(f"'{group}'" for group in groups[:_SHOWN])
-    return shown + (f" and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else "")
-
-
-def _tiles(stacks: Sequence[Stack]) -> str:
-    labels = sorted({stack.tile_label for stack in stacks}, key=natural_key)
-    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
-    return ", ".join(labels[:_SHOWN]) + more

@@ -34,9 +34,15 @@ from fractal_mesospim_shading.images.stores import (
 _TYPES = ("uint8", "uint16", "float32")
 # Table positions are written to a hundredth of a micrometer.
 _POSITION_TOLERANCE_UM = 0.02
+_FOREIGN = (
+    "has a metadata file that was written for another container and names another place; it is "
+    "not used"
+)
 
 
-def read_stack(around: Surroundings, child: str, storage_options: StorageOptions) -> Stack | LeftOut:
+def read_stack(
+    around: Surroundings, child: str, storage_options: StorageOptions
+) -> Stack | LeftOut:
     """Read the metadata of one group of a container.
 
     Args:
@@ -69,10 +75,7 @@ def read_stack(around: Surroundings, child: str, storage_options: StorageOptions
     translation = _translation(dict(group.attrs), group.metadata.zarr_format)
     if meta is not None and _is_foreign(meta, around.name, translation):
         meta = None
-        meta_note = [
-            "has a metadata file that was written for another container and names another place; "
-            "it is not used"
-        ]
+        meta_note = [_FOREIGN]
     facts = _Facts(around, child, parsed or GroupName(), meta, around.views.get(child), metadata)
     position = facts.position(translation, shape[0])
     if position is None:
@@ -243,9 +246,7 @@ class _Facts:
         return float(text) if text and re.fullmatch(r"-?\d+\.?\d*", text) else 0.0
 
 
-def _is_foreign(
-    meta: MetaFile, container: str, translation: tuple[float, ...] | None
-) -> bool:
+def _is_foreign(meta: MetaFile, container: str, translation: tuple[float, ...] | None) -> bool:
     """Whether a metadata file names another container and does not fit the group either."""
     if meta.container in (None, container) or translation is None:
         return False

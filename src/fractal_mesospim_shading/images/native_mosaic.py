@@ -138,7 +138,10 @@ class NativeMosaic:
     @property
     def levels(self) -> tuple[Level, ...]:
         """Full resolution only."""
-        units = (1, *(max(p.stack.levels[0].chunks[axis] for p in self.placed) for axis in range(3)))
+        units = (
+            1,
+            *(max(p.stack.levels[0].chunks[axis] for p in self.placed) for axis in range(3)),
+        )
         chunks = tuple(min(unit, size) for unit, size in zip(units, self.shape, strict=True))
         return (Level("", self.shape, chunks, None, (1.0, *self.voxel_um)),)
 

@@ -15,7 +15,9 @@ _STACK = re.compile(
 )
 # Before December 2025: number of the BigDataViewer setup and of the time point.
 _SETUP = re.compile(r"^s(?P<setup>\d+)-t(?P<time>\d+)(?:\.ome)?\.zarr$")
-_CONTAINER = re.compile(r"^(?P<stem>.+?)(?:\.ome)?(?:_Time(?P<time>\d+))?(?:\.ome)?\.zarr(?:\.zip)?$")
+_CONTAINER = re.compile(
+    r"^(?P<stem>.+?)(?:\.ome)?(?:_Time(?P<time>\d+))?(?:\.ome)?\.zarr(?:\.zip)?$"
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ a patch of a few planes within single chunks.
 from __future__ import annotations
 
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -139,7 +138,7 @@ def _pairs(stacks: Sequence[Stack], axis: str) -> Iterable[tuple[Stack, Stack]]:
     centre = np.mean([(stack.x_um, stack.y_um) for stack in stacks], axis=0)
     for a, b in itertools.combinations(stacks, 2):
         shift = np.array([b.x_um - a.x_um, b.y_um - a.y_um])
-        along, sideways = (shift if axis == "x" else shift[::-1])
+        along, sideways = shift if axis == "x" else shift[::-1]
         if 0.05 * size < abs(along) < 0.99 * size and abs(sideways) <= 0.05 * across:
             middle = np.array([a.x_um + b.x_um, a.y_um + b.y_um]) / 2
             distance = float(np.abs(middle - centre).sum())

@@ -69,7 +69,9 @@ def _mean_projector(url: str, storage_options: str, first: Stack, level: int) ->
     def strip(stack: Stack, y: slice, x: slice) -> Projection:
         if stack.group not in known:
             where = stack.levels[level]
-            pixels = _read(url, storage_options, stack, level, tuple(slice(0, n) for n in where.shape))
+            pixels = _read(
+                url, storage_options, stack, level, tuple(slice(0, n) for n in where.shape)
+            )
             known[stack.group] = pixels.mean(axis=0, dtype=np.float32)
         return known[stack.group][y, x]
 
@@ -122,9 +124,7 @@ def _patch_projector(
 
     finest = stacks[0].levels[level]
     chunk = (finest.chunks[-2], finest.chunks[-1])
-    return Projector(
-        _factor(stacks[0], level), strip, (finest.shape[-2], finest.shape[-1]), chunk
-    )
+    return Projector(_factor(stacks[0], level), strip, (finest.shape[-2], finest.shape[-1]), chunk)
 
 
 def _patch_planes(stack: Stack, level: int, z_um: float | None) -> slice:

@@ -64,7 +64,9 @@ def look_around(url: str, storage_options: StorageOptions) -> Surroundings:
                     "container was probably renamed; the places in the file are used all the same."
                 )
         except (ValueError, *connection_errors()) as error:
-            warnings.append(f"The project file '{xml_file}' cannot be read and is not used: {error}.")
+            warnings.append(
+                f"The project file '{xml_file}' cannot be read and is not used: {error}."
+            )
     return Surroundings(url, name, children, beside, views, xml_file, tuple(warnings))
 
 
@@ -99,8 +101,9 @@ def read_meta(
     if meta.group is not None and meta.group != child:
         return None, [f"has a metadata file that belongs to '{meta.group}'; it is not used"]
     if meta.container is not None and meta.container != around.name:
-        return meta, [
+        note = (
             f"has a metadata file that was written for the container '{meta.container}'; if that "
             "is another acquisition and not this one renamed, remove the file"
-        ]
+        )
+        return meta, [note]
     return meta, []

@@ -71,9 +71,9 @@ def parse_xml(data: bytes) -> tuple[str | None, tuple[XmlView, ...]]:
         )
     loader = next(iter(root.iter("ImageLoader")), None)
     container = _text(loader, "zarr") if loader is not None else None
-    return (container.replace("\\", "/").rstrip("/").rpartition("/")[2] if container else None), tuple(
-        views
-    )
+    return (
+        container.replace("\\", "/").rstrip("/").rpartition("/")[2] if container else None
+    ), tuple(views)
 
 
 def _text(item: ElementTree.Element | None, path: str) -> str | None:

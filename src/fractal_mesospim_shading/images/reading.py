@@ -14,10 +14,9 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
-from fractal_mesospim_shading.images.codecs import open_array
-from fractal_mesospim_shading.images.mosaic import reading_errors
+from fractal_mesospim_shading.images.codecs import first_truncated, open_array
 from fractal_mesospim_shading.images.source import Box
-from fractal_mesospim_shading.images.stores import join_url
+from fractal_mesospim_shading.images.stores import join_url, reading_errors
 
 
 def fingerprint(array: zarr.Array[Any]) -> str:
@@ -61,6 +60,12 @@ def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
     Raises:
         SourceReadError: a chunk is there but cannot be read; the message names it.
     """
+    truncated = first_truncated(array, (key for key, _ in stored_units(array, box)))
+    if truncated is not None:
+        raise SourceReadError(
+            f"The chunk '{join_url(where, truncated)}' cannot be read: the file is cut off. Copy "
+            "it again from the original."
+        )
     try:
         return np.asarray(array[box])
     except reading_errors() as error:

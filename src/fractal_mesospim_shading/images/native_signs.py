@@ -1,0 +1,109 @@
+"""Decide how the stage's axes run in the image: option, project file, measurement, default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.images.native_groups import listed
+from fractal_mesospim_shading.images.native_overlap import MeasuredSigns
+from fractal_mesospim_shading.images.native_positions import Orientation, XmlSigns, signs_from_xml
+from fractal_mesospim_shading.images.native_stack import Stack
+from fractal_mesospim_shading.images.native_surroundings import Surroundings
+
+
+@dataclass(frozen=True)
+class SignOptions:
+    """What a person knows about the axes of the stage; None where it is to be found out.
+
+    Attributes:
+        sign_x, sign_y: +1 where the image coordinate grows with the stage's, -1 where it
+            falls, as it does on most microscopes.
+        transposed: whether image x follows stage y.
+    """
+
+    sign_x: int | None = None
+    sign_y: int | None = None
+    transposed: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, sign in (("sign_x", self.sign_x), ("sign_y", self.sign_y)):
+            if sign not in (None, 1, -1):
+                raise ParameterError(f"{name} is {sign!r}; expected 1, -1 or nothing.")
+
+
+def decide_orientation(
+    given: SignOptions, xml: XmlSigns | None, measure: Callable[[], MeasuredSigns]
+) -> Orientation:
+    """Take each sign from the first that knows it.
+
+    Args:
+        given: what the caller says.
+        xml: what the project file says, None without one.
+        measure: reads overlaps; called only if a sign is still open.
+    """
+    transposed = given.transposed
+    if transposed is None:
+        transposed = xml.transposed if xml else False
+    signs: dict[str, tuple[int, str]] = {}
+    for axis, option, from_xml in (
+        ("x", given.sign_x, xml.sign_x if xml else None),
+        ("y", given.sign_y, xml.sign_y if xml else None),
+    ):
+        if option is not None:
+            signs[axis] = (option, "option")
+        elif from_xml is not None:
+            signs[axis] = (from_xml, "xml")
+    detail = ""
+    if len(signs) < 2 and not transposed:
+        measured = measure()
+        detail = measured.detail
+        for axis, sign in (("x", measured.sign_x), ("y", measured.sign_y)):
+            if sign is not None:
+                signs.setdefault(axis, (sign, "measured"))
+    (sign_x, source_x), (sign_y, source_y) = (signs.get(a, (-1, "default")) for a in "xy")
+    return Orientation(sign_x, sign_y, transposed, source_x, source_y, detail)
+
+
+def use_xml(
+    stacks: list[Stack], around: Surroundings
+) -> tuple[XmlSigns | None, list[Stack], list[str]]:
+    """Take the signs from the project file, and places where nothing else gives them."""
+    if not around.views:
+        return None, stacks, []
+    warnings: list[str] = []
+    absent = [stack.group for stack in stacks if stack.in_xml is False]
+    if absent:
+        warnings.append(
+            f"The project file does not list {listed(absent)}: left from an earlier run, or the "
+            "file was written by a later, shorter one."
+        )
+    known, shifts = [], []
+    for stack in stacks:
+        shift = around.views[stack.group].shift_px if stack.in_xml else None
+        if shift is not None and stack.position_source != "xml":
+            known.append((stack.x_um, stack.y_um))
+            shifts.append((shift[0] * stack.pixel_size_um[1], shift[1] * stack.pixel_size_um[0]))
+    only_xml = any(stack.position_source == "xml" for stack in stacks)
+    if not known:
+        return (XmlSigns(1, 1, False) if only_xml else None), stacks, warnings
+    signs = signs_from_xml(known, shifts, max(stacks[0].pixel_size_um))
+    if signs is None:
+        warnings.append(
+            "The places in the project file do not follow the stage positions (a stitcher may "
+            "have changed them); the file is not used for the orientation."
+        )
+    if only_xml and signs is not None:
+        stacks = [_to_stage(stack, signs) for stack in stacks]
+    return signs, stacks, warnings
+
+
+def _to_stage(stack: Stack, signs: XmlSigns) -> Stack:
+    """A place of the project file, in the orientation of the stage."""
+    if stack.position_source != "xml":
+        return stack
+    x_um, y_um = (signs.sign_x or 1) * stack.x_um, (signs.sign_y or 1) * stack.y_um
+    if signs.transposed:
+        x_um, y_um = y_um, x_um
+    return replace(stack, x_um=x_um, y_um=y_um)
