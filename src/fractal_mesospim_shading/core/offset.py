@@ -21,9 +21,9 @@ from fractal_mesospim_shading.errors import SamplingError
 FloatArray = NDArray[np.float64]
 
 # Variance of the read noise of scientific CMOS cameras, electrons squared: 1.5 electrons,
-# between 1.3 and 1.7; and of what is not counted in electrons, counts squared.
+# between 1.1 and 1.8; and of what is not counted in electrons, counts squared.
 _READ_VARIANCE = 1.5**2
-_READ_VARIANCE_ERROR = 0.6
+_READ_VARIANCE_ERROR = 1.0
 _OTHER_VARIANCE = 0.3
 # Variance of rounding to whole counts.
 _ROUNDING = 1 / 12

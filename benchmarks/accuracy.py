@@ -1,0 +1,281 @@
+"""The accuracy of the flat-field on mosaics of known truth, as Markdown tables.
+
+    python benchmarks/accuracy.py            tiles of 512 and 2048 (about 10 minutes)
+    python benchmarks/accuracy.py --quick    tiles of 128, to see that it runs
+
+Every row estimates from simulated planes with nothing but the scenario's own
+parameters given, and compares with the flat-field that made the planes. RMS and
+maximum are of the estimate over the truth, minus 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.basic import (
+    BasicParameters,
+    basic_planes,
+    fit_basic,
+    profile_from_basic,
+)
+from fractal_mesospim_shading.core.binning import BinnedPlanes, BinnedStack, bin_block
+from fractal_mesospim_shading.core.emptiness import median_along_first
+from fractal_mesospim_shading.core.estimate import EmptyEstimate, estimate_flatfield
+from fractal_mesospim_shading.core.offset import OffsetEstimate, estimate_offset
+from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.core.sampling import choose_planes
+from fractal_mesospim_shading.synthetic import LightSheetWorld
+
+Z_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Binned planes as they are, and with the measured dark frame taken off."""
+
+    raw: BinnedStack
+    dark_off: BinnedStack
+    dark_frame: NDArray[np.float32]
+    with_sample: int
+
+
+def sample(
+    world: LightSheetWorld, candidates: Mapping[int, Sequence[int]], n_planes: int
+) -> Sampled:
+    """Simulate and bin planes, one slab of one tile at a time."""
+    chosen = choose_planes(candidates, n_planes, seed=world.seed, z_chunk=Z_CHUNK)
+    dark = world.measured_dark_frame()
+    raw, dark_off = (BinnedPlanes(len(chosen), world.tile_shape) for _ in range(2))
+    slot = 0
+    for _, group in groupby(chosen, key=lambda plane: (plane[0], plane[1] // Z_CHUNK)):
+        planes = list(group)
+        block = world.tile_planes(planes[0][0], [z for _, z in planes])
+        slots = range(slot, slot + len(planes))
+        raw.add(bin_block(block, 0, 0, raw.bin_px), slots)
+        dark_off.add(bin_block(block, 0, 0, raw.bin_px, dark), slots)
+        slot += len(planes)
+    with_sample = sum(not world.is_empty(*plane) for plane in chosen)
+    return Sampled(raw.finish(), dark_off.finish(), dark, with_sample)
+
+
+def errors(
+    world: LightSheetWorld, flatfield: NDArray[np.floating]
+) -> tuple[float, float]:
+    """RMS and largest error of a flat-field, percent."""
+    wrong = flatfield / flatfield.mean() / world.flatfield() - 1
+    return 100 * float(np.sqrt((wrong**2).mean())), 100 * float(np.abs(wrong).max())
+
+
+def from_empty(data: Sampled) -> tuple[OffsetEstimate, EmptyEstimate]:
+    """Offset and flat-field with nothing given."""
+    offset = estimate_offset(data.raw, mostly_empty=True)
+    return offset, estimate_flatfield(
+        data.raw, offset.value, offset_uncertainty=offset.uncertainty
+    )
+
+
+def with_basic(
+    world: LightSheetWorld,
+    stack: BinnedStack,
+    offset: float,
+    parameters: BasicParameters,
+) -> ShadingProfile:
+    """Flat-field of BaSiC."""
+    fit = fit_basic(basic_planes(stack, offset, parameters), parameters)
+    return profile_from_basic(fit, world.tile_shape, offset)
+
+
+def plain_median(world: LightSheetWorld, stack: BinnedStack) -> NDArray[np.float32]:
+    """Median over the planes, offset left in, as most scripts do."""
+    return resample(median_along_first(stack.mean.astype(np.float64)), world.tile_shape)
+
+
+def row(*cells: object) -> None:
+    """Print one row of a Markdown table."""
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def header(*cells: str) -> None:
+    """Print the head of a Markdown table."""
+    print()
+    row(*cells)
+    row(*["---"] * len(cells))
+
+
+def accuracy_table(sizes: Sequence[int], n_empty: int, n_basic: int) -> None:
+    """The scenarios at several tile sizes."""
+    header(
+        "tile", "scenario", "planes", "offset found", "RMS %", "largest %", "reported %"
+    )
+    for size in sizes:
+        world = LightSheetWorld(tile_shape=(size, size), planes=64, sample_radius=0.45)
+        data = sample(world, {tile: range(world.planes) for tile in (1, 9)}, n_empty)
+        empty_rows(world, data, "empty tiles")
+        dark = estimate_flatfield(data.dark_off, dark_frame=data.dark_frame)
+        report(
+            world,
+            "empty tiles, measured dark frame",
+            n_empty,
+            "",
+            dark.profile.flatfield,
+            f"{100 * dark.relative_uncertainty:.2f}",
+        )
+        report(
+            world,
+            "*plain median, offset left in*",
+            n_empty,
+            "",
+            plain_median(world, data.raw),
+        )
+        world = replace(world, sample_radius=0.65)
+        planes = [*range(24), *range(40, 64)]
+        data = sample(world, dict.fromkeys((1, 3, 7, 9), planes), n_empty)
+        empty_rows(
+            world, data, f"empty z-levels ({data.with_sample} planes hold sample)"
+        )
+        report(
+            world,
+            "*plain median, offset left in*",
+            n_empty,
+            "",
+            plain_median(world, data.raw),
+        )
+        for radius, what in (
+            (0.65, "sample in the middle"),
+            (1.1, "sample nearly everywhere"),
+        ):
+            basic_rows(replace(world, sample_radius=radius), n_basic, what)
+
+
+def empty_rows(world: LightSheetWorld, data: Sampled, name: str) -> None:
+    """An empty-region scenario with nothing given."""
+    offset, found = from_empty(data)
+    rejected = f"{name}; {len(found.planes_rejected)} rejected"
+    report(
+        world,
+        rejected,
+        len(data.raw.mean),
+        f"{offset.value:.1f} ± {offset.uncertainty:.1f}",
+        found.profile.flatfield,
+        f"{100 * found.relative_uncertainty:.2f}",
+    )
+
+
+def basic_rows(world: LightSheetWorld, n_planes: int, what: str) -> None:
+    """BaSiC with our defaults, with others, and as BaSiCPy does it by itself."""
+    every = {tile: range(world.planes) for tile in world.tile_numbers}
+    data = sample(world, every, n_planes)
+    offset = estimate_offset(data.raw, mostly_empty=False)
+    text = f"{offset.value:.1f} ± {offset.uncertainty:.1f}"
+    ours = BasicParameters()
+    variants = {
+        f"BaSiC, {what} ({data.with_sample} planes)": ours,
+        "BaSiC, ladmap": replace(ours, fitting_mode="ladmap"),
+        "BaSiC, autosegment": replace(ours, autosegment=True),
+        "BaSiC, darkfield fitted": replace(ours, get_darkfield=True),
+    }
+    for name, parameters in variants.items():
+        flat = with_basic(world, data.raw, offset.value, parameters).flatfield
+        report(world, name, n_planes, text, flat)
+    flat = with_basic(
+        world, data.raw, 0.0, replace(ours, fitting_mode="ladmap")
+    ).flatfield
+    report(world, "*BaSiCPy's own defaults, offset left in*", n_planes, "", flat)
+
+
+def report(
+    world: LightSheetWorld,
+    name: str,
+    planes: int,
+    offset: str,
+    flatfield: NDArray[np.floating],
+    reported: str = "",
+) -> None:
+    """One row of the accuracy table."""
+    rms, largest = errors(world, flatfield)
+    row(
+        world.tile_shape[0],
+        name,
+        planes,
+        offset,
+        f"{rms:.2f}",
+        f"{largest:.1f}",
+        reported,
+    )
+
+
+def variation_table(size: int, n_planes: int) -> None:
+    """Empty tiles, one property of the world varied at a time."""
+    header(
+        "varied",
+        "offset error",
+        "reported",
+        "RMS %",
+        "reported %",
+        "dark frame: RMS %",
+        "reported %",
+        "both covered",
+    )
+    base = LightSheetWorld(tile_shape=(size, size), planes=64, sample=0.0, seed=1)
+    variations: dict[str, Callable[[], LightSheetWorld]] = {"nothing": lambda: base}
+    for name, values in {
+        "shape": ("vignette", "tilted", "band"),
+        "waist": (0.25, 0.9),
+        "falloff": (0.3, 0.8),
+        "streaks": (0.0, 0.02, 0.04),
+        "offset": (90.0, 150.0, 210.0),
+        "gain": (0.2, 0.5, 1.0, 4.0),
+        "read_noise": (1.0, 2.0),
+        "medium": (10.0, 20.0, 120.0, 300.0),
+        "dark_structure": (0.0, 2.0),
+        "seed": (2, 3),
+    }.items():
+        for value in values:
+            variations[f"{name} {value}"] = lambda n=name, v=value: replace(
+                base, **{n: v}
+            )
+    for name, make in variations.items():
+        world = make()
+        data = sample(world, {tile: range(world.planes) for tile in (1, 9)}, n_planes)
+        offset, found = from_empty(data)
+        dark = estimate_flatfield(data.dark_off, dark_frame=data.dark_frame)
+        wrong = offset.value - world.offset
+        rms, dark_rms = (errors(world, e.profile.flatfield)[0] for e in (found, dark))
+        covered = abs(wrong) <= 2 * offset.uncertainty
+        covered &= rms <= 200 * found.relative_uncertainty
+        row(
+            name,
+            f"{wrong:+.2f}",
+            f"{offset.uncertainty:.2f}",
+            f"{rms:.2f}",
+            f"{100 * found.relative_uncertainty:.2f}",
+            f"{dark_rms:.3f}",
+            f"{100 * dark.relative_uncertainty:.3f}",
+            "yes" if covered else "**no**",
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small tiles, few planes")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help="tile sizes of the first table"
+    )
+    parser.add_argument("--no-variations", action="store_true")
+    options = parser.parse_args(arguments)
+    n_empty, n_basic = (40, 40) if options.quick else (120, 200)
+    sizes = options.sizes or ([128] if options.quick else [512, 2048])
+    accuracy_table(sizes, n_empty, n_basic)
+    if not options.no_variations:
+        variation_table(128 if options.quick else 512, n_empty)
+
+
+if __name__ == "__main__":
+    main()
