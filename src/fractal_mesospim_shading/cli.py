@@ -13,12 +13,14 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
+from fractal_mesospim_shading.allocation import use_one_arena
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
 from fractal_mesospim_shading.params import FlatfieldOptions, validated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, or 1 after an error of the run, or 2 of the command line."""
+    use_one_arena()
     parser = _parser()
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -17,6 +17,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fractal_mesospim_shading.allocation import freed_memory_kept, keep_freed_memory
 from fractal_mesospim_shading.core.blocks import BlockGrid, Node
 from fractal_mesospim_shading.errors import (
     MemoryLimitError,
@@ -282,10 +283,12 @@ def _engine(
 ) -> Iterator[Engine]:
     if options.execution == "threads":
         prepare_process(available_cpus())
-        yield _Threads(plan, use.workers)
+        with freed_memory_kept():
+            yield _Threads(plan, use.workers)
         return
     with _client(options, use) as client, client.as_current():
         client.run(prepare_process, 1)
+        client.run(keep_freed_memory)
         yield _Workers(client, plan)
 
 
@@ -415,6 +418,8 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
         cluster = slurm_cluster(use)
         cluster.scale(jobs=use.workers)
     else:
+        # Read by the workers' C library when they start: see `allocation`.
+        os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
         # Processes of their own and not forks: the caller's script need not have a main guard.
         cluster = SubprocessCluster(
             n_workers=use.workers,

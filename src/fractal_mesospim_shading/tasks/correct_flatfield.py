@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before NumPy starts its threads.
+    from fractal_mesospim_shading.allocation import use_one_arena
+
+    use_one_arena()
+
 from typing import Any
 
 from fractal_mesospim_shading import workflows
