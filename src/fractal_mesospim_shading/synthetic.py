@@ -81,17 +81,14 @@ class LightSheetWorld:
             "sheet": sheet * scan * vignette**0.5,
             "vignette": vignette,
             "tilted": np.exp(0.8 * x - 0.5 * y) * vignette,
-            "band": (0.6 + 0.4 * np.exp(-0.5 * ((x + 0.15) / (0.4 * self.waist)) ** 2))
-            * scan,
+            "band": (0.6 + 0.4 * np.exp(-0.5 * ((x + 0.15) / (0.4 * self.waist)) ** 2)) * scan,
         }
         if self.shape not in kinds:
             raise ValueError(f"shape is {self.shape!r}; expected one of {SHAPES}.")
         flat = np.broadcast_to(kinds[self.shape], self.tile_shape)
-        flat = (flat / flat.max()) ** (
-            np.log(self.falloff) / np.log(flat.min() / flat.max())
-        )
+        flat = (flat / flat.max()) ** (np.log(self.falloff) / np.log(flat.min() / flat.max()))
         flat = flat * (1 + self.streaks * self._streak_pattern(channel))
-        return (flat / flat.mean()).astype(np.float32)
+        return np.asarray(flat / flat.mean(), dtype=np.float32)
 
     def _streak_pattern(self, channel: int) -> NDArray[np.float64]:
         rng = self._generator(1, channel)
@@ -117,12 +114,8 @@ class LightSheetWorld:
         columns = rng.standard_normal((1, width))
         pixels = rng.standard_normal((height, width))
         y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None, :]
-        drift = np.sin(2.3 * y + rng.uniform(0, 6)) * np.cos(
-            1.7 * x + rng.uniform(0, 6)
-        )
-        structure = (
-            0.45 * columns + 0.87 * pixels + 0.2 * (drift - drift.mean()) / drift.std()
-        )
+        drift = np.sin(2.3 * y + rng.uniform(0, 6)) * np.cos(1.7 * x + rng.uniform(0, 6))
+        structure = 0.45 * columns + 0.87 * pixels + 0.2 * (drift - drift.mean()) / drift.std()
         structure *= self.dark_structure / structure.std()
         return (self.offset + structure - structure.mean()).astype(np.float32)
 
@@ -143,9 +136,7 @@ class LightSheetWorld:
             return clean
         y, x = self._mosaic_coordinates(number)
         squared = (y[:, None] ** 2 + x[None, :] ** 2) / self.sample_radius**2
-        inside = np.clip((1 - self._squared_z(z) - squared) * 12, 0, 1).astype(
-            np.float32
-        )
+        inside = np.clip((1 - self._squared_z(z) - squared) * 12, 0, 1).astype(np.float32)
         row, column = self.tile_row_column(number)
         pixel_y, pixel_x = (
             np.arange(height) + row * height,
@@ -160,20 +151,15 @@ class LightSheetWorld:
                 2 * np.pi * np.sin(angle) / length,
                 2 * np.pi * np.cos(angle) / length,
             )
-            wave_y = np.exp(1j * (ky * pixel_y + phase + 0.4 * depth * z)).astype(
-                np.complex64
-            )
+            wave_y = np.exp(1j * (ky * pixel_y + phase + 0.4 * depth * z)).astype(np.complex64)
             wave_x = np.exp(1j * kx * pixel_x).astype(np.complex64)
-            texture += (
-                wave_y.real[:, None] * wave_x.real - wave_y.imag[:, None] * wave_x.imag
-            )
-        return clean + self.sample * inside * np.exp(0.25 * texture)
+            texture += wave_y.real[:, None] * wave_x.real - wave_y.imag[:, None] * wave_x.imag
+        light: FloatImage = clean + self.sample * inside * np.exp(0.25 * texture)
+        return light
 
     def clean_stack(self, number: int, channel: int = 0) -> FloatStack:
         """`clean_plane` for all planes of a tile, (z, y, x)."""
-        return np.stack(
-            [self.clean_plane(number, z, channel) for z in range(self.planes)]
-        )
+        return np.stack([self.clean_plane(number, z, channel) for z in range(self.planes)])
 
     def tile_planes(
         self, number: int, planes: Sequence[int], channel: int = 0
@@ -184,9 +170,7 @@ class LightSheetWorld:
         for k, z in enumerate(planes):
             rng = self._generator(4, number, z, channel)
             light = self.clean_plane(number, z, channel) * flat
-            counts = rng.poisson(light / self.gain).astype(np.float32) * np.float32(
-                self.gain
-            )
+            counts = rng.poisson(light / self.gain).astype(np.float32) * np.float32(self.gain)
             noise = rng.standard_normal(self.tile_shape, dtype=np.float32)
             counts += dark + noise * np.float32(self.gain * self.read_noise)
             stack[k] = np.clip(np.rint(counts), 0, 65535)
@@ -201,11 +185,10 @@ class LightSheetWorld:
         rng = self._generator(5, 0)
         noise = rng.standard_normal(self.tile_shape, dtype=np.float32)
         sigma = np.float32(self.gain * self.read_noise / np.sqrt(n_frames))
-        return self.dark_frame() + noise * sigma
+        frame: FloatImage = self.dark_frame() + noise * sigma
+        return frame
 
-    def _mosaic_coordinates(
-        self, number: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _mosaic_coordinates(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """y and x of a tile's pixels, from -1 to 1 across the mosaic."""
         axes = []
         for size, tiles, index in zip(
@@ -218,6 +201,4 @@ class LightSheetWorld:
         return float(((2 * (z + 0.5) / self.planes - 1) / 0.8) ** 2)
 
     def _generator(self, *key: int) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence([self.seed, *key]))
-        )
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,13 +66,7 @@ class BasicParameters:
             ProfileError: the working size is no size.
         """
         size = self.working_size
-        wanted = (
-            shape
-            if size is None
-            else (size, size)
-            if isinstance(size, int)
-            else tuple(size)
-        )
+        wanted = shape if size is None else (size, size) if isinstance(size, int) else tuple(size)
         whole = all(isinstance(n, int) and not isinstance(n, bool) for n in wanted)
         if len(wanted) != 2 or not whole or min(wanted) < 1:
             raise ProfileError(
@@ -79,9 +74,7 @@ class BasicParameters:
                 f"{_SMALLEST_SIZE}, two of them (y, x), or nothing for the size of the planes."
             )
         if size is not None and min(wanted) < _SMALLEST_SIZE:
-            raise ProfileError(
-                f"working_size is {size!r}; expected at least {_SMALLEST_SIZE}."
-            )
+            raise ProfileError(f"working_size is {size!r}; expected at least {_SMALLEST_SIZE}.")
         return min(wanted[0], shape[0]), min(wanted[1], shape[1])
 
 
@@ -100,9 +93,7 @@ class BasicFit:
     baseline: NDArray[np.float32]
 
 
-def basic_planes(
-    stack: BinnedStack, offset: float, parameters: BasicParameters
-) -> FloatStack:
+def basic_planes(stack: BinnedStack, offset: float, parameters: BasicParameters) -> FloatStack:
     """Reduce the binned planes to the working size, offset taken off.
 
     Bins without data take the median of their plane; planes without any are left out.
@@ -149,9 +140,7 @@ def fit_basic(planes: FloatStack, parameters: BasicParameters) -> BasicFit:
     with tempfile.TemporaryDirectory(prefix="basic-fit-") as folder:
         source, target = Path(folder, "planes.npz"), Path(folder, "fit.npz")
         settings = json.dumps(asdict(parameters))
-        np.savez(
-            source, planes=planes.astype(np.float32), parameters=np.array(settings)
-        )
+        np.savez(source, planes=planes.astype(np.float32), parameters=np.array(settings))
         done = subprocess.run(
             _child_command(source, target),
             env=_child_environment(),
@@ -178,7 +167,7 @@ def profile_from_basic(
     fit: BasicFit,
     tile_shape: tuple[int, int],
     offset: float = 0.0,
-    dark_frame: NDArray[np.floating] | None = None,
+    dark_frame: NDArray[np.floating[Any]] | None = None,
 ) -> ShadingProfile:
     """Bring a fit to the shape of the tile.
 
@@ -191,14 +180,11 @@ def profile_from_basic(
     fields = []
     for field in (fit.flatfield, fit.darkfield):
         edges = [
-            np.linspace(0, size, n + 1)
-            for size, n in zip(tile_shape, field.shape, strict=True)
+            np.linspace(0, size, n + 1) for size, n in zip(tile_shape, field.shape, strict=True)
         ]
-        fields.append(
-            to_pixels(field.astype(np.float64), (edges[0], edges[1]), tile_shape)
-        )
+        fields.append(to_pixels(field.astype(np.float64), (edges[0], edges[1]), tile_shape))
     flat = np.maximum(fields[0], float(fit.flatfield.min()) / 2)
-    dark: NDArray[np.floating] | float = offset if dark_frame is None else dark_frame
+    dark: NDArray[np.floating[Any]] | float = offset if dark_frame is None else dark_frame
     if np.any(fit.darkfield):
         dark = dark + fields[1]
     return ShadingProfile.create(flat, dark, float(np.median(fit.baseline)))
@@ -224,11 +210,7 @@ def _child_environment() -> dict[str, str]:
 
 def _failure(done: subprocess.CompletedProcess[str], shape: tuple[int, ...]) -> str:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    how = (
-        f"signal {-done.returncode}"
-        if done.returncode < 0
-        else f"code {done.returncode}"
-    )
+    how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
     cause = lines[-1].strip() if lines else f"the child process ended with {how}"
     return (
         f"BaSiC could not fit {shape[0]} planes of {shape[1]} x {shape[2]}: {cause} "

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,7 +71,7 @@ def bin_block(
     y0: int,
     x0: int,
     bin_px: int,
-    dark: NDArray[np.floating] | float | None = None,
+    dark: NDArray[np.floating[Any]] | float | None = None,
     zero_is_no_data: bool = False,
 ) -> PartialBins:
     """Reduce a box of one tile to bins.
@@ -86,9 +85,7 @@ def bin_block(
         zero_is_no_data: leave out pixels of raw value 0. NaN is always left out.
     """
     if bin_px < 2 or bin_px % 2:
-        raise SamplingError(
-            f"A bin of {bin_px} pixels was asked for; expected an even number."
-        )
+        raise SamplingError(f"A bin of {bin_px} pixels was asked for; expected an even number.")
     height, width = block.shape[1:]
     if dark is None:
         dark = 0.0
@@ -96,11 +93,23 @@ def bin_block(
     frame = np.round(frame / _DARK_STEP) * _DARK_STEP
     is_integer = np.issubdtype(block.dtype, np.integer)
     top = float(np.iinfo(block.dtype).max) if is_integer else np.inf
+    # numba takes a moment to import, and most commands never get here.
+    from fractal_mesospim_shading.core.binning_kernels import bin_means, bin_noise
+
     noise_px = bin_px * NOISE_BINS
     planes = np.ascontiguousarray(block)
-    results = _bin(planes, frame, y0, x0, bin_px, noise_px, zero_is_no_data, top)
+    total, count, saturated = bin_means(planes, frame, y0, x0, bin_px, zero_is_no_data, top)
+    squares, cells = bin_noise(planes, y0, x0, noise_px, zero_is_no_data, top)
     return PartialBins(
-        (y0 // bin_px, x0 // bin_px), (y0 // noise_px, x0 // noise_px), *results
+        origin=(y0 // bin_px, x0 // bin_px),
+        noise_origin=(y0 // noise_px, x0 // noise_px),
+        total=total,
+        count=count,
+        spatial=squares[0],
+        spatial_count=cells[0],
+        temporal=squares[1],
+        temporal_count=cells[1],
+        saturated=saturated,
     )
 
 
@@ -168,9 +177,7 @@ class BinnedPlanes:
             slots: the slot of each plane of the box; one after the other, in the
                 order of the box, as planes sorted by tile and z have them.
         """
-        expected = (
-            list(range(slots[0], slots[0] + len(partial.total))) if len(slots) else []
-        )
+        expected = list(range(slots[0], slots[0] + len(partial.total))) if len(slots) else []
         if list(slots) != expected or len(slots) != len(partial.total):
             raise SamplingError(
                 f"A box of {len(partial.total)} planes was given the slots {list(slots)}; "
@@ -200,9 +207,7 @@ class BinnedPlanes:
         noise_mean[sum_squares(self._count) == 0] = np.nan
         spatial, temporal = (
             np.where(cells > 0, squares / (divisor * np.maximum(cells, 1)), np.nan)
-            for squares, cells, divisor in zip(
-                self._noise, self._cells, (4, 8), strict=True
-            )
+            for squares, cells, divisor in zip(self._noise, self._cells, (4, 8), strict=True)
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = (self._total / self._count).astype(np.float32)
@@ -227,71 +232,3 @@ def sum_squares(values: NDArray[Any]) -> NDArray[np.float64]:
     columns = np.arange(0, values.shape[2], NOISE_BINS)
     by_row = np.add.reduceat(values.astype(np.float64, copy=False), rows, axis=1)
     return np.add.reduceat(by_row, columns, axis=2)
-
-
-@numba.njit(nogil=True, cache=True)
-def _bin(block, dark, y0, x0, bin_px, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
-    planes, height, width = block.shape
-    by0, bx0, ny0, nx0 = y0 // bin_px, x0 // bin_px, y0 // noise_px, x0 // noise_px
-    bins = (
-        planes,
-        (y0 + height - 1) // bin_px - by0 + 1,
-        (x0 + width - 1) // bin_px - bx0 + 1,
-    )
-    squares = (
-        planes,
-        (y0 + height - 1) // noise_px - ny0 + 1,
-        (x0 + width - 1) // noise_px - nx0 + 1,
-    )
-    total, count = np.zeros(bins, np.float64), np.zeros(bins, np.int32)
-    spatial, spatial_count = np.zeros(squares, np.float64), np.zeros(squares, np.int32)
-    temporal, temporal_count = (
-        np.zeros(squares, np.float64),
-        np.zeros(squares, np.int32),
-    )
-    saturated = np.zeros(planes, np.int64)
-    odd_y, odd_x = y0 % 2, x0 % 2
-    before = np.full(((height - odd_y) // 2 + 1, (width - odd_x) // 2 + 1), np.nan)
-    for k in range(planes):
-        for y in range(height):
-            row = (y0 + y) // bin_px - by0
-            x = 0
-            while x < width:
-                column = (x0 + x) // bin_px - bx0
-                stop = min(width, (column + bx0 + 1) * bin_px - x0)
-                value, valid, bright = 0.0, 0, 0
-                for i in range(x, stop):
-                    raw = np.float64(block[k, y, i])
-                    good = np.isfinite(raw) and not (zero_is_no_data and raw == 0.0)
-                    value += raw - dark[y, i] if good else 0.0
-                    valid += 1 if good else 0
-                    bright += 1 if raw >= top else 0
-                total[k, row, column] += value
-                count[k, row, column] += valid
-                saturated[k] += bright
-                x = stop
-        for cell_y in range((height - odd_y) // 2):
-            y = odd_y + 2 * cell_y
-            row = (y0 + y) // noise_px - ny0
-            for cell_x in range((width - odd_x) // 2):
-                x = odd_x + 2 * cell_x
-                column = (x0 + x) // noise_px - nx0
-                a, b = np.float64(block[k, y, x]), np.float64(block[k, y, x + 1])
-                c, d = (
-                    np.float64(block[k, y + 1, x]),
-                    np.float64(block[k, y + 1, x + 1]),
-                )
-                cell = a - b - c + d
-                if zero_is_no_data and (a == 0.0 or b == 0.0 or c == 0.0 or d == 0.0):
-                    cell = np.nan
-                if a >= top or b >= top or c >= top or d >= top:
-                    cell = np.nan
-                if np.isfinite(cell):
-                    spatial[k, row, column] += cell * cell
-                    spatial_count[k, row, column] += 1
-                    change = cell - before[cell_y, cell_x]
-                    if np.isfinite(change):
-                        temporal[k - 1, row, column] += change * change
-                        temporal_count[k - 1, row, column] += 1
-                before[cell_y, cell_x] = cell
-    return total, count, spatial, spatial_count, temporal, temporal_count, saturated

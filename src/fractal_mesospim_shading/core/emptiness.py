@@ -64,9 +64,7 @@ def find_empty(stack: BinnedStack, offset: float) -> EmptySquares:
             "counts. Give camera_offset, or choose other tiles or planes."
         )
     relative_noise = _noise_of_squares(stack, signal)
-    order = np.argsort(np.where(usable, level, np.inf), kind="stable")[
-        : int(usable.sum())
-    ]
+    order = np.argsort(np.where(usable, level, np.inf), kind="stable")[: int(usable.sum())]
     reference = order[: max(1, (len(order) + 1) // 2)]
     shape = median_along_first(signal[reference] / level[reference, None, None])
     keep = np.isfinite(signal) & usable[:, None, None]
@@ -84,9 +82,7 @@ def find_empty(stack: BinnedStack, offset: float) -> EmptySquares:
         keep[list(reasons)] = False
         if not keep.any():
             break
-        shape = median_along_first(
-            np.where(keep, signal / level[:, None, None], np.nan)
-        )
+        shape = median_along_first(np.where(keep, signal / level[:, None, None], np.nan))
     _check_enough(keep, level, reasons)
     return EmptySquares(keep, level, reasons)
 
@@ -118,17 +114,13 @@ def _reasons(
     good = masked <= _MOST_MASKED
     common = float(np.median(rough[good])) if good.any() else 0.0
     limit = max(_LEAST_ROUGHNESS, _TIMES_COMMON_ROUGHNESS * common)
-    typical = (
-        float(np.median(level[good])) if good.any() else float(np.nanmedian(level))
-    )
+    typical = float(np.median(level[good])) if good.any() else float(np.nanmedian(level))
     reasons = {}
     for k in range(len(level)):
         if not known[k].any():
             reasons[k] = "holds no data"
         elif not level[k] > _LEAST_BRIGHTNESS * typical:
-            reasons[k] = (
-                f"is {level[k]:.1f} counts above the offset where others are {typical:.1f}"
-            )
+            reasons[k] = f"is {level[k]:.1f} counts above the offset where others are {typical:.1f}"
         elif masked[k] > _MOST_MASKED:
             reasons[k] = f"holds something in {100 * masked[k]:.0f} % of its area"
         elif rough[k] > limit:
@@ -136,9 +128,7 @@ def _reasons(
     return reasons
 
 
-def _check_enough(
-    keep: NDArray[np.bool_], level: FloatArray, reasons: dict[int, str]
-) -> None:
+def _check_enough(keep: NDArray[np.bool_], level: FloatArray, reasons: dict[int, str]) -> None:
     used = int(keep.any(axis=(1, 2)).sum())
     if used >= max(1, _LEAST_KEPT * len(keep)):
         return
@@ -159,8 +149,6 @@ def median_along_first(values: FloatArray) -> FloatArray:
     ordered = np.sort(np.where(missing, np.inf, values), axis=0)
     count = len(values) - missing.sum(axis=0)
     low = np.take_along_axis(ordered, (np.maximum(count - 1, 0) // 2)[None], axis=0)[0]
-    high = np.take_along_axis(
-        ordered, np.minimum(count // 2, len(values) - 1)[None], axis=0
-    )[0]
+    high = np.take_along_axis(ordered, np.minimum(count // 2, len(values) - 1)[None], axis=0)[0]
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, (low + high) / 2, np.nan)

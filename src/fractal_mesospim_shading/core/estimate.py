@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ class EmptyEstimate:
         profile: in the shape of the tile; its dark-field is the offset or dark frame used.
         planes_used: indices into the stack.
         planes_rejected: index -> why, in words that follow "plane 3 ...".
+        planes_partly_used: indices of used planes of which some part held something.
         masked_fraction: of the area of the used planes, left out as not empty.
         brightness: median over the used planes, counts above the offset.
         relative_noise: RMS error of the flat-field from noise alone, as a fraction.
@@ -49,6 +51,7 @@ class EmptyEstimate:
     profile: ShadingProfile
     planes_used: tuple[int, ...]
     planes_rejected: dict[int, str]
+    planes_partly_used: tuple[int, ...]
     masked_fraction: float
     brightness: float
     relative_noise: float
@@ -61,7 +64,7 @@ def estimate_flatfield(
     offset: float = 0.0,
     *,
     offset_uncertainty: float = 0.0,
-    dark_frame: NDArray[np.floating] | None = None,
+    dark_frame: NDArray[np.floating[Any]] | None = None,
 ) -> EmptyEstimate:
     """Estimate the flat-field from planes chosen as empty.
 
@@ -104,12 +107,11 @@ def estimate_flatfield(
         profile=profile,
         planes_used=tuple(int(k) for k in used),
         planes_rejected=empty.reasons,
+        planes_partly_used=tuple(int(k) for k in used if not empty.keep[k].all()),
         masked_fraction=1 - float(empty.keep[used].mean()),
         brightness=brightness,
         relative_noise=smoothed.relative_noise,
-        relative_uncertainty=float(
-            np.hypot(smoothed.relative_noise, systematic / brightness)
-        ),
+        relative_uncertainty=float(np.hypot(smoothed.relative_noise, systematic / brightness)),
         saturated=stack.saturated,
     )
 
@@ -131,9 +133,7 @@ def _combine(
         inside = keep[:, squares][:, :, columns]
         signal = stack.mean[used, rows].astype(np.float64) - offset
         inside &= np.isfinite(signal)
-        noise = np.sqrt(
-            variance[squares][:, columns] / np.maximum(stack.count[used, rows], 1)
-        )
+        noise = np.sqrt(variance[squares][:, columns] / np.maximum(stack.count[used, rows], 1))
         flat[rows] = _clipped_mean(signal, inside, noise, level, weight)
     return flat, np.isfinite(flat)
 

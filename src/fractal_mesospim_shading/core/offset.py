@@ -92,49 +92,42 @@ def _even_squares(stack: BinnedStack) -> NDArray[np.bool_]:
     """
     power = np.zeros(stack.noise_mean.shape)
     number = np.zeros(stack.noise_mean.shape)
-    for axis in (1, 2):
-        if stack.mean.shape[axis] < 3:
-            continue
-        inner = [slice(None)] * 3
-        inner[axis] = slice(1, -1)
-        change = np.diff(stack.mean.astype(np.float64), 2, axis=axis)
-        # Each is the sum of three bins' noise with weights 1, -2, 1.
-        scaled = change**2 * stack.count[tuple(inner)] / 6
-        values, known = np.zeros(stack.mean.shape), np.zeros(stack.mean.shape)
-        values[tuple(inner)] = np.where(np.isfinite(scaled), scaled, 0)
-        known[tuple(inner)] = np.isfinite(scaled)
-        power += sum_squares(values)
-        number += sum_squares(known)
+    for k, mean in enumerate(stack.mean.astype(np.float64)):
+        for axis in (0, 1):
+            if mean.shape[axis] < 3:
+                continue
+            inner = (slice(1, -1), slice(None)) if axis == 0 else (slice(None), slice(1, -1))
+            # Each is the sum of three bins' noise with weights 1, -2, 1.
+            scaled = np.diff(mean, 2, axis=axis) ** 2 * stack.count[k][inner] / 6
+            values, known = np.zeros(mean.shape), np.zeros(mean.shape)
+            values[inner] = np.where(np.isfinite(scaled), scaled, 0)
+            known[inner] = np.isfinite(scaled)
+            power[k] += sum_squares(values[None])[0]
+            number[k] += sum_squares(known[None])[0]
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = power / number / stack.spatial
         # Second differences overlap: their mean square scatters as that of half as many.
         limit = 1 + _EVEN_SIGMAS * np.sqrt(4 / number + 2 / stack.spatial_cells)
-        known = np.isfinite(ratio)
-        if not known.any():
-            return known
+        finite = np.isfinite(ratio)
+        if not finite.any():
+            return np.zeros(ratio.shape, dtype=bool)
         # Where there is little noise, the curvature of the profile itself shows.
-        least = np.quantile(ratio[known], _LEAST_EVEN)
-        even: NDArray[np.bool_] = known & (ratio <= np.maximum(limit, least))
+        least = np.quantile(ratio[finite], _LEAST_EVEN)
+        even: NDArray[np.bool_] = finite & (ratio <= np.maximum(limit, least))
     return even
 
 
-def _fit(
-    stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool
-) -> OffsetEstimate:
+def _fit(stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool) -> OffsetEstimate:
     temporal = int(stack.temporal_cells.sum()) >= 0.2 * int(stack.spatial_cells.sum())
     mean, variance, cells = _observations(stack, keep, temporal)
     darkest = _darkest(stack)
     method = "noise of pairs of planes" if temporal else "noise within planes"
     if len(mean) < 8:
-        return OffsetEstimate(
-            0.0, np.inf, f"{method}: too few data", {"squares": len(mean)}
-        )
+        return OffsetEstimate(0.0, np.inf, f"{method}: too few data", {"squares": len(mean)})
     variance = variance - (_ROUNDING if stack.integer else 0.0)
     line = _envelope(mean, variance, cells, one_sided=not mostly_empty)
     if line is None or line.slope <= 0:
-        return OffsetEstimate(
-            0.0, np.inf, f"{method}: it does not grow with brightness"
-        )
+        return OffsetEstimate(0.0, np.inf, f"{method}: it does not grow with brightness")
     gain = line.slope
     value = line.at_zero + gain * _READ_VARIANCE
     systematic = np.hypot(gain * _READ_VARIANCE_ERROR, _OTHER_VARIANCE / gain)
@@ -209,9 +202,7 @@ def _envelope(
     return _Line(slope, at_zero, error, used)
 
 
-def _start(
-    mean: FloatArray, variance: FloatArray, cells: FloatArray
-) -> tuple[float, float] | None:
+def _start(mean: FloatArray, variance: FloatArray, cells: FloatArray) -> tuple[float, float] | None:
     """A first line, through a low quantile of the variance in 12 classes of brightness."""
     order = np.argsort(mean, kind="stable")
     x, y, weight = [], [], []
@@ -224,9 +215,7 @@ def _start(
     return _weighted_line(np.array(x), np.array(y), np.array(weight))
 
 
-def _weighted_line(
-    x: FloatArray, y: FloatArray, weight: FloatArray
-) -> tuple[float, float] | None:
+def _weighted_line(x: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[float, float] | None:
     """Slope, and the place where the line is 0."""
     total = weight.sum()
     centre, height = (weight * x).sum() / total, (weight * y).sum() / total

@@ -84,11 +84,7 @@ def choose_planes(
         raise SamplingError(f"{n_planes} planes were asked for; expected at least 1.")
     if z_chunk < 1:
         raise SamplingError(f"z_chunk is {z_chunk}; expected at least 1.")
-    tiles = {
-        tile: sorted(set(planes))
-        for tile, planes in sorted(candidates.items())
-        if planes
-    }
+    tiles = {tile: sorted(set(planes)) for tile, planes in sorted(candidates.items()) if planes}
     if not tiles:
         raise SamplingError(
             "There is no plane to estimate from: expected at least one tile with one plane."
@@ -100,15 +96,11 @@ def choose_planes(
     chosen = []
     for i, (tile, share) in enumerate(zip(order, shares, strict=True)):
         phase = (start + i / len(order)) % 1.0
-        chosen += [
-            (tile, z) for z in _choose_in_tile(tiles[tile], share, z_chunk, phase)
-        ]
+        chosen += [(tile, z) for z in _choose_in_tile(tiles[tile], share, z_chunk, phase)]
     return sorted(chosen)
 
 
-def _choose_in_tile(
-    planes: list[int], count: int, z_chunk: int, phase: float
-) -> list[int]:
+def _choose_in_tile(planes: list[int], count: int, z_chunk: int, phase: float) -> list[int]:
     slab = max(z_chunk, 2)
     groups: dict[int, list[int]] = {}
     for z in planes:
@@ -135,11 +127,7 @@ def _choose_in_slab(planes: list[int], count: int, phase: float) -> list[int]:
     if count >= len(planes):
         return planes
     pairs = [planes[i : i + 2] for i in range(0, len(planes) - 1, 2)]
-    chosen = [
-        z
-        for i in _spread(len(pairs), min(count // 2, len(pairs)), phase)
-        for z in pairs[i]
-    ]
+    chosen = [z for i in _spread(len(pairs), min(count // 2, len(pairs)), phase) for z in pairs[i]]
     left = [z for z in planes if z not in set(chosen)]
     return chosen + [left[i] for i in _spread(len(left), count - len(chosen), phase)]
 

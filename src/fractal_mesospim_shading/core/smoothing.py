@@ -58,7 +58,7 @@ def smooth_profile(image: FloatArray, valid: NDArray[np.bool_]) -> Smoothed:
         for _ in range(_FILL_ROUNDS):
             filled = np.where(valid, root, result.smooth)
             result = _Parts.of(filled)
-    smooth = np.maximum(result.smooth, np.sqrt(_LOWEST)) ** 2
+    smooth = np.square(np.maximum(result.smooth, np.sqrt(_LOWEST)))
     scale = 2 / max(float(result.smooth.mean()), _LOWEST)
     return Smoothed(smooth, scale * result.noise_after, scale * result.noise_before)
 
@@ -85,30 +85,33 @@ class _Parts:
         spectrum = dctn(image - coarse - streaks, norm="ortho")
         upper = spectrum[image.shape[0] // 2 :, image.shape[1] // 2 :]
         variance = float(np.median(upper**2)) / _MEDIAN_OF_SQUARE
-        gain = _gain(spectrum, variance, (0, 1))
-        kept_y, gain_y = _shrink_rows(free_y.T, variance)
-        kept_x, gain_x = _shrink_rows(free_x, variance)
+        gain, error = _gain(spectrum, variance, (0, 1))
+        kept_y, error_y = _shrink_rows(free_y.T, variance)
+        kept_x, error_x = _shrink_rows(free_x, variance)
         smooth = idctn(spectrum * gain, norm="ortho")
         smooth += np.einsum("py,pq,qx->yx", along_y, both, along_x)
         smooth += np.einsum("qy,qx->yx", kept_y, along_x)
         smooth += np.einsum("py,px->yx", along_y, kept_x)
-        kept = (
-            float((gain**2).sum() + (gain_y**2).sum() + (gain_x**2).sum()) + both.size
-        )
-        noise = np.sqrt(variance)
-        return cls(smooth, noise, noise * np.sqrt(min(kept / image.size, 1.0)))
+        noise = float(np.sqrt(variance))
+        left = min((error + error_y + error_x + both.size) / image.size, 1.0)
+        return cls(smooth, noise, noise * float(np.sqrt(left)))
 
 
-def _shrink_rows(rows: FloatArray, variance: float) -> tuple[FloatArray, FloatArray]:
+def _shrink_rows(rows: FloatArray, variance: float) -> tuple[FloatArray, float]:
     from scipy.fft import dct, idct
 
     spectrum = dct(rows, axis=1, norm="ortho")
-    gain = _gain(spectrum, variance, (1,))
-    return idct(spectrum * gain, axis=1, norm="ortho"), gain
+    gain, error = _gain(spectrum, variance, (1,))
+    return np.asarray(idct(spectrum * gain, axis=1, norm="ortho")), error
 
 
-def _gain(spectrum: FloatArray, variance: float, axes: tuple[int, ...]) -> FloatArray:
-    """Share of signal in each band; bands are blocks of about an octave."""
+def _gain(spectrum: FloatArray, variance: float, axes: tuple[int, ...]) -> tuple[FloatArray, float]:
+    """Share of signal in each band; bands are blocks of about an octave.
+
+    Returns:
+        The factor for each coefficient, and the sum of the squared errors that are left
+        (noise let through and signal lost), in units of the variance.
+    """
     power = spectrum**2
     size = np.ones_like(power)
     for axis in (0, 1):
@@ -119,11 +122,12 @@ def _gain(spectrum: FloatArray, variance: float, axes: tuple[int, ...]) -> Float
         size = np.add.reduceat(size, edges[:-1], axis=axis)
         power, size = (np.repeat(values, widths, axis=axis) for values in (power, size))
     if variance <= 0:
-        return np.ones_like(power)
+        return np.ones_like(power), 0.0
     ratio = power / (size * variance)
-    return np.where(
-        ratio > 1 + _THRESHOLD * np.sqrt(2 / size), 1 - 1 / np.maximum(ratio, 1), 0.0
-    )
+    kept = ratio > 1 + _THRESHOLD * np.sqrt(2 / size)
+    gain = np.where(kept, 1 - 1 / np.maximum(ratio, 1), 0.0)
+    error = gain**2 + (1 - gain) ** 2 * np.maximum(ratio - 1, 0)
+    return gain, float(error.sum())
 
 
 def _band_edges(length: int) -> NDArray[np.intp]:
@@ -158,13 +162,8 @@ def upsample(image: FloatArray, bin_px: int, shape: tuple[int, int]) -> FloatArr
         bin_px: side of a bin; the last one of an axis may be cut.
         shape: (y, x) of the tile in pixels.
     """
-    edges = [
-        np.minimum(np.arange(n + 1) * bin_px, size)
-        for n, size in zip(image.shape, shape)
-    ]
-    return to_pixels(
-        image, (edges[0].astype(np.float64), edges[1].astype(np.float64)), shape
-    )
+    edges = [np.minimum(np.arange(n + 1) * bin_px, size) for n, size in zip(image.shape, shape)]
+    return to_pixels(image, (edges[0].astype(np.float64), edges[1].astype(np.float64)), shape)
 
 
 def to_pixels(
@@ -184,17 +183,13 @@ def to_pixels(
     result, low, high = image, lowest - room, highest + room
     for axis in (0, 1):
         result = _spline_axis(result, edges[axis], shape[axis], axis)
-        cells = (
-            np.searchsorted(edges[axis], np.arange(shape[axis]) + 0.5, side="right") - 1
-        )
+        cells = np.searchsorted(edges[axis], np.arange(shape[axis]) + 0.5, side="right") - 1
         low, high = np.take(low, cells, axis=axis), np.take(high, cells, axis=axis)
     # A smooth profile never gets here; a rough one must not swing beyond its neighbours.
     return np.clip(result, low, high)
 
 
-def _spline_axis(
-    image: FloatArray, edges: FloatArray, size: int, axis: int
-) -> FloatArray:
+def _spline_axis(image: FloatArray, edges: FloatArray, size: int, axis: int) -> FloatArray:
     from scipy.interpolate import CubicSpline
 
     moved = np.moveaxis(image, axis, 0) * np.diff(edges)[:, None]

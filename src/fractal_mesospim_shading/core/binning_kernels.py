@@ -1,0 +1,80 @@
+"""The inner loops of `core/binning`.
+
+Columns of pixels are added up first and joined to bins once per row of bins, so that
+the inner loop handles neighbouring pixels together.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+@numba.njit(nogil=True, cache=True)
+def bin_means(block, dark, y0, x0, bin_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
+    """Sum and number of the valid pixels of each bin, and saturated pixels of each plane."""
+    planes, height, width = block.shape
+    first_y, first_x = y0 // bin_px, x0 // bin_px
+    rows, columns = (y0 + height - 1) // bin_px + 1, (x0 + width - 1) // bin_px + 1
+    shape = (planes, rows - first_y, columns - first_x)
+    total, count = np.zeros(shape, np.float64), np.zeros(shape, np.int32)
+    saturated = np.zeros(planes, np.int64)
+    sums, valid = np.zeros(width, np.float64), np.zeros(width, np.int32)
+    bright = np.zeros(width, np.int32)
+    for k in range(planes):
+        for y in range(height):
+            for x in range(width):
+                raw = np.float64(block[k, y, x])
+                good = np.isfinite(raw) and not (zero_is_no_data and raw == 0.0)
+                sums[x] += raw - dark[y, x] if good else 0.0
+                valid[x] += np.int32(1) if good else np.int32(0)
+                bright[x] += np.int32(1) if raw >= top else np.int32(0)
+            if (y0 + y + 1) % bin_px == 0 or y == height - 1:
+                row = (y0 + y) // bin_px - first_y
+                for x in range(width):
+                    column = (x0 + x) // bin_px - first_x
+                    total[k, row, column] += sums[x]
+                    count[k, row, column] += valid[x]
+                    saturated[k] += bright[x]
+                sums[:], valid[:], bright[:] = 0.0, 0, 0
+    return total, count, saturated
+
+
+@numba.njit(nogil=True, cache=True)
+def bin_noise(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
+    """Sum and number of squared cells of one plane, and of their change to the next."""
+    planes, height, width = block.shape
+    first_y, first_x = y0 // noise_px, x0 // noise_px
+    rows, columns = (y0 + height - 1) // noise_px + 1, (x0 + width - 1) // noise_px + 1
+    shape = (2, planes, rows - first_y, columns - first_x)
+    squares, cells = np.zeros(shape, np.float64), np.zeros(shape, np.int32)
+    odd_y, odd_x = y0 % 2, x0 % 2
+    high, wide = (height - odd_y) // 2, (width - odd_x) // 2
+    before = np.full((high, wide), np.nan)
+    sums, known = np.zeros((2, wide), np.float64), np.zeros((2, wide), np.int32)
+    for k in range(planes):
+        for cell_y in range(high):
+            y = odd_y + 2 * cell_y
+            for cell_x in range(wide):
+                x = odd_x + 2 * cell_x
+                a, b = np.float64(block[k, y, x]), np.float64(block[k, y, x + 1])
+                c, d = np.float64(block[k, y + 1, x]), np.float64(block[k, y + 1, x + 1])
+                bad = max(max(a, b), max(c, d)) >= top
+                bad |= zero_is_no_data and a * b * c * d == 0.0
+                cell = np.nan if bad else a - b - c + d
+                change = cell - before[cell_y, cell_x]
+                before[cell_y, cell_x] = cell
+                sums[0, cell_x] += cell * cell if np.isfinite(cell) else 0.0
+                known[0, cell_x] += np.int32(1) if np.isfinite(cell) else np.int32(0)
+                sums[1, cell_x] += change * change if np.isfinite(change) else 0.0
+                known[1, cell_x] += np.int32(1) if np.isfinite(change) else np.int32(0)
+            if (y0 + y + 2) // noise_px > (y0 + y) // noise_px or cell_y == high - 1:
+                row = (y0 + y) // noise_px - first_y
+                for cell_x in range(wide):
+                    column = (x0 + odd_x + 2 * cell_x) // noise_px - first_x
+                    for kind in range(2):
+                        plane = max(k - kind, 0)
+                        squares[kind, plane, row, column] += sums[kind, cell_x]
+                        cells[kind, plane, row, column] += known[kind, cell_x]
+                sums[:], known[:] = 0.0, 0
+    return squares, cells
