@@ -1,0 +1,129 @@
+"""A grid of values over an image, and its interpolation to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.errors import BackgroundError
+
+Interpolation = Literal["spline", "linear", "none"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How every pixel of an axis is made of the values of a grid.
+
+    Attributes:
+        first: (length,) index of the first coefficient that a pixel needs.
+        weights: (length, n) its weight and those of the following ones.
+        knots, degree: of the spline; None where coefficients are values.
+    """
+
+    first: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    centres: NDArray[np.float64]
+    degree: int | None
+
+    def coefficients(self, values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        """Coefficients such that the spline goes through the values at the centres."""
+        if self.degree is None:
+            return values
+        from scipy.interpolate import make_interp_spline
+
+        spline = make_interp_spline(self.centres, values, k=self.degree, axis=axis)
+        return np.asarray(np.moveaxis(spline.c, 0, axis), np.float64)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Values at the centres of tiles, ready to be interpolated.
+
+    Attributes:
+        values: (rows, columns) float32.
+        centres_y, centres_x: pixel coordinates, 0 is the centre of the first pixel.
+        shape: (y, x) of the image.
+        interpolation: see `TileMedian`.
+        noise: (rows, columns) float32, robust standard deviation in each tile, if
+            it was asked for.
+    """
+
+    values: NDArray[np.float32]
+    centres_y: NDArray[np.float64]
+    centres_x: NDArray[np.float64]
+    shape: tuple[int, int]
+    interpolation: Interpolation
+    noise: NDArray[np.float32] | None = None
+
+    def background(
+        self, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """The background of a part of the image; the same bits as in the whole."""
+        return self._evaluated(self.values, rows, columns)
+
+    def noise_map(
+        self, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """The standard deviation of the background of a part of the image.
+
+        Raises:
+            BackgroundError: if the mesh was made without it.
+        """
+        if self.noise is None:
+            raise BackgroundError("This mesh holds no noise; ask for it when it is made.")
+        return self._evaluated(self.noise, rows, columns)
+
+    def _evaluated(
+        self, values: NDArray[np.float32], rows: slice, columns: slice
+    ) -> NDArray[np.float32]:
+        vertical = _axis(self.centres_y, self.shape[0], self.interpolation)
+        horizontal = _axis(self.centres_x, self.shape[1], self.interpolation)
+        grid = vertical.coefficients(values.astype(np.float64), 0)
+        grid = np.ascontiguousarray(horizontal.coefficients(grid, 1))
+        result: NDArray[np.float32] = _evaluate(
+            grid,
+            vertical.first[rows],
+            vertical.weights[rows],
+            horizontal.first[columns],
+            horizontal.weights[columns],
+        )
+        return result
+
+
+def _axis(centres: NDArray[np.float64], length: int, kind: Interpolation) -> Axis:
+    # Beyond the outer centres the value is held, not extrapolated.
+    place = np.clip(np.arange(length, dtype=np.float64), centres[0], centres[-1])
+    degree = min({"spline": 3, "linear": 1, "none": 0}[kind], centres.size - 1)
+    if degree == 0:
+        between = (centres[1:] + centres[:-1]) / 2
+        nearest = np.searchsorted(between, place, side="right")
+        return Axis(nearest, np.ones((length, 1)), centres, None)
+    from scipy.interpolate import BSpline, make_interp_spline
+
+    knots = make_interp_spline(centres, np.zeros(centres.size), k=degree).t
+    design: Any = BSpline.design_matrix(place, knots, degree)
+    first = design.indices.reshape(length, degree + 1)[:, 0].astype(np.int64)
+    return Axis(first, np.asarray(design.data).reshape(length, degree + 1), centres, degree)
+
+
+@numba.njit(nogil=True, cache=True)
+def _evaluate(grid, rows, row_weights, columns, column_weights):  # type: ignore[no-untyped-def]
+    height, width = rows.shape[0], columns.shape[0]
+    result = np.empty((height, width), np.float32)
+    line = np.empty(grid.shape[1], np.float64)
+    for y in range(height):
+        line[:] = 0
+        for m in range(row_weights.shape[1]):
+            weight = row_weights[y, m]
+            for i in range(grid.shape[1]):
+                line[i] += weight * grid[rows[y] + m, i]
+        for x in range(width):
+            total = 0.0
+            for m in range(column_weights.shape[1]):
+                total += column_weights[x, m] * line[columns[x] + m]
+            result[y, x] = total
+    return result
