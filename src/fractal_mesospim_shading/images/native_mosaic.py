@@ -199,6 +199,23 @@ class NativeMosaic:
         self.layout.tile(tile)
         raise LayoutError(f"Tile {tile} has no position.")
 
+    @property
+    def numbering(self) -> str | None:
+        """Which tile of the acquisition each number is, unless they count alike."""
+        names = {place.number: place.name for place in self.places}
+        if all(name == f"Tile{number - 1}" for number, name in names.items()):
+            return None
+        pairs = ", ".join(f"{number} is {name}" for number, name in names.items())
+        return f"Tiles are numbered by their places, not by their names: {pairs}."
+
+    def original_um(self) -> dict[int, tuple[float, float]]:
+        """(x, y) by tile number for the columns `*_micrometer_original` of a tile table.
+
+        They follow the stage in the orientation of the image, so that tiles placed by them
+        agree in their overlaps; the smallest is 0.
+        """
+        return {place.number: (place.x_um, place.y_um) for place in self.places}
+
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Put a box together from the stacks in it.
 

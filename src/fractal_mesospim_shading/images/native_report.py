@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,6 +138,7 @@ def _mosaic_entry(mosaic: NativeMosaic) -> dict[str, Any]:
         "rows": layout.rows,
         "columns": layout.columns,
         "tile_map": layout.map_text(),
+        "numbering": mosaic.numbering,
         "tiles": [_tile_entry(mosaic, place) for place in mosaic.places],
         "missing_tiles": list(layout.missing),
         "overlap": {axis: None if o is None else round(o, 4) for axis, o in overlap.items()},
@@ -238,30 +238,3 @@ def _zero_notes(collection: TileCollection) -> list[str]:
                 "and are left out of estimates."
             )
     return notes
-
-
-def tile_table(mosaic: NativeMosaic) -> Sequence[dict[str, float | str]]:
-    """Rows for a table of tiles: place edge to edge, and place as acquired, in micrometers.
-
-    `*_micrometer_original` follow the stage in the orientation of the image, so that tiles
-    placed by them agree in their overlaps; the smallest is 0.
-    """
-    depth, height, width = mosaic.voxel_um
-    rows: list[dict[str, float | str]] = []
-    for tile in mosaic.layout.tiles:
-        place = mosaic.place_of(tile.number)
-        rows.append(
-            {
-                "name": f"FOV_{tile.number}",
-                "x_micrometer": tile.x * width,
-                "y_micrometer": tile.y * height,
-                "z_micrometer": 0.0,
-                "len_x_micrometer": mosaic.layout.tile_shape[1] * width,
-                "len_y_micrometer": mosaic.layout.tile_shape[0] * height,
-                "len_z_micrometer": mosaic.shape[1] * depth,
-                "x_micrometer_original": place.x_um,
-                "y_micrometer_original": place.y_um,
-                "z_micrometer_original": mosaic.z_start_um,
-            }
-        )
-    return rows
