@@ -27,8 +27,8 @@ class Kernel(Protocol):
 
     def process(
         self, source: MultitileImage, box: Box
-    ) -> tuple[NDArray[Any], dict[int, PixelCounts]]:
-        """The corrected pixels of a box, and the counts for each channel."""
+    ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
+        """The pixels of a box for each image that is written, and the counts for each channel."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class FlatfieldKernel:
 
     def process(
         self, source: MultitileImage, box: Box
-    ) -> tuple[NDArray[Any], dict[int, PixelCounts]]:
+    ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
         data = source.read(0, box)
         counts: dict[int, PixelCounts] = {}
         for channel, planes in channel_stacks(data, self.axes, box):
@@ -61,7 +61,7 @@ class FlatfieldKernel:
             if stack is not planes and not np.shares_memory(stack, planes):
                 planes[...] = stack
             counts[channel] = counts.get(channel, PixelCounts()) + found
-        return data, counts
+        return (data,), counts
 
     def _painted(self, channel: int, y: slice, x: slice) -> Linear:
         def correction_of(piece: Piece) -> Linear:
@@ -93,17 +93,23 @@ class CorrectionPlan:
 
     Attributes:
         source: where pixels come from.
-        target: where they go.
+        targets: the images written: the result, and those that go with it. All have the
+            shapes, chunks and shards of the first.
         final_url: where people find the result.
         kernel: the correction; None until the profiles are known.
         wish: pixels that a block should hold at least.
     """
 
     source: MultitileImage
-    target: TargetImage
+    targets: tuple[TargetImage, ...]
     final_url: str
     kernel: Kernel | None = None
     wish: int = 1
+
+    @property
+    def target(self) -> TargetImage:
+        """The result."""
+        return self.targets[0]
 
     @cached_property
     def grid(self) -> BlockGrid:
@@ -124,10 +130,10 @@ class CorrectionPlan:
 
 @dataclass(frozen=True)
 class Mean:
-    """The part of the next coarser level that a node contributes."""
+    """The part of the next coarser level that a node contributes, for each image written."""
 
     box: Box
-    data: NDArray[Any]
+    data: tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,8 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
         raise RuntimeError("The plan has no kernel yet; estimate or load the profiles first.")
     box = plan.grid.box(node)
     data, counts = plan.kernel.process(plan.source, box)
-    plan.target.write(0, box, data)
+    for target, pixels in zip(plan.targets, data, strict=True):
+        target.write(0, box, pixels)
     record: dict[str, Any] = {"node": node.key}
     axes = plan.source.axes
     channel_axis = axes.index("c") if "c" in axes else None
@@ -154,7 +161,7 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
             str(channel): {
                 "counts": list(vars(found).values()),
                 "histogram": _histogram(
-                    plan, box, data, channel_axis, channel, no_data.get(channel, False)
+                    plan, box, data[0], channel_axis, channel, no_data.get(channel, False)
                 ).to_text(),
             }
             for channel, found in counts.items()
@@ -181,27 +188,32 @@ def _histogram(
 def process_parent(plan: CorrectionPlan, node: Node, results: Sequence[NodeResult]) -> NodeResult:
     """Put a coarser block together from the means of its children, and write it."""
     box = plan.grid.box(node)
-    level = plan.target.levels[node.level]
-    data = np.empty(tuple(s.stop - s.start for s in box), dtype=level.dtype)
-    for result in results:
-        if result.mean is not None:
-            data[_within(result.mean.box, box)] = result.mean.data
-    plan.target.write(node.level, box, data)
+    shape = tuple(s.stop - s.start for s in box)
+    data = []
+    for i, target in enumerate(plan.targets):
+        pixels = np.empty(shape, dtype=target.levels[node.level].dtype)
+        for result in results:
+            if result.mean is not None:
+                pixels[_within(result.mean.box, box)] = result.mean.data[i]
+        target.write(node.level, box, pixels)
+        data.append(pixels)
     return NodeResult({"node": node.key}, _mean(plan, node, data))
 
 
 def recover(plan: CorrectionPlan, node: Node) -> NodeResult:
     """The mean of a node that an earlier run has written, read back from the result."""
-    data = plan.target.read(node.level, plan.grid.box(node))
+    box = plan.grid.box(node)
+    data = [target.read(node.level, box) for target in plan.targets]
     return NodeResult({}, _mean(plan, node, data))
 
 
-def _mean(plan: CorrectionPlan, node: Node, data: NDArray[Any]) -> Mean | None:
+def _mean(plan: CorrectionPlan, node: Node, data: Sequence[NDArray[Any]]) -> Mean | None:
     if plan.grid.parent(node) is None:
         return None
     box = plan.grid.coarse_box(node)
     shape = tuple(s.stop - s.start for s in box)
-    return Mean(box, block_mean(data, plan.grid.factors[node.level + 1], shape))
+    factor = plan.grid.factors[node.level + 1]
+    return Mean(box, tuple(block_mean(pixels, factor, shape) for pixels in data))
 
 
 def _within(part: Box, box: Box) -> tuple[slice, ...]:

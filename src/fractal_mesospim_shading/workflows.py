@@ -82,7 +82,7 @@ class FlatfieldJob:
     def plan(self) -> CorrectionPlan:
         """The plan, without its profiles."""
         wish = max(1, BLOCK_BYTES // self.image.dtype.itemsize)
-        return CorrectionPlan(self.image, self.output.target, self.output.final_url, wish=wish)
+        return CorrectionPlan(self.image, (self.output.target,), self.output.final_url, wish=wish)
 
     def request(self) -> dict[str, Any]:
         """What a continued run must match."""
@@ -186,7 +186,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Flatfiel
             refuse_full_disk(image, planned)
         with problems.collected():
             wish = max(1, BLOCK_BYTES // image.dtype.itemsize)
-            resources(CorrectionPlan(image, planned.target, planned.final_url, wish=wish), options)
+            resources(CorrectionPlan(image, (planned.target,), planned.final_url, wish=wish), options)
     problems.raise_all()
     if output is None or estimation is None:
         raise RuntimeError("a failed check left no error")
