@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -187,6 +189,20 @@ def prepare_process(threads: int) -> None:
     zarr.config.set({"threading.max_workers": threads, "async.concurrency": max(2, threads)})
 
 
+def _prepare_workers(client: Client) -> None:
+    """Prepare each worker of a cluster, those too that join later."""
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    class PreparedWorker(WorkerPlugin):
+        name = "mesospim-shading"
+
+        def setup(self, worker: Any) -> None:
+            prepare_process(worker.state.nthreads)
+            keep_freed_memory()
+
+    client.register_plugin(PreparedWorker())
+
+
 def run_blocks(
     plan: CorrectionPlan, options: ExecutionOptions, done: set[str], on_record: OnRecord
 ) -> None:
@@ -205,7 +221,9 @@ def run_blocks(
     use = resources(plan, options)
     with _engine(plan, options, use) as engine:
         driver = _Driver(plan, done, engine, on_record)
-        for batch in plan.grid.batches(max(64, 32 * use.workers)):
+        most = max(64, 32 * use.workers)
+        driver.recover_above(plan.grid.batch_level(most))
+        for batch in plan.grid.batches(most):
             driver.run(batch)
 
 
@@ -233,6 +251,18 @@ class _Driver:
         self._engine = engine
         self._on_record = on_record
         self._waiting: dict[Node, dict[Node, NodeResult]] = {}
+        # A scheduler may serve several jobs, and takes tasks of one name for the same.
+        self._name = uuid.uuid4().hex[:8]
+
+    def recover_above(self, level: int) -> None:
+        """Read back the nodes above a level that an earlier run made and whose parents lack them.
+
+        Their children are done, so no batch comes upon them.
+        """
+        for coarser in range(level + 1, len(self._grid.shapes)):
+            for node in self._grid.nodes(coarser):
+                if node.key in self._done and self._wanted(node):
+                    self._arrived(node, recover(self._plan, node))
 
     def run(self, batch: list[Node]) -> None:
         tasks: dict[str, Any] = {}
@@ -255,12 +285,12 @@ class _Driver:
         """The delayed result of a node; its own and its children's tasks go to `tasks`."""
         task = self._engine.task
         if node.key in self._done:
-            return task(recover, f"recover-{node.key}", node)
+            return task(recover, f"recover-{self._name}-{node.key}", node)
         if node.level == 0:
-            made = task(process_block, f"block-{node.key}", node)
+            made = task(process_block, f"block-{self._name}-{node.key}", node)
         else:
             children = [self._task(child, tasks) for child in self._grid.children(node)]
-            made = task(process_parent, f"block-{node.key}", node, children)
+            made = task(process_parent, f"block-{self._name}-{node.key}", node, children)
         tasks[node.key] = made
         return made
 
@@ -287,8 +317,7 @@ def _engine(
             yield _Threads(plan, use.workers)
         return
     with _client(options, use) as client, client.as_current():
-        client.run(prepare_process, 1)
-        client.run(keep_freed_memory)
+        _prepare_workers(client)
         yield _Workers(client, plan)
 
 
@@ -310,15 +339,20 @@ class _Threads:
         self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
     ) -> dict[str, NodeResult]:
         import dask
-        from dask.callbacks import Callback
 
         def finished(key: Any, result: Any, *_: Any) -> None:
             if isinstance(result, NodeResult) and result.record:
                 on_record(result.record)
 
-        with Callback(posttask=finished):
+        # A pool of its own: left only when the blocks in flight have ended, also after an error.
+        # A callback of its own: a global one would see the blocks of jobs in other threads.
+        with ThreadPoolExecutor(self._workers) as pool:
             results = dask.compute(
-                *tops.values(), scheduler="threads", num_workers=self._workers, optimize_graph=False
+                *tops.values(),
+                scheduler="threads",
+                pool=pool,
+                callbacks=[(None, None, None, finished, None)],
+                optimize_graph=False,
             )
         return dict(zip(tops, results, strict=True))
 
@@ -359,11 +393,12 @@ class _Workers:
 
     def _result(self, future: Any) -> Any:
         from distributed.client import FutureCancelledError
+        from distributed.comm import CommClosedError
         from distributed.scheduler import KilledWorker
 
         try:
             return future.result()
-        except (KilledWorker, FutureCancelledError) as error:
+        except (KilledWorker, FutureCancelledError, CommClosedError) as error:
             raise _lost(str(error)) from error
 
     def _refuse_lost_workers(self) -> None:
@@ -454,6 +489,5 @@ def slurm_cluster(use: Resources, **settings: Any) -> Any:
         "cores": 1,
         "processes": 1,
         "memory": f"{max(use.memory // max(use.workers, 1), 2**30)}B",
-        "job_extra_directives": [],
     }
     return SLURMCluster(**{**chosen, **settings})

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -91,30 +92,30 @@ class Job:
 
     def _begin(self, *, restart: bool) -> None:
         path = places.join(self.url, "request.json")
-        if restart:
-            for name in places.list_names(self.url, self.options):
-                if name != "lock":
-                    places.remove(places.join(self.url, name), self.options)
-        found = places.read_bytes(path, self.options)
-        if found is None:
-            self._drop_unknown_image()
+        found = None if restart else places.read_bytes(path, self.options)
+        if found is None or not places.exists(self.image_url, self.options):
+            self._clear()
             places.write_bytes(path, _json(self.request), self.options)
             return
-        earlier = json.loads(found)
-        if earlier != json.loads(_json(self.request)):
+        earlier, now = json.loads(found), json.loads(_json(self.request))
+        if earlier != now:
             raise JobMismatchError(
                 f"An unfinished job lies at {self.url}, and it is not this one:\n  "
-                + "\n  ".join(differences(earlier, json.loads(_json(self.request))))
+                + "\n  ".join(differences(earlier, now))
                 + "\nRun it again with its own parameters to continue it, or set restart to drop it."
             )
+        if places.is_local(self.image_url):
+            places.remove_drafts(self.image_url)
         self.continued = True
         self.records = self._journal.read()
         self.done = {record["node"] for record in self.records}
 
-    def _drop_unknown_image(self) -> None:
-        """Chunks without a request are of no known job."""
-        if places.is_local(self.final_url):
-            places.remove(self.image_url, self.options)
+    def _clear(self) -> None:
+        """Remove all that is of no known job."""
+        self._clear_folder()
+        # On an object store the image has its final name already. Chunks of an earlier one
+        # must not shine through where the new one has none.
+        places.remove(self.image_url, self.options)
 
     def record(self, record: dict[str, Any]) -> None:
         """Put a finished block on record; from now on it is not made again."""
@@ -147,22 +148,37 @@ class Job:
         place = replace or self.final_url
         forget(self.image_url)
         if places.is_local(self.final_url):
-            old = None
-            if places.exists(place):
-                if not (overwrite or replace):
-                    raise OutputExistsError(
-                        f"Something has appeared at {place} while the job ran. Move it away and "
-                        "run the same command again: only the last step is left to do."
-                    )
-                parent, name = places.parent_and_name(place)
-                old = places.join(parent, f".{name}.{uuid.uuid4().hex[:8]}.replaced")
-                os.rename(places.local_path(place), places.local_path(old))
-            os.rename(places.local_path(self.image_url), places.local_path(place))
+            if places.exists(place) and not (overwrite or replace):
+                raise OutputExistsError(
+                    f"Something has appeared at {place} while the job ran. Move it away and "
+                    "run the same command again: only the last step is left to do."
+                )
+            try:
+                old = _swap(self.image_url, place)
+            except OSError as error:
+                raise OutputWriteError(
+                    f"The finished result cannot be renamed to {place}: {error}. Restore access "
+                    "and run the same command again: only the last step is left to do."
+                ) from error
             if old is not None:
                 places.remove(old)
-        self._lock.release()
-        places.remove(self.url, self.options)
+        self._remove()
         return place
+
+    def _clear_folder(self) -> None:
+        """Empty the folder but for the lock; the request goes first, as it makes the job."""
+        places.remove(places.join(self.url, "request.json"), self.options)
+        for name in places.list_names(self.url, self.options):
+            if not name.startswith("lock"):
+                places.remove(places.join(self.url, name), self.options)
+
+    def _remove(self) -> None:
+        """Remove the job; the lock goes last, so that nobody enters meanwhile."""
+        self._clear_folder()
+        self._lock.release()
+        if places.is_local(self.url):
+            with suppress(OSError):
+                os.rmdir(places.local_path(self.url))
 
     def __enter__(self) -> Job:
         return self
@@ -173,10 +189,52 @@ class Job:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            forget(self.image_url)
+        if kind is None:
+            return
+        forget(self.image_url)
+        with suppress(OSError):
+            # What brought us here is what people have to know.
             self._journal.flush()
+        if self.done or places.exists(places.join(self.url, "profiles"), self.options):
             self._lock.release()
+        elif places.exists(places.join(self.url, "lock"), self.options):
+            # Nothing was finished, so nothing is worth keeping.
+            if not places.is_local(self.image_url):
+                places.remove(self.image_url, self.options)
+            self._remove()
+
+
+def _swap(new: str, place: str) -> str | None:
+    """Rename a folder into a place; what was there gets another name, which is returned."""
+    old = None
+    if places.exists(place):
+        parent, name = places.parent_and_name(place)
+        old = places.join(parent, f".{name}.{uuid.uuid4().hex[:8]}.replaced")
+        os.rename(places.local_path(place), places.local_path(old))
+    try:
+        os.rename(places.local_path(new), places.local_path(place))
+    except OSError:
+        if old is not None:
+            os.rename(places.local_path(old), places.local_path(place))
+        raise
+    return old
+
+
+def restore_replaced(place: str) -> None:
+    """Undo a replacement that was killed between its two renamings.
+
+    Without this, what was to be replaced would be found under a hidden name only.
+    """
+    if not places.is_local(place) or places.exists(place):
+        return
+    parent, name = places.parent_and_name(place)
+    hidden = [
+        other
+        for other in places.list_names(parent)
+        if other.startswith(f".{name}.") and other.endswith(".replaced")
+    ]
+    if len(hidden) == 1:
+        os.rename(places.local_path(places.join(parent, hidden[0])), places.local_path(place))
 
 
 def differences(earlier: Any, now: Any, where: str = "") -> list[str]:

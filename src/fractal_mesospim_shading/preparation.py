@@ -28,9 +28,9 @@ from fractal_mesospim_shading.images.output import (
     target_levels,
     zarr_format_of,
 )
-from fractal_mesospim_shading.images.stores import normalise_url
+from fractal_mesospim_shading.images.stores import normalise_url, split_zip
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.job import image_url
+from fractal_mesospim_shading.job import image_url, job_url, restore_replaced
 from fractal_mesospim_shading.params import OutputOptions
 
 T = TypeVar("T")
@@ -111,6 +111,7 @@ def plan_output(
     problems = Problems()
     final = problems.run(lambda: output_url(image.url, name, options.output_folder))
     if final is not None:
+        restore_replaced(final)
         with problems.collected():
             # A result that ends up in the place of the source has no name of its own.
             refuse_existing(
@@ -123,6 +124,13 @@ def plan_output(
             ParameterError(
                 "overwrite_input and output_folder were both given: the result can take the "
                 "source's place, or lie in another folder."
+            )
+        )
+    if overwrite_input and (not places.is_local(image.url) or split_zip(image.url)):
+        problems.errors.append(
+            ParameterError(
+                f"overwrite_input cannot be used with {image.url}: only a folder of a file system "
+                "can be replaced by renaming. Leave it out, and remove the source yourself."
             )
         )
     documents = [document_of(image.array(level)) for level in range(len(image.levels))]
@@ -204,7 +212,8 @@ def refuse_full_disk(image: MosaicImage, output: OutputPlan) -> None:
     Raises:
         OutputWriteError: says how much is needed and how much there is.
     """
-    if not places.is_local(output.final_url):
+    if not places.is_local(output.final_url) or places.exists(job_url(output.final_url)):
+        # A run that is continued needs room for the rest only.
         return
     folder = places.local_path(output.final_url).parent
     existing = next(path for path in (folder, *folder.parents) if path.exists())

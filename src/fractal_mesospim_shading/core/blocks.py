@@ -148,12 +148,17 @@ class BlockGrid:
             number *= prod(min(ceil(b * f / below), count) for b, f, below, count in along)
         return number
 
+    def batch_level(self, most: int) -> int:
+        """The coarsest level whose nodes cover at most `most` nodes of level 0."""
+        fitting = (n for n in range(len(self.shapes)) if n == 0 or self.leaves(n) <= most)
+        return max(fitting)
+
     def batches(self, most: int) -> Iterator[list[Node]]:
         """Subtrees in depth-first order, grouped to about `most` nodes of level 0.
 
         Every node of level 0 belongs to exactly one subtree, given by its top node.
         """
-        top = max(level for level in range(len(self.shapes)) if level == 0 or self.leaves(level) <= most)
+        top = self.batch_level(most)
         batch: list[Node] = []
         held = 0
         for node in self._depth_first(top):

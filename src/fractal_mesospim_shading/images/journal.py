@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from fractal_mesospim_shading.errors import JobLockedError
+from fractal_mesospim_shading.errors import JobLockedError, OutputWriteError
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.places import StorageOptions
 
@@ -35,14 +38,14 @@ class Journal:
         self._parts = 0
 
     def read(self) -> list[Record]:
-        """All records; a last line cut off by a kill is left out."""
+        """All records; what a kill or a crash of the machine left incomplete is cut off."""
         if self._local:
-            data = places.read_bytes(places.join(self._url, "blocks.jsonl")) or b""
-            if not data.endswith(b"\n"):
-                data = data[: data.rfind(b"\n") + 1]
-                if places.exists(self._url):
-                    places.write_bytes(places.join(self._url, "blocks.jsonl"), data)
-            return [json.loads(line) for line in data.splitlines()]
+            path = places.join(self._url, "blocks.jsonl")
+            data = places.read_bytes(path) or b""
+            whole, length = _whole_records(data)
+            if length < len(data):
+                places.write_bytes(path, data[:length])
+            return whole
         records: list[Record] = []
         names = places.list_names(self._url, self._options)
         for name in names:
@@ -58,29 +61,61 @@ class Journal:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write what is waiting.
+
+        Raises:
+            OutputWriteError: the disk is full, or something else of that kind.
+        """
         if not self._waiting:
             return
-        data = _lines(self._waiting)
+        # Handed over first: what cannot be written now is not tried again later.
+        data, self._waiting = _lines(self._waiting), []
         if self._local:
-            folder = places.local_path(self._url)
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(
-                folder / "blocks.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644
-            )
-            try:
-                os.write(descriptor, data)
-            finally:
-                os.close(descriptor)
+            _append(places.local_path(self._url) / "blocks.jsonl", data)
         else:
             name = f"{self._parts:08d}.jsonl"
             places.write_bytes(places.join(self._url, name), data, self._options)
             self._parts += 1
-        self._waiting = []
 
 
 def _lines(records: Iterable[Record]) -> bytes:
     return "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
+
+
+def _whole_records(data: bytes) -> tuple[list[Record], int]:
+    """The records up to the first line that is none, and how many bytes they take."""
+    records: list[Record] = []
+    length = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n") or not isinstance(record, dict):
+            break
+        records.append(record)
+        length += len(line)
+    return records, length
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Add to a file all of the data or, on a full disk, nothing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise OutputWriteError(
+            f"The journal {path} cannot be written: {error}. What was finished is kept: make room "
+            "or restore access, and run the same command again."
+        ) from error
 
 
 class JobLock:
@@ -103,14 +138,14 @@ class JobLock:
             JobLockedError: a live run, or a run on another machine, holds it.
         """
         mine = json.dumps(_identity(os.getpid()), sort_keys=True).encode()
-        for _ in range(3):
+        for _ in range(5):
             if self._create(mine):
                 return
             held = places.read_bytes(self._url, self._options)
             if held is None:
                 continue
             self._refuse_if_alive(held)
-            places.remove(self._url, self._options)
+            self._drop(held)
         raise JobLockedError(f"The lock {self._url} could not be taken; try again.")
 
     def release(self) -> None:
@@ -124,17 +159,36 @@ class JobLock:
             places.write_bytes(self._url, data, self._options)
             return True
         path = places.local_path(self._url)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        draft.write_bytes(data)
         try:
+            draft.write_bytes(data)
             # A hard link appears with its content and fails if the name is taken.
             os.link(draft, path)
         except FileExistsError:
             return False
+        except FileNotFoundError:
+            # A run that ended at this moment has removed the folder: once more.
+            return False
         finally:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
         return True
+
+    def _drop(self, held: bytes) -> None:
+        """Remove the lock of a dead run, unless another run has just done so."""
+        if not places.is_local(self._url):
+            places.remove(self._url, self._options)
+            return
+        path = places.local_path(self._url)
+        stale = path.with_name(f"{path.name}.stale.{os.getpid()}")
+        try:
+            os.rename(path, stale)
+        except FileNotFoundError:
+            return
+        if stale.read_bytes() != held:
+            with suppress(FileExistsError):
+                os.link(stale, path)
+        stale.unlink()
 
     def _refuse_if_alive(self, held: bytes) -> None:
         try:
@@ -147,8 +201,8 @@ class JobLock:
                 f"Another run, process {pid} on {host}, is writing this output. Wait for it. If it "
                 f"is dead, remove {self._url} and run the same command again."
             )
-        alive = _identity(pid)
-        if alive["started"] is not None and alive["started"] == holder.get("started"):
+        started = _started(pid)
+        if started is not None and started == holder.get("started"):
             raise JobLockedError(
                 f"Another run, process {pid} on this machine, is writing this output. Wait for it, "
                 "or stop it and run the same command again: it will be continued."
@@ -161,9 +215,20 @@ def _identity(pid: int) -> Record:
 
 
 def _started(pid: int) -> str | None:
+    """When a process started, in a form that setting the clock does not change."""
     import psutil
 
+    if not Path("/proc/self/stat").exists():
+        try:
+            return f"{psutil.Process(pid).create_time():.2f}"
+        except psutil.NoSuchProcess:
+            return None
     try:
-        return f"{psutil.Process(pid).create_time():.2f}"
-    except psutil.NoSuchProcess:
+        content = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return None
+    # The name of the program, in brackets, may hold blanks. Of what follows, the first is
+    # the state (zombies write no more), the twentieth the start in ticks since boot.
+    fields = content.rpartition(")")[2].split()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None if fields[0] in "ZX" else f"{boot} {fields[19]}"

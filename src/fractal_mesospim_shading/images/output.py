@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from math import prod
@@ -12,6 +13,7 @@ import numpy as np
 from fractal_mesospim_shading.errors import ImageFormatError, OutputExistsError, ParameterError
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import Document, native_dtype, output_document
+from fractal_mesospim_shading.images.mosaic import is_finished
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.stores import is_remote, normalise_url
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
@@ -76,13 +78,38 @@ def refuse_existing(url: str, options: places.StorageOptions, *, overwrite: bool
     """Refuse a result that is there already.
 
     Raises:
-        OutputExistsError: it exists and is not to be replaced.
+        OutputExistsError: it exists and is not to be replaced, or is no image at all.
     """
-    if not overwrite and places.exists(url, options):
+    if not places.exists(url, options):
+        return
+    attributes = _group_attributes(url, options)
+    if attributes is None:
+        raise OutputExistsError(
+            f"There is something at {url} that is no OME-Zarr image; it is not replaced, whatever "
+            "overwrite says. Move it away, or choose another output_image_name."
+        )
+    if not places.is_local(url) and not is_finished(attributes):
+        # Where nothing can be renamed, unfinished work has its final name already.
+        return
+    if not overwrite:
         raise OutputExistsError(
             f"There is already something at {url}. Choose another output_image_name, or set "
             "overwrite to replace it once the new result is complete."
         )
+
+
+def _group_attributes(url: str, options: places.StorageOptions) -> Document | None:
+    """Attributes of a zarr group, None where there is none."""
+    group = places.read_bytes(places.join(url, "zarr.json"), options)
+    content = places.read_bytes(places.join(url, ".zattrs"), options)
+    try:
+        if group is not None:
+            return dict(json.loads(group).get("attributes", {}))
+        if places.read_bytes(places.join(url, ".zgroup"), options) is None:
+            return None
+        return dict(json.loads(content or b"{}"))
+    except ValueError:
+        return None
 
 
 def refuse_unwritable(url: str) -> None:

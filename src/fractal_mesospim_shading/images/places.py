@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fractal_mesospim_shading.errors import OutputWriteError
+
 StorageOptions = Mapping[str, Any] | None
 
 
@@ -64,19 +66,37 @@ def read_bytes(url: str, options: StorageOptions = None) -> bytes | None:
 
 
 def write_bytes(url: str, data: bytes, options: StorageOptions = None) -> None:
-    """Write a file whole: a reader finds the old content or the new, never half."""
-    if not is_local(url):
-        filesystem, path = _remote(url, options)
-        filesystem.pipe_file(path, data)
-        return
-    target = local_path(url)
+    """Write a file whole: a reader finds the old content or the new, never half.
+
+    Raises:
+        OutputWriteError: no permission, or no space.
+    """
+    try:
+        if is_local(url):
+            _write_local(local_path(url), data)
+        else:
+            filesystem, path = _remote(url, options)
+            filesystem.pipe_file(path, data)
+    except OSError as error:
+        raise OutputWriteError(
+            f"{url} cannot be written: {error}. Make room or restore access, and run the same "
+            "command again."
+        ) from error
+
+
+def _write_local(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    with open(draft, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, target)
+    # One name for all processes: what a killed one left is written over.
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def remove(url: str, options: StorageOptions = None) -> None:
@@ -104,3 +124,14 @@ def list_names(url: str, options: StorageOptions = None) -> list[str]:
     if not filesystem.exists(path):
         return []
     return sorted(entry.rstrip("/").rpartition("/")[2] for entry in filesystem.ls(path, detail=False))
+
+
+def remove_drafts(url: str) -> None:
+    """Remove the unfinished files that a killed writer left below a local folder.
+
+    zarr's own pipeline, and `write_bytes`, write under another name first.
+    """
+    for folder, _, names in os.walk(local_path(url)):
+        for name in names:
+            if name.endswith((".partial", ".draft")):
+                Path(folder, name).unlink(missing_ok=True)
