@@ -1,0 +1,118 @@
+"""Seams and flatness on images whose steps are known in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.quality import ShadingQuality, flatness, seam_step
+
+GRID = TileLayout.from_origins([(0, 0), (0, 32), (24, 0), (24, 32)], (24, 32), (48, 64))
+PAIR = TileLayout.from_origins([(0, 0), (0, 32)], (24, 32), (24, 64))
+
+
+def checkerboard(low: float, high: float) -> np.ndarray:
+    """Tiles 1 and 4 of one brightness, 2 and 3 of another: the same step at every seam."""
+    plane = np.full((48, 64), high)
+    plane[:24, :32] = plane[24:, 32:] = low
+    return plane
+
+
+def test_step_between_uniform_tiles() -> None:
+    # 2 (120 - 80) / (120 + 80)
+    assert seam_step(checkerboard(80, 120), GRID) == pytest.approx(0.4)
+    assert seam_step(checkerboard(180, 220), GRID, 100) == pytest.approx(0.4)
+    assert seam_step(checkerboard(90, 90), GRID) == 0
+    assert seam_step(np.stack([checkerboard(80, 120)] * 3), GRID) == pytest.approx(0.4)
+    assert seam_step(checkerboard(80, 120).astype(np.uint16), GRID) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("factor", [(3, 3), (5, 7)])
+def test_coarse_pixels_on_the_seam_belong_to_no_side(factor: tuple[int, int]) -> None:
+    """At 5 x 7 a coarse pixel mixes both tiles, which would soften the step."""
+    fine = checkerboard(80, 120)
+    height, width = 48 // factor[0], 64 // factor[1]
+    blocks = fine[: height * factor[0], : width * factor[1]]
+    coarse = blocks.reshape(height, factor[0], width, factor[1]).mean(axis=(1, 3))
+    assert seam_step(coarse, GRID, factor=factor, depth=1) == pytest.approx(0.4)
+
+
+def test_a_ramp_within_the_tiles() -> None:
+    """Brightness 1 + x / 32 in each tile: means of the outer pixels differ by a known amount."""
+    ramp = np.tile(1 + np.arange(32) / 32, (24, 2))
+    for depth in (1, 4):
+        inner = (depth - 1) / 2 / 32
+        last, first = 1 + 31 / 32 - inner, 1 + inner
+        expected = 2 * (last - first) / (last + first)
+        assert seam_step(ramp, PAIR, depth=depth) == pytest.approx(expected)
+
+
+def test_edges_of_the_sample_do_not_count() -> None:
+    plane = np.full((24, 64), 100.0)
+    plane[:8, 32:] = 1000
+    assert seam_step(plane, PAIR, length=2) == 0
+
+
+def test_nothing_acquired_and_no_light_are_left_out() -> None:
+    plane = np.full((24, 64), 110.0)
+    plane[:, 32:] = 90
+    plane[:16, 30:] = 0
+    assert seam_step(plane, PAIR, length=4) == pytest.approx(0.2)
+    assert math.isnan(seam_step(plane, PAIR, 200.0))
+    assert math.isnan(seam_step(np.ones((24, 64)), TileLayout.single((24, 64))))
+
+
+def test_only_tiles_that_touch_have_a_seam() -> None:
+    diagonal = TileLayout.from_origins([(0, 0), (24, 32)], (24, 32), (48, 64))
+    assert math.isnan(seam_step(checkerboard(1, 2), diagonal))
+    apart = TileLayout.from_origins([(0, 0), (0, 40)], (24, 24), (24, 64))
+    assert math.isnan(seam_step(np.ones((24, 64)), apart))
+
+
+def test_flatness_of_a_step_profile() -> None:
+    """Half of each tile at 0.8, half at 1.2 of its mean: a root mean square of 0.2."""
+    tile = np.repeat([0.8, 1.2], 16)[None, :] * np.ones((24, 1))
+    plane = 100 + np.concatenate([50 * tile, 300 * tile], axis=1)
+    assert flatness(plane, PAIR, 100) == pytest.approx(0.2)
+    assert flatness(plane[:, ::2], PAIR, 100, factor=(1, 2)) == pytest.approx(0.2)
+    assert flatness(np.full((24, 64), 7), PAIR) == 0
+    assert math.isnan(flatness(np.full((24, 64), 7), PAIR, 10))
+
+
+def test_flatness_takes_what_tiles_have_in_common() -> None:
+    plane = np.full((24, 96), 100.0)
+    plane[:9, :9] = 900
+    plane[12:, 64:70] = 300
+    layout = TileLayout.from_origins([(0, 0), (0, 32), (0, 64)], (24, 32), (24, 96))
+    assert flatness(plane, layout) == 0
+
+
+def test_quality_of_a_perfect_correction() -> None:
+    flat = np.linspace(0.5, 1.5, 32)[None, :] * np.ones((24, 1))
+    after = np.full((24, 64), 400.0)
+    before = 100 + after * np.tile(flat, (1, 2))
+    counts = PixelCounts(pixels=1000, no_data=50, clipped_low=2, clipped_high=1, saturated=4)
+    quality = ShadingQuality.measure(
+        ShadingProfile.create(flat), before, after, PAIR, offset=100, counts=counts
+    )
+    assert quality.seam_after == 0 and quality.flatness_after == 0
+    # 1.5 - 3 / 62 and 0.5 + 3 / 62 are the means of the outer four pixels.
+    assert quality.seam_before == pytest.approx(1 - 3 / 31)
+    assert quality.profile_low == pytest.approx(0.5, abs=0.02)
+    assert quality.profile_high == pytest.approx(1.5, abs=0.02)
+    assert (quality.clipped, quality.saturated, quality.no_data) == (0.003, 0.004, 0.05)
+    rows = dict(quality.rows())
+    assert rows["Step across tile seams"] == "90.3% before, 0.0% after"
+    assert rows["Pixels clipped"] == "0.30%"
+
+
+def test_rows_leave_out_what_was_not_measured() -> None:
+    assert ShadingQuality(0.8, 1.1).rows() == (("Profile, 1st to 99th percentile", "0.80 to 1.10"),)
+    rows = dict(ShadingQuality(1, 1, clipped=0, saturated=3e-6).rows())
+    assert rows["Pixels clipped"] == "none"
+    assert rows["Pixels saturated in the source"] == "3 in a million"
