@@ -28,9 +28,14 @@ from fractal_mesospim_shading.images.carrying import copy_tables_and_labels
 from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name, with_windows
-from fractal_mesospim_shading.images.profiles import load_darkfield, load_models, save_models
+from fractal_mesospim_shading.images.profiles import (
+    load_darkfield,
+    load_models,
+    save_models,
+)
+from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.images.target import write_attributes
-from fractal_mesospim_shading.job import Job
+from fractal_mesospim_shading.job import Job, restore_replaced
 from fractal_mesospim_shading.params import FlatfieldOptions
 from fractal_mesospim_shading.plan import BLOCK_BYTES, CorrectionPlan, FlatfieldKernel
 from fractal_mesospim_shading.preparation import (
@@ -109,6 +114,7 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> CorrectionRes
             result. What was finished is continued by the same call.
     """
     started = time.monotonic()
+    restore_replaced(normalise_url(zarr_url))
     image = open_source(zarr_url, options)
     for note in image.notes:
         logger.info("%s", note)
@@ -121,8 +127,8 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> CorrectionRes
     ):
         if job.continued:
             logger.info("An unfinished run is continued: %d blocks are there.", len(job.done))
-        else:
-            work.output.target.create(marked(work.output.attributes, {}, complete=False))
+        # Also of a continued run: the earlier one may have been killed while it did this.
+        work.output.target.create(marked(work.output.attributes, {}, complete=False))
         models = _models(work, job)
         plan = replace(work.plan, kernel=_kernel(work, models))
         run(plan, options, job)
@@ -231,6 +237,8 @@ def run(plan: CorrectionPlan, options: Any, job: Job) -> None:
             progress.advance()
 
         run_blocks(plan, options, job.done, record)
+    if len(job.done) != total:
+        raise RuntimeError(f"{len(job.done)} of {total} blocks were written; please report this")
 
 
 def _models(work: FlatfieldJob, job: Job) -> dict[str, ChannelModel]:
