@@ -117,7 +117,7 @@ class LightSheetWorld:
         drift = np.sin(2.3 * y + rng.uniform(0, 6)) * np.cos(1.7 * x + rng.uniform(0, 6))
         structure = 0.45 * columns + 0.87 * pixels + 0.2 * (drift - drift.mean()) / drift.std()
         structure *= self.dark_structure / structure.std()
-        return (self.offset + structure - structure.mean()).astype(np.float32)
+        return np.asarray(self.offset + structure - structure.mean(), dtype=np.float32)
 
     def is_empty(self, number: int, z: int) -> bool:
         """Whether a plane of a tile holds medium and nothing else."""

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 _DEGREE = 3
-_FILL_ROUNDS = 12
+_FILL_ROUNDS = 4
+# Standard deviation, in bins, of what carries the surroundings of a hole into it.
+_FILL_REACH = 4.0
 # A band is kept if its mean power is this many standard deviations above the noise.
 _THRESHOLD = 3.0
 _LOWEST = 1e-3
@@ -52,7 +54,7 @@ def smooth_profile(image: FloatArray, valid: NDArray[np.bool_]) -> Smoothed:
         valid: (y, x) False where there is no value; these are filled from the others.
     """
     root = np.sqrt(np.maximum(np.where(valid, image, np.nan), _LOWEST))
-    filled = np.where(valid, root, np.nanmean(root))
+    filled = root if valid.all() else _filled(root, valid)
     result = _Parts.of(filled)
     if not valid.all():
         for _ in range(_FILL_ROUNDS):
@@ -61,6 +63,22 @@ def smooth_profile(image: FloatArray, valid: NDArray[np.bool_]) -> Smoothed:
     smooth = np.square(np.maximum(result.smooth, np.sqrt(_LOWEST)))
     scale = 2 / max(float(result.smooth.mean()), _LOWEST)
     return Smoothed(smooth, scale * result.noise_after, scale * result.noise_before)
+
+
+def _filled(image: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:
+    """Holes filled by a cubic surface and by what their surroundings differ from it."""
+    from scipy.ndimage import gaussian_filter
+
+    along_y, along_x = (_polynomials(size) for size in image.shape)
+    surfaces = np.einsum("py,qx->pqyx", along_y, along_x).reshape(-1, *image.shape)
+    weighted = surfaces * valid
+    known = np.where(valid, image, 0)
+    products = np.einsum("ayx,byx->ab", weighted, surfaces)
+    factors = np.linalg.lstsq(products, np.einsum("ayx,yx->a", weighted, known), rcond=1e-9)[0]
+    trend = np.einsum("a,ayx->yx", factors, surfaces)
+    rest = gaussian_filter(np.where(valid, image - trend, 0), _FILL_REACH)
+    share = gaussian_filter(valid.astype(np.float64), _FILL_REACH)
+    return np.where(valid, known, trend + rest / np.maximum(share, 0.05))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""Checks, scaling and resampling of a shading profile."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.errors import ProfileError
+
+
+def test_scaled_to_mean_one_with_the_factor_kept() -> None:
+    profile = ShadingProfile.create(np.array([[1, 2], [3, 2]], np.uint16), 100, 5)
+    np.testing.assert_allclose(profile.flatfield, [[0.5, 1], [1.5, 1]])
+    assert profile.scale == 2
+    assert profile.darkfield == 100
+    assert profile.baseline == 5
+    assert profile.flatfield.dtype == np.float32
+    assert not profile.flatfield.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("flatfield", "message"),
+    [
+        (np.ones(4), "shape"),
+        (np.ones((2, 2, 2)), "shape"),
+        (np.ones((0, 3)), "shape"),
+        (np.array([[1.0, np.nan]]), "NaN"),
+        (np.array([[1.0, np.inf]]), "infinite"),
+        (np.array([[1.0, 0.0]]), "0 or below"),
+        (np.array([[1.0, -2.0]]), "0 or below"),
+        (np.array([["a", "b"]]), "type"),
+        (np.array([[1 + 2j]]), "type"),
+    ],
+)
+def test_bad_flatfields_are_refused(flatfield: np.ndarray, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        ShadingProfile.create(flatfield)
+
+
+@pytest.mark.parametrize("darkfield", [np.array([[np.nan, 1.0]]), np.ones((2, 2, 2)), np.nan, "x"])
+def test_bad_darkfields_are_refused(darkfield: object) -> None:
+    with pytest.raises(ProfileError, match="darkfield"):
+        ShadingProfile.create(np.ones((1, 2)), darkfield)  # type: ignore[arg-type]
+
+
+def test_a_bad_baseline_is_refused() -> None:
+    with pytest.raises(ProfileError, match="baseline"):
+        ShadingProfile.create(np.ones((2, 2)), None, float("inf"))
+
+
+@pytest.mark.parametrize("new", [(20, 48), (7, 90), (33, 31)])
+def test_a_ramp_stays_in_place(new: tuple[int, int]) -> None:
+    # A linear ramp over the field of view, sampled at pixel centres.
+    def ramp(shape: tuple[int, int]) -> np.ndarray:
+        y, x = ((np.arange(n) + 0.5) / n for n in shape)
+        return 1 + y[:, None] + 2 * x[None, :]
+
+    old = (20, 24)
+    found, expected = resample(ramp(old), new), ramp(new)
+    # Beyond the outer centres it is held constant: compare inside only.
+    inner = tuple(slice(-(-n // m), n - -(-n // m)) for n, m in zip(new, old, strict=True))
+    np.testing.assert_allclose(found[inner], expected[inner], rtol=1e-6)
+
+
+def test_shrinking_by_whole_factors_averages() -> None:
+    image = np.random.Generator(np.random.PCG64(0)).uniform(1, 2, (12, 30))
+    expected = image.reshape(4, 3, 6, 5).mean(axis=(1, 3))
+    np.testing.assert_allclose(resample(image, (4, 6)), expected, rtol=1e-6)
+
+
+def test_growing_twofold_by_the_closed_form() -> None:
+    found = resample(np.array([[1.0, 3.0, 7.0]]), (1, 6))
+    np.testing.assert_allclose(found, [[1, 1.5, 2.5, 4, 6, 7]])
+
+
+def test_never_outside_its_own_range() -> None:
+    image = np.random.Generator(np.random.PCG64(1)).uniform(0.3, 1.7, (13, 17))
+    for shape in ((64, 64), (5, 40), (1, 1), (200, 3)):
+        found = resample(image, shape)
+        assert found.shape == shape
+        assert found.min() >= np.float32(image.min())
+        assert found.max() <= np.float32(image.max())
+
+
+def test_one_pixel_grows_to_a_constant() -> None:
+    np.testing.assert_array_equal(resample(np.array([[2.5]]), (3, 4)), np.full((3, 4), 2.5))
+
+
+def test_a_resampled_profile_has_mean_one_and_its_darkfield_with_it() -> None:
+    rng = np.random.Generator(np.random.PCG64(2))
+    profile = ShadingProfile.create(rng.uniform(0.5, 1.5, (8, 8)), rng.uniform(90, 110, (8, 8)))
+    found = profile.resampled((20, 30))
+    assert found.shape == (20, 30)
+    assert found.flatfield.mean() == pytest.approx(1, abs=1e-6)
+    assert np.asarray(found.darkfield).shape == (20, 30)
+    np.testing.assert_array_equal(profile.resampled((8, 8)).flatfield, profile.flatfield)
+
+
+def test_a_darkfield_of_another_shape_than_the_flatfield_is_brought_to_the_tile() -> None:
+    profile = ShadingProfile.create(np.ones((8, 8)), np.full((4, 4), 100.0))
+    assert np.asarray(profile.resampled((8, 8)).darkfield).shape == (8, 8)
