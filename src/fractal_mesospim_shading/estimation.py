@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,8 @@ from fractal_mesospim_shading.core.binning import BinnedStack
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.core.sampling import choose_planes, empty_planes
 from fractal_mesospim_shading.errors import LayoutError, SamplingError
-from fractal_mesospim_shading.images.source import Channel, MultitileImage
+from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.models import ChannelModel, Dark, ModelGroup, model_groups
 from fractal_mesospim_shading.params import (
     Basic,
     BasicpyModelParams,
@@ -44,49 +43,6 @@ _OFFSET_PLANES = 48
 _WORST_OFFSET = 5.0
 """Counts of uncertainty above which an estimated offset is not used."""
 
-Dark = NDArray[np.float32] | float | None
-
-
-@dataclass(frozen=True)
-class ChannelModel:
-    """What the correction of one channel uses.
-
-    Attributes:
-        profile: flat-field, and dark-field where it was measured.
-        offset: counts to subtract where the profile has no dark-field.
-        facts: where it comes from, as JSON, for log, provenance and report.
-    """
-
-    profile: ShadingProfile
-    offset: float
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def to_bytes(self) -> bytes:
-        """For the folder of a job, so that a continued run need not estimate again."""
-        arrays: dict[str, Any] = {"flatfield": self.profile.flatfield}
-        if self.profile.darkfield is not None:
-            arrays["darkfield"] = self.profile.darkfield
-        if self.profile.baseline is not None:
-            arrays["baseline"] = self.profile.baseline
-        rest = {"offset": self.offset, "facts": self.facts, "scale": self.profile.scale}
-        buffer = io.BytesIO()
-        np.savez(buffer, rest=json.dumps(rest), **arrays)
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> ChannelModel:
-        """The inverse of `to_bytes`, to the last bit."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            rest = json.loads(str(content["rest"]))
-            dark: Dark = None
-            if "darkfield" in content:
-                array = content["darkfield"]
-                dark = array.item() if array.ndim == 0 else array
-            baseline = content["baseline"].item() if "baseline" in content else None
-            profile = ShadingProfile(content["flatfield"], dark, baseline, rest["scale"])
-        return cls(profile, rest["offset"], rest["facts"])
-
-
 @dataclass(frozen=True)
 class EstimationPlan:
     """What is to be read for the models of an image; made and checked before a pixel is read.
@@ -95,7 +51,7 @@ class EstimationPlan:
         scenario: the one chosen.
         level: of the pyramid that flat-fields are estimated from.
         candidates: tile number -> planes of that level that may be drawn.
-        models: measured profiles by channel label, in the first scenario.
+        models: measured profiles by label of the model group, in the first scenario.
         dark: measured dark frame by channel label.
     """
 
@@ -144,7 +100,35 @@ def plan_estimation(
             planes = empty_planes(plane_count(image, 0), scenario.z_levels, z_factor(image, level))
             planes = [z for z in planes if z < n_z]
     every = [t * n_z + z for t in range(time_count(image)) for z in planes]
-    return EstimationPlan(scenario, level, dict.fromkeys(tiles, every), models, dark)
+    plan = EstimationPlan(scenario, level, dict.fromkeys(tiles, every), models, dark)
+    if not isinstance(scenario, MeasuredProfile):
+        for group in model_groups(image):
+            _candidates(image, group, plan)
+    return plan
+
+
+def _candidates(
+    image: MultitileImage, group: ModelGroup, plan: EstimationPlan
+) -> dict[int, list[int]]:
+    """The planes of a group that may be drawn: those chosen that exist in its stacks.
+
+    Raises:
+        SamplingError: there is none.
+    """
+    n_z, factor = plane_count(image, plan.level), z_factor(image, plan.level)
+    found = {}
+    for tile in plan.candidates.keys() & group.planes.keys():
+        first, stop = group.planes[tile]
+        chosen = [p for p in plan.candidates[tile] if first <= (p % n_z) * factor < stop]
+        if chosen:
+            found[tile] = chosen
+    if not found:
+        raise SamplingError(
+            f"{group.label}: none of the tiles {sorted(plan.candidates)} has a plane of this "
+            f"channel among those chosen; its tiles are {sorted(group.planes)}. Choose fov_list "
+            "and z_levels so that each channel (and each illumination side) has empty planes."
+        )
+    return dict(sorted(found.items()))
 
 
 def _checked_tiles(image: MultitileImage, numbers: Sequence[int]) -> list[int]:
@@ -159,39 +143,40 @@ def _checked_tiles(image: MultitileImage, numbers: Sequence[int]) -> list[int]:
         ) from None
 
 
-def estimate_channel(
+def estimate_model(
     image: MultitileImage,
-    channel: Channel,
+    group: ModelGroup,
     plan: EstimationPlan,
     options: FlatfieldOptions,
     *,
     zero_fill: bool,
     workers: int,
 ) -> ChannelModel:
-    """The model of one channel.
+    """The model of one channel, or of one illumination side of it.
 
     Args:
         image: to read from.
-        channel: of the image.
+        group: of the image's model groups.
         plan: from `plan_estimation`.
         options: number of planes, seed, offset, parameters of BaSiC.
         zero_fill: whether chunks that are not there read as 0.
         workers: boxes read at a time.
     """
     if isinstance(plan.scenario, MeasuredProfile):
-        return _measured(image, channel, plan, options, zero_fill=zero_fill, workers=workers)
+        return _measured(image, group, plan, options, zero_fill=zero_fill, workers=workers)
     layout = layout_at_level(image, plan.level)
-    refs = _drawn(image, plan.candidates, plan.level, options.n_zplanes, options.seed)
-    dark = _dark_at(plan.dark.get(channel.label), layout.tile_shape)
-    sample = Sample(channel.index, plan.level, refs, layout)
+    candidates = _candidates(image, group, plan)
+    refs = _drawn(image, candidates, plan.level, options.n_zplanes, options.seed)
+    dark = _dark_at(plan.dark.get(group.channel.label), layout.tile_shape)
+    sample = Sample(group.channel.index, plan.level, refs, layout)
     no_data = zero_fill and options.camera_offset != 0
     stack = read_sample(image, sample, dark=dark, zero_is_no_data=no_data, workers=workers)
     offset, facts = _offset(
-        image, channel, stack, plan, options, zero_fill=zero_fill, workers=workers
+        image, group, stack, plan, options, zero_fill=zero_fill, workers=workers
     )
     if no_data and dark is None and offset <= 0:
         stack = _with_zeros(stack)
-    facts |= {"level": plan.level, "seed": options.seed, "tiles": sorted(plan.candidates)}
+    facts |= {"level": plan.level, "seed": options.seed, "tiles": sorted(candidates)}
     facts["saturated_sampled"] = stack.saturated
     dark_counts = 0.0 if dark is not None else offset
     if isinstance(plan.scenario, Basic):
@@ -199,7 +184,7 @@ def estimate_channel(
     else:
         profile, more = _empty(stack, dark_counts, facts.get("offset_uncertainty", 0.0))
     if dark is not None:
-        profile = replace(profile, darkfield=plan.dark[channel.label])
+        profile = replace(profile, darkfield=plan.dark[group.channel.label])
     return ChannelModel(profile, offset, {**facts, **more})
 
 
@@ -231,20 +216,20 @@ def _with_zeros(stack: BinnedStack) -> BinnedStack:
 
 def _measured(
     image: MultitileImage,
-    channel: Channel,
+    group: ModelGroup,
     plan: EstimationPlan,
     options: FlatfieldOptions,
     *,
     zero_fill: bool,
     workers: int,
 ) -> ChannelModel:
-    profile = plan.models[channel.label]
+    profile = plan.models[group.label]
     facts: dict[str, Any] = {"scenario": "measured model", "scale": profile.scale}
-    if profile.darkfield is None and channel.label in plan.dark:
-        profile = replace(profile, darkfield=plan.dark[channel.label])
+    if profile.darkfield is None and group.channel.label in plan.dark:
+        profile = replace(profile, darkfield=plan.dark[group.channel.label])
     if profile.darkfield is not None:
         return ChannelModel(profile, 0.0, {**facts, **_dark_facts(profile.darkfield)})
-    offset, more = _offset(image, channel, None, plan, options, zero_fill=zero_fill, workers=workers)
+    offset, more = _offset(image, group, None, plan, options, zero_fill=zero_fill, workers=workers)
     return ChannelModel(profile, offset, {**facts, **more})
 
 
@@ -254,7 +239,7 @@ def _dark_facts(dark: NDArray[np.float32] | float) -> dict[str, Any]:
 
 def _offset(
     image: MultitileImage,
-    channel: Channel,
+    group: ModelGroup,
     stack: BinnedStack | None,
     plan: EstimationPlan,
     options: FlatfieldOptions,
@@ -263,24 +248,17 @@ def _offset(
     workers: int,
 ) -> tuple[float, dict[str, Any]]:
     """The camera offset in counts: measured, given, or estimated from the noise."""
-    if channel.label in plan.dark:
-        return 0.0, _dark_facts(plan.dark[channel.label])
+    if group.channel.label in plan.dark:
+        return 0.0, _dark_facts(plan.dark[group.channel.label])
     if options.camera_offset is not None:
         return options.camera_offset, {"offset": options.camera_offset, "offset_from": "given"}
     from fractal_mesospim_shading.core.offset import estimate_offset
 
     if stack is None or plan.level > 0:
         # The noise of averaged pixels says nothing about the camera.
-        n_z = plane_count(image, 0) * time_count(image)
-        candidates = {tile.number: range(n_z) for tile in image.layout.tiles}
-        if stack is not None and isinstance(plan.scenario, EmptyRegions):
-            factor = z_factor(image, plan.level)
-            candidates = {
-                tile: range(min(planes) * factor, min((max(planes) + 1) * factor, n_z))
-                for tile, planes in plan.candidates.items()
-            }
+        candidates = _full_resolution(image, group, plan, like_estimate=stack is not None)
         refs = _drawn(image, candidates, 0, _OFFSET_PLANES, options.seed)
-        sample = Sample(channel.index, 0, refs, image.layout)
+        sample = Sample(group.channel.index, 0, refs, image.layout)
         stack = read_sample(image, sample, dark=None, zero_is_no_data=zero_fill, workers=workers)
     estimate = estimate_offset(stack, mostly_empty=isinstance(plan.scenario, EmptyRegions))
     facts: dict[str, Any] = {
@@ -292,13 +270,35 @@ def _offset(
         logger.warning(
             "Channel %s: the camera offset cannot be told from the noise (%.1f +- %.1f counts); 0 "
             "is used, and the flat-field will be too flat. Give camera_offset or darkfield_file.",
-            channel.label,
+            group.label,
             estimate.value,
             estimate.uncertainty,
         )
         return 0.0, {**facts, "offset": 0.0, "offset_rejected": estimate.value}
     value = estimate.value if estimate.value > estimate.uncertainty else 0.0
     return value, {**facts, "offset": value}
+
+
+def _full_resolution(
+    image: MultitileImage, group: ModelGroup, plan: EstimationPlan, *, like_estimate: bool
+) -> dict[int, list[int]]:
+    """Planes at full resolution to estimate the offset from."""
+    n_z = plane_count(image, 0)
+    if like_estimate and isinstance(plan.scenario, EmptyRegions):
+        coarse, factor = plane_count(image, plan.level), z_factor(image, plan.level)
+        return {
+            tile: [
+                plane // coarse * n_z + z
+                for plane in planes
+                for z in range(plane % coarse * factor, min((plane % coarse + 1) * factor, n_z))
+            ]
+            for tile, planes in _candidates(image, group, plan).items()
+        }
+    return {
+        tile: [t * n_z + z for t in range(time_count(image)) for z in range(*span)]
+        for tile, span in group.planes.items()
+        if span[0] < span[1]
+    }
 
 
 def _empty(
@@ -336,53 +336,3 @@ def _basic(
     planes = basic_planes(stack, offset, parameters)
     profile = profile_from_basic(fit_basic(planes, parameters), tile_shape, offset)
     return profile, {"scenario": "BaSiCPy", "planes_used": len(planes), "scale": profile.scale}
-
-
-def facts_line(label: str, model: ChannelModel) -> str:
-    """One line for the log."""
-    facts = model.facts
-    text = f"Channel {label}: {facts['scenario']}"
-    if "planes_used" in facts:
-        text += f", {facts['planes_used']} planes used"
-    if facts.get("planes_rejected"):
-        text += f", {facts['planes_rejected']} left out because they hold sample"
-    text += f"; camera offset {facts['offset']:.1f}"
-    if "offset_uncertainty" in facts:
-        text += f" +- {facts['offset_uncertainty']:.1f}"
-    low, high = np.percentile(model.profile.flatfield, [1, 99])
-    return (
-        f"{text} ({facts['offset_from']}); flat-field {low:.2f} to {high:.2f} (mean 1, "
-        f"divided by {facts['scale']:.5g})"
-    )
-
-
-def parameters_of(options: FlatfieldOptions) -> dict[str, Any]:
-    """The options that decide the bytes of a result, without paths, as JSON."""
-    left_out = {
-        "execution",
-        "n_workers",
-        "scheduler_address",
-        "memory_limit",
-        "storage_options",
-        "output_folder",
-        "output_image_name",
-        "overwrite",
-        "overwrite_input",
-        "restart",
-        "save_models",
-        "report",
-        "models_folder",
-        "darkfield_file",
-    }
-    dumped: dict[str, Any] = options.model_dump(mode="json", exclude=left_out)
-    return dumped
-
-
-def model_digest(model: ShadingProfile) -> str:
-    """Fingerprint of a measured profile, for provenance and to match a continued run."""
-    import hashlib
-
-    digest = hashlib.sha256(model.flatfield.tobytes())
-    digest.update(np.asarray(model.darkfield if model.darkfield is not None else 0).tobytes())
-    digest.update(json.dumps(model.baseline).encode())
-    return digest.hexdigest()[:16]

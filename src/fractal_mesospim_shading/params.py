@@ -287,6 +287,28 @@ def choose_scenario(options: FlatfieldOptions) -> Scenario:
     return Basic(options.basicpy_model_params)
 
 
+def parameters_of(options: BaseModel) -> dict[str, Any]:
+    """The options that decide the bytes of a result, without paths, as JSON."""
+    left_out = {
+        "execution",
+        "n_workers",
+        "scheduler_address",
+        "memory_limit",
+        "storage_options",
+        "output_folder",
+        "output_image_name",
+        "overwrite",
+        "overwrite_input",
+        "restart",
+        "save_models",
+        "report",
+        "models_folder",
+        "darkfield_file",
+    }
+    dumped: dict[str, Any] = options.model_dump(mode="json", exclude=left_out)
+    return dumped
+
+
 def validated(model: type[OptionsT], arguments: dict[str, Any]) -> OptionsT:
     """Build an options model; all wrong arguments come in one readable error.
 

@@ -1,0 +1,128 @@
+"""The models of an image: which ones it needs, and what one is."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
+from fractal_mesospim_shading.images.source import Channel, MultitileImage
+from fractal_mesospim_shading.sampling import plane_count
+
+Dark = NDArray[np.float32] | float | None
+
+
+@dataclass(frozen=True)
+class ChannelModel:
+    """What the correction of one channel uses.
+
+    Attributes:
+        profile: flat-field, and dark-field where it was measured.
+        offset: counts to subtract where the profile has no dark-field.
+        facts: where it comes from, as JSON, for log, provenance and report.
+    """
+
+    profile: ShadingProfile
+    offset: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether an offset above 0 is taken off."""
+        dark = self.profile.darkfield
+        return bool(self.offset > 0 if dark is None else np.mean(dark) > 0)
+
+    def to_bytes(self) -> bytes:
+        """For the folder of a job, so that a continued run need not estimate again."""
+        arrays: dict[str, Any] = {"flatfield": self.profile.flatfield}
+        if self.profile.darkfield is not None:
+            arrays["darkfield"] = self.profile.darkfield
+        if self.profile.baseline is not None:
+            arrays["baseline"] = self.profile.baseline
+        rest = {"offset": self.offset, "facts": self.facts, "scale": self.profile.scale}
+        buffer = io.BytesIO()
+        np.savez(buffer, rest=json.dumps(rest), **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ChannelModel:
+        """The inverse of `to_bytes`, to the last bit."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as content:
+            rest = json.loads(str(content["rest"]))
+            dark: Dark = None
+            if "darkfield" in content:
+                array = content["darkfield"]
+                dark = array.item() if array.ndim == 0 else array
+            baseline = content["baseline"].item() if "baseline" in content else None
+            profile = ShadingProfile(content["flatfield"], dark, baseline, rest["scale"])
+        return cls(profile, rest["offset"], rest["facts"])
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """Stacks that share one model: a channel, and one illumination side where these differ.
+
+    Attributes:
+        label: of the channel, with the side after a slash where there is more than one.
+        channel: of the image.
+        side: `left`, `right`, `both`, or None.
+        planes: tile number -> planes at full resolution that exist, as (first, last + 1).
+    """
+
+    label: str
+    channel: Channel
+    side: str | None
+    planes: Mapping[int, tuple[int, int]]
+
+
+def model_groups(image: MultitileImage) -> tuple[ModelGroup, ...]:
+    """The models that an image needs: one a channel, or one a channel and side."""
+    groups = []
+    depth = plane_count(image, 0)
+    for channel in image.channels:
+        if isinstance(image, NativeMosaic):
+            sides = image.sides(channel.index)
+            for side in sides:
+                label = channel.label if len(sides) == 1 else f"{channel.label}/{side}"
+                tiles = image.tiles_of_side(channel.index, side)
+                found = {tile: image.planes_of(channel.index, tile) for tile in tiles}
+                planes = {tile: (span.start, span.stop) for tile, span in found.items()}
+                groups.append(ModelGroup(label, channel, side, planes))
+        else:
+            planes = {tile.number: (0, depth) for tile in image.layout.tiles}
+            groups.append(ModelGroup(channel.label, channel, None, planes))
+    return tuple(groups)
+
+
+def facts_line(label: str, model: ChannelModel) -> str:
+    """One line for the log."""
+    facts = model.facts
+    text = f"Channel {label}: {facts['scenario']}"
+    if "planes_used" in facts:
+        text += f", {facts['planes_used']} planes used"
+    if facts.get("planes_rejected"):
+        text += f", {facts['planes_rejected']} left out because they hold sample"
+    text += f"; camera offset {facts['offset']:.1f}"
+    if "offset_uncertainty" in facts:
+        text += f" +- {facts['offset_uncertainty']:.1f}"
+    low, high = np.percentile(model.profile.flatfield, [1, 99])
+    return (
+        f"{text} ({facts['offset_from']}); flat-field {low:.2f} to {high:.2f} (mean 1, "
+        f"divided by {facts['scale']:.5g})"
+    )
+
+
+def model_digest(model: ShadingProfile) -> str:
+    """Fingerprint of a measured profile, for provenance and to match a continued run."""
+    digest = hashlib.sha256(model.flatfield.tobytes())
+    digest.update(np.asarray(model.darkfield if model.darkfield is not None else 0).tobytes())
+    digest.update(json.dumps(model.baseline).encode())
+    return digest.hexdigest()[:16]
