@@ -146,7 +146,9 @@ def test_part_of_a_downward_scan(tmp_path: Path) -> None:
         for stop in range(start + 1, 7):
             box = (slice(0, 1), slice(start, stop), slice(3, 9), slice(5, 6))
             found = mosaic.read(0, box)
-            expected = np.stack([stack_pixels(stacks[0], SETTINGS)[5 - z] for z in range(start, stop)])
+            expected = np.stack(
+                [stack_pixels(stacks[0], SETTINGS)[5 - z] for z in range(start, stop)]
+            )
             np.testing.assert_array_equal(found[0], expected[:, 3:9, 5:6])
 
 
@@ -258,7 +260,9 @@ def test_unreadable_chunk_is_named(tmp_path: Path) -> None:
 def test_unequal_tiles_are_refused_with_their_names(tmp_path: Path) -> None:
     stacks = table(1, 2)
     path = write_acquisition(tmp_path, "brain.ome.zarr", stacks[:1], SETTINGS)
-    write_acquisition(tmp_path, "brain.ome.zarr", stacks[1:], replace(SETTINGS, tile_shape=(10, 14)))
+    write_acquisition(
+        tmp_path, "brain.ome.zarr", stacks[1:], replace(SETTINGS, tile_shape=(10, 14))
+    )
     collection = TileCollection.open(path, signs=SIGNS)
     with pytest.raises(LayoutError, match=r"(?s)\(20, 28\).*Tile0.*\(10, 14\).*Tile1"):
         collection.mosaics()

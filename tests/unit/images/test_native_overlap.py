@@ -30,9 +30,7 @@ def ramp(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("levels", [1, 2])
 def test_measured_signs(tmp_path: Path, signs: tuple[int, int], levels: int) -> None:
     flat = {("488 nm", "Left"): ramp(64, 96)}
-    settings = replace(
-        SETTINGS, sign_x=signs[0], sign_y=signs[1], levels=levels, flatfields=flat
-    )
+    settings = replace(SETTINGS, sign_x=signs[0], sign_y=signs[1], levels=levels, flatfields=flat)
     path = write_acquisition(tmp_path, "a.ome.zarr", grid_stacks(2, 2, settings), settings)
     found = TileCollection.open(path).orientation
     assert (found.sign_x, found.sign_y) == signs
