@@ -66,15 +66,15 @@ class BasicParameters:
             ProfileError: the working size is no size.
         """
         size = self.working_size
-        wanted = shape if size is None else (size, size) if isinstance(size, int) else tuple(size)
+        if size is None:
+            return shape
+        wanted = tuple(size) if isinstance(size, tuple | list) else (size, size)
         whole = all(isinstance(n, int) and not isinstance(n, bool) for n in wanted)
-        if len(wanted) != 2 or not whole or min(wanted) < 1:
+        if len(wanted) != 2 or not whole or min(wanted) < _SMALLEST_SIZE:
             raise ProfileError(
                 f"working_size is {size!r}; expected a whole number of at least "
                 f"{_SMALLEST_SIZE}, two of them (y, x), or nothing for the size of the planes."
             )
-        if size is not None and min(wanted) < _SMALLEST_SIZE:
-            raise ProfileError(f"working_size is {size!r}; expected at least {_SMALLEST_SIZE}.")
         return min(wanted[0], shape[0]), min(wanted[1], shape[1])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -76,11 +78,7 @@ def test_boxes_at_any_place_and_in_any_order_give_equal_bytes() -> None:
     stack = RNG.integers(0, 65536, (4, 37, 45), dtype=np.uint16)
     dark = RNG.normal(100, 3, (37, 45)).astype(np.float32)
     cuts_y, cuts_x = [0, 11, 20, 37], [0, 8, 23, 45]
-    boxes = [
-        (slice(a, b), slice(c, d))
-        for a, b in zip(cuts_y, cuts_y[1:], strict=False)
-        for c, d in zip(cuts_x, cuts_x[1:], strict=False)
-    ]
+    boxes = [(slice(a, b), slice(c, d)) for a, b in pairwise(cuts_y) for c, d in pairwise(cuts_x)]
     whole = _binned(stack, dark=dark, bin_px=4)
     cut = _binned(stack, boxes, dark=dark, bin_px=4)
     turned = _binned(stack, boxes[::-1], dark=dark, bin_px=4)

