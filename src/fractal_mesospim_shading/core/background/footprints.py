@@ -55,4 +55,4 @@ def footprint(radius_px: float, shape: Shape) -> NDArray[np.uint8]:
     """A neighbourhood as an array of 0 and 1, odd in both directions."""
     widths = row_half_widths(radius_px, shape)
     across = np.abs(np.arange(-int(widths.max()), int(widths.max()) + 1))
-    return (across[None, :] <= widths[:, None]).astype(np.uint8)
+    return np.asarray(across[None, :] <= widths[:, None], np.uint8)

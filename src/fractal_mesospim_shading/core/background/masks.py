@@ -43,7 +43,7 @@ def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
 
     size = 2 * int(radius_px) + 1
     grown = cv2.dilate(objects.view(np.uint8), np.ones((size, size), np.uint8))
-    return grown.view(np.bool_)
+    return np.asarray(grown != 0)
 
 
 def no_data(image: NDArray[Any], *, zero_is_no_data: bool = False) -> Bool | None:

@@ -199,7 +199,7 @@ def _block_sums(stack, ignored, masked, block):  # type: ignore[no-untyped-def]
             count = counts[z, j]
             for y in range(j * block, min((j + 1) * block, height)):
                 for i in range(columns):
-                    total = 0.0
+                    total = np.float64(0)
                     number = 0
                     for x in range(i * block, min((i + 1) * block, width)):
                         if not (masked and ignored[z, y, x]):

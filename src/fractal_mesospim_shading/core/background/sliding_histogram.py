@@ -95,7 +95,7 @@ def _count_window(pixels, first, end, step, groups, bins, shift):  # type: ignor
 @numba.njit(nogil=True, cache=True)
 def _advance(pixels, leaving, entering, x, groups, group, shift):  # type: ignore[no-untyped-def]
     """One step to the right; by how much the count below `group` changes."""
-    change = 0
+    change = np.int64(0)
     for j in range(leaving.size):
         out, new = pixels[leaving[j] + x] >> shift, pixels[entering[j] + x] >> shift
         groups[out] -= 1

@@ -74,11 +74,11 @@ def sliding_paraboloid_background(
 def _maximum_3x3(plane):  # type: ignore[no-untyped-def]
     """Maximum along x, then along y, and by how much all pixels rose in total."""
     height, width = plane.shape
-    total = 0.0
+    total = np.float64(0)
     along_x = np.empty_like(plane)
     result = np.empty_like(plane)
     for y in range(height):
-        risen = 0.0
+        risen = np.float64(0)
         for x in range(width):
             before, here = plane[y, max(x - 1, 0)], plane[y, x]
             after = plane[y, min(x + 1, width - 1)]

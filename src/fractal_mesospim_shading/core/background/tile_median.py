@@ -35,7 +35,7 @@ def tile_edges(length: int, tile_size: int) -> NDArray[np.int64]:
         tile_size: the largest length of a tile; tiles are equal up to rounding.
     """
     tiles = ceil(length / tile_size)
-    return np.rint(np.linspace(0, length, 2 * tiles + 1)).astype(np.int64)
+    return np.asarray(np.rint(np.linspace(0, length, 2 * tiles + 1)), np.int64)
 
 
 def tile_median_mesh(

@@ -1,0 +1,232 @@
+"""Taking a background away from an image.
+
+    subtract: image - weight * background
+    divide:   image * (reference / background) ^ weight
+
+computed in float32, rounded and clipped once, with what was clipped counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numba
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fractal_mesospim_shading.errors import BackgroundError
+
+Mode = Literal["subtract", "divide"]
+Rounding = Literal["half_even", "half_up"]
+
+
+@dataclass(frozen=True)
+class AppliedCounts:
+    """What happened to the pixels of an image.
+
+    Attributes:
+        pixels: all of them.
+        no_data: kept as they were because there is no data.
+        clipped_low, clipped_high: results outside of the range of the type.
+    """
+
+    pixels: int = 0
+    no_data: int = 0
+    clipped_low: int = 0
+    clipped_high: int = 0
+
+    def __add__(self, other: AppliedCounts) -> AppliedCounts:
+        return AppliedCounts(
+            self.pixels + other.pixels,
+            self.no_data + other.no_data,
+            self.clipped_low + other.clipped_low,
+            self.clipped_high + other.clipped_high,
+        )
+
+    @property
+    def clipped_fraction(self) -> float:
+        """Clipped pixels over all pixels with data; 0 where there are none."""
+        usable = self.pixels - self.no_data
+        return (self.clipped_low + self.clipped_high) / usable if usable else 0.0
+
+
+@dataclass(frozen=True)
+class Application:
+    """How a background is taken away.
+
+    Attributes:
+        mode: subtract light that was added, or divide by what the light was
+            multiplied with.
+        weight: part of the background to take away, 0 to 1. For a division it is
+            the exponent.
+        output_offset: counts added to the result. In a type without negative numbers
+            an offset keeps the noise around 0; without it half of it is clipped.
+        reference: counts that a division by an equal background leaves unchanged.
+        light_background: for integers, add the largest value of the type, so that
+            dark objects stay dark on white, as ImageJ does.
+        rounding: `half_even`, or `half_up` as ImageJ; None leaves it to the method and
+            is `half_even` otherwise.
+    """
+
+    mode: Mode = "subtract"
+    weight: float = 1.0
+    output_offset: float = 0.0
+    reference: float = 1.0
+    light_background: bool = False
+    rounding: Rounding | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("subtract", "divide"):
+            raise BackgroundError(f"The mode is {self.mode!r}; expected 'subtract' or 'divide'.")
+        if not 0 <= self.weight <= 1:
+            raise BackgroundError(f"The weight is {self.weight}; expected 0 to 1.")
+        if self.mode == "divide" and not self.reference > 0:
+            raise BackgroundError(f"The reference is {self.reference}; expected more than 0.")
+
+
+def apply_background(
+    image: NDArray[Any],
+    background: NDArray[np.float32],
+    application: Application | None = None,
+    *,
+    dtype: DTypeLike = np.float32,
+    coverage: NDArray[np.bool_] | None = None,
+    out: NDArray[Any] | None = None,
+) -> tuple[NDArray[Any], AppliedCounts]:
+    """Take a background away.
+
+    Args:
+        image: any shape, integer or float.
+        background: float32, same shape.
+        application: how; subtract by default.
+        dtype: of the result. float32 keeps negative values; integers are rounded
+            and clipped.
+        coverage: True where there is no data; these pixels keep their value.
+        out: array of the image's shape for the result; its type then counts.
+
+    Returns:
+        The result and the counts of its pixels.
+
+    Raises:
+        BackgroundError: for other shapes, or a division by a background that
+            reaches 0 somewhere.
+    """
+    how = application or Application()
+    if background.shape != image.shape or (out is not None and out.shape != image.shape):
+        raise BackgroundError(
+            f"The image has shape {image.shape}, its background {background.shape}, the result "
+            f"{'none' if out is None else out.shape}; expected equal shapes."
+        )
+    if coverage is not None and coverage.shape != image.shape:
+        raise BackgroundError(f"The coverage has shape {coverage.shape}, the image {image.shape}.")
+    result = np.empty(image.shape, dtype) if out is None else out
+    flat = np.ascontiguousarray(image).reshape(-1)
+    absent = np.zeros(0, np.bool_)
+    if coverage is not None and coverage.any():
+        absent = np.ascontiguousarray(coverage).reshape(-1)
+    shape = background.reshape(-1)
+    if how.mode == "divide":
+        shape = _divisor(flat, shape, absent, how)
+    contiguous = result.flags.c_contiguous
+    target = result.reshape(-1) if contiguous else np.empty(image.size, result.dtype)
+    counts = _run(flat, np.ascontiguousarray(shape, np.float32), absent, target, how)
+    if not contiguous:
+        result[...] = target.reshape(image.shape)
+    return result, counts
+
+
+def as_type(background: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:
+    """A background as an image: rounded half up and clipped, as ImageJ does it."""
+    kind = np.dtype(dtype)
+    if not np.issubdtype(kind, np.integer):
+        return background.astype(kind)
+    limits = np.iinfo(kind)
+    rounded = np.floor(background + np.float32(0.5))
+    return np.asarray(np.clip(rounded.astype(np.float64), limits.min, limits.max), kind)
+
+
+def _divisor(
+    image: NDArray[Any],
+    background: NDArray[np.float32],
+    absent: NDArray[np.bool_],
+    how: Application,
+) -> NDArray[np.float32]:
+    """The factors of a division, as a plane."""
+    used = background if absent.size == 0 else np.where(absent, np.float32(1), background)
+    low = int(np.count_nonzero(~(used > 0)))
+    if low:
+        raise BackgroundError(
+            f"The background is 0 or less in {low} of {used.size} pixels (smallest "
+            f"{float(np.nanmin(used)):g}), so the image cannot be divided by it. Subtract it, "
+            "or choose a larger radius, a mask, or another method."
+        )
+    ratio = np.float32(how.reference) / used
+    return ratio if how.weight == 1 else np.power(ratio, np.float32(how.weight))
+
+
+def _run(
+    image: NDArray[Any],
+    plane: NDArray[np.float32],
+    absent: NDArray[np.bool_],
+    target: NDArray[Any],
+    how: Application,
+) -> AppliedCounts:
+    integer = np.issubdtype(target.dtype, np.integer)
+    low, high = -np.inf, np.inf
+    offset = float(how.output_offset)
+    if integer:
+        limits = np.iinfo(target.dtype)
+        low, high = float(limits.min), float(limits.max)
+        offset += high if how.light_background else 0.0
+    half_up = integer and how.rounding == "half_up"
+    numbers = (np.float32(how.weight), np.float32(offset + (0.5 if half_up else 0.0)))
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        image = image.astype(np.float32)
+    kernel = _to_integers if integer else _to_floats
+    counts = kernel(
+        image, plane, absent, *numbers, how.mode == "divide", half_up, low, high, target
+    )
+    return AppliedCounts(image.size, *(int(count) for count in counts))
+
+
+@numba.njit(nogil=True, cache=True)
+def _to_integers(  # type: ignore[no-untyped-def]
+    image, plane, absent, weight, offset, divide, half_up, low, high, target
+):
+    no_data = 0
+    below = 0
+    above = 0
+    for i in range(image.size):
+        value = np.float32(image[i])
+        if absent.size and absent[i]:
+            no_data += 1
+            kept = min(max(np.float64(value), low), high)
+            target[i] = np.int64(kept) if value == value else 0
+            continue
+        value = value * plane[i] if divide else value - weight * plane[i]
+        value = value + offset
+        # Clip before the fraction is dropped: -0.3 would become 0 uncounted.
+        rounded = np.floor(value) if half_up else np.rint(value)
+        below += rounded < low
+        above += rounded > high
+        clipped = min(max(np.float64(rounded), low), high)
+        target[i] = np.int64(clipped) if clipped == clipped else 0
+    return no_data, below, above
+
+
+@numba.njit(nogil=True, cache=True)
+def _to_floats(  # type: ignore[no-untyped-def]
+    image, plane, absent, weight, offset, divide, half_up, low, high, target
+):
+    no_data = 0
+    for i in range(image.size):
+        value = np.float32(image[i])
+        if absent.size and absent[i]:
+            no_data += 1
+            target[i] = value
+        elif divide:
+            target[i] = value * plane[i] + offset
+        else:
+            target[i] = value - weight * plane[i] + offset
+    return no_data, 0, 0

@@ -1,0 +1,72 @@
+"""The methods by name, and whether a method fits an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fractal_mesospim_shading.core.background.contract import BackgroundMethod
+from fractal_mesospim_shading.core.background.local_filters import (
+    Constant,
+    DifferenceOfFilters,
+    Gaussian,
+)
+from fractal_mesospim_shading.core.background.methods import (
+    Median,
+    Opening,
+    RollingBall,
+    SlidingParaboloid,
+    TileMedian,
+)
+from fractal_mesospim_shading.errors import BackgroundError
+
+METHODS: dict[str, type[BackgroundMethod]] = {
+    method.name: method
+    for method in (
+        TileMedian,
+        Median,
+        Opening,
+        RollingBall,
+        SlidingParaboloid,
+        Gaussian,
+        DifferenceOfFilters,
+        Constant,
+    )
+}
+
+
+def make_method(name: str, **parameters: Any) -> BackgroundMethod:
+    """A method with parameters.
+
+    Args:
+        name: a key of `METHODS`.
+        parameters: of that method's class; the others keep their defaults.
+
+    Raises:
+        BackgroundError: for an unknown name or parameter, with those that exist.
+    """
+    if name not in METHODS:
+        raise BackgroundError(
+            f"There is no background method {name!r}; choose one of {', '.join(METHODS)}."
+        )
+    known = METHODS[name].__dataclass_fields__  # type: ignore[attr-defined]
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise BackgroundError(
+            f"The method {name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}."
+        )
+    return METHODS[name](**parameters)
+
+
+def check_fits(method: BackgroundMethod, tile_shape_yx: tuple[int, int]) -> None:
+    """Refuse a method whose radius is below 1 or larger than the tile.
+
+    Raises:
+        BackgroundError: with both numbers.
+    """
+    radius = method.largest_radius_px
+    if not 1 <= radius <= min(tile_shape_yx):
+        raise BackgroundError(
+            f"The radius of the method {method.name} is {radius:g} px, the tile measures "
+            f"{tile_shape_yx[0]} x {tile_shape_yx[1]} px; expected a radius from 1 to "
+            f"{min(tile_shape_yx)} px."
+        )

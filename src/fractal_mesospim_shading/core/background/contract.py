@@ -1,0 +1,131 @@
+"""What every background method answers, and what all have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.background.masks import checked_mask, no_data, union
+from fractal_mesospim_shading.errors import BackgroundError
+
+Array = NDArray[np.float32]
+Marks = NDArray[Any] | None
+
+
+@dataclass(frozen=True)
+class BackgroundResult:
+    """What a method found out about a plane or stack.
+
+    Attributes:
+        background: float32, the shape of the image; 0 where there is no data.
+        estimated: False if no pixel was usable. The background is 0 then, and the
+            image passes through unchanged.
+        noise: map of the background's standard deviation, for methods that have one.
+        denoised: float32, to be corrected in place of the image, for methods that
+            smooth the image as well; None otherwise.
+    """
+
+    background: Array
+    estimated: bool = True
+    noise: Array | None = None
+    denoised: Array | None = None
+
+    def image_to_correct(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The image, or its smoothed form where the method has made one."""
+        return image if self.denoised is None else self.denoised
+
+
+class BackgroundMethod(Protocol):
+    """What every method answers.
+
+    Attributes:
+        name: as users write it.
+        halves_up: whether integers are rounded half up, as in ImageJ.
+    """
+
+    name: ClassVar[str]
+    halves_up: ClassVar[bool]
+
+    @property
+    def largest_radius_px(self) -> float:
+        """To compare with the tile: a neighbourhood must not be larger than it."""
+        ...
+
+    @property
+    def halo_px(self) -> int | None:
+        """Pixels around a block that make its result equal to that of the whole plane.
+
+        None: the method needs the whole plane. The number holds without objects masked
+        out: under an object wider than the neighbourhood the background comes from
+        the nearest place that has one, however far. Pixels without data are no problem.
+        """
+        ...
+
+    @property
+    def alignment_px(self) -> int:
+        """Blocks have to begin at multiples of this."""
+        ...
+
+    @property
+    def depth_px(self) -> int:
+        """Planes to each side that a plane depends on; 0 is plane by plane."""
+        ...
+
+    def background(
+        self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
+    ) -> BackgroundResult:
+        """Estimate the background.
+
+        Args:
+            image: (y, x), or (z, y, x) for a method with a z radius.
+            mask: same shape; nonzero marks objects, ignored and interpolated under.
+            coverage: same shape; nonzero marks pixels without data. NaN is added.
+
+        Raises:
+            BackgroundError: for parameters out of range or other shapes.
+        """
+        ...
+
+
+Estimate = Callable[[NDArray[Any], NDArray[np.bool_] | None], Array]
+
+
+class Planewise:
+    """Answers of a method that works on one plane and knows no special rules."""
+
+    halves_up: ClassVar[bool] = False
+
+    @property
+    def alignment_px(self) -> int:
+        return 1
+
+    @property
+    def depth_px(self) -> int:
+        return 0
+
+
+def estimated_where_usable(
+    image: NDArray[Any], mask: Marks, coverage: Marks, depth_px: int, estimate: Estimate
+) -> BackgroundResult:
+    check_dimensions(image, depth_px)
+    missing = union(no_data(image), checked_mask(image, coverage))
+    ignored = union(checked_mask(image, mask), missing)
+    if ignored is not None and ignored.all():
+        return BackgroundResult(np.zeros(image.shape, np.float32), estimated=False)
+    background = estimate(image, ignored)
+    if missing is not None:
+        background[missing] = 0
+    return BackgroundResult(background)
+
+
+def check_dimensions(image: NDArray[Any], depth_px: int) -> None:
+    expected = 3 if depth_px else 2
+    if image.ndim != expected or 0 in image.shape:
+        axes = "(z, y, x), as a z radius is given" if depth_px else "(y, x)"
+        raise BackgroundError(
+            f"The image has shape {image.shape}; expected {axes}, with at least one pixel."
+        )
