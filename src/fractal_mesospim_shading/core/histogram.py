@@ -34,10 +34,10 @@ class Histogram:
 
     @classmethod
     def of(cls, values: NDArray[Any], *, without_zero: bool = False) -> Histogram:
-        """The histogram of an array; NaN is left out, and 0 too if asked for."""
+        """The histogram of an array; NaN and infinity are left out, and 0 if asked for."""
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
         if np.issubdtype(values.dtype, np.floating):
-            flat = flat[~np.isnan(flat)]
+            flat = flat[np.isfinite(flat)]
         codes = (flat.view(np.uint32) >> _SHIFT).astype(np.int64)
         # -0.0 counts as 0.
         codes[codes == 1 << (31 - _SHIFT)] = 0

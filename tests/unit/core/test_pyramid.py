@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.pyramid import block_mean, level_factor
+from fractal_mesospim_shading.errors import ImageFormatError
+
+
+def _by_hand(block, factor, shape):
+    out = np.empty(shape, block.dtype)
+    for index in np.ndindex(*shape):
+        part = block[tuple(slice(i * f, (i + 1) * f) for i, f in zip(index, factor, strict=True))]
+        values = [float(value) for value in part.reshape(-1)]
+        mean = sum(values) / len(values)
+        out[index] = round(mean) if block.dtype.kind == "u" else mean
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(
+    ("shape", "factor"),
+    [
+        ((3, 8, 6), (1, 2, 2)),
+        ((3, 7, 5), (1, 2, 2)),
+        ((4, 6, 6), (2, 2, 2)),
+        ((5, 7, 9), (2, 3, 2)),
+        ((2, 1, 9), (1, 1, 4)),
+    ],
+)
+@pytest.mark.parametrize("up", [False, True])
+def test_mean_of_blocks(dtype, shape, factor, up):
+    top = 255 if dtype == "uint8" else 65535
+    block = np.random.default_rng(3).integers(0, top, shape, endpoint=True).astype(dtype)
+    coarse = tuple(-(-n // f) if up else n // f for n, f in zip(shape, factor, strict=True))
+    got = block_mean(block, factor, coarse)
+    expected = _by_hand(block, factor, coarse)
+    assert got.dtype == block.dtype
+    np.testing.assert_allclose(got, expected, rtol=1e-6 if dtype == "float32" else 0)
+
+
+def test_more_axes_and_fewer():
+    block = np.arange(2 * 2 * 2 * 4 * 4, dtype="uint16").reshape(2, 2, 2, 4, 4)
+    got = block_mean(block, (1, 1, 1, 2, 2), (2, 2, 2, 2, 2))
+    for t, c in product(range(2), range(2)):
+        np.testing.assert_array_equal(got[t, c], _by_hand(block[t, c], (1, 2, 2), (2, 2, 2)))
+    plane = np.arange(16, dtype="uint16").reshape(4, 4)
+    np.testing.assert_array_equal(block_mean(plane, (2, 2), (2, 2)), [[2, 4], [10, 12]])
+
+
+def test_no_drift_over_levels():
+    """Rounding half to even has no bias: levels do not sink or rise."""
+    level = np.random.default_rng(4).integers(0, 1000, (1, 512, 512)).astype("uint16")
+    mean = level.mean()
+    for _ in range(4):
+        level = block_mean(level, (1, 2, 2), (1, level.shape[1] // 2, level.shape[2] // 2))
+        assert abs(level.mean() - mean) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse", "wished", "factor"),
+    [
+        ((10, 100, 100), (10, 50, 50), None, (1, 2, 2)),
+        ((10, 101, 101), (10, 50, 51), None, (1, 2, 2)),
+        ((10, 90, 90), (5, 30, 30), None, (2, 3, 3)),
+        ((1, 5, 5), (1, 2, 2), (2, 2, 2), (2, 2, 2)),
+        # Three of five planes can come from a factor of 2 only; the scale says so too.
+        ((5, 5, 5), (3, 3, 3), (1, 2, 2), (2, 2, 2)),
+        ((7, 7, 7), (2, 2, 2), (4, 4, 4), (4, 4, 4)),
+        ((7, 7, 7), (2, 2, 2), (3, 3, 3), (3, 3, 3)),
+    ],
+)
+def test_factors(fine, coarse, wished, factor):
+    assert level_factor(fine, coarse, wished) == factor
+
+
+def test_levels_that_do_not_follow():
+    with pytest.raises(ImageFormatError, match=r"\(10, 70\) does not follow from \(10, 100\)"):
+        level_factor((10, 100), (10, 70))
