@@ -248,7 +248,25 @@ def _position_warnings(stacks: Sequence[Stack]) -> list[str]:
         return []
     where = {"ngff": "the NGFF translations", "xml": "the project file"}
     used = " and ".join(where[source] for source in sorted(sources))
-    return [f"There are no metadata files; positions come from {used}."]
+    warnings = [f"There are no metadata files; positions come from {used}."]
+    if sources == {"ngff"} and _is_gapless_grid(stacks):
+        warnings.append(
+            "The NGFF translations form a grid without overlap that begins at 0: a conversion tool "
+            "has probably overwritten the positions of the stage. True overlaps, heights and the "
+            "orientation are lost unless the metadata files are put back."
+        )
+    return warnings
+
+
+def _is_gapless_grid(stacks: Sequence[Stack]) -> bool:
+    height, width = stacks[0].tile_size_um
+    places = {(stack.y_um, stack.x_um) for stack in stacks}
+    return (
+        len(places) > 1
+        and min(y for y, _ in places) == min(x for _, x in places) == 0
+        and all(abs(y / height - round(y / height)) < 1e-3 for y, _ in places)
+        and all(abs(x / width - round(x / width)) < 1e-3 for _, x in places)
+    )
 
 
 def _who(groups: Sequence[str], total: int) -> str:

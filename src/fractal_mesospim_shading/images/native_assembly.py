@@ -70,6 +70,7 @@ def _lay_out(group: StackGroup, acquisition: Acquisition) -> NativeMosaic:
     notes += _depth_notes(placed, depth, z_start, step) + _hole_notes(
         placed, layout, used, acquisition
     )
+    notes += _sign_notes(layout, acquisition)
     sides = {item.stack.side for item in placed}
     return NativeMosaic(
         url=acquisition.url,
@@ -172,3 +173,22 @@ def _hole_notes(
                 f"{', '.join(str(number) for number in absent)}, which stay empty."
             )
     return notes
+
+
+def _sign_notes(layout: TileLayout, acquisition: Acquisition) -> list[str]:
+    """Where several rows or columns were ordered by nothing better than a guess."""
+    orientation = acquisition.orientation
+    guessed = [
+        axis
+        for axis, source, count in (
+            ("x", orientation.source_x, layout.columns),
+            ("y", orientation.source_y, layout.rows),
+        )
+        if source == "default" and count > 1
+    ]
+    return [
+        f"Nothing shows how stage {axis} runs in the image (no project file, overlaps that do not "
+        f"decide); taken as {orientation.sign_x if axis == 'x' else orientation.sign_y:+d}, as on "
+        f"most microscopes. If the mosaic is mirrored along {axis}, give sign_{axis}."
+        for axis in guessed
+    ]

@@ -49,9 +49,9 @@ def list_channels(
     """
     spelled: dict[tuple[str, str], tuple[bool, str]] = {}
     for laser, name, full in pairs:
-        key = (laser, filter_key(name))
-        if key not in spelled or (full and not spelled[key][0]):
-            spelled[key] = (full, name)
+        pair = (laser, filter_key(name))
+        if pair not in spelled or (full and not spelled[pair][0]):
+            spelled[pair] = (full, name)
     lasers = {laser for laser, _ in spelled}
     filters = {laser: sorted(k for owner, k in spelled if owner == laser) for laser in lasers}
     alias: dict[tuple[str, str], tuple[str, str]] = {}
@@ -66,7 +66,7 @@ def list_channels(
         name = spelled[laser, key][1]
         label = f"{laser} {name}".strip() if several else laser
         channels.append(NativeChannel(label, laser, name, _wavelength(laser)))
-    index = {pair: wanted.index(target) for pair, target in alias.items()}
+    index = {given: wanted.index(target) for given, target in alias.items()}
     return tuple(channels), index
 
 

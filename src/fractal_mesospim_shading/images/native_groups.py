@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -85,11 +85,12 @@ def _by_angle_and_zoom(stacks: Sequence[Stack]) -> list[StackGroup]:
 
 
 def _refuse_unequal(stacks: Sequence[Stack]) -> None:
-    for what, value_of in (
+    checks: tuple[tuple[str, Callable[[Stack], object]], ...] = (
         ("size (y, x) in pixels", lambda stack: stack.tile_shape),
         ("distance of planes in micrometers", lambda stack: round(stack.z_step_um, 4)),
         ("type of pixels", lambda stack: stack.dtype),
-    ):
+    )
+    for what, value_of in checks:
         values: dict[object, list[str]] = defaultdict(list)
         for stack in stacks:
             values[value_of(stack)].append(stack.group)
@@ -153,9 +154,9 @@ def _by_side(group: StackGroup, acquisition: Acquisition) -> list[StackGroup]:
         for cell, same in cells_of(group.stacks, acquisition).items()
     }
     tiles, doubled = Counter[int](), Counter[int]()
-    for cell, sides in sides_of.items():
+    for cell, found in sides_of.items():
         tiles[cell[0]] += 1
-        doubled[cell[0]] += len(sides) > 1
+        doubled[cell[0]] += len(found) > 1
     if not any(2 * doubled[channel] >= tiles[channel] for channel in tiles if doubled[channel]):
         return [group]
     sides = sorted({stack.side for stack in group.stacks})

@@ -205,10 +205,18 @@ def _within_chunk(start: int, stop: int, chunk: int) -> tuple[int, int]:
 
 
 def _detail(strip: Projection) -> Projection:
-    """A strip without its slow changes, so that shading and glow count little."""
-    from scipy.ndimage import gaussian_filter
+    """A strip without noise and without slow changes, so that shading and glow count little."""
+    smooth = _box_mean(strip, 1)
+    detail = smooth - _box_mean(smooth, max(3, min(strip.shape) // 4))
+    return np.asarray(detail - detail.mean(), dtype=np.float32)
 
-    smooth = gaussian_filter(strip, 1.0, mode="nearest")
-    slow = gaussian_filter(smooth, max(3.0, min(strip.shape) / 4), mode="nearest")
-    detail: Projection = smooth - slow
-    return detail - detail.mean()
+
+def _box_mean(pixels: Projection, radius: int) -> Projection:
+    """The mean over a square around each pixel; edge pixels are repeated outward."""
+    for axis in (0, 1):
+        padding = [(radius + 1, radius) if axis == k else (0, 0) for k in (0, 1)]
+        sums = np.cumsum(np.pad(pixels, padding, mode="edge"), axis=axis, dtype=np.float64)
+        size = pixels.shape[axis]
+        upper = np.take(sums, np.arange(2 * radius + 1, 2 * radius + 1 + size), axis=axis)
+        pixels = (upper - np.take(sums, np.arange(size), axis=axis)) / (2 * radius + 1)
+    return pixels.astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import posixpath
 from collections.abc import Callable, Sequence
 from math import prod
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.images.native_overlap import Projection, Projector
 from fractal_mesospim_shading.images.native_stack import Stack
 from fractal_mesospim_shading.images.reading import opened_array, read_array
-from fractal_mesospim_shading.images.stores import connection_errors, filesystem, join_url
+from fractal_mesospim_shading.images.stores import filesystem, join_url, reading_errors
 
 _WANTED_OVERLAP_PX = 8
 _CHEAP_BYTES = 64 * 2**20
@@ -38,10 +39,10 @@ def projectors(url: str, storage_options: str) -> Callable[[Sequence[Stack], int
             return _mean_projector(url, storage_options, stacks[0], level)
         if all(stack.projection_file for stack in stacks):
             try:
-                _read_projection(url, stacks[0])
-            except (ValueError, *connection_errors()):
+                _read_projection(url, storage_options, stacks[0])
+            except reading_errors():
                 return _patch_projector(url, storage_options, stacks, level)
-            return _file_projector(url, stacks[0])
+            return _file_projector(url, storage_options, stacks[0])
         return _patch_projector(url, storage_options, stacks, level)
 
     return choose
@@ -79,14 +80,14 @@ def _mean_projector(url: str, storage_options: str, first: Stack, level: int) ->
     return Projector(_factor(first, level), strip, (height, width))
 
 
-def _file_projector(url: str, first: Stack) -> Projector:
+def _file_projector(url: str, storage_options: str, first: Stack) -> Projector:
     known: dict[str, Projection] = {}
 
     def strip(stack: Stack, y: slice, x: slice) -> Projection:
         if stack.group not in known:
             try:
-                known[stack.group] = _read_projection(url, stack)
-            except (ValueError, *connection_errors()):
+                known[stack.group] = _read_projection(url, storage_options, stack)
+            except reading_errors():
                 # Without any detail it adds nothing to the correlation.
                 known[stack.group] = np.zeros(stack.tile_shape, np.float32)
         return known[stack.group][y, x]
@@ -94,10 +95,10 @@ def _file_projector(url: str, first: Stack) -> Projector:
     return Projector((1.0, 1.0), strip, first.tile_shape)
 
 
-def _read_projection(url: str, stack: Stack) -> Projection:
+def _read_projection(url: str, storage_options: str, stack: Stack) -> Projection:
     import tifffile
 
-    fs, path = filesystem(url)
+    fs, path = filesystem(url, json.loads(storage_options))
     parent = posixpath.dirname(path.rstrip("/").replace("\\", "/"))
     data = fs.cat_file(posixpath.join(parent, stack.projection_file or ""))
     pixels: Projection = np.asarray(tifffile.imread(io.BytesIO(data)), dtype=np.float32)

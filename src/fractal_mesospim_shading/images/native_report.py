@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fractal_mesospim_shading.errors import LayoutError
+from fractal_mesospim_shading.errors import LayoutError, SourceReadError
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.native_groups import listed
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic, TilePlace
 from fractal_mesospim_shading.images.native_stack import Stack
+from fractal_mesospim_shading.images.native_surroundings import read_meta_text
 from fractal_mesospim_shading.images.native_zeros import zero_blocks
 from fractal_mesospim_shading.images.stores import connection_errors, filesystem, join_url
 
@@ -90,9 +92,11 @@ def describe(
     """
     suspicious = list(collection.warnings)
     mosaics: tuple[NativeMosaic, ...] = ()
+    orientation = "The orientation of the stage's axes is not known."
     try:
+        orientation = collection.orientation.text
         mosaics = collection.mosaics()
-    except LayoutError as error:
+    except (LayoutError, SourceReadError) as error:
         suspicious.append(str(error))
     for mosaic in mosaics:
         prefix = f"{mosaic.suffix}: " if mosaic.suffix else ""
@@ -112,13 +116,48 @@ def describe(
         ],
         "sides": sorted({stack.side for stack in collection.stacks}),
         "angles": sorted({stack.rotation for stack in collection.stacks}),
-        "orientation": collection.orientation.text,
+        "orientation": orientation,
         "size_bytes": sum(entry["size_bytes"] for entry in stacks) if sizes else None,
         "mosaics": [_mosaic_entry(mosaic) for mosaic in mosaics],
         "stacks": stacks,
         "left_out": [{"name": i.name, "reason": i.reason} for i in collection.left_out],
         "suspicious": list(dict.fromkeys(suspicious)),
     }
+
+
+def acquisition_metadata(collection: TileCollection) -> dict[str, Any]:
+    """What the metadata files say, for the provenance of a result.
+
+    Returns:
+        `common` holds what all files agree on, `stacks` the rest for each group; both by
+        section and key.
+    """
+    texts = {
+        stack.group: read_meta_text(collection.url, stack.meta_file, collection.storage_options)
+        for stack in collection.stacks
+        if stack.meta_file is not None
+    }
+    entries = {
+        group: {
+            (section, key): value for section, keys in text.items() for key, value in keys.items()
+        }
+        for group, text in texts.items()
+    }
+    shared = set.intersection(*(set(e.items()) for e in entries.values())) if entries else set()
+    return {
+        "common": _by_section(dict(shared)),
+        "stacks": {
+            group: _by_section({k: v for k, v in entry.items() if (k, v) not in shared})
+            for group, entry in entries.items()
+        },
+    }
+
+
+def _by_section(entries: Mapping[tuple[str, str], str]) -> dict[str, dict[str, str]]:
+    result: dict[str, dict[str, str]] = {}
+    for (section, key), value in sorted(entries.items()):
+        result.setdefault(section, {})[key] = value
+    return result
 
 
 def _mosaic_entry(mosaic: NativeMosaic) -> dict[str, Any]:

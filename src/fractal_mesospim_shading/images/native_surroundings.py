@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,12 @@ from typing import Any
 from fractal_mesospim_shading.images.native_meta import MetaFile, parse_meta
 from fractal_mesospim_shading.images.native_names import meta_file_name, natural_key
 from fractal_mesospim_shading.images.native_xml import XmlView, parse_xml
-from fractal_mesospim_shading.images.stores import StorageOptions, connection_errors, filesystem
+from fractal_mesospim_shading.images.stores import (
+    StorageOptions,
+    connection_errors,
+    filesystem,
+    reading_errors,
+)
 
 _ZARR_FILES = {"zarr.json", ".zgroup", ".zattrs", ".zmetadata"}
 
@@ -63,7 +69,7 @@ def look_around(url: str, storage_options: StorageOptions) -> Surroundings:
                     f"The project file '{xml_file}' points at '{target}', not at '{name}'. The "
                     "container was probably renamed; the places in the file are used all the same."
                 )
-        except (ValueError, *connection_errors()) as error:
+        except reading_errors() as error:
             warnings.append(
                 f"The project file '{xml_file}' cannot be read and is not used: {error}."
             )
@@ -107,3 +113,19 @@ def read_meta(
         )
         return meta, [note]
     return meta, []
+
+
+def read_meta_text(url: str, name: str, storage_options: str) -> dict[str, dict[str, str]]:
+    """The entries of a metadata file by section and key; empty where it cannot be read.
+
+    Args:
+        url: of the container.
+        name: of the file beside it.
+        storage_options: as JSON.
+    """
+    fs, path = filesystem(url, json.loads(storage_options))
+    parent = posixpath.dirname(path.rstrip("/").replace("\\", "/"))
+    try:
+        return parse_meta(fs.cat_file(posixpath.join(parent, name))).as_dict()
+    except connection_errors():
+        return {}

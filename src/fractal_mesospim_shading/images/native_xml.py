@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-_GRID = "translation to regular grid"
-_IDENTITY = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
 _Affine = tuple[tuple[float, ...], ...]
+_GRID = "translation to regular grid"
+_IDENTITY: _Affine = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
 
 
 @dataclass(frozen=True)

@@ -388,6 +388,16 @@ class TestDefects:
         assert warned(collection, "Each of the 4 stacks", "differs from its metadata file")
         assert collection.mosaics()[0].places == expected
 
+    def test_overwritten_translations_without_metadata_files(self, tmp_path: Path) -> None:
+        # Edge to edge from 0 on, as that tool writes them: nothing else is left to go by.
+        stacks = grid_stacks(2, 2, SETTINGS, overlap_px=0, start_um=(0.0, 0.0))
+        container = write(tmp_path, stacks, replace(SETTINGS, meta=False))
+        collection = TileCollection.open(container)
+        assert warned(collection, "no metadata files")
+        assert warned(collection, "conversion tool has probably overwritten")
+        true_places = write(tmp_path / "b", table(), replace(SETTINGS, meta=False))
+        assert not warned(TileCollection.open(true_places), "conversion tool")
+
     def test_metadata_file_of_another_container(self, tmp_path: Path) -> None:
         stacks = table()
         container = write(tmp_path, stacks)

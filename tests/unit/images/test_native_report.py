@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,11 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading.images.collection import SignOptions, TileCollection
-from fractal_mesospim_shading.images.native_report import container_stacks, describe
+from fractal_mesospim_shading.images.native_report import (
+    acquisition_metadata,
+    container_stacks,
+    describe,
+)
 from fractal_mesospim_shading.images.native_zeros import ZeroBlock, zero_blocks
 from fractal_mesospim_shading.synthetic_native import grid_stacks, stack_pixels, write_acquisition
 from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
@@ -111,3 +116,33 @@ def test_contents_for_a_copy(tmp_path: Path) -> None:
     assert found.stacks[0].projection_file == projection.name
     assert found.stacks[1].meta_file is None
     assert found.stacks[0].meta_file == f"a.zarr_{stacks[0].group_name}_meta.txt"
+
+
+def test_damaged_chunk_does_not_hide_the_rest(tmp_path: Path) -> None:
+    stacks = grid_stacks(1, 2, SETTINGS, overlap_px=8)
+    path = write_acquisition(tmp_path, "a.zarr", stacks, SETTINGS)
+    (path / stacks[0].group_name / "0" / "c" / "0" / "0" / "0").write_bytes(b"broken")
+    found = describe(TileCollection.open(path))
+    assert len(found["stacks"]) == 2
+    assert any("c/0/0/0" in line for line in found["suspicious"])
+
+
+def test_acquisition_metadata_keep_what_differs_apart(tmp_path: Path) -> None:
+    stacks = grid_stacks(1, 2, SETTINGS)
+    path = write_acquisition(tmp_path, "a.zarr", stacks, SETTINGS)
+    found = acquisition_metadata(TileCollection.open(path, signs=SIGNS))
+    assert found["common"]["CFG"]["Laser"] == "488 nm"
+    assert found["common"]["OBJECTIVE_PARAMETERS"] == {"name": "Synthetic objective"}
+    assert found["stacks"][stacks[1].group_name] == {
+        "POSITION": {"x_pos": str(stacks[1].x_um)},
+    }
+
+
+def test_container_in_a_zip_archive(tmp_path: Path) -> None:
+    stacks = grid_stacks(2, 2, SETTINGS, overlap_px=8)
+    write_acquisition(tmp_path / "a", "brain.ome.zarr", stacks, SETTINGS)
+    shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "a")
+    found = describe(TileCollection.open(tmp_path / "a.zip" / "brain.ome.zarr"))
+    plain = describe(TileCollection.open(tmp_path / "a" / "brain.ome.zarr"))
+    assert found["suspicious"] == []
+    assert found["mosaics"] == plain["mosaics"]
