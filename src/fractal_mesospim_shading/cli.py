@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from fractal_mesospim_shading.allocation import use_one_arena
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
-from fractal_mesospim_shading.params import FlatfieldOptions, validated
+from fractal_mesospim_shading.params import FlatfieldOptions, ordered_fields, validated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,8 +90,7 @@ def _add_options(command: argparse.ArgumentParser, model: type[BaseModel]) -> No
     command.add_argument(
         "--params", metavar="FILE", help="JSON file of arguments, as a Fractal server writes them"
     )
-    own = [name for name in model.model_fields if name in model.__annotations__]
-    for name in [*own, *(name for name in model.model_fields if name not in own)]:
+    for name in ordered_fields(model):
         info = model.model_fields[name]
         flag = "--" + name.replace("_", "-")
         text = (info.description or "").replace("%", "%%")

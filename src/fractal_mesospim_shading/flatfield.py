@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.compute import estimate_workers
 from fractal_mesospim_shading.core.correct import linear_correction
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.estimation import EstimationPlan, estimate_model, plan_estimation
@@ -26,7 +25,7 @@ from fractal_mesospim_shading.models import (
     model_digest,
     model_groups,
 )
-from fractal_mesospim_shading.params import FlatfieldOptions, parameters_of
+from fractal_mesospim_shading.params import EstimationOptions, parameters_of
 from fractal_mesospim_shading.plan import FlatfieldKernel
 from fractal_mesospim_shading.preparation import Problems
 
@@ -37,7 +36,7 @@ Models = dict[str, ChannelModel]
 
 
 def plan_models(
-    image: MultitileImage, options: FlatfieldOptions, problems: Problems
+    image: MultitileImage, options: EstimationOptions, problems: Problems
 ) -> EstimationPlan | None:
     """Check what the models will be made from; wrong things go to the problems.
 
@@ -54,7 +53,7 @@ def plan_models(
 
 
 def _measured_models(
-    image: MultitileImage, options: FlatfieldOptions
+    image: MultitileImage, options: EstimationOptions
 ) -> dict[str, ShadingProfile]:
     if not options.models_folder:
         return {}
@@ -68,7 +67,7 @@ def _measured_models(
     return models
 
 
-def request_details(options: FlatfieldOptions, estimation: EstimationPlan) -> dict[str, Any]:
+def request_details(options: EstimationOptions, estimation: EstimationPlan) -> dict[str, Any]:
     """What of the flat-field decides the bytes of a result."""
     details: dict[str, Any] = {"parameters": parameters_of(options)}
     if estimation.models:
@@ -84,9 +83,10 @@ def request_details(options: FlatfieldOptions, estimation: EstimationPlan) -> di
 def find_models(
     image: MultitileImage,
     plan: EstimationPlan,
-    options: FlatfieldOptions,
+    options: EstimationOptions,
     *,
     zero_fill: bool,
+    workers: int,
     job: Job | None = None,
     prefix: str = "",
 ) -> Models:
@@ -97,10 +97,10 @@ def find_models(
         plan: from `plan_models`.
         options: of the estimate.
         zero_fill: whether chunks that are not there read as 0.
+        workers: boxes read at a time.
         job: that keeps what was made.
         prefix: tells the images of one job apart.
     """
-    workers = estimate_workers(image, plan.level, options)
     models = {}
     for index, group in enumerate(model_groups(image)):
         name = f"{prefix}{index}.npz"
@@ -119,7 +119,7 @@ def find_models(
 def flatfield_kernel(
     image: MultitileImage,
     models: Mapping[str, ChannelModel],
-    options: FlatfieldOptions,
+    options: EstimationOptions,
     *,
     zero_fill: bool,
 ) -> FlatfieldKernel:

@@ -162,8 +162,10 @@ class ExecutionOptions(BaseModel):
     )
 
 
-class FlatfieldOptions(OutputOptions, ExecutionOptions):
-    """The arguments of the flat-field correction besides the image."""
+class EstimationOptions(BaseModel):
+    """Where flat-fields come from, and how they are applied."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     models_folder: str | None = Field(
         default=None,
@@ -225,6 +227,11 @@ class FlatfieldOptions(OutputOptions, ExecutionOptions):
         description="Write the models used to `<image name>_shading_models` beside the image, "
         "readable again as `models_folder`.",
     )
+
+
+class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
+    """The arguments of the flat-field correction besides the image."""
+
     output_image_name: str = Field(
         default="{image_name}_flatfield_corr",
         min_length=1,
@@ -238,6 +245,66 @@ class FlatfieldOptions(OutputOptions, ExecutionOptions):
     report: bool = Field(
         default=True, description="Write a report with figures beside the result."
     )
+
+
+class ImportOptions(EstimationOptions, ExecutionOptions):
+    """The arguments of the import of native acquisitions besides the containers."""
+
+    correct_flatfield: bool = Field(
+        default=False,
+        description="Correct the flat-field on the way, from the models, tiles or planes given "
+        "below, in the same single pass.",
+    )
+    image_name: str = Field(
+        default="raw_image",
+        min_length=1,
+        description="Name of the imported image within `<acquisition>.zarr`. Angle, side and time "
+        "point are appended where there are several; `_flatfield_corr` where it is corrected.",
+    )
+    ngff_version: Literal["source", "0.4", "0.5"] = Field(
+        default="source",
+        description="OME-Zarr version of the imported image: 0.4 (zarr v2), 0.5 (zarr v3), or the "
+        "acquisition's.",
+    )
+    levels: int = Field(
+        default=5, ge=1, le=12, description="Levels of the pyramid, each half as large in y and x."
+    )
+    chunks: NumberList | None = Field(
+        default=None,
+        description="Chunk of the imported image in pixels (z, y, x). Unset: as in the acquisition, "
+        "made to divide the tile.",
+    )
+    output_shards: NumberList | None = Field(
+        default=None,
+        description="Shard of the imported image in pixels (z, y, x), multiples of the chunk; only "
+        "for OME-Zarr 0.5. Unset: sharded where the acquisition is.",
+    )
+    sign_x: int | None = Field(
+        default=None,
+        description="1 where image x grows with stage x, -1 where it falls. Unset: from the "
+        "BigStitcher file, else measured in the overlaps, else -1.",
+    )
+    sign_y: int | None = Field(default=None, description="The same for y.")
+    exclude_groups: list[str] | None = Field(
+        default=None,
+        description="Names of stacks in the container to leave out, such as those of an earlier run.",
+    )
+    overwrite: bool = Field(
+        default=False,
+        description="Replace a finished image of the same name, once the new one is complete.",
+    )
+    restart: bool = Field(
+        default=False, description="Drop an unfinished run of this import instead of continuing it."
+    )
+
+
+def ordered_fields(model: type[BaseModel]) -> list[str]:
+    """Names of the fields as people should see them: what matters most comes first."""
+    classes = [c for c in model.__mro__ if issubclass(c, BaseModel) and c is not BaseModel]
+    order: list[str] = []
+    for owner in (*classes[1:2], *classes[:1], *classes[2:]):
+        order += [n for n in owner.__annotations__ if n in model.model_fields and n not in order]
+    return order
 
 
 @dataclass(frozen=True)
@@ -265,7 +332,7 @@ class Basic:
 Scenario = MeasuredProfile | EmptyRegions | Basic
 
 
-def choose_scenario(options: FlatfieldOptions) -> Scenario:
+def choose_scenario(options: EstimationOptions) -> Scenario:
     """Turn the flat arguments into the one scenario they mean.
 
     | models_folder | fov_list | z_levels | scenario |
@@ -297,6 +364,7 @@ def parameters_of(options: BaseModel) -> dict[str, Any]:
         "storage_options",
         "output_folder",
         "output_image_name",
+        "image_name",
         "overwrite",
         "overwrite_input",
         "restart",

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fractal_mesospim_shading.compute import resources, run_blocks, run_guarded
+from fractal_mesospim_shading.compute import estimate_workers, resources, run_blocks, run_guarded
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.estimation import EstimationPlan
 from fractal_mesospim_shading.finishing import complete, provenance, totals
@@ -122,7 +122,10 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> CorrectionRes
             logger.info("An unfinished run is continued: %d blocks are there.", len(job.done))
         # Also of a continued run: the earlier one may have been killed while it did this.
         target.create(marked(work.output.attributes, {}, complete=False))
-        models = find_models(image, work.estimation, options, zero_fill=zero_fill, job=job)
+        workers = estimate_workers(image, work.estimation.level, options)
+        models = find_models(
+            image, work.estimation, options, zero_fill=zero_fill, workers=workers, job=job
+        )
         kernel = flatfield_kernel(image, models, options, zero_fill=zero_fill)
         run(replace(work.plan, kernel=kernel), options, job)
         counts, histograms = totals(image.channels, job.records)
@@ -176,7 +179,8 @@ def estimate_models(zarr_url: str, folder: str, options: FlatfieldOptions) -> di
     if plan is None:
         raise RuntimeError("a failed check left no error")
     zero_fill = fill_value(document_of(image.array(0))) == 0
-    models = find_models(image, plan, options, zero_fill=zero_fill)
+    workers = estimate_workers(image, plan.level, options)
+    models = find_models(image, plan, options, zero_fill=zero_fill, workers=workers)
     save_used_models(folder, image, models)
     return models
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from fractal_mesospim_shading.params import validated
+from fractal_mesospim_shading.params import ordered_fields, validated
 
 TaskFunction = Callable[..., Any]
 
@@ -36,10 +36,7 @@ def task_arguments(
             )
             for name, text in first.items()
         ]
-        # The model's own fields come before those it shares with other tasks.
-        own = [name for name in model.model_fields if name in model.__annotations__]
-        shared = [name for name in model.model_fields if name not in own]
-        for name in [*own, *shared]:
+        for name in ordered_fields(model):
             info = model.model_fields[name]
             if info.exclude:
                 continue
