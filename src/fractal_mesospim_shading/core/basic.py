@@ -104,7 +104,7 @@ def basic_planes(stack: BinnedStack, offset: float, parameters: BasicParameters)
         parameters: for the working size.
 
     Raises:
-        SamplingError: fewer than 3 planes with data.
+        SamplingError: fewer than 3 planes with data, or most of them below the offset.
     """
     shape = parameters.working_shape((stack.mean.shape[1], stack.mean.shape[2]))
     planes = []
@@ -118,7 +118,14 @@ def basic_planes(stack: BinnedStack, offset: float, parameters: BasicParameters)
             f"BaSiC was given {len(planes)} planes with data; expected at least "
             f"{_LEAST_PLANES}, better 100. Raise n_zplanes."
         )
-    return np.stack(planes)
+    result = np.stack(planes)
+    middle = float(np.median(result))
+    if middle <= 0:
+        raise SamplingError(
+            f"The planes for BaSiC are {-middle:.1f} counts below the camera offset of {offset:g} "
+            "counts in the median; expected them above it. Give camera_offset."
+        )
+    return result
 
 
 def fit_basic(planes: FloatStack, parameters: BasicParameters) -> BasicFit:
@@ -211,8 +218,8 @@ def _child_environment() -> dict[str, str]:
 def _failure(done: subprocess.CompletedProcess[str], shape: tuple[int, ...]) -> str:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     how = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
-    cause = lines[-1].strip() if lines else f"the child process ended with {how}"
+    cause = lines[-1].strip().rstrip(".") if lines else f"the child process ended with {how}"
     return (
-        f"BaSiC could not fit {shape[0]} planes of {shape[1]} x {shape[2]}: {cause} "
+        f"BaSiC could not fit {shape[0]} planes of {shape[1]} x {shape[2]}: {cause}. "
         "Try the other fitting_mode or fewer planes, or give empty tiles or planes."
     )

@@ -15,9 +15,9 @@ import numpy as np
 def main(source: str, target: str) -> None:
     """Fit the planes of one file and write the result to another.
 
-    An error ends the process; its last line of output, which names the cause, is
-    what the parent shows.
+    An error ends the process with the cause on one line, which the parent shows.
     """
+    sys.excepthook = _report
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     warnings.simplefilter("ignore")
@@ -33,6 +33,11 @@ def main(source: str, target: str) -> None:
         darkfield=np.asarray(model.darkfield, dtype=np.float32),
         baseline=np.asarray(model.baseline, dtype=np.float32),
     )
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    text = " ".join(str(error).split())
+    sys.stderr.write(f"{kind.__name__}: {text}\n")
 
 
 def _fit(planes: np.ndarray[Any, Any], parameters: dict[str, Any]) -> Any:

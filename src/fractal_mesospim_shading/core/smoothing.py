@@ -20,6 +20,12 @@ _DEGREE = 3
 _FILL_ROUNDS = 4
 # Standard deviation, in bins, of what carries the surroundings of a hole into it.
 _FILL_REACH = 4.0
+# A bin stands out if it is this far from the median of its neighbours along an axis, in
+# standard deviations and in the square root of the profile; not if many do.
+_HOT_WINDOW = 9
+_HOT_SIGMAS = 6.0
+_HOT_LEAST = 0.005
+_MOST_HOT = 0.05
 # A band is kept if its mean power is this many standard deviations above the noise.
 _THRESHOLD = 3.0
 _LOWEST = 1e-3
@@ -51,9 +57,12 @@ def smooth_profile(image: FloatArray, valid: NDArray[np.bool_]) -> Smoothed:
 
     Args:
         image: (y, x) bin means, about 1 on average.
-        valid: (y, x) False where there is no value; these are filled from the others.
+        valid: (y, x) False where there is no value; these are filled from the others, as
+            are single bins that stand out from both their row and their column, which
+            hold hot pixels (a streak stands out from its column only).
     """
     root = np.sqrt(np.maximum(np.where(valid, image, np.nan), _LOWEST))
+    valid = valid & ~_isolated(np.where(valid, root, np.nanmean(root)))
     filled = root if valid.all() else _filled(root, valid)
     result = _Parts.of(filled)
     if not valid.all():
@@ -63,6 +72,26 @@ def smooth_profile(image: FloatArray, valid: NDArray[np.bool_]) -> Smoothed:
     smooth = np.square(np.maximum(result.smooth, np.sqrt(_LOWEST)))
     scale = 2 / max(float(result.smooth.mean()), _LOWEST)
     return Smoothed(smooth, scale * result.noise_after, scale * result.noise_before)
+
+
+def _isolated(image: FloatArray) -> NDArray[np.bool_]:
+    from scipy.ndimage import median_filter
+
+    result = np.ones(image.shape, dtype=bool)
+    reach = _HOT_WINDOW // 2
+    for axis in (0, 1):
+        size = image.shape[axis]
+        if size < _HOT_WINDOW:
+            return np.zeros(image.shape, dtype=bool)
+        margins, window = [(0, 0), (0, 0)], [1, 1]
+        margins[axis], window[axis] = (reach, reach), _HOT_WINDOW
+        # Turned about the edge, so that the fall-off goes on beyond it.
+        longer = np.pad(image, margins, mode="reflect", reflect_type="odd")
+        middle = median_filter(longer, size=tuple(window))
+        away = image - np.take(middle, np.arange(reach, reach + size), axis=axis)
+        sigma = 1.4826 * float(np.median(np.abs(away)))
+        result &= np.abs(away) > max(_HOT_SIGMAS * sigma, _HOT_LEAST)
+    return result if result.mean() < _MOST_HOT else np.zeros(image.shape, dtype=bool)
 
 
 def _filled(image: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:

@@ -92,11 +92,12 @@ def test_equal_bytes_on_one_and_two_cpus_from_a_script_without_a_main_guard(
 
 
 def test_what_fails_in_the_child_is_one_clear_error() -> None:
-    planes = np.zeros((4, 16, 16), np.float32)
+    planes = np.ones((4, 16, 16), np.float32)
     with pytest.raises(ProfileError) as caught:
-        fit_basic(planes, BasicParameters(working_size=16))
+        fit_basic(planes, BasicParameters(epsilon="high"))  # type: ignore[arg-type]
     message = str(caught.value)
-    assert "BaSiC" in message
+    assert "BaSiC could not fit 4 planes of 16 x 16: ValidationError: " in message
+    assert "epsilon" in message
     assert "Traceback" not in message
     assert "\n" not in message
 
@@ -136,6 +137,8 @@ def test_bins_without_data_are_filled_and_empty_planes_left_out(stack: BinnedSta
     planes = basic_planes(replace(stack, mean=mean), 0.0, BasicParameters())
     assert len(planes) == 53
     assert np.isfinite(planes).all()
+    with pytest.raises(SamplingError, match="below the camera offset of 9000"):
+        basic_planes(stack, 9000.0, BasicParameters())
     mean[2:] = np.nan
     with pytest.raises(SamplingError, match="1 planes with data"):
         basic_planes(replace(stack, mean=mean), 0.0, BasicParameters())

@@ -44,6 +44,17 @@ def test_holes_are_filled_from_around() -> None:
     assert np.abs(found.image / truth - 1)[~valid].max() < 0.04
 
 
+def test_hot_pixels_leave_no_mark_and_thin_streaks_do() -> None:
+    truth = LightSheetWorld(tile_shape=(128, 128)).flatfield().astype(float)
+    truth[77] *= 0.96
+    noisy = truth + RNG.normal(0, 0.004, truth.shape)
+    for y, x in RNG.integers(0, 128, (60, 2)):
+        noisy[y, x] += RNG.uniform(0.05, 0.5)
+    found = smooth_profile(noisy, np.ones(truth.shape, bool)).image
+    assert _rms(found / truth - 1) < 0.002
+    assert found[77].mean() / found[[75, 79]].mean() == pytest.approx(0.96, abs=0.01)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 5), (2, 2)])
 def test_tiny_images_work(shape: tuple[int, int]) -> None:
     image = RNG.uniform(0.9, 1.1, shape)
