@@ -180,7 +180,7 @@ class JobLock:
             places.remove(self._url, self._options)
             return
         path = places.local_path(self._url)
-        stale = path.with_name(f"{path.name}.stale.{os.getpid()}")
+        stale = path.with_name(f"{path.name}.stale.{os.getpid()}.{threading.get_ident()}")
         try:
             os.rename(path, stale)
         except FileNotFoundError:
