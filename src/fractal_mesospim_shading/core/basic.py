@@ -118,7 +118,7 @@ def basic_planes(stack: BinnedStack, offset: float, parameters: BasicParameters)
             f"BaSiC was given {len(planes)} planes with data; expected at least "
             f"{_LEAST_PLANES}, better 100. Raise n_zplanes."
         )
-    result = np.stack(planes)
+    result: FloatStack = np.stack(planes)
     middle = float(np.median(result))
     if middle <= 0:
         raise SamplingError(

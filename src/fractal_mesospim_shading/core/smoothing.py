@@ -78,17 +78,14 @@ def _isolated(image: FloatArray) -> NDArray[np.bool_]:
     from scipy.ndimage import median_filter
 
     result = np.ones(image.shape, dtype=bool)
-    reach = _HOT_WINDOW // 2
+    if min(image.shape) < _HOT_WINDOW:
+        return ~result
+    # Without its slope, which would show at the edges.
+    level = image - _cubic_surface(image, result)
     for axis in (0, 1):
-        size = image.shape[axis]
-        if size < _HOT_WINDOW:
-            return np.zeros(image.shape, dtype=bool)
-        margins, window = [(0, 0), (0, 0)], [1, 1]
-        margins[axis], window[axis] = (reach, reach), _HOT_WINDOW
-        # Turned about the edge, so that the fall-off goes on beyond it.
-        longer = np.pad(image, margins, mode="reflect", reflect_type="odd")
-        middle = median_filter(longer, size=tuple(window))
-        away = image - np.take(middle, np.arange(reach, reach + size), axis=axis)
+        window = [1, 1]
+        window[axis] = _HOT_WINDOW
+        away = level - median_filter(level, size=tuple(window), mode="mirror")
         sigma = 1.4826 * float(np.median(np.abs(away)))
         result &= np.abs(away) > max(_HOT_SIGMAS * sigma, _HOT_LEAST)
     return result if result.mean() < _MOST_HOT else np.zeros(image.shape, dtype=bool)
@@ -98,16 +95,21 @@ def _filled(image: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:
     """Holes filled by a cubic surface and by what their surroundings differ from it."""
     from scipy.ndimage import gaussian_filter
 
+    trend = _cubic_surface(np.where(valid, image, 0), valid)
+    rest = gaussian_filter(np.where(valid, image - trend, 0), _FILL_REACH)
+    share = gaussian_filter(valid.astype(np.float64), _FILL_REACH)
+    return np.where(valid, image, trend + rest / np.maximum(share, 0.05))
+
+
+def _cubic_surface(image: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:
+    """Least squares over the valid bins; the others of the image must be finite."""
     along_y, along_x = (_polynomials(size) for size in image.shape)
     surfaces = np.einsum("py,qx->pqyx", along_y, along_x).reshape(-1, *image.shape)
     weighted = surfaces * valid
-    known = np.where(valid, image, 0)
     products = np.einsum("ayx,byx->ab", weighted, surfaces)
-    factors = np.linalg.lstsq(products, np.einsum("ayx,yx->a", weighted, known), rcond=1e-9)[0]
-    trend = np.einsum("a,ayx->yx", factors, surfaces)
-    rest = gaussian_filter(np.where(valid, image - trend, 0), _FILL_REACH)
-    share = gaussian_filter(valid.astype(np.float64), _FILL_REACH)
-    return np.where(valid, known, trend + rest / np.maximum(share, 0.05))
+    factors = np.linalg.lstsq(products, np.einsum("ayx,yx->a", weighted, image), rcond=1e-9)[0]
+    surface: FloatArray = np.einsum("a,ayx->yx", factors, surfaces)
+    return surface
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,10 @@ def upsample(image: FloatArray, bin_px: int, shape: tuple[int, int]) -> FloatArr
         bin_px: side of a bin; the last one of an axis may be cut.
         shape: (y, x) of the tile in pixels.
     """
-    edges = [np.minimum(np.arange(n + 1) * bin_px, size) for n, size in zip(image.shape, shape)]
+    edges = [
+        np.minimum(np.arange(n + 1) * bin_px, size)
+        for n, size in zip(image.shape, shape, strict=True)
+    ]
     return to_pixels(image, (edges[0].astype(np.float64), edges[1].astype(np.float64)), shape)
 
 
