@@ -1,0 +1,1 @@
+"""What a person sees after a correction: figures and a page."""

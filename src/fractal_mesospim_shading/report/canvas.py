@@ -1,0 +1,82 @@
+"""What all figures share: the canvas, colour bars, contrast, and pixels for the screen.
+
+Matplotlib is used by its objects alone: no window, no backend chosen for the process of
+the user, no figure left behind. The same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.profile import resample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST_PIXELS = 800
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.interpolation": "nearest",
+}
+
+
+def colour_bar(figure: Figure, axes: Axes, shown: Any, label: str) -> None:
+    """A colour bar as high as the image beside it."""
+    bar = figure.colorbar(shown, cax=axes.inset_axes((1.03, 0.0, 0.045, 1.0)))
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.yaxis.set_minor_formatter("")
+    bar.outline.set_visible(False)
+    if label:
+        bar.set_label(label)
+
+
+def contrast(planes: list[NDArray[np.float32]]) -> tuple[float, float]:
+    """Limits that show nearly all pixels of several planes; pixels of 0 do not count."""
+    values = np.concatenate([reduced(plane).ravel() for plane in planes])
+    values = values[np.isfinite(values) & (values != 0)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
+    return low, high if high > low else low + 1
+
+
+def reduced(plane: NDArray[Any]) -> NDArray[np.float32]:
+    """A plane for the screen, averaged where it has more pixels than that."""
+    array = np.asarray(plane, dtype=np.float32)
+    shape = tuple(min(n, _MOST_PIXELS) for n in array.shape)
+    return array if shape == array.shape else resample(array, (shape[0], shape[1]))
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of no more than so many letters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def png(draw: Callable[[Figure], None], size_inches: tuple[float, float]) -> bytes:
+    """Draw a figure and give it as PNG; importing matplotlib waits until here."""
+    import matplotlib
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # The user's own settings of matplotlib stay out of the figure, and as they were.
+    with matplotlib.style.context("default"), matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size_inches, dpi=100, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
