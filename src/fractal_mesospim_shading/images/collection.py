@@ -23,6 +23,7 @@ from fractal_mesospim_shading.images.native_groups import Acquisition, listed
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native_names import (
     meta_file_name,
+    natural_key,
     parse_group_name,
     split_container_name,
 )
@@ -31,7 +32,7 @@ from fractal_mesospim_shading.images.native_positions import Orientation, XmlSig
 from fractal_mesospim_shading.images.native_projection import projectors
 from fractal_mesospim_shading.images.native_signs import SignOptions, decide_orientation, use_xml
 from fractal_mesospim_shading.images.native_stack import LeftOut, Stack
-from fractal_mesospim_shading.images.native_surroundings import look_around
+from fractal_mesospim_shading.images.native_surroundings import Surroundings, look_around
 from fractal_mesospim_shading.images.stores import StorageOptions, normalise_url, open_group
 
 
@@ -119,7 +120,12 @@ class TileCollection:
             xml_file=around.xml_file,
             sign_options=signs or SignOptions(),
             xml_signs=xml_signs,
-            own_warnings=(*around.warnings, *warnings, *_position_warnings(stacks)),
+            own_warnings=(
+                *around.warnings,
+                *warnings,
+                *_position_warnings(stacks),
+                *_absent(around),
+            ),
         )
 
     @cached_property
@@ -144,8 +150,9 @@ class TileCollection:
         pixels, once), else both against the image.
         """
 
-        def measure() -> MeasuredSigns:
-            return measure_signs(self.stacks, projectors(self.url, self.storage_options))
+        def measure(dear: bool) -> MeasuredSigns:
+            look = projectors(self.url, self.storage_options, dear=dear)
+            return measure_signs(self.stacks, look)
 
         return decide_orientation(self.sign_options, self.xml_signs, measure)
 
@@ -240,6 +247,23 @@ def _name_lasers(stacks: Sequence[Stack]) -> list[Stack]:
             stack = replace(stack, laser=laser, notes=(*stack.notes, note))
         named.append(stack)
     return named
+
+
+def _absent(around: Surroundings) -> list[str]:
+    """Stacks that only the files beside the container know."""
+    start, end = f"{around.name}_", "_meta.txt"
+    named = {
+        name[len(start) : -len(end)]
+        for name in around.beside
+        if name.startswith(start) and name.endswith(end)
+    }
+    absent = sorted((named | set(around.views)) - set(around.children), key=natural_key)
+    if not absent:
+        return []
+    return [
+        f"The container does not hold {listed(absent)}, of which there is a metadata file or an "
+        "entry in the project file: deleted, or never written to its end."
+    ]
 
 
 def _position_warnings(stacks: Sequence[Stack]) -> list[str]:

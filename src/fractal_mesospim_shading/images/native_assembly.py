@@ -176,8 +176,9 @@ def _hole_notes(
 
 
 def _sign_notes(layout: TileLayout, acquisition: Acquisition) -> list[str]:
-    """Where several rows or columns were ordered by nothing better than a guess."""
+    """Where rows or columns were ordered by a guess, or against what overlaps show."""
     orientation = acquisition.orientation
+    conflict = [orientation.conflict] if orientation.conflict else []
     guessed = [
         axis
         for axis, source, count in (
@@ -186,7 +187,7 @@ def _sign_notes(layout: TileLayout, acquisition: Acquisition) -> list[str]:
         )
         if source == "default" and count > 1
     ]
-    return [
+    return conflict + [
         f"Nothing shows how stage {axis} runs in the image (no project file, overlaps that do not "
         f"decide); taken as {orientation.sign_x if axis == 'x' else orientation.sign_y:+d}, as on "
         f"most microscopes. If the mosaic is mirrored along {axis}, give sign_{axis}."

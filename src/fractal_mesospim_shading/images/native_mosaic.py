@@ -179,6 +179,16 @@ class NativeMosaic:
         )
         return z, y, x
 
+    def read_grain(self) -> Sequence[int]:
+        """Chunks along y and x where they divide the tile, else the tile, where they begin anew.
+
+        Along z it is the chunk: stacks that start elsewhere or run downward are read with
+        some chunks decoded twice rather than with all their planes in memory.
+        """
+        chunks = self.levels[0].chunks
+        pairs = zip(self.layout.tile_shape, chunks[2:], strict=True)
+        return (1, chunks[1], *(c if size % c == 0 else size for size, c in pairs))
+
     @cached_property
     def _by_place(self) -> dict[tuple[int, int], PlacedStack]:
         return {(placed.channel, placed.tile): placed for placed in self.placed}

@@ -85,14 +85,14 @@ class MeasuredSigns:
 
 
 def measure_signs(
-    stacks: Sequence[Stack], projector_of: Callable[[Sequence[Stack], int], Projector]
+    stacks: Sequence[Stack], projector_of: Callable[[Sequence[Stack], int], Projector | None]
 ) -> MeasuredSigns:
     """Correlate the overlaps of neighbouring tiles for each combination of signs.
 
     Args:
         stacks: of an acquisition.
         projector_of: chooses how to look at stacks whose smallest overlap in pixels of the
-            finest level is given.
+            finest level is given; None leaves them out.
 
     Returns:
         For each axis the sign whose correlation is the higher one, where it is above 0.3 and
@@ -108,6 +108,8 @@ def measure_signs(
             if not pairs:
                 continue
             projector = projector_of(members, _smallest_overlap(pairs, axis))
+            if projector is None:
+                continue
             looked_at = pairs if projector.chunk_yx is None else pairs[:_DEAR_PAIRS]
             scores = _scores(looked_at, axis, projector)
             if scores is None:

@@ -22,6 +22,7 @@ class Orientation:
         transposed: whether image x follows stage y, and image y stage x.
         source_x, source_y: `option`, `xml`, `measured` or `default`.
         detail: the correlations, where they were measured; may be empty.
+        conflict: a warning where the overlaps speak against the project file; else empty.
     """
 
     sign_x: int = -1
@@ -30,6 +31,7 @@ class Orientation:
     source_x: str = "default"
     source_y: str = "default"
     detail: str = ""
+    conflict: str = ""
 
     def image_um(self, x_um: float, y_um: float) -> tuple[float, float]:
         """(y, x) in the orientation of the image, for a position of the stage."""

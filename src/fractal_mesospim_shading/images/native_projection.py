@@ -21,18 +21,22 @@ _CHEAP_BYTES = 64 * 2**20
 _PATCH_PLANES = 8
 
 
-def projectors(url: str, storage_options: str) -> Callable[[Sequence[Stack], int], Projector]:
+def projectors(
+    url: str, storage_options: str, *, dear: bool = True
+) -> Callable[[Sequence[Stack], int], Projector | None]:
     """How to choose a projector for the stacks of a container.
 
     Args:
         url: of the container.
         storage_options: as JSON.
+        dear: whether chunks of full resolution may be read, which can be large.
 
     Returns:
-        A function of the stacks and their smallest overlap in pixels.
+        A function of the stacks and their smallest overlap in pixels; it gives None where only
+        dear reading is left and that is not allowed.
     """
 
-    def choose(stacks: Sequence[Stack], overlap_px: int) -> Projector:
+    def choose(stacks: Sequence[Stack], overlap_px: int) -> Projector | None:
         level = _level_for(stacks, overlap_px)
         bytes_read = prod(stacks[0].levels[level].shape) * np.dtype(stacks[0].dtype).itemsize
         if bytes_read <= _CHEAP_BYTES:
@@ -40,10 +44,10 @@ def projectors(url: str, storage_options: str) -> Callable[[Sequence[Stack], int
         if all(stack.projection_file for stack in stacks):
             try:
                 _read_projection(url, storage_options, stacks[0])
+                return _file_projector(url, storage_options, stacks[0])
             except reading_errors():
-                return _patch_projector(url, storage_options, stacks, level)
-            return _file_projector(url, storage_options, stacks[0])
-        return _patch_projector(url, storage_options, stacks, level)
+                pass  # Damaged, or of another acquisition: look at the stacks themselves.
+        return _patch_projector(url, storage_options, stacks, level) if dear else None
 
     return choose
 

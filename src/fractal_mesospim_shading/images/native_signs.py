@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.errors import ParameterError, SourceReadError
 from fractal_mesospim_shading.images.native_groups import listed
 from fractal_mesospim_shading.images.native_overlap import MeasuredSigns
 from fractal_mesospim_shading.images.native_positions import Orientation, XmlSigns, signs_from_xml
@@ -34,14 +34,18 @@ class SignOptions:
 
 
 def decide_orientation(
-    given: SignOptions, xml: XmlSigns | None, measure: Callable[[], MeasuredSigns]
+    given: SignOptions, xml: XmlSigns | None, measure: Callable[[bool], MeasuredSigns]
 ) -> Orientation:
     """Take each sign from the first that knows it.
 
     Args:
         given: what the caller says.
         xml: what the project file says, None without one.
-        measure: reads overlaps; called only if a sign is still open.
+        measure: looks at overlaps; its argument allows dear reading. Called if a sign is open,
+            or, cheaply, to check the project file.
+
+    Raises:
+        SourceReadError: a sign is open and a chunk cannot be read.
     """
     transposed = given.transposed
     if transposed is None:
@@ -55,15 +59,39 @@ def decide_orientation(
             signs[axis] = (option, "option")
         elif from_xml is not None:
             signs[axis] = (from_xml, "xml")
-    detail = ""
-    if len(signs) < 2 and not transposed:
-        measured = measure()
-        detail = measured.detail
+    detail, conflict = "", ""
+    wanted = len(signs) < 2
+    if not transposed and (wanted or any(source == "xml" for _, source in signs.values())):
+        try:
+            measured = measure(wanted)
+        except SourceReadError:
+            if wanted:
+                raise
+            measured = MeasuredSigns(None, None, "")
+        conflict = _conflict(signs, measured)
         for axis, sign in (("x", measured.sign_x), ("y", measured.sign_y)):
-            if sign is not None:
-                signs.setdefault(axis, (sign, "measured"))
+            if sign is not None and axis not in signs:
+                signs[axis] = (sign, "measured")
+                detail = measured.detail
     (sign_x, source_x), (sign_y, source_y) = (signs.get(a, (-1, "default")) for a in "xy")
-    return Orientation(sign_x, sign_y, transposed, source_x, source_y, detail)
+    return Orientation(sign_x, sign_y, transposed, source_x, source_y, detail, conflict)
+
+
+def _conflict(signs: Mapping[str, tuple[int, str]], measured: MeasuredSigns) -> str:
+    """A warning where the overlaps clearly speak against the project file."""
+    wrong = [
+        (axis, sign)
+        for axis, sign in (("x", measured.sign_x), ("y", measured.sign_y))
+        if sign is not None and signs.get(axis, (sign, ""))[0] != sign and signs[axis][1] == "xml"
+    ]
+    if not wrong:
+        return ""
+    axes = " and ".join(axis for axis, _ in wrong)
+    options = ", ".join(f"sign_{axis}={sign}" for axis, sign in wrong)
+    return (
+        f"The project file is used for the sign of {axes}, but tiles placed so do not agree in "
+        f"their overlaps ({measured.detail}). The mosaic is probably mirrored; give {options}."
+    )
 
 
 def use_xml(

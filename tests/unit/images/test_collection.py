@@ -466,6 +466,13 @@ class TestDefects:
         assert warned(collection, "copy of a tile.zarr", "its name is none")
         assert collection.mosaics()[0].layout.missing
 
+    def test_stacks_that_only_the_files_beside_know(self, tmp_path: Path) -> None:
+        stacks = table()
+        container = write(tmp_path, stacks)
+        shutil.rmtree(container / stacks[1].group_name)
+        collection = TileCollection.open(container, signs=SIGNS)
+        assert warned(collection, "does not hold", stacks[1].group_name)
+
     def test_missing_coarse_level(self, tmp_path: Path) -> None:
         stacks = table(1, 2)
         container = write(tmp_path, stacks, replace(SETTINGS, levels=2))

@@ -14,7 +14,7 @@ from fractal_mesospim_shading.images import native_projection
 from fractal_mesospim_shading.images.collection import SignOptions, TileCollection
 from fractal_mesospim_shading.images.native_names import projection_file_name
 from fractal_mesospim_shading.synthetic_native import grid_stacks, stack_pixels, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings, project_text
 
 SETTINGS = SyntheticSettings(tile_shape=(64, 96), chunks=(4, 32, 32))
 SIGNS = list(itertools.product((1, -1), repeat=2))
@@ -109,3 +109,33 @@ def test_order_of_trust(tmp_path: Path) -> None:
     assert (found.sign_x, found.source_x) == (1, "xml")
     assert (found.sign_y, found.source_y) == (1, "option")
     assert found.text == "Sign of the stage axes in the image: x +1 (xml), y +1 (option)."
+
+
+def test_project_file_against_the_overlaps_is_used_but_said(tmp_path: Path) -> None:
+    # The writer's own default does not flip, whatever the stage does.
+    stacks = grid_stacks(2, 2, SETTINGS)
+    settings = replace(SETTINGS, version="0.4", levels=2)
+    path = write_acquisition(tmp_path, "a.ome.zarr", stacks, settings)
+    unflipped = replace(settings, sign_x=1, sign_y=1)
+    (tmp_path / "a.ome.zarr.xml").write_text(project_text("a.ome.zarr", stacks, unflipped))
+    collection = TileCollection.open(path)
+    found = collection.orientation
+    assert (found.sign_x, found.sign_y, found.source_x, found.source_y) == (1, 1, "xml", "xml")
+    (note,) = collection.mosaics()[0].notes
+    assert "give sign_x=-1, sign_y=-1" in note
+    told = TileCollection.open(path, signs=SignOptions(-1, -1))
+    assert told.mosaics()[0].notes == ()
+
+
+def test_project_file_is_not_checked_where_that_is_dear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_projection, "_CHEAP_BYTES", 1000)
+    settings = replace(SETTINGS, version="0.4", xml=True)
+    path = write_acquisition(tmp_path, "a.ome.zarr", grid_stacks(2, 2, settings), settings)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a chunk was read")
+
+    monkeypatch.setattr(native_projection, "read_array", refuse)
+    assert TileCollection.open(path).orientation.source_x == "xml"
