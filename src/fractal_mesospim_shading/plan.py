@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import lcm, prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,10 @@ from fractal_mesospim_shading.images.target import TargetImage
 
 BLOCK_BYTES = 32 * 2**20
 """Write units below this size are grouped to one block."""
+
+
+MOST_BLOCK_BYTES = 2**30
+"""Blocks are not enlarged beyond this to follow the chunks of the source."""
 
 
 class Kernel(Protocol):
@@ -72,6 +77,28 @@ class FlatfieldKernel:
         return paint(self.layout.pieces(y, x), correction_of, (y.stop - y.start, x.stop - x.start))
 
 
+@dataclass(frozen=True)
+class CopyKernel:
+    """No correction: pixels go as they are.
+
+    Attributes:
+        axes: of the image.
+        zero_is_no_data: by channel; only for the contrast windows.
+    """
+
+    axes: str
+    zero_is_no_data: dict[int, bool]
+
+    def process(
+        self, source: MultitileImage, box: Box
+    ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
+        data = source.read(0, box)
+        counts: dict[int, PixelCounts] = {}
+        for channel, planes in channel_stacks(data, self.axes, box):
+            counts[channel] = counts.get(channel, PixelCounts()) + PixelCounts(planes.size)
+        return (data,), counts
+
+
 def channel_stacks(
     data: NDArray[Any], axes: str, box: Box
 ) -> list[tuple[int, NDArray[Any]]]:
@@ -107,6 +134,11 @@ class CorrectionPlan:
     wish: int = 1
 
     @property
+    def grain(self) -> tuple[int, ...]:
+        """What blocks should be multiples of, so that each source chunk is read once."""
+        return tuple(self.source.read_grain())
+
+    @property
     def target(self) -> TargetImage:
         """The result."""
         return self.targets[0]
@@ -115,9 +147,14 @@ class CorrectionPlan:
     def grid(self) -> BlockGrid:
         """The blocks."""
         levels = self.target.levels
+        units = [level.unit for level in levels]
+        aligned = tuple(lcm(*pair) for pair in zip(units[0], self.grain, strict=True))
+        covered = prod(min(a, n) for a, n in zip(aligned, levels[0].shape, strict=True))
+        if covered * levels[0].dtype.itemsize <= MOST_BLOCK_BYTES:
+            units[0] = aligned
         return BlockGrid.of(
             [level.shape for level in levels],
-            [level.unit for level in levels],
+            units,
             [level.scale for level in levels],
             self.wish,
         )

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fractal_mesospim_shading.compute import estimate_workers, resources, run_blocks, run_guarded
+from fractal_mesospim_shading.compute import estimate_workers, resources, run_guarded
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.estimation import EstimationPlan
 from fractal_mesospim_shading.finishing import complete, provenance, totals
@@ -38,7 +38,7 @@ from fractal_mesospim_shading.preparation import (
     plan_output,
     refuse_full_disk,
 )
-from fractal_mesospim_shading.progress import Progress
+from fractal_mesospim_shading.running import run
 
 logger = logging.getLogger(__name__)
 
@@ -194,20 +194,6 @@ def image_list_update(result: CorrectionResult) -> dict[str, Any]:
     if result.image_url != result.source_url:
         update["origin"] = result.source_url
     return update
-
-
-def run(plan: CorrectionPlan, options: Any, job: Job) -> None:
-    """Process the blocks that the job does not have yet, and show how far it is."""
-    total = plan.grid.total
-    with Progress(total, done=len(job.done)) as progress:
-
-        def record(entry: dict[str, Any]) -> None:
-            job.record(entry)
-            progress.advance()
-
-        run_blocks(plan, options, job.done, record)
-    if len(job.done) != total:
-        raise RuntimeError(f"{len(job.done)} of {total} blocks were written; please report this")
 
 
 def _save_models(work: FlatfieldWork, models: dict[str, ChannelModel]) -> str | None:

@@ -186,6 +186,11 @@ class MosaicImage:
         """Shape of the smallest piece that is decoded as a whole: the (inner) chunk."""
         return self.levels[level].chunks
 
+    def read_grain(self) -> Sequence[int]:
+        """The chunk of level 0, no larger than the array."""
+        pairs = zip(self.levels[0].chunks, self.levels[0].shape, strict=True)
+        return tuple(min(chunk, max(size, 1)) for chunk, size in pairs)
+
     def _named(
         self, array: zarr.Array[Any], level: int, box: Box, error: Exception
     ) -> SourceReadError:

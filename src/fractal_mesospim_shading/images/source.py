@@ -85,3 +85,6 @@ class MultitileImage(Protocol):
 
     def read_units(self, level: int) -> Sequence[int]:
         """Shape of the smallest piece that is decoded as a whole, one number an axis."""
+
+    def read_grain(self) -> Sequence[int]:
+        """What boxes of level 0 should be multiples of, so that no chunk is decoded twice."""
