@@ -53,7 +53,7 @@ def test_hot_pixels_leave_no_mark_and_thin_streaks_do() -> None:
     noisy[0, 60] += 0.4
     noisy[127, 127] += 0.4
     found = smooth_profile(noisy, np.ones(truth.shape, bool)).image
-    assert _rms(found / truth - 1) < 0.003
+    assert _rms(found / truth - 1) < 0.0015
     assert found[77].mean() / found[[75, 79]].mean() == pytest.approx(0.96, abs=0.01)
 
 
