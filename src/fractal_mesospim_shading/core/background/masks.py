@@ -36,14 +36,14 @@ def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
     """
     if radius_px < 0:
         raise BackgroundError(f"The dilation is {radius_px} px; expected 0 or more.")
-    objects = np.asarray(mask) != 0
+    objects: Bool = np.asarray(mask) != 0
     if radius_px == 0 or not objects.any():
         return objects
     import cv2
 
     size = 2 * int(radius_px) + 1
     grown = cv2.dilate(objects.view(np.uint8), np.ones((size, size), np.uint8))
-    return np.asarray(grown != 0)
+    return np.asarray(grown, np.bool_)
 
 
 def no_data(image: NDArray[Any], *, zero_is_no_data: bool = False) -> Bool | None:

@@ -104,8 +104,8 @@ class _Element:
 
     def _filtered(self, values: NDArray[Any], *, smallest: bool) -> NDArray[Any]:
         planes = values.reshape(-1, *values.shape[-2:])
-        result = np.stack([self._plane(plane, smallest) for plane in planes])
-        result = result.reshape(values.shape)
+        filtered: NDArray[Any] = np.stack([self._plane(plane, smallest) for plane in planes])
+        result: NDArray[Any] = filtered.reshape(values.shape)
         if self.radius_z_px is None or values.ndim == 2:
             return result
         from scipy.ndimage import maximum_filter1d, minimum_filter1d

@@ -1,0 +1,48 @@
+"""Small images and the golden data for the background methods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+_GOLDEN = Path(__file__).resolve().parents[5] / "shared" / "data" / "background"
+
+cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], tuple[dict[str, Any], dict[str, Any]]]:
+    """Reads the arrays and the metadata of a golden file, or skips."""
+
+    def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        path = _GOLDEN / name
+        if not path.exists():
+            pytest.skip(f"golden file {name} is not beside the project")
+        with np.load(path) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        return arrays, json.loads(str(arrays.pop("meta")))
+
+    return read
+
+
+@pytest.fixture
+def scene() -> Callable[..., np.ndarray]:
+    """A slope with noise and bright spots."""
+
+    def make(shape: tuple[int, ...], dtype: Any = np.uint16, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        y, x = np.indices(shape)[-2:]
+        image = 60 + 0.4 * x + 0.2 * y + rng.normal(0, 4, shape)
+        for _ in range(max(1, y.shape[-1] // 12)):
+            at = [rng.integers(0, n) for n in shape]
+            image[tuple(slice(a, a + 4) for a in at)] += 90
+        image = np.clip(image, 0, 255)
+        return (np.rint(image) if np.issubdtype(dtype, np.integer) else image).astype(dtype)
+
+    return make
