@@ -109,6 +109,7 @@ class TileCollection:
             raise ImageFormatError(_nothing_in(url, left_out))
         stacks = _name_lasers(stacks)
         xml_signs, stacks, warnings = use_xml(stacks, around)
+        warnings += _position_warnings(stacks)
         name, time_point = split_container_name(around.name)
         return cls(
             url=url,
@@ -120,12 +121,7 @@ class TileCollection:
             xml_file=around.xml_file,
             sign_options=signs or SignOptions(),
             xml_signs=xml_signs,
-            own_warnings=(
-                *around.warnings,
-                *warnings,
-                *_position_warnings(stacks),
-                *_absent(around),
-            ),
+            own_warnings=(*around.warnings, *warnings, *_absent(around)),
         )
 
     @cached_property

@@ -33,7 +33,7 @@ from fractal_mesospim_shading.images.stores import (
 
 _TYPES = ("uint8", "uint16", "float32")
 # Table positions are written to a hundredth of a micrometer.
-_POSITION_TOLERANCE_UM = 0.02
+_TOLERANCE_UM = 0.02
 _FOREIGN = (
     "has a metadata file that was written for another container and names another place; it is "
     "not used"
@@ -146,7 +146,7 @@ class _Facts:
         notes = []
         if position.source == "meta" and translation is not None:
             given = (position.z_start_um, position.y_um, position.x_um)
-            if max(abs(a - b) for a, b in zip(given, translation)) > _POSITION_TOLERANCE_UM:
+            if max(abs(a - b) for a, b in zip(given, translation, strict=True)) > _TOLERANCE_UM:
                 notes.append(
                     "has an NGFF translation that differs from its metadata file (a conversion "
                     "tool may have overwritten it); the metadata file is used"
@@ -158,8 +158,8 @@ class _Facts:
             return notes
         if self.meta.processors:
             notes.append(
-                f"was changed by image processors ({', '.join(self.meta.processors)}) before it was "
-                "written: offset and background may be gone and the noise correlated; do not "
+                f"was changed by image processors ({', '.join(self.meta.processors)}) before it "
+                "was written: offset and background may be gone and the noise correlated; do not "
                 "subtract an offset twice"
             )
         size = self.meta.number("CFG", "Pixelsize in um")
@@ -252,7 +252,7 @@ def _is_foreign(meta: MetaFile, container: str, translation: tuple[float, ...] |
         return False
     places = (meta.number("POSITION", "y_pos"), meta.number("POSITION", "x_pos"))
     return any(
-        place is not None and abs(place - given) > _POSITION_TOLERANCE_UM
+        place is not None and abs(place - given) > _TOLERANCE_UM
         for place, given in zip(places, translation[1:], strict=True)
     )
 
@@ -271,7 +271,7 @@ def _levels(
             break
     levels = tuple(
         Level(path, array.shape, array.chunks, array.shards, scale)
-        for path, array, scale in zip(metadata.paths, arrays, metadata.scales)
+        for path, array, scale in zip(metadata.paths, arrays, metadata.scales, strict=False)
     )
     return levels, first, notes
 

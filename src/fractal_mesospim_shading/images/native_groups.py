@@ -185,12 +185,14 @@ def cells_of(
 def grid_lines(
     stacks: Sequence[Stack], acquisition: Acquisition
 ) -> tuple[tuple[list[int], int], tuple[list[int], int]]:
+    """The row of each stack and the number of rows; the same for columns."""
     places = [acquisition.image_um(stack) for stack in stacks]
     height, width = stacks[0].tile_size_um
     return lines_of([y for y, _ in places], height), lines_of([x for _, x in places], width)
 
 
 def listed(groups: Sequence[str]) -> str:
+    """The first names of a list, quoted, and how many more there are."""
     shown = ", ".join(f"'{group}'" for group in groups[:_SHOWN])
     return shown + (f" and {len(groups) - _SHOWN} more" if len(groups) > _SHOWN else "")
 

@@ -6,34 +6,34 @@ from fractal_mesospim_shading.images.native_meta import parse_meta, removes_offs
 
 TEXT = r"""[Metadata for file] D:\data\my brain\brain.ome.zarr\Mag2_Tile0_Ch488_Sh0_Rot0.0.ome.zarr
 
-[CFG] 
+[CFG]~
 [Laser] 488 nm
 [Intensity (%)] 20
 [Filter] 520/35 BrightLine
-[Empty] 
+[Empty]~
 [Shutter] Both
 
-[POSITION] 
+[POSITION]~
 [x_pos] -4120.5
 [y_pos] nan
 
-[MICROSCOPE PARAMETERS] 
+[MICROSCOPE PARAMETERS]~
 [name] Bench top
 
-[OBJECTIVE_PARAMETERS] 
+[OBJECTIVE_PARAMETERS]~
 [name] Olympus
 
-[IMAGE PROCESSORS] 
+[IMAGE PROCESSORS]~
 [Processor count] 2
 
-[BackgroundSubtraction] 
+[BackgroundSubtraction]~
 [method] rolling ball
 [GaussianBlur sigma] 2
 
-[TIMING INFORMATION] 
+[TIMING INFORMATION]~
 [Frame rate during taking images, img/s:] 4.4
-[===================== END OF ACQUISITION ======================] 
-"""
+[===================== END OF ACQUISITION ======================]~
+""".replace("~\n", " \n")  # Bare lines end with a space, as the microscope writes them.
 
 
 def test_values_by_section() -> None:

@@ -253,7 +253,7 @@ def test_unreadable_chunk_is_named(tmp_path: Path) -> None:
     chunk.write_bytes(b"broken")
     intact = (slice(0, 1), slice(0, 4), slice(0, 20), slice(0, 56))
     assert mosaic.read(0, intact).all()
-    with pytest.raises(SourceReadError, match="Tile1_.*/0/c/1/0/1"):
+    with pytest.raises(SourceReadError, match=r"Tile1_.*/0/c/1/0/1"):
         whole(mosaic)
 
 
