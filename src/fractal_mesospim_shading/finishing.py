@@ -78,12 +78,16 @@ def complete(
 ) -> None:
     """Write the final attributes of an image: windows, provenance, and the mark.
 
+    A stack of one channel that has no channel metadata is left without.
+
     Raises:
         ImageFormatError: ome-zarr does not read what was written.
     """
-    labels = [channel.label for channel in channels]
-    windows = [window(histograms[label], target.levels[0].dtype) for label in labels]
-    final = marked(with_windows(attributes, windows, labels), mark, complete=True)
+    if len(target.levels[0].shape) > 3 or "omero" in attributes.get("ome", attributes):
+        labels = [channel.label for channel in channels]
+        windows = [window(histograms[label], target.levels[0].dtype) for label in labels]
+        attributes = with_windows(attributes, windows, labels)
+    final = marked(attributes, mark, complete=True)
     write_attributes(target.url, target.zarr_format, final, target.storage_options)
     refuse_unreadable(target)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fractal_mesospim_shading.compute import estimate_workers, resources, run_guarded
+from fractal_mesospim_shading.container import ContainerResult, correct_container
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.estimation import EstimationPlan
 from fractal_mesospim_shading.finishing import complete, provenance, totals
@@ -20,6 +21,7 @@ from fractal_mesospim_shading.flatfield import (
 )
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.carrying import copy_tables_and_labels
+from fractal_mesospim_shading.images.collection import is_container
 from fractal_mesospim_shading.images.documents import document_of, fill_value
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
@@ -95,19 +97,28 @@ def block_plan(image: Any, output: OutputPlan) -> CorrectionPlan:
     return CorrectionPlan(image, (output.target,), output.final_url, wish=wish)
 
 
-def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> CorrectionResult:
-    """Correct the shading of one image.
+def correct_flatfield(
+    zarr_url: str, options: FlatfieldOptions
+) -> CorrectionResult | ContainerResult:
+    """Correct the shading of an image, or of all stacks of a native acquisition.
 
     Args:
-        zarr_url: of the image.
+        zarr_url: of the image, or of the container.
         options: everything else.
 
     Raises:
         ShadingError: one readable error; the source is as it was, and so is any earlier
             result. What was finished is continued by the same call.
     """
-    started = time.monotonic()
     restore_replaced(normalise_url(zarr_url))
+    if is_container(zarr_url, options_of(options)):
+        return correct_container(zarr_url, options)
+    return correct_mosaic(zarr_url, options)
+
+
+def correct_mosaic(zarr_url: str, options: FlatfieldOptions) -> CorrectionResult:
+    """Correct the shading of one image."""
+    started = time.monotonic()
     image = open_source(zarr_url, options)
     for note in image.notes:
         logger.info("%s", note)
@@ -185,7 +196,7 @@ def estimate_models(zarr_url: str, folder: str, options: FlatfieldOptions) -> di
     return models
 
 
-def image_list_update(result: CorrectionResult) -> dict[str, Any]:
+def image_list_update(result: CorrectionResult | ContainerResult) -> dict[str, Any]:
     """The entry of a corrected image for Fractal's image list."""
     update: dict[str, Any] = {
         "zarr_url": result.image_url,
