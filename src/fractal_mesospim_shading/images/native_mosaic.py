@@ -158,27 +158,6 @@ class NativeMosaic:
         """
         return self.levels[level].chunks
 
-    def chunk_edges(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Where chunks of the stacks begin or end along z, y and x of the mosaic.
-
-        A box whose sides lie on these edges decodes no chunk that another such box decodes
-        too, as long as the stacks share a chunk shape and a first plane.
-        """
-        edges: tuple[set[int], set[int], set[int]] = ({0}, {0}, {0})
-        for placed in self.placed:
-            chunks, shape = placed.stack.levels[0].chunks, placed.stack.shape
-            tile = self.layout.tile(placed.tile)
-            inside = [[*range(0, n, c), n] for n, c in zip(shape, chunks, strict=True)]
-            if placed.stack.downward:
-                inside[0] = [shape[0] - edge for edge in inside[0]]
-            starts = (placed.first_plane, tile.y, tile.x)
-            for known, start, steps in zip(edges, starts, inside, strict=True):
-                known.update(start + step for step in steps)
-        z, y, x = (
-            tuple(sorted(known | {size})) for known, size in zip(edges, self.shape[1:], strict=True)
-        )
-        return z, y, x
-
     def read_grain(self) -> Sequence[int]:
         """Chunks along y and x where they divide the tile, else the tile, where they begin anew.
 

@@ -27,7 +27,7 @@ _MINIMAL_OVERLAP_PX = 6
 _PAIRS = 6
 _DEAR_PAIRS = 3
 _PATCH_PX = 256
-_SETS = 3
+_SETS = 2
 _SURE = 0.3
 _MARGIN = 0.1
 
@@ -100,7 +100,7 @@ def measure_signs(
     """
     signs: dict[str, int] = {}
     details: dict[str, str] = {}
-    for members in itertools.islice(_sets(stacks), _SETS):
+    for members in _sets(stacks):
         for axis in "xy":
             if axis in signs:
                 continue
@@ -122,14 +122,22 @@ def measure_signs(
     return MeasuredSigns(signs.get("x"), signs.get("y"), detail)
 
 
-def _sets(stacks: Sequence[Stack]) -> Iterable[list[Stack]]:
-    """Stacks of one channel, side and angle, largest sets first."""
-    sets: dict[tuple[object, ...], list[Stack]] = defaultdict(list)
-    for stack in stacks:
-        key = (stack.laser, stack.filter, stack.side, stack.rotation, stack.pixel_size_um)
-        sets[*key, stack.tile_shape].append(stack)
-    ordered = sorted(sets.values(), key=len, reverse=True)
-    return (members for members in ordered if len(members) > 1)
+def _sets(stacks: Sequence[Stack]) -> list[list[Stack]]:
+    """Stacks of one channel and angle: the largest sets of one side, then those of all sides.
+
+    Where each tile was lit from one side only, the tiles of one side may be a single column.
+    """
+
+    def largest(one_side: bool) -> list[list[Stack]]:
+        sets: dict[tuple[object, ...], list[Stack]] = defaultdict(list)
+        for stack in stacks:
+            channel = (stack.laser, stack.filter, stack.rotation, stack.pixel_size_um)
+            sets[*channel, stack.tile_shape, stack.side if one_side else ""].append(stack)
+        ordered = sorted(sets.values(), key=len, reverse=True)
+        return [members for members in ordered if len(members) > 1][:_SETS]
+
+    several = len({stack.side for stack in stacks}) > 1
+    return [*largest(True), *(largest(False) if several else [])]
 
 
 def _pairs(stacks: Sequence[Stack], axis: str) -> Iterable[tuple[Stack, Stack]]:

@@ -280,16 +280,6 @@ def test_unequal_plane_distance_is_refused(tmp_path: Path) -> None:
         TileCollection.open(path, signs=SIGNS).mosaics()
 
 
-def test_boxes_between_chunk_edges_decode_each_chunk_once(tmp_path: Path) -> None:
-    stacks = [replace(s, z_start_um=25.0, z_end_um=0.0) for s in table(2, 2)]
-    mosaic = open_one(tmp_path, stacks)
-    z, y, x = mosaic.chunk_edges()
-    # Six planes in chunks of 4, from the top; tiles of 20 x 28 in chunks of 16.
-    assert z == (0, 2, 6)
-    assert y == (0, 16, 20, 36, 40)
-    assert x == (0, 16, 28, 44, 56)
-
-
 def test_guessed_sign_is_said(tmp_path: Path) -> None:
     stacks = grid_stacks(2, 1, SETTINGS, overlap_px=0)
     mosaic = open_one(tmp_path, stacks, signs=SignOptions())

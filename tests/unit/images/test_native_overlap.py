@@ -139,3 +139,12 @@ def test_project_file_is_not_checked_where_that_is_dear(
 
     monkeypatch.setattr(native_projection, "read_array", refuse)
     assert TileCollection.open(path).orientation.source_x == "xml"
+
+
+def test_columns_lit_from_different_sides(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, sign_x=1)
+    first, second = grid_stacks(1, 2, settings)
+    stacks = [first, replace(second, shutter="Right")]
+    path = write_acquisition(tmp_path, "a.ome.zarr", stacks, settings)
+    found = TileCollection.open(path).orientation
+    assert (found.sign_x, found.source_x) == (1, "measured")
