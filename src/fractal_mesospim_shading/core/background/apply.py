@@ -128,10 +128,11 @@ def apply_background(
     shape = background.reshape(-1)
     if how.mode == "divide":
         shape = _divisor(flat, shape, absent, how)
-    contiguous = result.flags.c_contiguous
-    target = result.reshape(-1) if contiguous else np.empty(image.size, result.dtype)
+    direct = result.flags.c_contiguous and result.dtype.isnative
+    native = result.dtype.newbyteorder("=")
+    target = result.reshape(-1) if direct else np.empty(image.size, native)
     counts = _run(flat, np.ascontiguousarray(shape, np.float32), absent, target, how)
-    if not contiguous:
+    if not direct:
         result[...] = target.reshape(image.shape)
     return result, counts
 

@@ -111,6 +111,18 @@ class Planewise:
 def estimated_where_usable(
     image: NDArray[Any], mask: Marks, coverage: Marks, depth_px: int, estimate: Estimate
 ) -> BackgroundResult:
+    """Run an estimate on the pixels that have data; the others get a background of 0.
+
+    Args:
+        image: (y, x), or (z, y, x) if `depth_px` is above 0.
+        mask: objects, ignored and interpolated under.
+        coverage: pixels without data; NaN is added.
+        depth_px: planes to each side that the estimate looks at.
+        estimate: called with the image and all pixels to ignore, or None.
+
+    Raises:
+        BackgroundError: for shapes that do not fit.
+    """
     check_dimensions(image, depth_px)
     missing = union(no_data(image), checked_mask(image, coverage))
     ignored = union(checked_mask(image, mask), missing)
@@ -123,6 +135,7 @@ def estimated_where_usable(
 
 
 def check_dimensions(image: NDArray[Any], depth_px: int) -> None:
+    """Refuse a stack where a plane is expected, and the other way round."""
     expected = 3 if depth_px else 2
     if image.ndim != expected or 0 in image.shape:
         axes = "(z, y, x), as a z radius is given" if depth_px else "(y, x)"

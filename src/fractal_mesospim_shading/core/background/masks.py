@@ -57,9 +57,12 @@ def no_data(image: NDArray[Any], *, zero_is_no_data: bool = False) -> Bool | Non
         bool of the same shape, or None where every pixel holds data.
     """
     missing: Bool | None = None
-    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(np.sum(image)):
-        # The sum may overflow where all values are finite: look at each pixel then.
-        missing = ~np.isfinite(image)
+    if np.issubdtype(image.dtype, np.floating):
+        # A sum is quicker than a look at each pixel; it may overflow, then look.
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(np.sum(image))
+        if not finite:
+            missing = ~np.isfinite(image)
     if zero_is_no_data:
         zero = image == 0
         missing = zero if missing is None else missing | zero

@@ -89,6 +89,7 @@ def median_background(
         BackgroundError: for a radius below 1 or a mask of another shape.
     """
     widths = row_half_widths(radius_px, shape)
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
     if radius_z_px is not None and radius_z_px < 1:
         raise BackgroundError(f"The z radius is {radius_z_px} planes; expected 1 or more.")
     ignored = checked_mask(image, mask)

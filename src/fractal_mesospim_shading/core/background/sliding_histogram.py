@@ -37,7 +37,8 @@ def middle_numbers(
         numbers = np.where(ignored, np.int32(outside), numbers)
     margin_y, margin_x = widths.size // 2, int(widths.max())
     margins = ((0, 0), (margin_y, margin_y), (margin_x, margin_x + 1))
-    padded = np.pad(numbers.astype(np.int32, copy=False), margins, constant_values=outside)
+    numbers = np.ascontiguousarray(numbers, dtype=np.int32)
+    padded = np.pad(numbers, margins, constant_values=outside)
     lower = np.empty(numbers.shape, np.int32)
     upper = np.empty(numbers.shape, np.int32)
     for z in range(numbers.shape[0]):

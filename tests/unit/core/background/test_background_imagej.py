@@ -17,9 +17,8 @@ F = np.float32
 
 
 def _ball(radius: float) -> tuple[int, list[list[np.float32]]]:
-    for shrink, trim, upto in ((1, 24, 10), (2, 24, 30), (4, 32, 100), (8, 40, 10**9)):
-        if radius <= upto:
-            break
+    limits = ((10, 1, 24), (30, 2, 24), (100, 4, 32), (10**9, 8, 40))
+    shrink, trim = next((s, t) for limit, s, t in limits if radius <= limit)
     small = max(radius / shrink, 1)
     half = floor(small - int(trim * small) // 100 + 0.5)
     reach = range(-half, half + 1)
