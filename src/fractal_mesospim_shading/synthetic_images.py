@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.layout import Tile, TileLayout
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.image_style import (
     ImageStyle,
@@ -27,6 +28,7 @@ from fractal_mesospim_shading.images.stores import StorageOptions
 from fractal_mesospim_shading.synthetic import LightSheetWorld
 
 _STAGE_OVERLAP = 0.1
+_THREADS = 4
 
 
 def write_image(
@@ -138,10 +140,15 @@ def write_mosaic(
     def planes(lead: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
         channel = lead[place] if place >= 0 else 0
         slab = np.zeros((stop - start, *plane_shape), dtype=kind)
-        for tile in layout.tiles:
+
+        def fill(tile: Tile) -> None:
             pixels = world.tile_planes(tile.number, range(start, stop), channel)
             box = np.s_[:, tile.y : tile.y + pixels.shape[1], tile.x : tile.x + pixels.shape[2]]
             slab[box] = _cast(pixels, kind)
+
+        # Every plane has a random generator of its own, so the order does not matter.
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(fill, layout.tiles))
         return slab
 
     group = new_group(url, form, overwrite, storage_options)

@@ -27,7 +27,7 @@ from fractal_mesospim_shading.images.stores import StorageOptions, open_store
 Planes = Callable[[tuple[int, ...], int, int], NDArray[Any]]
 """Planes [z0, z1) at a place along the axes before z, as (z, y, x)."""
 
-_SLAB_BYTES = 256 * 2**20
+_SLAB_BYTES = 64 * 2**20
 _COLORS = ("00FFFF", "FF00FF", "FFFF00", "00FF00")
 _KINDS = {"t": "time", "c": "channel"}
 _UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
@@ -163,9 +163,9 @@ def write_levels(
     depth = shape[-3] if has_z else 1
     whole = prod(factor[0] for factor in factors)
     chunk = (arrays[0].shards or arrays[0].chunks)[-3] if has_z else 1
+    most = _SLAB_BYTES // (shape[-2] * shape[-1] * kind.itemsize)
     thickness = lcm(whole, chunk)
-    if thickness * shape[-2] * shape[-1] * kind.itemsize > _SLAB_BYTES:
-        thickness = whole
+    thickness = thickness * (most // thickness) if thickness <= most else whole
     before = shape[: -3 if has_z else -2]
     for lead in itertools.product(*(range(n) for n in before)):
         for start in range(0, depth, thickness):
