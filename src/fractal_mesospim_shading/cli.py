@@ -15,7 +15,12 @@ from pydantic import BaseModel
 
 from fractal_mesospim_shading.allocation import use_one_arena
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
-from fractal_mesospim_shading.params import FlatfieldOptions, ordered_fields, validated
+from fractal_mesospim_shading.params import (
+    FlatfieldOptions,
+    ImportOptions,
+    ordered_fields,
+    validated,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("--output", required=True, help="folder for the models")
     _add_options(estimate, FlatfieldOptions)
 
+    importer = add("import", _import, "Import native acquisitions as mosaics for Fractal.")
+    importer.add_argument("containers", nargs="+", help="folders that mesoSPIM-control wrote")
+    importer.add_argument("--zarr-dir", required=True, help="folder for the imported images")
+    _add_options(importer, ImportOptions)
+
     demo = add("demo", _demo, "Make a small mosaic of known truth, correct it, show the errors.")
     demo.add_argument("--folder", default="demo_output", help="where to work (default: %(default)s)")
     return parser
@@ -123,7 +133,17 @@ def _metavar(kinds: Sequence[Any]) -> str:
 
 
 def _arguments(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """Address and options of a command, from the file of parameters and the options given."""
+    """Address and options of a command."""
+    arguments = _given_options(given)
+    image = given.image or arguments.get("zarr_url")
+    arguments.pop("zarr_url", None)
+    if image is None:
+        raise ParameterError("Give the address of the image, or `zarr_url` in the --params file.")
+    return image, arguments
+
+
+def _given_options(given: argparse.Namespace) -> dict[str, Any]:
+    """Options from the file of parameters, and over them those given."""
     arguments: dict[str, Any] = {}
     if given.params is not None:
         try:
@@ -135,11 +155,7 @@ def _arguments(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     for name, value in vars(given).items():
         if name.startswith("option_") and value is not None:
             arguments[name.removeprefix("option_")] = value
-    image = arguments.pop("zarr_url", None)
-    image = given.image or image
-    if image is None:
-        raise ParameterError("Give the address of the image, or `zarr_url` in the --params file.")
-    return image, arguments
+    return arguments
 
 
 def _info(given: argparse.Namespace) -> None:
@@ -164,6 +180,15 @@ def _estimate(given: argparse.Namespace) -> None:
     image, arguments = _arguments(given)
     workflows.estimate_models(image, given.output, validated(FlatfieldOptions, arguments))
     print(given.output)
+
+
+def _import(given: argparse.Namespace) -> None:
+    from fractal_mesospim_shading import importing
+
+    arguments = _given_options(given)
+    options = validated(ImportOptions, arguments)
+    for unit in importing.plan_imports(given.containers, given.zarr_dir, options):
+        print(importing.import_image(unit, options).image_url)
 
 
 def _demo(given: argparse.Namespace) -> None:

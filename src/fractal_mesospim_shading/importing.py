@@ -32,6 +32,7 @@ from fractal_mesospim_shading.images.mosaic_target import (
     import_levels,
 )
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native_report import acquisition_metadata
 from fractal_mesospim_shading.images.native_signs import SignOptions
 from fractal_mesospim_shading.images.output import (
     refuse_existing,
@@ -199,6 +200,7 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> ImportResult:
             "container": collection.name,
             "orientation": asdict(collection.orientation),
             **acquisition_facts(mosaic),
+            "metadata": acquisition_metadata(collection),
         }
         complete(work.target, work.attributes, mosaic.channels, histograms, mark)
         url = job.finish(overwrite=options.overwrite)

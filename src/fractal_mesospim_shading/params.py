@@ -247,8 +247,10 @@ class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
     )
 
 
-class ImportOptions(EstimationOptions, ExecutionOptions):
-    """The arguments of the import of native acquisitions besides the containers."""
+class ImportStyleOptions(BaseModel):
+    """What is imported, and what the image looks like on disk."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     correct_flatfield: bool = Field(
         default=False,
@@ -296,6 +298,31 @@ class ImportOptions(EstimationOptions, ExecutionOptions):
     restart: bool = Field(
         default=False, description="Drop an unfinished run of this import instead of continuing it."
     )
+
+
+class ImportOptions(ImportStyleOptions, EstimationOptions, ExecutionOptions):
+    """The arguments of the import of native acquisitions besides the containers."""
+
+
+class ImportTaskOptions(ImportStyleOptions, EstimationOptions):
+    """The arguments of the first half of the import task, which passes them on."""
+
+    containers: list[str] = Field(
+        description="Addresses of the acquisitions: the folders that mesoSPIM-control wrote, such as "
+        "`/data/brain_Mag5x_Ch488.ome.zarr`."
+    )
+
+    def import_options(self) -> ImportOptions:
+        """The options of the import itself."""
+        return ImportOptions(**self.model_dump(exclude={"containers"}))
+
+
+class ImportUnitOptions(ExecutionOptions):
+    """The arguments of the second half of the import task: where it runs."""
+
+    def combined(self, chosen: dict[str, Any]) -> ImportOptions:
+        """The options of the first half with where to run."""
+        return ImportOptions(**{**chosen, **self.model_dump()})
 
 
 def ordered_fields(model: type[BaseModel]) -> list[str]:

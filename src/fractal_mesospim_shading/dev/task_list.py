@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_task_tools.task_models import ParallelTask
+from fractal_task_tools.task_models import ConverterCompoundTask, ParallelTask
 
 AUTHORS = "The fractal-mesospim-shading developers"
 DOCS_LINK = None
@@ -18,5 +18,16 @@ TASK_LIST = [
         modality="lightsheet",
         tags=["mesoSPIM", "flat-field", "shading", "illumination", "BaSiC"],
         docs_info="file:task_info/correct_flatfield.md",
+    ),
+    ConverterCompoundTask(
+        name="Import mesoSPIM OME-Zarr",
+        executable_init="tasks/import_mesospim_init.py",
+        executable="tasks/import_mesospim.py",
+        meta_init={"cpus_per_task": 1, "mem": 4000},
+        meta={"cpus_per_task": 8, "mem": 16000},
+        category="Conversion",
+        modality="lightsheet",
+        tags=["mesoSPIM", "OME-Zarr", "mosaic", "tiles", "flat-field"],
+        docs_info="file:task_info/import_mesospim.md",
     ),
 ]

@@ -42,8 +42,9 @@ def task_arguments(
                 continue
             described: Any = Field(description=info.description)
             annotation = Annotated[(info.annotation, *info.metadata, described)]  # type: ignore[misc]
+            default = inspect.Parameter.empty if info.is_required() else info.default
             parameters.append(
-                inspect.Parameter(name, keyword, default=info.default, annotation=annotation)
+                inspect.Parameter(name, keyword, default=default, annotation=annotation)
             )
 
         @functools.wraps(function)
