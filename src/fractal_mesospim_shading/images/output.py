@@ -154,6 +154,8 @@ def target_levels(
         raise ParameterError(
             "output_shards needs OME-Zarr 0.5; the result would be 0.4. Set ngff_version to 0.5."
         )
+    if shards is not None:
+        _checked_shards(shards, levels[0])
     result = []
     for level, document in zip(levels, documents, strict=True):
         kind = native_dtype(document) if dtype is None else np.dtype(dtype)
@@ -176,24 +178,29 @@ def target_levels(
     return tuple(result)
 
 
+def _checked_shards(wish: Sequence[int], level: Level) -> None:
+    """Refuse shards that are no multiples of the chunk at full resolution."""
+    if not 1 <= len(wish) <= len(level.chunks) or any(w < 1 for w in wish):
+        raise ParameterError(
+            f"output_shards is {list(wish)}; expected up to {len(level.chunks)} positive numbers, "
+            "for the last axes of the image."
+        )
+    chunks = level.chunks[-len(wish) :]
+    if any(w % c for w, c in zip(wish, chunks, strict=True)):
+        raise ParameterError(
+            f"output_shards is {list(wish)}; each number must be a multiple of the chunk, "
+            f"{list(chunks)}."
+        )
+
+
 def _given_shards(
     wish: Sequence[int], chunks: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    if len(wish) > len(chunks) or any(w < 1 for w in wish):
-        raise ParameterError(
-            f"output_shards is {list(wish)}; expected up to {len(chunks)} positive numbers, for "
-            "the last axes of the image."
-        )
-    full = (1,) * (len(chunks) - len(wish)) + tuple(wish)
-    full = (*chunks[: len(chunks) - len(wish)], *full[len(chunks) - len(wish) :])
-    if any(w % c for w, c in zip(full, chunks, strict=True)):
-        raise ParameterError(
-            f"output_shards is {list(wish)}; each number must be a multiple of the chunk, "
-            f"{list(chunks[-len(wish) :])}."
-        )
+    """The shards of a level; coarse levels have smaller chunks than the finest may."""
+    full = (*chunks[: len(chunks) - len(wish)], *wish)
     # No larger than the array, rounded up to whole chunks.
     return tuple(
-        min(w, -(-n // c) * c) for w, c, n in zip(full, chunks, shape, strict=True)
+        min(max(w // c, 1), -(-n // c)) * c for w, c, n in zip(full, chunks, shape, strict=True)
     )
 
 
