@@ -5,9 +5,10 @@ reduced at once: to the mean of bins of a few pixels, and, on a grid eight times
 coarser, to the variance of the noise. Everything robust happens afterwards, on
 these small arrays.
 
-The noise is measured on cells of 2 x 2 pixels by `(a - b - c + d) / 2`, which any
-smooth structure leaves at 0; the same of two planes, divided by sqrt(2), is free of
-the camera's fixed pattern as well.
+The noise of one plane is measured on cells of 2 x 2 pixels by `(a - b - c + d) / 2`,
+which any smooth structure leaves at 0. The difference of two planes is free of the
+camera's fixed pattern and nearly so of structure, and all three degrees of freedom of a
+cell can be used: what its four differences scatter about their mean.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class PartialBins:
         noise_origin: the same on the noise grid.
         total, count: (k, y, x) sum and number of the valid pixels.
         spatial, spatial_count: (k, y, x) squares of the cells of one plane.
-        temporal, temporal_count: the same of the difference to the next plane.
+        temporal, temporal_count: (k, y, x) squares of the changes of the cells to the
+            next plane about their means, and degrees of freedom, 3 for each cell.
         saturated: (k,) pixels at the upper end of the type.
     """
 
@@ -127,7 +129,7 @@ class BinnedStack:
         spatial, temporal: (n, y, x) float64 variance of the noise, counts squared,
             within a plane, and from the difference to the next plane that was read
             together with it.
-        spatial_cells, temporal_cells: (n, y, x) cells behind each value.
+        spatial_cells, temporal_cells: (n, y, x) degrees of freedom of each value.
         saturated: pixels at the upper end of the type, in all planes.
     """
 
@@ -207,7 +209,7 @@ class BinnedPlanes:
         noise_mean[sum_squares(self._count) == 0] = np.nan
         spatial, temporal = (
             np.where(cells > 0, squares / (divisor * np.maximum(cells, 1)), np.nan)
-            for squares, cells, divisor in zip(self._noise, self._cells, (4, 8), strict=True)
+            for squares, cells, divisor in zip(self._noise, self._cells, (4, 2), strict=True)
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = (self._total / self._count).astype(np.float32)

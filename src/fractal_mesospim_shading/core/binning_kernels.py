@@ -42,39 +42,43 @@ def bin_means(block, dark, y0, x0, bin_px, zero_is_no_data, top):  # type: ignor
 
 @numba.njit(nogil=True, cache=True)
 def bin_noise(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
-    """Sum and number of squared cells of one plane, and of their change to the next."""
+    """Squares of the cells of one plane, and of their changes to the next, with numbers."""
     planes, height, width = block.shape
     first_y, first_x = y0 // noise_px, x0 // noise_px
     rows, columns = (y0 + height - 1) // noise_px + 1, (x0 + width - 1) // noise_px + 1
     shape = (2, planes, rows - first_y, columns - first_x)
-    squares, cells = np.zeros(shape, np.float64), np.zeros(shape, np.int32)
+    squares, numbers = np.zeros(shape, np.float64), np.zeros(shape, np.int32)
     odd_y, odd_x = y0 % 2, x0 % 2
     high, wide = (height - odd_y) // 2, (width - odd_x) // 2
-    before = np.full((high, wide), np.nan)
     sums, known = np.zeros((2, wide), np.float64), np.zeros((2, wide), np.int32)
+    was_good, good = np.zeros((high, wide), np.bool_), False
     for k in range(planes):
+        before = max(k - 1, 0)
         for cell_y in range(high):
             y = odd_y + 2 * cell_y
             for cell_x in range(wide):
                 x = odd_x + 2 * cell_x
                 a, b = np.float64(block[k, y, x]), np.float64(block[k, y, x + 1])
                 c, d = np.float64(block[k, y + 1, x]), np.float64(block[k, y + 1, x + 1])
-                bad = max(max(a, b), max(c, d)) >= top
-                bad |= zero_is_no_data and a * b * c * d == 0.0
-                cell = np.nan if bad else a - b - c + d
-                change = cell - before[cell_y, cell_x]
-                before[cell_y, cell_x] = cell
-                sums[0, cell_x] += cell * cell if np.isfinite(cell) else 0.0
-                known[0, cell_x] += np.int32(1) if np.isfinite(cell) else np.int32(0)
-                sums[1, cell_x] += change * change if np.isfinite(change) else 0.0
-                known[1, cell_x] += np.int32(1) if np.isfinite(change) else np.int32(0)
+                cell = a - b - c + d
+                good = np.isfinite(cell) and max(max(a, b), max(c, d)) < top
+                good = good and not (zero_is_no_data and a * b * c * d == 0.0)
+                sums[0, cell_x] += cell * cell if good else 0.0
+                known[0, cell_x] += np.int32(1) if good else np.int32(0)
+                a, b = a - block[before, y, x], b - block[before, y, x + 1]
+                c, d = c - block[before, y + 1, x], d - block[before, y + 1, x + 1]
+                spread = a * a + b * b + c * c + d * d - (a + b + c + d) ** 2 / 4
+                both = k > 0 and good and was_good[cell_y, cell_x]
+                sums[1, cell_x] += spread if both else 0.0
+                known[1, cell_x] += np.int32(3) if both else np.int32(0)
+                was_good[cell_y, cell_x] = good
             if (y0 + y + 2) // noise_px > (y0 + y) // noise_px or cell_y == high - 1:
                 row = (y0 + y) // noise_px - first_y
                 for cell_x in range(wide):
                     column = (x0 + odd_x + 2 * cell_x) // noise_px - first_x
                     for kind in range(2):
-                        plane = max(k - kind, 0)
+                        plane = k if kind == 0 else before
                         squares[kind, plane, row, column] += sums[kind, cell_x]
-                        cells[kind, plane, row, column] += known[kind, cell_x]
+                        numbers[kind, plane, row, column] += known[kind, cell_x]
                 sums[:], known[:] = 0.0, 0
-    return squares, cells
+    return squares, numbers

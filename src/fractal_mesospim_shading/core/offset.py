@@ -27,7 +27,9 @@ _READ_VARIANCE_ERROR = 1.0
 _OTHER_VARIANCE = 0.3
 # Variance of rounding to whole counts.
 _ROUNDING = 1 / 12
-# Squares with fewer cells say too little about the noise.
+# In a chain of pairs the squares of neighbouring differences have a correlation of 1/4.
+_PAIRS_ERROR = 1.5**0.5
+# Squares with fewer degrees of freedom say too little about the noise.
 _LEAST_CELLS = 12
 _EVEN_SIGMAS = 2.0
 _LEAST_EVEN = 0.2
@@ -126,6 +128,8 @@ def _fit(stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool) -> 
         return OffsetEstimate(0.0, np.inf, f"{method}: too few data", {"squares": len(mean)})
     variance = variance - (_ROUNDING if stack.integer else 0.0)
     line = _envelope(mean, variance, cells, one_sided=not mostly_empty)
+    # Two pairs that share a plane are not independent.
+    error = line.error * (_PAIRS_ERROR if temporal else 1.0) if line else np.inf
     if line is None or line.slope <= 0:
         return OffsetEstimate(0.0, np.inf, f"{method}: it does not grow with brightness")
     gain = line.slope
@@ -133,7 +137,7 @@ def _fit(stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool) -> 
     systematic = np.hypot(gain * _READ_VARIANCE_ERROR, _OTHER_VARIANCE / gain)
     if not temporal:
         systematic = np.hypot(systematic, 1.0 / gain)
-    uncertainty = float(np.hypot(systematic, line.error))
+    uncertainty = float(np.hypot(systematic, error))
     if value > darkest:
         uncertainty, value = float(np.hypot(uncertainty, value - darkest)), darkest
     if value < 0 and stack.integer:
@@ -143,7 +147,7 @@ def _fit(stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool) -> 
         "squares": float(line.used.sum()),
         "share": float(line.used.mean()),
         "darkest": darkest,
-        "statistical": line.error,
+        "statistical": error,
         "systematic": float(systematic),
     }
     return OffsetEstimate(float(value), uncertainty, method, details)

@@ -102,12 +102,9 @@ def test_noise_equals_a_loop() -> None:
     spatial, temporal = [], []
     for y in range(0, 16, 2):
         for x in range(0, 16, 2):
-            cells = [
-                int(p[y, x]) - int(p[y, x + 1]) - int(p[y + 1, x]) + int(p[y + 1, x + 1])
-                for p in stack
-            ]
-            spatial.append(cells[0] ** 2 / 4)
-            temporal.append((cells[1] - cells[0]) ** 2 / 8)
+            first, second = stack[:, y : y + 2, x : x + 2].astype(int)
+            spatial.append((first[0, 0] - first[0, 1] - first[1, 0] + first[1, 1]) ** 2 / 4)
+            temporal.append((second - first).var(ddof=1) / 2)
     found = _binned(stack)
     assert found.spatial.shape == (2, 1, 1)
     assert found.spatial[0, 0, 0] == pytest.approx(np.mean(spatial), rel=1e-12)
