@@ -30,12 +30,19 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "image.interpolation": "nearest",
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.08,
 }
 
 
 def colour_bar(figure: Figure, axes: Axes, shown: Any, label: str) -> None:
     """A colour bar as high as the image beside it."""
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator
+
     bar = figure.colorbar(shown, cax=axes.inset_axes((1.03, 0.0, 0.045, 1.0)))
+    if isinstance(shown.norm, LogNorm):
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     bar.ax.yaxis.set_major_formatter("{x:g}")
     bar.ax.yaxis.set_minor_formatter("")
     bar.outline.set_visible(False)

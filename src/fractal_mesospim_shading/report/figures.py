@@ -185,7 +185,8 @@ def _plane_panels(figure: Figure, axes: list[Axes], channel: ChannelReport) -> N
         axis.set(
             title=f"{name} (plane {channel.plane})", xlabel=f"x ({unit})", ylabel=f"y ({unit})"
         )
-        colour_bar(figure, axis, shown, "counts above the offset (log.)")
+        if name == "After":
+            colour_bar(figure, axis, shown, "counts above the offset (log.)")
 
 
 def _mosaic_section_panel(axes: Axes, channel: ChannelReport) -> None:
