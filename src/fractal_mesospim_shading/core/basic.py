@@ -197,17 +197,23 @@ def profile_from_basic(
     return ShadingProfile.create(flat, dark, float(np.median(fit.baseline)))
 
 
+_CHILD = """
+import json, sys
+sys.path.extend(json.loads(sys.argv[1]))
+from fractal_mesospim_shading.core.basic_child import main
+main(*sys.argv[2:])
+"""
+
+
 def _child_command(source: Path, target: Path) -> Sequence[str]:
-    # -P: what lies in the working directory must not be imported.
-    module = "fractal_mesospim_shading.core.basic_child"
-    return [sys.executable, "-P", "-m", module, str(source), str(target)]
+    # -P: what lies in the working directory must not be imported. Where the caller finds
+    # modules comes last for the same reason.
+    places = [place for place in sys.path if os.path.isabs(place)]
+    return [sys.executable, "-P", "-c", _CHILD, json.dumps(places), str(source), str(target)]
 
 
 def _child_environment() -> dict[str, str]:
     environment = dict(os.environ)
-    package_root = str(Path(__file__).resolve().parents[2])
-    paths = [package_root, *environment.get("PYTHONPATH", "").split(os.pathsep)]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     environment["JAX_PLATFORMS"] = "cpu"
     environment["PYTHONWARNINGS"] = "ignore"
     for name in ("XLA_FLAGS", "JAX_ENABLE_X64", "PYTHONSTARTUP"):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
-import warnings
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,6 @@ def main(source: str, target: str) -> None:
     sys.excepthook = _report
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
     with np.load(source, allow_pickle=False) as given:
         planes, parameters = given["planes"], json.loads(str(given["parameters"]))
     # The planes have the working size already.
@@ -47,7 +43,3 @@ def _fit(planes: np.ndarray[Any, Any], parameters: dict[str, Any]) -> Any:
     model = BaSiC(**parameters)
     model.fit(planes, skip_shape_warning=True)
     return model
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
