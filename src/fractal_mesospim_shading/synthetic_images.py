@@ -139,17 +139,7 @@ def write_mosaic(
 
     def planes(lead: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
         channel = lead[place] if place >= 0 else 0
-        slab = np.zeros((stop - start, *plane_shape), dtype=kind)
-
-        def fill(tile: Tile) -> None:
-            pixels = world.tile_planes(tile.number, range(start, stop), channel)
-            box = np.s_[:, tile.y : tile.y + pixels.shape[1], tile.x : tile.x + pixels.shape[2]]
-            slab[box] = _cast(pixels, kind)
-
-        # Every plane has a random generator of its own, so the order does not matter.
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(fill, layout.tiles))
-        return slab
+        return _mosaic_planes(world, layout, range(start, stop), channel, kind)
 
     group = new_group(url, form, overwrite, storage_options)
     group.attrs.put(image_attributes(form, channels, {}, kind))
@@ -158,6 +148,22 @@ def write_mosaic(
     stage = original_um if original_um is not None else _stage_positions(layout, size_um)
     write_roi_tables(url, layout, size_um, world.planes, stage, None, None, storage_options)
     return os.fspath(url)
+
+
+def _mosaic_planes(
+    world: LightSheetWorld, layout: TileLayout, planes: range, channel: int, kind: np.dtype[Any]
+) -> NDArray[Any]:
+    slab = np.zeros((len(planes), *layout.plane_shape), dtype=kind)
+
+    def fill(tile: Tile) -> None:
+        pixels = world.tile_planes(tile.number, planes, channel)
+        box = np.s_[:, tile.y : tile.y + pixels.shape[1], tile.x : tile.x + pixels.shape[2]]
+        slab[box] = _cast(pixels, kind)
+
+    # Every plane has a random generator of its own, so the order does not matter.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(fill, layout.tiles))
+    return slab
 
 
 def grid_layout(

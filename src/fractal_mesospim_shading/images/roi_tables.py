@@ -99,16 +99,20 @@ def write_roi_tables(
         tables = image.require_group("tables")
         _write_table(tables, FOV_TABLE, rows, tiles)
         _write_table(tables, WELL_TABLE, [WELL_NAME], plane)
-        listed = tables.attrs.get("tables")
-        before = [str(name) for name in listed] if isinstance(listed, list) else []
-        written = (FOV_TABLE, WELL_TABLE)
-        tables.attrs["tables"] = list(dict.fromkeys([*before, *written]))
+        _list_tables(tables, (FOV_TABLE, WELL_TABLE))
     except connection_errors() as error:
         raise OutputWriteError(
             f"The tables '{join_url(normalise_url(image_url), 'tables')}' cannot be written "
             f"({type(error).__name__}: {error}). Check the free space and the rights."
         ) from error
-    return written
+    return FOV_TABLE, WELL_TABLE
+
+
+def _list_tables(tables: zarr.Group, names: Sequence[str]) -> None:
+    """Add names to the list that readers go by."""
+    listed = tables.attrs.get("tables")
+    before = [str(name) for name in listed] if isinstance(listed, list) else []
+    tables.attrs["tables"] = list(dict.fromkeys([*before, *names]))
 
 
 def _tile_columns(
