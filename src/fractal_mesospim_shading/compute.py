@@ -135,7 +135,10 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
 
     Raises:
         MemoryLimitError: not even one block fits.
+        ParameterError: a Dask scheduler is wanted, and none is named.
     """
+    if options.execution == "dask":
+        _scheduler_address(options)
     limit = parse_memory(options.memory_limit)
     wished = options.n_workers or available_cpus()
     one = needed_memory(plan, 1)
@@ -204,13 +207,13 @@ def _prepare_workers(client: Client) -> None:
 
 
 def run_blocks(
-    plan: CorrectionPlan, options: ExecutionOptions, done: set[str], on_record: OnRecord
+    plan: CorrectionPlan, workplace: Workplace, done: set[str], on_record: OnRecord
 ) -> None:
     """Process all blocks that are not done, at all levels.
 
     Args:
-        plan: the job.
-        options: where to run.
+        plan: the job, or the part of it that makes one image.
+        workplace: where to run.
         done: keys of the nodes that the journal has.
         on_record: called in this process for each finished node.
 
@@ -218,13 +221,11 @@ def run_blocks(
         WorkerLostError: a worker process died.
         SourceReadError, OutputWriteError: from a block.
     """
-    use = resources(plan, options)
-    with _engine(plan, options, use) as engine:
-        driver = _Driver(plan, done, engine, on_record)
-        most = max(64, 32 * use.workers)
-        driver.recover_above(plan.grid.batch_level(most))
-        for batch in plan.grid.batches(most):
-            driver.run(batch)
+    driver = _Driver(plan, done, workplace.engine(plan), on_record)
+    most = max(64, 32 * workplace.workers)
+    driver.recover_above(plan.grid.batch_level(most))
+    for batch in plan.grid.batches(most):
+        driver.run(batch)
 
 
 class Engine(Protocol):
@@ -237,6 +238,32 @@ class Engine(Protocol):
         self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
     ) -> dict[str, NodeResult]:
         """Run all tasks, hand over each record as it comes, and return the tops' results."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Threads or a cluster, open for the blocks of one or more plans.
+
+    Attributes:
+        engine: gives the engine of a plan.
+        workers: blocks in flight.
+    """
+
+    engine: Callable[[CorrectionPlan], Engine]
+    workers: int
+
+
+@contextmanager
+def workplace(options: ExecutionOptions, use: Resources) -> Iterator[Workplace]:
+    """Open the place where blocks are computed; a cluster of our own ends with the context."""
+    if options.execution == "threads":
+        prepare_process(available_cpus())
+        with freed_memory_kept():
+            yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers)
+        return
+    with _client(options, use) as client, client.as_current():
+        _prepare_workers(client)
+        yield Workplace(lambda plan: _Workers(client, plan), use.workers)
 
 
 class _Driver:
@@ -305,20 +332,6 @@ class _Driver:
             joined = process_parent(self._plan, parent, list(siblings.values()))
             self._on_record(joined.record)
             self._arrived(parent, joined)
-
-
-@contextmanager
-def _engine(
-    plan: CorrectionPlan, options: ExecutionOptions, use: Resources
-) -> Iterator[Engine]:
-    if options.execution == "threads":
-        prepare_process(available_cpus())
-        with freed_memory_kept():
-            yield _Threads(plan, use.workers)
-        return
-    with _client(options, use) as client, client.as_current():
-        _prepare_workers(client)
-        yield _Workers(client, plan)
 
 
 class _Threads:
@@ -423,6 +436,16 @@ def _record_of(result: NodeResult) -> dict[str, Any]:
     return result.record
 
 
+def _scheduler_address(options: ExecutionOptions) -> str:
+    address = options.scheduler_address or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if not address:
+        raise ParameterError(
+            "execution='dask' needs the address of a scheduler: give scheduler_address, such "
+            "as tcp://host:8786, or set DASK_SCHEDULER_ADDRESS."
+        )
+    return address
+
+
 @contextmanager
 def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
     from distributed import Client
@@ -432,12 +455,7 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
     if options.execution == "dask":
-        address = options.scheduler_address or os.environ.get("DASK_SCHEDULER_ADDRESS")
-        if not address:
-            raise ParameterError(
-                "execution='dask' needs the address of a scheduler: give scheduler_address, such "
-                "as tcp://host:8786, or set DASK_SCHEDULER_ADDRESS."
-            )
+        address = _scheduler_address(options)
         try:
             client = Client(address, timeout=20, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
@@ -446,7 +464,13 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
                 "`dask scheduler`, or correct scheduler_address."
             ) from error
         with client:
-            client.wait_for_workers(1, timeout=60)
+            try:
+                client.wait_for_workers(1, timeout=60)
+            except TimeoutError as error:
+                raise ParameterError(
+                    f"The Dask scheduler at {address} has no worker. Start some with "
+                    f"`dask worker {address}`."
+                ) from error
             yield client
         return
     if options.execution == "slurm":

@@ -205,6 +205,7 @@ class EstimationOptions(BaseModel):
     seed: int = Field(default=0, ge=0, description="Seed of the choice of planes.")
     camera_offset: float | None = Field(
         default=None,
+        allow_inf_nan=False,
         description="Counts that the camera adds to every pixel (about 100 to 200). Unset: "
         "estimated from the noise. 0: none, where it has been removed already.",
     )
@@ -215,6 +216,7 @@ class EstimationOptions(BaseModel):
     )
     output_offset: float = Field(
         default=0.0,
+        allow_inf_nan=False,
         description="Counts to add to the result, so that noise below 0 is not cut off.",
     )
     subtract_baseline: bool = Field(

@@ -67,6 +67,12 @@ def read_npz(path: Path, keys: Collection[str]) -> dict[str, NDArray[Any]]:
     return _guarded(path, load)
 
 
+def npz_keys(path: Path) -> str:
+    """The keys of a .npz file, for a message."""
+    with np.load(path, allow_pickle=False) as file:
+        return ", ".join(sorted(file.files)) or "none"
+
+
 def read_tiff(path: Path) -> NDArray[Any]:
     """Read the first series of a TIFF file.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import OutputWriteError, ProfileError
-from fractal_mesospim_shading.images.array_files import read_npy, read_npz, read_tiff, write_npz
+from fractal_mesospim_shading.images.array_files import npz_keys, read_npy, read_npz, read_tiff, write_npz
 
 Side = Literal["left", "right", "both"]
 FILE_NAME = "profiles.npz"
@@ -69,8 +69,7 @@ def load_profile(path: str | os.PathLike[str]) -> ShadingProfile:
     """
     content = read_npz(Path(path), _KEYS)
     if "flatfield" not in content:
-        keys = ", ".join(sorted(content)) or "none"
-        raise ProfileError(f"'{path}' has no key 'flatfield' (its keys: {keys}).")
+        raise ProfileError(f"'{path}' has no key 'flatfield' (its keys: {npz_keys(Path(path))}).")
     baseline = content.get("baseline")
     if baseline is not None and baseline.size and baseline.dtype.kind in "uif":
         # BaSiC gives one for each plane that it saw.
@@ -161,8 +160,7 @@ def _darkfield_file(path: Path) -> NDArray[np.float32] | float:
     if suffix == ".npz":
         content = read_npz(path, _KEYS)
         if "darkfield" not in content:
-            keys = ", ".join(sorted(content)) or "none"
-            raise ProfileError(f"'{path}' has no key 'darkfield' (its keys: {keys}).")
+            raise ProfileError(f"'{path}' has no key 'darkfield' (its keys: {npz_keys(path)}).")
         values = content["darkfield"]
     elif suffix == ".npy":
         values = read_npy(path)
