@@ -114,6 +114,8 @@ def accuracy_table(
         world = LightSheetWorld(tile_shape=(size, size), planes=64, sample_radius=0.45)
         data = sample(world, {tile: range(world.planes) for tile in (1, 9)}, n_empty)
         empty_rows(world, data, "empty tiles")
+        true = estimate_flatfield(data.raw, world.offset).profile.flatfield
+        report(world, "empty tiles, true mean offset given", n_empty, "", true)
         dark = estimate_flatfield(data.dark_off, dark_frame=data.dark_frame)
         report(
             world,

@@ -7,8 +7,6 @@ import os
 import sys
 from typing import Any
 
-import numpy as np
-
 
 def main(source: str, target: str) -> None:
     """Fit the planes of one file and write the result to another.
@@ -18,6 +16,9 @@ def main(source: str, target: str) -> None:
     sys.excepthook = _report
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    # Libraries with threads of their own look at the CPUs when they are imported.
+    import numpy as np
+
     with np.load(source, allow_pickle=False) as given:
         planes, parameters = given["planes"], json.loads(str(given["parameters"]))
     # The planes have the working size already.
@@ -36,8 +37,7 @@ def _report(kind: type[BaseException], error: BaseException, trace: object) -> N
     sys.stderr.write(f"{kind.__name__}: {text}\n")
 
 
-def _fit(planes: np.ndarray[Any, Any], parameters: dict[str, Any]) -> Any:
-    # jax looks at the CPUs of the process when it is imported.
+def _fit(planes: Any, parameters: dict[str, Any]) -> Any:
     from basicpy import BaSiC
 
     model = BaSiC(**parameters)
