@@ -1,0 +1,95 @@
+"""What the README and the pages of docs/ say is true: commands, links, parameters."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from fractal_mesospim_shading import cli
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / ".ci").is_dir(), reason="needs the whole repository, not an sdist"
+)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Fenced blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Our commands in the shell blocks of a page, as words."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[1:] for line in words if line[:1] == ["mesospim-shading"]]
+
+
+def test_two_lines_install_and_run() -> None:
+    demo, tests = (block.strip() for block in blocks(README, "sh")[:2])
+    assert "\n" not in demo
+    assert "\n" not in tests
+    assert demo.endswith("pip install . && mesospim-shading demo")
+    assert "pip install '.[test]' && python -m pytest" in tests
+
+
+def test_ci_runs_the_tests_by_the_command_of_the_readme() -> None:
+    tests = blocks(README, "sh")[1].strip()
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in lines if line.startswith(f"{tests} || fail")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_understood(page: Path) -> None:
+    for words in commands(page.read_text(encoding="utf-8")):
+        try:
+            cli._parser().parse_args(words)
+        except SystemExit:
+            pytest.fail(f"{page.name}: mesospim-shading {shlex.join(words)}")
+
+
+def test_the_readme_shows_the_main_commands() -> None:
+    shown = {words[0] for words in commands(README)}
+    assert {"info", "correct-flatfield", "estimate", "import"} <= shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        place, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        linked = page.parent / place if place else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_python_of_the_readme_is_python() -> None:
+    for block in blocks(README, "python"):
+        compile(block, "README.md", "exec")
+        for line in block.splitlines():
+            if line.startswith(("import ", "from ")):
+                exec(line, {})
+
+
+def test_the_page_of_tasks_is_that_of_the_models() -> None:
+    """Names, defaults and help of all parameters; `python docs/generate_tasks.py` renews it."""
+    generator = runpy.run_path(str(ROOT / "docs" / "generate_tasks.py"))
+    assert (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8") == generator["page"]()
+
+
+def test_versions_agree() -> None:
+    ours = version("fractal-mesospim-shading")
+    assert f"\nversion: {ours}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {ours}" in (ROOT / "CHANGELOG.md").read_text()
