@@ -340,33 +340,27 @@ class _Threads:
     def __init__(self, plan: CorrectionPlan, workers: int) -> None:
         self._plan = plan
         self._workers = workers
+        self._graph: dict[str, Any] = {}
 
     def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
-        from dask import delayed
-
-        # The plan is bound and not an argument, or Dask would walk through all of it.
-        bound = partial(function, self._plan)
-        return delayed(bound, pure=False)(*arguments, dask_key_name=key)
+        # A plain graph and no `delayed`, whose import alone takes as long as a gigabyte. The
+        # plan is bound and not an argument, or Dask would walk through all of it.
+        self._graph[key] = (partial(function, self._plan), *arguments)
+        return key
 
     def compute(
         self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
     ) -> dict[str, NodeResult]:
-        import dask
+        from dask.callbacks import Callback
+        from dask.threaded import get
 
         def finished(key: Any, result: Any, *_: Any) -> None:
             if isinstance(result, NodeResult) and result.record:
                 on_record(result.record)
 
-        # A pool of its own: left only when the blocks in flight have ended, also after an error.
-        # A callback of its own: a global one would see the blocks of jobs in other threads.
-        with ThreadPoolExecutor(self._workers) as pool:
-            results = dask.compute(
-                *tops.values(),
-                scheduler="threads",
-                pool=pool,
-                callbacks=[(None, None, None, finished, None)],
-                optimize_graph=False,
-            )
+        graph, self._graph = self._graph, {}
+        with Callback(posttask=finished):
+            results = get(graph, list(tops.values()), num_workers=self._workers)
         return dict(zip(tops, results, strict=True))
 
 

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 from xml.sax.saxutils import escape
@@ -51,7 +52,7 @@ from fractal_mesospim_shading.job import Job, image_url
 from fractal_mesospim_shading.params import FlatfieldOptions, parameters_of
 from fractal_mesospim_shading.plan import BLOCK_BYTES, CorrectionPlan, FlatfieldKernel
 from fractal_mesospim_shading.preparation import Problems, marked, options_of
-from fractal_mesospim_shading.running import PartOfJob, run
+from fractal_mesospim_shading.running import PartOfJob, RunPlan, running
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,10 @@ class ContainerWork:
     final_url: str
     zarr_format: int
     mosaics: tuple[tuple[NativeMosaic, EstimationPlan, tuple[StackWork, ...]], ...]
+
+    def prefix(self, mosaic: NativeMosaic) -> str:
+        """What goes before the labels of a mosaic's models where there are several mosaics."""
+        return f"{mosaic.suffix}: " if len(self.mosaics) > 1 and mosaic.suffix else ""
 
     def request(self) -> dict[str, Any]:
         """What a continued run must match."""
@@ -153,21 +158,14 @@ def correct_container(url: str, options: FlatfieldOptions) -> ContainerResult:
         write_attributes(
             job.image_url, work.zarr_format, marked({}, {}, complete=False), storage
         )
-        for index, (mosaic, plan, stacks) in enumerate(work.mosaics):
-            workers = estimate_workers(mosaic, plan.level, options)
-            models = find_models(
-                mosaic,
-                plan,
-                options,
-                zero_fill=True,
-                workers=workers,
-                job=job,
-                prefix=f"{index}-",
-            )
-            counts = _correct_stacks(mosaic, stacks, models, options, job)
-            prefix = f"{mosaic.suffix}: " if len(work.mosaics) > 1 and mosaic.suffix else ""
-            all_models |= {prefix + label: model for label, model in models.items()}
-            all_counts |= {prefix + label: found for label, found in counts.items()}
+        found = [_models(work, index, job) for index in range(len(work.mosaics))]
+        plans = [stack.plan for _, _, stacks in work.mosaics for stack in stacks]
+        with running(plans, options, done=len(job.done)) as run_plan:
+            for (mosaic, _, stacks), models in zip(work.mosaics, found, strict=True):
+                counts = _correct_stacks(mosaic, stacks, models, options, job, run_plan)
+                prefix = work.prefix(mosaic)
+                all_models |= {prefix + label: model for label, model in models.items()}
+                all_counts |= {prefix + label: counted for label, counted in counts.items()}
         folder = _save_models(work, all_models) if options.save_models else None
         _write_companions(collection, work.final_url, options)
         mark = provenance(_TASK, parameters_of(options), all_models, all_counts)
@@ -175,6 +173,20 @@ def correct_container(url: str, options: FlatfieldOptions) -> ContainerResult:
         result = job.finish(overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, result)
     return ContainerResult(result, collection.url, all_models, all_counts, folder)
+
+
+def _models(work: ContainerWork, index: int, job: Job) -> Models:
+    mosaic, plan, _ = work.mosaics[index]
+    workers = estimate_workers(mosaic, plan.level, work.options)
+    return find_models(
+        mosaic,
+        plan,
+        work.options,
+        zero_fill=True,
+        workers=workers,
+        job=job,
+        prefix=f"{index}-",
+    )
 
 
 def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> ContainerWork:
@@ -204,11 +216,12 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     mosaics = problems.run(collection.mosaics) or ()
     for mosaic in mosaics:
         plan = plan_models(mosaic, options, problems)
-        stacks = problems.run(lambda mosaic=mosaic: _stacks(collection, mosaic, final, options))
+        stacks = problems.run(partial(_stacks, collection, mosaic, final, options))
         if plan is not None and stacks:
             planned.append((mosaic, plan, stacks))
             with problems.collected():
-                resources(stacks[0].plan, options)
+                for stack in stacks:
+                    resources(stack.plan, options)
     problems.raise_all()
     if final is None:
         raise RuntimeError("a failed check left no error")
@@ -251,6 +264,7 @@ def _correct_stacks(
     models: Models,
     options: FlatfieldOptions,
     job: Job,
+    run_plan: RunPlan,
 ) -> dict[str, PixelCounts]:
     """Correct each stack with the model of its channel and side."""
     shared = flatfield_kernel(mosaic, models, options, zero_fill=True)
@@ -268,7 +282,7 @@ def _correct_stacks(
         part = PartOfJob(job, placed.stack.group)
         logger.info("Stack %d of %d: %s", number, len(stacks), placed.stack.group)
         stack.target.create(marked(stack.attributes, {}, complete=False))
-        run(replace(stack.plan, kernel=kernel), options, part)
+        run_plan(replace(stack.plan, kernel=kernel), part)
         found, histograms = totals(stack.image.channels, part.records)
         own = next(iter(found.values()))
         counts[label] = counts[label] + own
@@ -282,7 +296,7 @@ def _save_models(work: ContainerWork, models: Models) -> str:
     _, name = places.parent_and_name(work.collection.url)
     folder = places.join(parent, f"{split_name(name)[0]}_shading_models")
     for mosaic, _, _ in work.mosaics:
-        prefix = f"{mosaic.suffix}: " if len(work.mosaics) > 1 and mosaic.suffix else ""
+        prefix = work.prefix(mosaic)
         own = {k.removeprefix(prefix): m for k, m in models.items() if k.startswith(prefix)}
         target = places.join(folder, mosaic.suffix) if prefix else folder
         save_used_models(target, mosaic, own)

@@ -1,27 +1,55 @@
-"""Run the blocks of a plan, put each on record, and show how far it is."""
+"""Run the blocks of plans, put each on record, and show how far it is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from fractal_mesospim_shading.compute import run_blocks
+from fractal_mesospim_shading.compute import Resources, resources, run_blocks, workplace
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.progress import Progress
 
+RunPlan = Callable[[CorrectionPlan, "Job | PartOfJob"], None]
+"""Processes the blocks of a plan that its job, or its part of a job, does not have yet."""
 
-def run(plan: CorrectionPlan, options: Any, job: Job | PartOfJob) -> None:
+
+def run(plan: CorrectionPlan, options: Any, job: Job) -> None:
     """Process the blocks that the job does not have yet, and show how far it is."""
-    total = plan.grid.total
-    with Progress(total, done=len(job.done)) as progress:
+    with running([plan], options, done=len(job.done)) as run_plan:
+        run_plan(plan, job)
 
-        def record(entry: dict[str, Any]) -> None:
-            job.record(entry)
-            progress.advance()
 
-        run_blocks(plan, options, job.done, record)
-    if len(job.done) != total:
-        raise RuntimeError(f"{len(job.done)} of {total} blocks were written; please report this")
+@contextmanager
+def running(plans: Sequence[CorrectionPlan], options: Any, *, done: int) -> Iterator[RunPlan]:
+    """Open one workplace and one progress bar for the plans of a job.
+
+    Args:
+        plans: all that are going to be run; their kernels may come later.
+        options: where to run.
+        done: blocks that an earlier run has finished.
+    """
+    total = sum(plan.grid.total for plan in plans)
+    with Progress(total, done=done) as progress, workplace(options, _common(plans, options)) as place:
+
+        def run_plan(plan: CorrectionPlan, job: Job | PartOfJob) -> None:
+            def record(entry: dict[str, Any]) -> None:
+                job.record(entry)
+                progress.advance()
+
+            run_blocks(plan, place, job.done, record)
+            if len(job.done) != plan.grid.total:
+                raise RuntimeError(
+                    f"{len(job.done)} of {plan.grid.total} blocks were written; please report this"
+                )
+
+        yield run_plan
+
+
+def _common(plans: Sequence[CorrectionPlan], options: Any) -> Resources:
+    """What suits the plan with the largest blocks."""
+    return min((resources(plan, options) for plan in plans), key=lambda use: use.workers)
 
 
 class PartOfJob:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any
@@ -55,6 +57,11 @@ class TargetLevel:
         """Type of the pixels in native byte order."""
         return native_dtype(self.document)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells arrays of different metadata apart."""
+        return hashlib.sha256(_json(self.document)).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class TargetImage:
@@ -89,12 +96,12 @@ class TargetImage:
 
     def array(self, level: int) -> Any:
         """The zarr array of a level, opened once in each process."""
-        key = (self.url, self.levels[level].path)
+        wanted = self.levels[level]
+        # Workers of a cluster outlive jobs: another array may once have been at this place.
+        key = (self.url, wanted.path, wanted.fingerprint)
         with _lock:
             if key not in _arrays:
-                _arrays[key] = open_array(
-                    self.url, self.levels[level].path, self.storage_options, mode="r+"
-                )
+                _arrays[key] = open_array(self.url, wanted.path, self.storage_options, mode="r+")
             return _arrays[key]
 
     def write(self, level: int, box: Box, data: NDArray[Any]) -> None:
@@ -130,13 +137,13 @@ class TargetImage:
 
 
 _lock = threading.Lock()
-_arrays: dict[tuple[str, str], Any] = {}
+_arrays: dict[tuple[str, str, str], Any] = {}
 
 
 def forget(url: str) -> None:
     """Drop the arrays opened below an address, which is about to be renamed or removed."""
     with _lock:
-        for key in [key for key in _arrays if key[0] == url]:
+        for key in [key for key in _arrays if key[0] == url or key[0].startswith(url + "/")]:
             del _arrays[key]
 
 
