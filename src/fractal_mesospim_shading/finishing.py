@@ -23,14 +23,20 @@ Attributes = dict[str, Any]
 
 
 def totals(
-    channels: Sequence[Channel], records: Iterable[Mapping[str, Any]]
+    channels: Sequence[Channel], records: Iterable[Mapping[str, Any]], which: str = "channels"
 ) -> tuple[dict[str, PixelCounts], dict[str, Histogram]]:
-    """Counts and histograms by channel label, summed over the journal."""
+    """Counts and histograms by channel label, summed over the journal.
+
+    Args:
+        channels: of the image.
+        records: of the journal.
+        which: `channels` for the result, `channels_<kind>` for an image that goes with it.
+    """
     labels = {str(channel.index): channel.label for channel in channels}
     counts = {label: PixelCounts() for label in labels.values()}
     histograms = {label: Histogram() for label in labels.values()}
     for record in records:
-        for index, entry in record.get("channels", {}).items():
+        for index, entry in record.get(which, {}).items():
             label = labels[index]
             counts[label] = counts[label] + PixelCounts(*entry["counts"])
             histograms[label] = histograms[label] + Histogram.from_text(entry["histogram"])

@@ -24,6 +24,7 @@ from typing import Any
 
 from fractal_mesospim_shading.errors import JobMismatchError, OutputExistsError, OutputWriteError
 from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.journal import JobLock, Journal
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.target import forget
@@ -50,6 +51,7 @@ class Job:
         final_url: where people will find the result.
         request: what decides the bytes of the result.
         options: storage options of a remote address.
+        companions: kinds of images written beside the result, such as `background`.
         continued: whether an earlier run had begun.
         done: keys of the blocks that the journal has.
         records: what the journal says of them.
@@ -58,6 +60,7 @@ class Job:
     final_url: str
     request: Request
     options: StorageOptions = None
+    companions: tuple[str, ...] = ()
     continued: bool = False
     done: set[str] = field(default_factory=set)
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -146,24 +149,39 @@ class Job:
         """
         self._journal.flush()
         place = replace or self.final_url
-        forget(self.image_url)
+        moves = [
+            (companion_url(self.image_url, kind), self.companion_url(kind))
+            for kind in self.companions
+        ]
+        moves.append((self.image_url, place))
+        for made, _ in moves:
+            forget(made)
         if places.is_local(self.final_url):
-            if places.exists(place) and not (overwrite or replace):
-                raise OutputExistsError(
-                    f"Something has appeared at {place} while the job ran. Move it away and "
-                    "run the same command again: only the last step is left to do."
-                )
-            try:
-                old = _swap(self.image_url, place)
-            except OSError as error:
-                raise OutputWriteError(
-                    f"The finished result cannot be renamed to {place}: {error}. Restore access "
-                    "and run the same command again: only the last step is left to do."
-                ) from error
-            if old is not None:
-                places.remove(old)
+            for made, wanted in moves:
+                if places.exists(made):
+                    self._place(made, wanted, replace=overwrite or wanted == replace)
         self._remove()
         return place
+
+    def companion_url(self, kind: str) -> str:
+        """Where people will find an image that goes with the result."""
+        return companion_url(self.final_url, kind)
+
+    def _place(self, made: str, wanted: str, *, replace: bool) -> None:
+        if places.exists(wanted) and not replace:
+            raise OutputExistsError(
+                f"Something has appeared at {wanted} while the job ran. Move it away and "
+                "run the same command again: only the last step is left to do."
+            )
+        try:
+            old = _swap(made, wanted)
+        except OSError as error:
+            raise OutputWriteError(
+                f"The finished result cannot be renamed to {wanted}: {error}. Restore access "
+                "and run the same command again: only the last step is left to do."
+            ) from error
+        if old is not None:
+            places.remove(old)
 
     def _clear_folder(self) -> None:
         """Empty the folder but for the lock; the request goes first, as it makes the job."""

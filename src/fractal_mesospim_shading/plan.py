@@ -125,6 +125,8 @@ class CorrectionPlan:
         final_url: where people find the result.
         kernel: the correction; None until the profiles are known.
         wish: pixels that a block should hold at least.
+        align: what blocks should be multiples of; None for the chunks of the source.
+        most_block_bytes: blocks are not enlarged beyond this to be aligned.
     """
 
     source: MultitileImage
@@ -132,11 +134,13 @@ class CorrectionPlan:
     final_url: str
     kernel: Kernel | None = None
     wish: int = 1
+    align: tuple[int, ...] | None = None
+    most_block_bytes: int = MOST_BLOCK_BYTES
 
     @property
     def grain(self) -> tuple[int, ...]:
         """What blocks should be multiples of, so that each source chunk is read once."""
-        return tuple(self.source.read_grain())
+        return self.align or tuple(self.source.read_grain())
 
     @property
     def target(self) -> TargetImage:
@@ -150,7 +154,7 @@ class CorrectionPlan:
         units = [level.unit for level in levels]
         aligned = tuple(lcm(*pair) for pair in zip(units[0], self.grain, strict=True))
         covered = prod(min(a, n) for a, n in zip(aligned, levels[0].shape, strict=True))
-        if covered * levels[0].dtype.itemsize <= MOST_BLOCK_BYTES:
+        if covered * levels[0].dtype.itemsize <= self.most_block_bytes:
             units[0] = aligned
         return BlockGrid.of(
             [level.shape for level in levels],
@@ -192,13 +196,14 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
     record: dict[str, Any] = {"node": node.key}
     axes = plan.source.axes
     channel_axis = axes.index("c") if "c" in axes else None
-    if counts:
-        no_data = getattr(plan.kernel, "zero_is_no_data", {})
-        record["channels"] = {
+    no_data = getattr(plan.kernel, "zero_is_no_data", {})
+    kinds = ("channels", *(f"channels_{kind}" for kind in getattr(plan.kernel, "companions", ())))
+    for kind, pixels in zip(kinds, data, strict=True):
+        record[kind] = {
             str(channel): {
                 "counts": list(vars(found).values()),
                 "histogram": _histogram(
-                    plan, box, data[0], channel_axis, channel, no_data.get(channel, False)
+                    plan, box, pixels, channel_axis, channel, no_data.get(channel, False)
                 ).to_text(),
             }
             for channel, found in counts.items()

@@ -70,6 +70,13 @@ def output_url(source_url: str, template: str, folder: str | None) -> str:
     return target
 
 
+def companion_url(url: str, kind: str) -> str:
+    """The address of an image that goes with another: the name with the kind appended."""
+    parent, name = places.parent_and_name(url)
+    stem, suffix = split_name(name)
+    return places.join(parent, f"{stem}_{kind}{suffix}")
+
+
 def _resolved(url: str) -> str:
     return url.rstrip("/") if is_remote(url) else os.path.realpath(places.local_path(url))
 
