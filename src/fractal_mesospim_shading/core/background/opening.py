@@ -103,10 +103,12 @@ class _Element:
         return self._filtered(values, smallest=False)
 
     def _filtered(self, values: NDArray[Any], *, smallest: bool) -> NDArray[Any]:
+        if values.ndim == 2:
+            return self._plane(values, smallest)
         planes = values.reshape(-1, *values.shape[-2:])
         filtered: NDArray[Any] = np.stack([self._plane(plane, smallest) for plane in planes])
         result: NDArray[Any] = filtered.reshape(values.shape)
-        if self.radius_z_px is None or values.ndim == 2:
+        if self.radius_z_px is None:
             return result
         from scipy.ndimage import maximum_filter1d, minimum_filter1d
 

@@ -42,7 +42,7 @@ def middle_numbers(
     lower = np.empty(numbers.shape, np.int32)
     upper = np.empty(numbers.shape, np.int32)
     for z in range(numbers.shape[0]):
-        window = padded[max(z - radius_z_px, 0) : z + radius_z_px + 1]
+        window = padded.view(np.uint32)[max(z - radius_z_px, 0) : z + radius_z_px + 1]
         _slide(window, widths, outside, shift, lower[z], upper[z])
     return lower, upper
 
@@ -54,8 +54,9 @@ def _slide(window, widths, outside, shift, lower, upper):  # type: ignore[no-unt
     groups = np.zeros((outside >> shift) + 1, np.int32)
     bins = np.zeros(outside + 1 if shift else 1, np.int32)
     margin = widths.max()
-    leaving = np.empty(depth * widths.size, np.int64)
-    entering = np.empty(depth * widths.size, np.int64)
+    # Unsigned indices, or numba looks at each whether it counts from the end: twice the time.
+    leaving = np.empty(depth * widths.size, np.uint64)
+    entering = np.empty(depth * widths.size, np.uint64)
     total = depth * (2 * widths.sum() + widths.size)
     for y in range(lower.shape[0]):
         for p in range(depth):
@@ -76,11 +77,11 @@ def _slide(window, widths, outside, shift, lower, upper):  # type: ignore[no-unt
                 below += _advance(pixels, leaving, entering, x, groups, group, shift)
                 if shift:
                     for j in range(leaving.size):
-                        bins[pixels[leaving[j] + x]] -= 1
-                        bins[pixels[entering[j] + x]] += 1
+                        bins[pixels[leaving[j] + np.uint64(x)]] -= np.int32(1)
+                        bins[pixels[entering[j] + np.uint64(x)]] += np.int32(1)
         for j in range(leaving.size):
-            leaving[j] += lower.shape[1] - 1
-            entering[j] += lower.shape[1] - 1
+            leaving[j] += np.uint64(lower.shape[1] - 1)
+            entering[j] += np.uint64(lower.shape[1] - 1)
         _count_window(pixels, leaving, entering, -1, groups, bins, shift)
 
 
@@ -88,7 +89,7 @@ def _slide(window, widths, outside, shift, lower, upper):  # type: ignore[no-unt
 def _count_window(pixels, first, end, step, groups, bins, shift):  # type: ignore[no-untyped-def]
     for j in range(first.size):
         for i in range(first[j], end[j]):
-            groups[pixels[i] >> shift] += step
+            groups[np.uint64(pixels[i]) >> np.uint64(shift)] += step
             if shift:
                 bins[pixels[i]] += step
 
@@ -97,11 +98,13 @@ def _count_window(pixels, first, end, step, groups, bins, shift):  # type: ignor
 def _advance(pixels, leaving, entering, x, groups, group, shift):  # type: ignore[no-untyped-def]
     """One step to the right; by how much the count below `group` changes."""
     change = np.int64(0)
+    at, bits, limit = np.uint64(x), np.uint64(shift), np.uint64(group)
     for j in range(leaving.size):
-        out, new = pixels[leaving[j] + x] >> shift, pixels[entering[j] + x] >> shift
-        groups[out] -= 1
-        groups[new] += 1
-        change += np.int64(new < group) - np.int64(out < group)
+        out = np.uint64(pixels[leaving[j] + at]) >> bits
+        new = np.uint64(pixels[entering[j] + at]) >> bits
+        groups[out] -= np.int32(1)
+        groups[new] += np.int32(1)
+        change += np.int64(new < limit) - np.int64(out < limit)
     return change
 
 
