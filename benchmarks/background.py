@@ -171,7 +171,8 @@ def opening_rows() -> Iterator[Row]:
             element = disk(radius) if shape == "disk" else np.ones((side, side), np.uint8)
 
             def opencv(image: Plane, element: NDArray[np.uint8] = element) -> Any:
-                return cv2.morphologyEx(image, cv2.MORPH_OPEN, element)
+                # As float32, which is what a correction goes on with.
+                return cv2.morphologyEx(image, cv2.MORPH_OPEN, element).astype(np.float32)
 
             def scipy(image: Plane, element: NDArray[np.uint8] = element) -> Any:
                 if element.all():

@@ -138,14 +138,18 @@ def _candidates(pixels, start, step, length, curvature, cache, following):  # ty
     """Copy a line and link the points that are pointed enough for a parabola to touch."""
     lowest = np.float32(np.inf)
     limit = np.float32(1.999) * curvature
-    last = 0
+    last = np.int64(0)
+    before, before_that = np.float32(0), np.float32(0)
+    # Unsigned indices, or numba looks at each whether it counts from the end.
     for i in range(length):
-        value = pixels[start + i * step]
-        cache[i] = value
+        value = pixels[np.uint64(start + i * step)]
+        cache[np.uint64(i)] = value
         lowest = value if value < lowest else lowest
-        if i >= 2 and cache[i - 1] + cache[i - 1] - cache[i - 2] - value < limit:
-            following[last] = i - 1
+        if i >= 2 and before + before - before_that - value < limit:
+            following[np.uint64(last)] = i - 1
             last = i - 1
+        before_that = before
+        before = value
     following[last] = length - 1
     following[length - 1] = np.int64(2**62)
     return lowest
@@ -163,7 +167,7 @@ def _touching_point(i1, length, curvature, lowest, cache, following):  # type: i
     j = following[i1]
     while j < search_to:
         distance = np.float32(j - i1)
-        slope = (cache[j] - here) / distance + curvature * distance
+        slope = (cache[np.uint64(j)] - here) / distance + curvature * distance
         if slope < slope_found:
             slope_found = slope
             found = j
@@ -175,7 +179,7 @@ def _touching_point(i1, length, curvature, lowest, cache, following):  # type: i
                 farthest = i1 + np.int64(reach)
                 if 0 < farthest < search_to:
                     search_to = farthest
-        j = following[j]
+        j = following[np.uint64(j)]
         wait += 1
     return found, slope_found
 
@@ -197,7 +201,8 @@ def _slide(pixels, start, step, length, curvature, cache, following):  # type: i
         here = cache[i1]
         for j in range(i1 + 1, i2):
             distance = np.float32(j - i1)
-            pixels[start + j * step] = here + distance * (slope - distance * curvature)
+            value = here + distance * (slope - distance * curvature)
+            pixels[np.uint64(start + j * step)] = value
         i1 = i2
     return first, last
 
