@@ -9,15 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
-from xml.sax.saxutils import escape
 
+from fractal_mesospim_shading.acquisition import (
+    log_facts,
+    note_earlier,
+    open_collection,
+    source_state,
+)
 from fractal_mesospim_shading.compute import estimate_workers, resources, run_guarded
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.errors import ParameterError
@@ -35,7 +39,9 @@ from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.documents import document_of
 from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native_companions import write_companions
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic, PlacedStack
+from fractal_mesospim_shading.images.native_state import container_attributes
 from fractal_mesospim_shading.images.output import (
     convert_attributes,
     output_url,
@@ -47,7 +53,6 @@ from fractal_mesospim_shading.images.output import (
 )
 from fractal_mesospim_shading.images.stores import join_url
 from fractal_mesospim_shading.images.target import TargetImage, write_attributes
-from fractal_mesospim_shading.importing import open_collection, source_state
 from fractal_mesospim_shading.job import Job, image_url
 from fractal_mesospim_shading.params import FlatfieldOptions, parameters_of
 from fractal_mesospim_shading.plan import BLOCK_BYTES, CorrectionPlan, FlatfieldKernel
@@ -145,19 +150,22 @@ def correct_container(url: str, options: FlatfieldOptions) -> ContainerResult:
     """
     started = time.monotonic()
     collection = open_collection(url, options)
-    for line in collection.warnings:
-        logger.info("%s", line)
+    log_facts(collection)
+    note_earlier(collection, options, again=True)
+    attributes = container_attributes(url, options_of(options))
     work = prepare_container(collection, options)
     storage = options_of(options)
     all_models: Models = {}
     all_counts: dict[str, PixelCounts] = {}
+    for mosaic, _, _ in work.mosaics:
+        for note in mosaic.notes:
+            logger.info("%s", note)
     with (
         run_guarded(),
         Job(work.final_url, work.request(), storage).start(restart=options.restart) as job,
     ):
-        write_attributes(
-            job.image_url, work.zarr_format, marked({}, {}, complete=False), storage
-        )
+        started_as = marked(attributes, {}, complete=False)
+        write_attributes(job.image_url, work.zarr_format, started_as, storage)
         found = [_models(work, index, job) for index in range(len(work.mosaics))]
         plans = [stack.plan for _, _, stacks in work.mosaics for stack in stacks]
         with running(plans, options, done=len(job.done)) as run_plan:
@@ -167,9 +175,10 @@ def correct_container(url: str, options: FlatfieldOptions) -> ContainerResult:
                 all_models |= {prefix + label: model for label, model in models.items()}
                 all_counts |= {prefix + label: counted for label, counted in counts.items()}
         folder = _save_models(work, all_models) if options.save_models else None
-        _write_companions(collection, work.final_url, options)
+        write_companions(collection, work.final_url, storage)
         mark = provenance(_TASK, parameters_of(options), all_models, all_counts)
-        write_attributes(job.image_url, work.zarr_format, marked({}, mark, complete=True), storage)
+        final = marked(attributes, mark, complete=True)
+        write_attributes(job.image_url, work.zarr_format, final, storage)
         result = job.finish(overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, result)
     return ContainerResult(result, collection.url, all_models, all_counts, folder)
@@ -301,38 +310,3 @@ def _save_models(work: ContainerWork, models: Models) -> str:
         target = places.join(folder, mosaic.suffix) if prefix else folder
         save_used_models(target, mosaic, own)
     return folder
-
-
-def _write_companions(
-    collection: TileCollection, final_url: str, options: FlatfieldOptions
-) -> None:
-    """Metadata texts and the BigStitcher file, under the names that go with the result.
-
-    The maximum projections beside the original are of uncorrected pixels and stay behind.
-    """
-    storage = options_of(options)
-    source_folder, source_name = places.parent_and_name(collection.url)
-    folder, name = places.parent_and_name(final_url)
-    for stack in collection.stacks:
-        if stack.meta_file is None:
-            continue
-        text = places.read_bytes(places.join(source_folder, stack.meta_file), storage)
-        if text is not None:
-            renamed = name + stack.meta_file.removeprefix(source_name)
-            places.write_bytes(places.join(folder, renamed), text, storage)
-    if collection.xml_file is not None:
-        text = places.read_bytes(places.join(source_folder, collection.xml_file), storage)
-        if text is not None:
-            places.write_bytes(
-                places.join(folder, f"{name}.xml"), _pointing_at(text, name), storage
-            )
-
-
-def _pointing_at(xml: bytes, name: str) -> bytes:
-    """A BigStitcher file with another container in it; all else stays to the letter."""
-    return re.sub(
-        rb"(<zarr\b[^>]*>)[^<]*(</zarr>)",
-        lambda found: found[1] + escape(name).encode() + found[2],
-        xml,
-    )
-

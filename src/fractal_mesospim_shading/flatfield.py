@@ -12,12 +12,13 @@ import numpy as np
 
 from fractal_mesospim_shading.core.correct import linear_correction
 from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.estimation import EstimationPlan, estimate_model, plan_estimation
+from fractal_mesospim_shading.estimation import EstimationPlan, plan_estimation
 from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
 from fractal_mesospim_shading.images.profiles import load_darkfield, load_models, save_models
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.job import Job
+from fractal_mesospim_shading.modelling import estimate_model
 from fractal_mesospim_shading.models import (
     ChannelModel,
     ModelGroup,

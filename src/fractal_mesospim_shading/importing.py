@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+from fractal_mesospim_shading.acquisition import (
+    log_facts,
+    note_earlier,
+    open_collection,
+    source_state,
+)
 from fractal_mesospim_shading.compute import estimate_workers, resources, run_guarded
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.estimation import EstimationPlan
@@ -33,7 +38,6 @@ from fractal_mesospim_shading.images.mosaic_target import (
 )
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native_report import acquisition_metadata
-from fractal_mesospim_shading.images.native_signs import SignOptions
 from fractal_mesospim_shading.images.output import (
     refuse_existing,
     refuse_unwritable,
@@ -53,8 +57,6 @@ from fractal_mesospim_shading.running import run
 logger = logging.getLogger(__name__)
 
 _TASK = "import_mesospim"
-_SAMPLED_FILES = 512
-
 
 @dataclass(frozen=True)
 class ImportUnit:
@@ -173,9 +175,11 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> ImportResult:
     """
     started = time.monotonic()
     collection = open_collection(unit.container, options)
-    for line in collection.warnings:
-        logger.info("%s", line)
+    log_facts(collection)
+    earlier = note_earlier(collection, options, again=options.correct_flatfield)
     mosaic = _mosaic_of(collection, unit)
+    for note in mosaic.notes:
+        logger.info("%s", note)
     work = _prepare(unit, collection, mosaic, options)
     storage = options_of(options)
     _create_parent(unit.zarr_url, work.target.zarr_format, storage)
@@ -202,6 +206,8 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> ImportResult:
             **acquisition_facts(mosaic),
             "metadata": acquisition_metadata(collection),
         }
+        if earlier is not None:
+            mark["acquisition"]["corrected_before"] = earlier
         complete(work.target, work.attributes, mosaic.channels, histograms, mark)
         url = job.finish(overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
@@ -209,7 +215,10 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> ImportResult:
         url,
         unit.container,
         _list_attributes(collection, mosaic),
-        {"is_3D": mosaic.shape[1] > 1, "flatfield_corrected": options.correct_flatfield},
+        {
+            "is_3D": mosaic.shape[1] > 1,
+            "flatfield_corrected": options.correct_flatfield or earlier is not None,
+        },
         models,
     )
 
@@ -221,15 +230,6 @@ def image_list_update(result: ImportResult) -> dict[str, Any]:
         "attributes": result.attributes,
         "types": result.types,
     }
-
-
-def open_collection(container: str, options: Any) -> TileCollection:
-    """Open an acquisition with what the user knows about its axes."""
-    signs = SignOptions(getattr(options, "sign_x", None), getattr(options, "sign_y", None))
-    exclude = getattr(options, "exclude_groups", None) or ()
-    return TileCollection.open(
-        container, options_of(options), signs=signs, exclude_groups=tuple(exclude)
-    )
 
 
 def _unit(
@@ -330,36 +330,3 @@ def _list_attributes(collection: TileCollection, mosaic: NativeMosaic) -> dict[s
     if collection.time_point is not None:
         attributes["time"] = int(collection.time_point)
     return attributes
-
-
-def source_state(mosaic: NativeMosaic) -> str:
-    """Fingerprint of an acquisition: its metadata, and size and time of some chunk files."""
-    digest = hashlib.sha256()
-    for placed in mosaic.placed:
-        stack = placed.stack
-        digest.update(repr((placed.tile, placed.channel, placed.first_plane)).encode())
-        digest.update(repr((stack.group, stack.fingerprint, stack.shape)).encode())
-    digest.update(repr(mosaic.layout).encode())
-    for path in _some_files(mosaic):
-        state = os.stat(path)
-        digest.update(f"{state.st_size},{state.st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def _some_files(mosaic: NativeMosaic) -> Iterator[str]:
-    if not places.is_local(mosaic.url):
-        return
-    each = max(1, _SAMPLED_FILES // max(len(mosaic.placed), 1))
-    for placed in mosaic.placed:
-        folder = places.local_path(mosaic.url) / placed.stack.group / placed.stack.levels[0].path
-        found = 0
-        for root, folders, files in os.walk(folder):
-            folders.sort()
-            for name in sorted(files):
-                yield os.path.join(root, name)
-                found += 1
-                if found >= each:
-                    break
-            if found >= each:
-                break
-

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images import native_report
+from fractal_mesospim_shading.images.collection import TileCollection, is_container
+from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished
+from fractal_mesospim_shading.images.native_state import container_attributes, earlier_correction
 from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.inspection_native import container_text
 
 
 def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]:
-    """Facts about an image as JSON: tiles, channels, pyramid, chunks, state.
+    """Facts about an image or a native acquisition as JSON: tiles, channels, chunks, state.
 
     Args:
         url: address of the image.
@@ -18,6 +22,8 @@ def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]
     Raises:
         ShadingError: there is no image, or it cannot be read.
     """
+    if is_container(url, storage_options):
+        return _container(url, storage_options)
     image = MosaicImage.open(url, storage_options, allow_unfinished=True)
     layout = image.layout
     return {
@@ -57,8 +63,22 @@ def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]
     }
 
 
+def _container(url: str, storage_options: StorageOptions) -> dict[str, Any]:
+    found = native_report.describe(TileCollection.open(url, storage_options))
+    attributes = container_attributes(url, storage_options)
+    found["finished"] = is_finished(attributes)
+    earlier = earlier_correction(attributes)
+    if not found["finished"]:
+        earlier = "This container is unfinished: the run that wrote it broke off before its end."
+    if earlier:
+        found["suspicious"].insert(0, earlier)
+    return found
+
+
 def as_text(found: dict[str, Any]) -> str:
     """The same, to read."""
+    if found["kind"] != "mosaic":
+        return container_text(found)
     tiles = found["tiles"]
     state = "finished" if found["finished"] else "UNFINISHED: a run broke off before its end"
     size = ", ".join(f"{axis} {value:g}" for axis, value in found["pixel_size_um"].items())

@@ -75,12 +75,16 @@ class ModelGroup:
         channel: of the image.
         side: `left`, `right`, `both`, or None.
         planes: tile number -> planes at full resolution that exist, as (first, last + 1).
+        processors: image processors of the microscope that changed some of the stacks.
+        offset_gone: tiles whose stacks had a processor that takes the camera offset away.
     """
 
     label: str
     channel: Channel
     side: str | None
     planes: Mapping[int, tuple[int, int]]
+    processors: tuple[str, ...] = ()
+    offset_gone: tuple[int, ...] = ()
 
 
 def model_groups(image: MultitileImage) -> tuple[ModelGroup, ...]:
@@ -95,11 +99,57 @@ def model_groups(image: MultitileImage) -> tuple[ModelGroup, ...]:
                 tiles = image.tiles_of_side(channel.index, side)
                 found = {tile: image.planes_of(channel.index, tile) for tile in tiles}
                 planes = {tile: (span.start, span.stop) for tile, span in found.items()}
-                groups.append(ModelGroup(label, channel, side, planes))
+                stacks = {tile: image.stack_of(channel.index, tile) for tile in tiles}
+                named = {name for stack in stacks.values() if stack for name in stack.processors}
+                gone = (t for t, stack in stacks.items() if stack and stack.offset_removed)
+                groups.append(
+                    ModelGroup(label, channel, side, planes, tuple(sorted(named)), tuple(gone))
+                )
         else:
             planes = {tile.number: (0, depth) for tile in image.layout.tiles}
             groups.append(ModelGroup(channel.label, channel, None, planes))
     return tuple(groups)
+
+
+def processor_warning(group: ModelGroup, *, dark: bool, offset: float | None) -> str | None:
+    """What to say where the microscope has changed the data before it wrote them.
+
+    Args:
+        group: of stacks.
+        dark: whether a measured dark-field is subtracted.
+        offset: the camera offset that was given, in counts.
+
+    Returns:
+        One line; None where nothing is to be said.
+    """
+    if not group.processors:
+        return None
+    start = f"Channel {group.label}: image processors ({', '.join(group.processors)})"
+    if group.offset_gone and (dark or offset):
+        what = "a measured dark-field" if dark else f"an offset of {offset:g} counts"
+        return (
+            f"{start} took the camera offset away before the stacks were written, yet {what} is "
+            "subtracted, as was asked for. Leave it out unless the offset is still there."
+        )
+    if dark or offset is not None:
+        return None
+    if group.offset_gone:
+        partly = len(group.offset_gone) < len(group.planes)
+        tiles = f" in the tiles {', '.join(map(str, group.offset_gone))}" if partly else ""
+        rest = (
+            "; the other tiles keep theirs and are not corrected rightly: import them apart "
+            "(exclude_groups)"
+            if partly
+            else ""
+        )
+        return (
+            f"{start} took the camera offset away{tiles} before the stacks were written: no "
+            f"offset is subtracted again{rest}. If it is still there, give camera_offset."
+        )
+    return (
+        f"{start} changed the noise before the stacks were written: an offset estimated from the "
+        "noise cannot be trusted. Give camera_offset or darkfield_file."
+    )
 
 
 def facts_line(label: str, model: ChannelModel) -> str:

@@ -31,7 +31,8 @@ def running(plans: Sequence[CorrectionPlan], options: Any, *, done: int) -> Iter
         done: blocks that an earlier run has finished.
     """
     total = sum(plan.grid.total for plan in plans)
-    with Progress(total, done=done) as progress, workplace(options, _common(plans, options)) as place:
+    use = _common(plans, options)
+    with Progress(total, done=done) as progress, workplace(options, use) as place:
 
         def run_plan(plan: CorrectionPlan, job: Job | PartOfJob) -> None:
             def record(entry: dict[str, Any]) -> None:

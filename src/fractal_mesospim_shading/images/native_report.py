@@ -181,6 +181,7 @@ def _mosaic_entry(mosaic: NativeMosaic) -> dict[str, Any]:
         "tiles": [_tile_entry(mosaic, place) for place in mosaic.places],
         "missing_tiles": list(layout.missing),
         "overlap": {axis: None if o is None else round(o, 4) for axis, o in overlap.items()},
+        "groups": [item.stack.group for item in mosaic.placed],
         "planes": {"smallest": min(planes), "largest": max(planes)},
         "read_units": list(mosaic.read_units(0)),
     }

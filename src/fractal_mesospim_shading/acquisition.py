@@ -1,0 +1,104 @@
+"""Open a native acquisition for a job: what is said about it, and what a rerun must match."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.collection import TileCollection
+from fractal_mesospim_shading.images.mosaic import MARK
+from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native_signs import SignOptions
+from fractal_mesospim_shading.images.native_state import (
+    container_attributes,
+    earlier_correction,
+    refuse_unfinished,
+)
+from fractal_mesospim_shading.preparation import options_of
+
+logger = logging.getLogger(__name__)
+
+_SAMPLED_FILES = 512
+
+
+def open_collection(container: str, options: Any) -> TileCollection:
+    """Open an acquisition with what the user knows about its axes.
+
+    Raises:
+        ShadingError: it cannot be read, or is an unfinished result of this package.
+    """
+    refuse_unfinished(container, container_attributes(container, options_of(options)))
+    signs = SignOptions(getattr(options, "sign_x", None), getattr(options, "sign_y", None))
+    exclude = getattr(options, "exclude_groups", None) or ()
+    return TileCollection.open(
+        container, options_of(options), signs=signs, exclude_groups=tuple(exclude)
+    )
+
+
+def log_facts(collection: TileCollection) -> None:
+    """Say what is suspicious in an acquisition, and which orientation is used."""
+    for line in collection.warnings:
+        logger.warning("%s", line)
+    logger.info("%s", collection.orientation.text)
+
+
+def note_earlier(
+    collection: TileCollection, options: Any, *, again: bool
+) -> dict[str, Any] | None:
+    """Say where a container was corrected already; a second time is worth a warning.
+
+    Args:
+        collection: the container.
+        options: with those of its storage.
+        again: whether it is going to be corrected.
+
+    Returns:
+        Our mark in it, None where the microscope wrote it.
+    """
+    attributes = container_attributes(collection.url, options_of(options))
+    text = earlier_correction(attributes)
+    if text is None:
+        return None
+    if again:
+        logger.warning("%s It is corrected a second time; was the original meant?", text)
+    else:
+        logger.info("%s", text)
+    mark: dict[str, Any] = attributes[MARK]
+    return mark
+
+
+def source_state(mosaic: NativeMosaic) -> str:
+    """Fingerprint of an acquisition: its metadata, and size and time of some chunk files."""
+    digest = hashlib.sha256()
+    for placed in mosaic.placed:
+        stack = placed.stack
+        digest.update(repr((placed.tile, placed.channel, placed.first_plane)).encode())
+        digest.update(repr((stack.group, stack.fingerprint, stack.shape)).encode())
+    digest.update(repr(mosaic.layout).encode())
+    for path in _some_files(mosaic):
+        state = os.stat(path)
+        digest.update(f"{state.st_size},{state.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _some_files(mosaic: NativeMosaic) -> Iterator[str]:
+    if not places.is_local(mosaic.url):
+        return
+    each = max(1, _SAMPLED_FILES // max(len(mosaic.placed), 1))
+    for placed in mosaic.placed:
+        folder = places.local_path(mosaic.url) / placed.stack.group / placed.stack.levels[0].path
+        found = 0
+        for root, folders, files in os.walk(folder):
+            folders.sort()
+            for name in sorted(files):
+                yield os.path.join(root, name)
+                found += 1
+                if found >= each:
+                    break
+            if found >= each:
+                break
+
