@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fractal_mesospim_shading.estimation import ChannelModel
+    from fractal_mesospim_shading.background import BackgroundResultImages
+    from fractal_mesospim_shading.container import ContainerResult
+    from fractal_mesospim_shading.importing import ImportResult
+    from fractal_mesospim_shading.models import ChannelModel
     from fractal_mesospim_shading.workflows import CorrectionResult
 
-__all__ = ["correct_flatfield", "estimate_flatfield"]
+__all__ = ["correct_background", "correct_flatfield", "estimate_flatfield", "import_mesospim"]
 
 
-def correct_flatfield(zarr_url: str, **arguments: Any) -> CorrectionResult:
-    """Correct the flat-field (shading) of one OME-Zarr image.
+def correct_flatfield(zarr_url: str, **arguments: Any) -> CorrectionResult | ContainerResult:
+    """Correct the flat-field (shading) of one OME-Zarr image, or of a native acquisition.
 
     Args:
         zarr_url: address of the image, local or remote.
@@ -56,3 +59,50 @@ def estimate_flatfield(
     return workflows.estimate_models(
         str(zarr_url), str(output), validated(FlatfieldOptions, arguments)
     )
+
+
+def correct_background(zarr_url: str, **arguments: Any) -> BackgroundResultImages:
+    """Take the local background of one OME-Zarr image away.
+
+    For arrays instead of images, see `core.background.arrays`.
+
+    Args:
+        zarr_url: address of the image.
+        **arguments: the fields of `background_params.BackgroundOptions`.
+
+    Returns:
+        Addresses of the results, and counts of clipped pixels.
+
+    Raises:
+        ShadingError: one readable error; the source and any earlier result are as they were.
+    """
+    from fractal_mesospim_shading import background
+    from fractal_mesospim_shading.background_params import BackgroundOptions
+    from fractal_mesospim_shading.params import validated
+
+    return background.correct_background(str(zarr_url), validated(BackgroundOptions, arguments))
+
+
+def import_mesospim(
+    containers: str | list[str], zarr_dir: str, **arguments: Any
+) -> list[ImportResult]:
+    """Import native mesoSPIM acquisitions as mosaics, with or without flat-field correction.
+
+    Args:
+        containers: one address or several: what mesoSPIM-control wrote.
+        zarr_dir: folder for the imported images.
+        **arguments: the fields of `params.ImportOptions`.
+
+    Returns:
+        One entry for each image written.
+
+    Raises:
+        ShadingError: one readable error; the acquisition is as it was.
+    """
+    from fractal_mesospim_shading import importing
+    from fractal_mesospim_shading.params import ImportOptions, validated
+
+    options = validated(ImportOptions, arguments)
+    listed = [containers] if isinstance(containers, str) else [str(c) for c in containers]
+    units = importing.plan_imports(listed, str(zarr_dir), options)
+    return [importing.import_image(unit, options) for unit in units]

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from fractal_mesospim_shading.allocation import use_one_arena
+from fractal_mesospim_shading.background_params import BackgroundOptions
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
 from fractal_mesospim_shading.params import (
     FlatfieldOptions,
@@ -85,6 +86,18 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("--output", required=True, help="folder for the models")
     _add_options(estimate, FlatfieldOptions)
 
+    background = add(
+        "correct-background", _correct_background, "Take the local background of an image away."
+    )
+    background.add_argument("image", nargs="?", help="address of the image")
+    _add_options(background, BackgroundOptions)
+
+    preview = add(
+        "preview", _preview, "Show background methods side by side on one plane, to choose by eye."
+    )
+    preview.add_argument("image", help="address of the image")
+    _add_preview_options(preview)
+
     importer = add("import", _import, "Import native acquisitions as mosaics for Fractal.")
     importer.add_argument("containers", nargs="+", help="folders that mesoSPIM-control wrote")
     importer.add_argument("--zarr-dir", required=True, help="folder for the imported images")
@@ -114,6 +127,23 @@ def _add_options(command: argparse.ArgumentParser, model: type[BaseModel]) -> No
             command.add_argument(flag, action="append", metavar="N,N", **options)
         else:
             command.add_argument(flag, metavar=_metavar(_flat(kinds)), **options)
+
+
+def _add_preview_options(preview: argparse.ArgumentParser) -> None:
+    preview.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME[:RADIUS]",
+        help="a method, with a radius if you like; repeat for more (default: all)",
+    )
+    preview.add_argument("--output", default="background_preview.png", help="picture to write")
+    preview.add_argument("--channel", default=None, help="label or index (default: the first)")
+    preview.add_argument("--tile", type=int, default=None, help="tile number (default: a middle one)")
+    preview.add_argument("--z", type=int, default=None, help="plane (default: the middle)")
+    preview.add_argument("--level", type=int, default=0, help="pyramid level (default: 0)")
+    preview.add_argument("--label", default=None, help="label image to leave out")
+    preview.add_argument("--radius", type=float, default=None, help="radius of all methods, in pixels")
+    preview.add_argument("--storage-options", help="JSON of fsspec options for remote addresses")
 
 
 def _flat(kinds: Sequence[Any]) -> list[Any]:
@@ -180,6 +210,36 @@ def _estimate(given: argparse.Namespace) -> None:
     image, arguments = _arguments(given)
     workflows.estimate_models(image, given.output, validated(FlatfieldOptions, arguments))
     print(given.output)
+
+
+def _correct_background(given: argparse.Namespace) -> None:
+    from fractal_mesospim_shading import background
+
+    image, arguments = _arguments(given)
+    result = background.correct_background(image, validated(BackgroundOptions, arguments))
+    print(result.image_url)
+    for url in result.companions.values():
+        print(url)
+
+
+def _preview(given: argparse.Namespace) -> None:
+    from fractal_mesospim_shading.preview import write_preview
+
+    storage = json.loads(given.storage_options) if given.storage_options else None
+    print(
+        write_preview(
+            given.image,
+            given.output,
+            methods=given.method,
+            radius=given.radius,
+            channel=given.channel,
+            tile=given.tile,
+            z=given.z,
+            level=given.level,
+            label=given.label,
+            storage_options=storage,
+        )
+    )
 
 
 def _import(given: argparse.Namespace) -> None:

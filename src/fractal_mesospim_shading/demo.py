@@ -150,3 +150,34 @@ def _mean_plane(image: MosaicImage, channel: int) -> NDArray[Any]:
     _, depth, height, width = image.levels[0].shape
     box = (slice(channel, channel + 1), slice(0, depth), slice(0, height), slice(0, width))
     return np.asarray(image.read(0, box)[0].mean(axis=0))
+
+
+def run_demo(folder: str | os.PathLike[str]) -> str:
+    """Make the demo image, correct it from its empty tiles, and compare with the truth.
+
+    Args:
+        folder: to work in; an earlier demo in it is replaced.
+
+    Returns:
+        What came out, as text.
+    """
+    from fractal_mesospim_shading.params import FlatfieldOptions
+    from fractal_mesospim_shading.workflows import correct_mosaic
+
+    url, truth = make_demo_image(folder, overwrite=True)
+    options = FlatfieldOptions(fov_list=list(truth.empty_tiles), overwrite=True, restart=True)
+    result = correct_mosaic(url, options)
+    profiles = {label: model.profile for label, model in result.models.items()}
+    lines = [
+        f"A mosaic of {truth.world.grid[0]} x {truth.world.grid[1]} tiles with a known flat-field",
+        f"  {url}",
+        f"was corrected from its empty tiles {', '.join(str(n) for n in truth.empty_tiles)}:",
+        f"  {result.image_url}",
+        *(
+            "  " + score.text()
+            for score in evaluate_demo(truth, profiles, url, result.image_url)
+        ),
+    ]
+    if result.report is not None:
+        lines.append(f"Look at {result.report.removesuffix('.html')}.png, or open {result.report}")
+    return "\n".join(lines)

@@ -40,6 +40,7 @@ from fractal_mesospim_shading.preparation import (
     plan_output,
     refuse_full_disk,
 )
+from fractal_mesospim_shading.reporting import gather_views, write_flatfield_report
 from fractal_mesospim_shading.running import run
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class CorrectionResult:
         models: by channel label.
         counts: by channel label.
         models_folder: where the models were saved, if they were.
+        report: the report, if one was written.
     """
 
     image_url: str
@@ -62,6 +64,7 @@ class CorrectionResult:
     models: dict[str, ChannelModel] = field(repr=False)
     counts: dict[str, PixelCounts] = field(repr=False)
     models_folder: str | None = None
+    report: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,23 @@ def correct_mosaic(zarr_url: str, options: FlatfieldOptions) -> CorrectionResult
         folder = _save_models(work, models)
         mark = provenance("correct_flatfield", parameters_of(options), models, counts)
         complete(target, work.output.attributes, image.channels, histograms, mark)
+        # Now, for the source may be gone after the next line.
+        views = gather_views(image, target) if options.report else {}
         url = job.finish(
             replace=image.url if options.overwrite_input else None, overwrite=options.overwrite
         )
-    logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
-    return CorrectionResult(url, image.url, models, counts, folder)
+    seconds = time.monotonic() - started
+    report = write_flatfield_report(
+        url,
+        image,
+        views,
+        models,
+        counts,
+        output_offset=options.output_offset,
+        seconds=seconds,
+    )
+    logger.info("Done in %.0f s: %s", seconds, url)
+    return CorrectionResult(url, image.url, models, counts, folder, report)
 
 
 def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> FlatfieldWork:

@@ -19,6 +19,17 @@ TASK_LIST = [
         tags=["mesoSPIM", "flat-field", "shading", "illumination", "BaSiC"],
         docs_info="file:task_info/correct_flatfield.md",
     ),
+    ParallelTask(
+        name="Correct Background",
+        executable="tasks/correct_background.py",
+        input_types={"background_corrected": False},
+        output_types={"background_corrected": True},
+        meta={"cpus_per_task": 8, "mem": 16000},
+        category="Image Processing",
+        modality="lightsheet",
+        tags=["mesoSPIM", "background", "rolling ball", "top-hat", "median"],
+        docs_info="file:task_info/correct_background.md",
+    ),
     ConverterCompoundTask(
         name="Import mesoSPIM OME-Zarr",
         executable_init="tasks/import_mesospim_init.py",

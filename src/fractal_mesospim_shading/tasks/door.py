@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from fractal_mesospim_shading.params import ordered_fields, validated
 
@@ -40,8 +40,10 @@ def task_arguments(
             info = model.model_fields[name]
             if info.exclude:
                 continue
-            described: Any = Field(description=info.description)
-            annotation = Annotated[(info.annotation, *info.metadata, described)]  # type: ignore[misc]
+            described: Any = Field(description=info.description, discriminator=info.discriminator)
+            # Limits are shown in the form; conversions are the model's own business.
+            limits = [item for item in info.metadata if not isinstance(item, BeforeValidator)]
+            annotation = Annotated[(info.annotation, described, *limits)]  # type: ignore[misc]
             default = inspect.Parameter.empty if info.is_required() else info.default
             parameters.append(
                 inspect.Parameter(name, keyword, default=default, annotation=annotation)

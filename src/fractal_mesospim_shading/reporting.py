@@ -1,0 +1,208 @@
+"""Gather what a report of a flat-field correction shows, and write it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.core.quality import ShadingQuality
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.output import split_name
+from fractal_mesospim_shading.images.source import Box, Channel
+from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.models import ChannelModel
+from fractal_mesospim_shading.sampling import z_factor
+
+logger = logging.getLogger(__name__)
+
+_PLANE_PIXELS = 1 << 20
+"""Planes of a report are taken from the first level with no more pixels than this."""
+
+_PLANES = 8
+"""Planes along z that the seam step is measured on."""
+
+_READ_BYTES = 2**31
+"""A report is left out where it would have to decode more than this."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Planes of one channel before and after.
+
+    Attributes:
+        before, after: (n, y, x) at one level.
+        level: of the pyramid.
+        shown: which of the planes is shown.
+        plane: its number along z.
+    """
+
+    before: NDArray[Any]
+    after: NDArray[Any]
+    level: int
+    shown: int
+    plane: int
+
+
+def gather_views(image: MosaicImage, target: TargetImage) -> dict[str, Views]:
+    """Read some coarse planes of source and result; empty where that would cost too much."""
+    level = next(
+        (i for i, found in enumerate(image.levels) if prod(found.shape[-2:]) <= _PLANE_PIXELS),
+        len(image.levels) - 1,
+    )
+    planes = _planes(image, level)
+    views: dict[str, Views] = {}
+    shape = image.levels[level].shape[-2:]
+    if _cost(image, level, planes) > _READ_BYTES:
+        logger.info("The image has no coarse level to look at: no report is written.")
+        return views
+    middle = len(planes) // 2
+    for channel in image.channels:
+        boxes = [_box(image, channel, level, z) for z in planes]
+        before = np.stack([image.read(level, box).reshape(shape) for box in boxes])
+        after = np.stack([target.read(level, box).reshape(shape) for box in boxes])
+        plane = planes[middle] * z_factor(image, level)
+        views[channel.label] = Views(before, after, level, middle, plane)
+    return views
+
+
+def write_flatfield_report(
+    url: str,
+    image: MosaicImage,
+    views: Mapping[str, Views],
+    models: Mapping[str, ChannelModel],
+    counts: Mapping[str, PixelCounts],
+    *,
+    output_offset: float,
+    seconds: float,
+) -> str | None:
+    """Write `<name>_report.html` and `.png` beside a result; None where there is nothing to show.
+
+    Args:
+        url: of the result.
+        image: the source.
+        views: from `gather_views`.
+        models, counts: by channel label.
+        output_offset: counts that were added.
+        seconds: that the correction took.
+    """
+    if not views or not places.is_local(url):
+        return None
+    from fractal_mesospim_shading.report.content import ChannelReport, ImageReport
+    from fractal_mesospim_shading.report.html import write_report
+
+    size = image.voxel_size_um
+    channels = []
+    for channel in image.channels:
+        view, model = views[channel.label], models[channel.label]
+        dark = model.profile.darkfield
+        offset = model.offset if dark is None else float(np.mean(dark))
+        factor = _factor(image, view.level)
+        quality = ShadingQuality.measure(
+            model.profile,
+            view.before,
+            view.after,
+            image.layout,
+            offset=offset,
+            output_offset=output_offset,
+            factor=factor,
+            counts=counts[channel.label],
+        )
+        logger.info(
+            "Channel %s: step at the tile seams %.1f %% before, %.1f %% after",
+            channel.label,
+            100 * quality.seam_before,
+            100 * quality.seam_after,
+        )
+        channels.append(
+            ChannelReport(
+                channel.label,
+                model.profile,
+                view.before[view.shown],
+                view.after[view.shown],
+                image.layout,
+                factor,
+                offset,
+                output_offset,
+                view.plane,
+                quality,
+                _model_facts(model.facts),
+                (size["y"], size["x"]),
+            )
+        )
+    parent, name = places.parent_and_name(url)
+    voxels = prod(image.levels[0].shape)
+    facts = (
+        ("Source", places.parent_and_name(image.url)[1]),
+        ("Size", " x ".join(str(n) for n in image.levels[0].shape) + f" ({','.join(image.axes)})"),
+        ("Time", f"{seconds:.0f} s, {voxels * image.dtype.itemsize / seconds / 1e6:.0f} MB/s"),
+    )
+    report = ImageReport(name, tuple(channels), facts, image.notes)
+    html = places.join(parent, f"{split_name(name)[0]}_report.html")
+    write_report(html, html.removesuffix(".html") + ".png", report)
+    return html
+
+
+def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    rows = [("Flat-field from", str(facts["scenario"]))]
+    offset = f"{facts['offset']:.1f} counts"
+    if "offset_uncertainty" in facts:
+        offset += f" +- {facts['offset_uncertainty']:.1f}"
+    rows.append(("Camera offset", f"{offset}, {facts['offset_from']}"))
+    if "planes_used" in facts:
+        rows.append(("Planes used", str(facts["planes_used"])))
+    if "planes_rejected" in facts:
+        rows.append(("Planes left out (sample)", str(facts["planes_rejected"])))
+    if "relative_uncertainty" in facts:
+        rows.append(("Flat-field uncertainty", f"{100 * facts['relative_uncertainty']:.2f} %"))
+    return tuple(rows)
+
+
+def _planes(image: MosaicImage, level: int) -> Sequence[int]:
+    axis = _z(image)
+    depth = image.levels[level].shape[axis] if axis is not None else 1
+    number = min(_PLANES, depth)
+    # Within as few chunks as possible: planes around the middle, then from end to end.
+    chunk = image.levels[level].chunks[axis] if axis is not None else 1
+    if chunk >= number:
+        start = max(0, min(depth // 2 - number // 2, depth - number))
+        return range(start, start + number)
+    return sorted({round((i + 0.5) * depth / number - 0.5) for i in range(number)})
+
+
+def _cost(image: MosaicImage, level: int, planes: Sequence[int]) -> int:
+    """Bytes of pixels that are decoded for these planes of all channels."""
+    axis = _z(image)
+    chunk = image.levels[level].chunks[axis] if axis is not None else 1
+    slabs = len({z // chunk for z in planes})
+    pixels = slabs * chunk * prod(image.levels[level].shape[-2:])
+    return 2 * pixels * image.dtype.itemsize * len(image.channels)
+
+
+def _box(image: MosaicImage, channel: Channel, level: int, z: int) -> Box:
+    shape = image.levels[level].shape
+    where = {
+        "t": slice(0, 1),
+        "c": slice(channel.index, channel.index + 1),
+        "z": slice(z, z + 1),
+        "y": slice(0, shape[-2]),
+        "x": slice(0, shape[-1]),
+    }
+    return tuple(where[axis] for axis in image.axes)
+
+
+def _factor(image: MosaicImage, level: int) -> tuple[int, int]:
+    fine, coarse = image.levels[0].scale, image.levels[level].scale
+    y, x = (max(1, round(c / f)) for f, c in zip(fine[-2:], coarse[-2:], strict=True))
+    return y, x
+
+
+def _z(image: MosaicImage) -> int | None:
+    return image.axes.index("z") if "z" in image.axes else None

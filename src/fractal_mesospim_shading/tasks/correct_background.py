@@ -1,0 +1,32 @@
+"""Fractal task "Correct Background"."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    # Before NumPy starts its threads.
+    from fractal_mesospim_shading.allocation import use_one_arena
+
+    use_one_arena()
+
+from typing import Any
+
+from fractal_mesospim_shading import background
+from fractal_mesospim_shading.background_params import BackgroundOptions
+from fractal_mesospim_shading.tasks.door import task_arguments
+
+
+@task_arguments(BackgroundOptions, {"zarr_url": "Address of the image to correct."})
+def correct_background(zarr_url: str, options: BackgroundOptions) -> dict[str, Any]:
+    """Take the local background of an image away, tile by tile.
+
+    The background is estimated by one of eight methods, from tile medians with a spline to
+    ImageJ's rolling ball, and subtracted from the image or divided out of it.
+    """
+    result = background.correct_background(zarr_url, options)
+    return {"image_list_updates": background.image_list_updates(result)}
+
+
+if __name__ == "__main__":
+    from fractal_task_tools.task_wrapper import run_fractal_task
+
+    run_fractal_task(task_function=correct_background)
