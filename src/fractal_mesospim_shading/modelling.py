@@ -84,7 +84,15 @@ def estimate_model(
         profile, more = _empty(stack, dark_counts, facts.get("offset_uncertainty", 0.0))
     if dark is not None:
         profile = replace(profile, darkfield=plan.dark[group.channel.label])
-    return ChannelModel(profile, offset, {**facts, **more})
+    return ChannelModel(profile, offset, _as_json({**facts, **more}))
+
+
+def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts that JSON can hold: a number that is not finite becomes None, for unknown."""
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in facts.items()
+    }
 
 
 def _drawn(
@@ -133,7 +141,7 @@ def _measured(
             logger.warning("%s", warning)
         return ChannelModel(profile, 0.0, {**facts, **_dark_facts(profile.darkfield)})
     offset, more = _offset(image, group, None, plan, options, zero_fill=zero_fill, workers=workers)
-    return ChannelModel(profile, offset, {**facts, **more})
+    return ChannelModel(profile, offset, _as_json({**facts, **more}))
 
 
 def _dark_facts(dark: NDArray[np.float32] | float) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def facts_line(label: str, model: ChannelModel) -> str:
     if facts.get("planes_rejected"):
         text += f", {facts['planes_rejected']} left out because they hold sample"
     text += f"; camera offset {facts['offset']:.1f}"
-    if "offset_uncertainty" in facts:
+    if facts.get("offset_uncertainty") is not None:
         text += f" +- {facts['offset_uncertainty']:.1f}"
     low, high = np.percentile(model.profile.flatfield, [1, 99])
     return (
