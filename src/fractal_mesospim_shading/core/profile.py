@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -92,7 +93,7 @@ class ShadingProfile:
         )
 
 
-def resample(image: NDArray[np.floating], shape: tuple[int, int]) -> FloatImage:
+def resample(image: NDArray[np.floating[Any]], shape: tuple[int, int]) -> FloatImage:
     """Resample an image by pixel centres, bilinear, held constant beyond the outer ones.
 
     Pixel `i` of `n` covers `[i / n, (i + 1) / n]` of the field of view, whatever `n`
@@ -113,6 +114,7 @@ def resample(image: NDArray[np.floating], shape: tuple[int, int]) -> FloatImage:
 def _resample_axis(image: NDArray[np.float64], size: int, axis: int) -> NDArray[np.float64]:
     old = image.shape[axis]
     moved = np.moveaxis(image, axis, 0)
+    result: NDArray[np.float64]
     if size < old:
         # Exact area average: differences of the cumulative sum at the new edges.
         total = np.concatenate([np.zeros((1, *moved.shape[1:])), np.cumsum(moved, axis=0)])
@@ -120,7 +122,8 @@ def _resample_axis(image: NDArray[np.float64], size: int, axis: int) -> NDArray[
         result = np.diff(at_edges, axis=0) * (size / old)
     else:
         result = _linear(moved, (np.arange(size) + 0.5) * old / size - 0.5)
-    return np.moveaxis(result, 0, axis)
+    moved_back: NDArray[np.float64] = np.moveaxis(result, 0, axis)
+    return moved_back
 
 
 def _linear(rows: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray[np.float64]:

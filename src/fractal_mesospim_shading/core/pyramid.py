@@ -43,7 +43,10 @@ def level_factor(
 
 
 def block_mean(
-    block: NDArray[Any], factor: tuple[int, ...], shape: tuple[int, ...]
+    block: NDArray[Any],
+    factor: tuple[int, ...],
+    shape: tuple[int, ...],
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Mean over blocks of pixels, rounded half to even for integers.
 
@@ -52,19 +55,21 @@ def block_mean(
         factor: block size along each axis; 1 for all but the last three.
         shape: of the result. Blocks cut by the end of the array are averaged over
             the pixels that are there; pixels beyond the last block are left out.
+        out: where to put the result; contiguous, of that shape and the block's type.
     """
     lead = block.shape[:-3] if block.ndim > 3 else ()
     fine = block.reshape((-1, *((1,) * (3 - min(block.ndim, 3))), *block.shape[len(lead) :]))
     f3 = (1, 1, *factor)[-3:]
     s3 = (1, 1, *shape)[-3:]
-    coarse = np.empty((prod(lead), *s3), dtype=block.dtype)
+    result = np.empty(shape, dtype=block.dtype) if out is None else out
+    coarse = result.reshape((prod(lead), *s3))
     integers = np.issubdtype(block.dtype, np.integer)
     for source, target in zip(fine, coarse, strict=True):
         if integers and f3 == (1, 2, 2):
             _mean_1x2x2(source, target)
         else:
             _mean_any(source, f3[0], f3[1], f3[2], target, integers)
-    return coarse.reshape(shape)
+    return result
 
 
 @numba.njit(nogil=True, cache=True)
@@ -97,11 +102,10 @@ def _mean_any(fine, fz, fy, fx, coarse, integers):  # type: ignore[no-untyped-de
             y1 = min((y + 1) * fy, fine.shape[1])
             for x in range(coarse.shape[2]):
                 x1 = min((x + 1) * fx, fine.shape[2])
-                total = 0.0
+                total = np.float64(0.0)
                 for i in range(z * fz, z1):
                     for j in range(y * fy, y1):
                         for k in range(x * fx, x1):
                             total += np.float64(fine[i, j, k])
                 count = (z1 - z * fz) * (y1 - y * fy) * (x1 - x * fx)
-                mean = total / count
-                coarse[z, y, x] = np.rint(mean) if integers else mean
+                coarse[z, y, x] = np.rint(total / count) if integers else total / count

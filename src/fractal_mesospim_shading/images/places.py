@@ -75,8 +75,8 @@ def write_bytes(url: str, data: bytes, options: StorageOptions = None) -> None:
         if is_local(url):
             _write_local(local_path(url), data)
         else:
-            filesystem, path = _remote(url, options)
-            filesystem.pipe_file(path, data)
+            filesystem, remote = _remote(url, options)
+            filesystem.pipe_file(remote, data)
     except OSError as error:
         raise OutputWriteError(
             f"{url} cannot be written: {error}. Make room or restore access, and run the same "
@@ -108,10 +108,10 @@ def remove(url: str, options: StorageOptions = None) -> None:
         else:
             path.unlink(missing_ok=True)
         return
-    filesystem, path = _remote(url, options)
+    filesystem, remote = _remote(url, options)
     filesystem.invalidate_cache()
-    if filesystem.exists(path):
-        filesystem.rm(path, recursive=True)
+    if filesystem.exists(remote):
+        filesystem.rm(remote, recursive=True)
 
 
 def list_names(url: str, options: StorageOptions = None) -> list[str]:
@@ -119,11 +119,12 @@ def list_names(url: str, options: StorageOptions = None) -> list[str]:
     if is_local(url):
         path = local_path(url)
         return sorted(os.listdir(path)) if path.is_dir() else []
-    filesystem, path = _remote(url, options)
+    filesystem, remote = _remote(url, options)
     filesystem.invalidate_cache()
-    if not filesystem.exists(path):
+    if not filesystem.exists(remote):
         return []
-    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in filesystem.ls(path, detail=False))
+    entries = filesystem.ls(remote, detail=False)
+    return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
 
 
 def remove_drafts(url: str) -> None:

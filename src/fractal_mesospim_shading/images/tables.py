@@ -229,14 +229,20 @@ def _order_note(
     layout: TileLayout, names: Sequence[str], origins: Sequence[tuple[int, int]]
 ) -> list[str]:
     row_of = {origin: row for row, origin in enumerate(origins, 1)}
-    odd = []
-    for tile in layout.tiles:
-        row = row_of[tile.y, tile.x]
-        digits = tile.name[len(tile.name.rstrip("0123456789")) :]
-        if row != tile.number or (digits and int(digits) != tile.number):
-            odd.append(f"{tile.number} is '{tile.name}' (row {row})")
-    if not odd:
-        return []
+    rows = [row_of[tile.y, tile.x] for tile in layout.tiles]
+    digits = [tile.name[len(tile.name.rstrip("0123456789")) :] for tile in layout.tiles]
+    shifts = {int(d) - tile.number for tile, d in zip(layout.tiles, digits, strict=True) if d}
+    if rows == sorted(rows) and len(shifts) <= 1:
+        # The same order; gaps of missing tiles aside, at most counted from another number.
+        first = layout.tiles[0]
+        if shifts in (set(), {0}):
+            return []
+        return [f"Tile numbers begin with 1: tile {first.number} is '{first.name}' in {FOV_TABLE}."]
+    odd = [
+        f"{tile.number} is '{tile.name}' (row {row})"
+        for tile, row, d in zip(layout.tiles, rows, digits, strict=True)
+        if row != tile.number or (d and int(d) != tile.number)
+    ]
     shown = ", ".join(odd[:8]) + (f" and {len(odd) - 8} more" if len(odd) > 8 else "")
     note = (
         "Tile numbers count down the first column, then on from the top of the next; the table "

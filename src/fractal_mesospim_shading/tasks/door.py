@@ -43,7 +43,8 @@ def task_arguments(
             described: Any = Field(description=info.description, discriminator=info.discriminator)
             # Limits are shown in the form; conversions are the model's own business.
             limits = [item for item in info.metadata if not isinstance(item, BeforeValidator)]
-            annotation = Annotated[(info.annotation, described, *limits)]  # type: ignore[misc]
+            kind: Any = Annotated
+            annotation = kind[(info.annotation, described, *limits)]
             default = inspect.Parameter.empty if info.is_required() else info.default
             parameters.append(
                 inspect.Parameter(name, keyword, default=default, annotation=annotation)
@@ -59,7 +60,7 @@ def task_arguments(
 
         task.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         task.__annotations__ = {p.name: p.annotation for p in parameters}
-        del task.__wrapped__  # type: ignore[attr-defined]
+        del task.__wrapped__
         return task
 
     return decorate

@@ -137,7 +137,7 @@ def test_the_real_table(two_fovs: Path) -> None:
         (2, 0, 640, "FOV_1"),
     ]
     assert len(found.notes) == 1
-    assert "1 is 'FOV_0' (row 1), 2 is 'FOV_1' (row 2)" in found.notes[0]
+    assert "tile 1 is 'FOV_0'" in found.notes[0]
 
 
 def test_no_table_is_one_tile(image: Path) -> None:
