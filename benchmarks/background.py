@@ -89,7 +89,7 @@ def make_plane(side: int, seed: int = 0) -> Plane:
     return np.clip(np.rint(image), 0, 65535).astype(np.uint16)
 
 
-def milliseconds(run: Callable[[], Any], *, repeats: int = 5, enough_ms: float = 1500) -> float:
+def milliseconds(run: Callable[[], Any], *, repeats: int = 7, enough_ms: float = 1500) -> float:
     """The best CPU time of several runs; slow ones run fewer times."""
     best = spent = np.inf
     total = 0.0
@@ -242,7 +242,7 @@ def print_row(row: Row, image: Plane) -> None:
             continue
         side = image.shape[0] // peer.part
         part, run = np.ascontiguousarray(image[:side, :side]), peer.run
-        spent = milliseconds(partial(run, part), repeats=3) * peer.part**2
+        spent = milliseconds(partial(run, part)) * peer.part**2
         mark = "~" if peer.part > 1 else ""
         note = "" if peer.same else ", similar"
         cells.append(f"{peer.name} {mark}{spent:.0f} ({ours / spent:.3f}{note})")

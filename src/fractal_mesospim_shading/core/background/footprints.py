@@ -51,6 +51,11 @@ def _imagej_radius(radius_px: float) -> float:
     return 2.85 if 2.5 <= radius_px < 2.85 else radius_px
 
 
+def half_size(radius_px: float, shape: Shape) -> int:
+    """Pixels from the centre of a neighbourhood to its end."""
+    return row_half_widths(radius_px, shape).size // 2
+
+
 def footprint(radius_px: float, shape: Shape) -> NDArray[np.uint8]:
     """A neighbourhood as an array of 0 and 1, odd in both directions."""
     widths = row_half_widths(radius_px, shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from fractal_mesospim_shading.core.background.difference import (
     difference_background,
     filtered,
 )
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.core.background.gaussian import NoiseFactor
 
 Bool = NDArray[np.bool_]
 
@@ -52,7 +55,7 @@ class Gaussian(Planewise):
         return 0 if self.radius_z_px is None else max(kernel_half_width(self.radius_z_px), 1)
 
     @property
-    def noise_factor(self) -> Any:
+    def noise_factor(self) -> NoiseFactor:
         """The `NoiseFactor` of image - background against the image."""
         from fractal_mesospim_shading.core.background.gaussian import noise_factor
 

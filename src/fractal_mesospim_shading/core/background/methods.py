@@ -8,7 +8,7 @@ imported when they are used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,11 @@ from fractal_mesospim_shading.core.background.contract import (
     check_dimensions,
     estimated_where_usable,
 )
-from fractal_mesospim_shading.core.background.footprints import Shape
+from fractal_mesospim_shading.core.background.footprints import Shape, half_size
 from fractal_mesospim_shading.core.background.masks import checked_mask, no_data, union
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.core.background.mesh import Mesh
 
 Bool = NDArray[np.bool_]
 
@@ -65,7 +68,7 @@ class TileMedian(Planewise):
                 plane[missing] = 0
         return BackgroundResult(planes[0], noise=planes[1] if self.noise_map else None)
 
-    def mesh(self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None) -> Any:
+    def mesh(self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None) -> Mesh | None:
         """The `Mesh` of a plane, to be evaluated in parts; None if no pixel is usable."""
         from fractal_mesospim_shading.core.background.tile_median import tile_median_mesh
 
@@ -98,7 +101,8 @@ class Median(Planewise):
     @property
     def halo_px(self) -> int | None:
         block = self.alignment_px
-        half = int(self.radius_px / block) + 1
+        half = half_size(self.radius_px / block, self.shape)
+        # With blocks: the neighbour for the interpolation, and one that is cut.
         return half if block == 1 else (half + 2) * block
 
     @property
@@ -143,7 +147,8 @@ class Opening(Planewise):
     def halo_px(self) -> int | None:
         from fractal_mesospim_shading.core.background.gaussian import kernel_half_width
 
-        return 2 * (int(self.radius_px) + 1) + kernel_half_width(2 * self.smoothing_sigma_px)
+        reach = half_size(self.radius_px, self.shape)
+        return 2 * reach + kernel_half_width(2 * self.smoothing_sigma_px)
 
     @property
     def depth_px(self) -> int:

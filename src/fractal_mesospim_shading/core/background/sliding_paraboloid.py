@@ -138,7 +138,7 @@ def _candidates(pixels, start, step, length, curvature, cache, following):  # ty
     """Copy a line and link the points that are pointed enough for a parabola to touch."""
     lowest = np.float32(np.inf)
     limit = np.float32(1.999) * curvature
-    last = np.int64(0)
+    last = 0
     before, before_that = np.float32(0), np.float32(0)
     # Unsigned indices, or numba looks at each whether it counts from the end.
     for i in range(length):

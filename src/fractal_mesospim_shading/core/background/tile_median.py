@@ -25,6 +25,8 @@ from fractal_mesospim_shading.errors import BackgroundError
 Compatibility = Literal["none", "pyama"]
 # The median absolute deviation of a normal distribution is sigma divided by this.
 _MAD_TO_SIGMA = 1.4826
+# 64 MB of counts.
+_MOST_HISTOGRAMS = 2**16
 
 
 def tile_edges(length: int, tile_size: int) -> NDArray[np.int64]:
@@ -155,8 +157,9 @@ def _tile_statistics(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     from fractal_mesospim_shading.core.background import tile_statistics
 
-    small_integers = image.dtype in (np.uint8, np.uint16)
-    if small_integers and sigma_clip is None and not noise_map:
+    # Histograms of half tiles are quick as long as they are few.
+    few = edges_y.size * edges_x.size < _MOST_HISTOGRAMS
+    if few and image.dtype in (np.uint8, np.uint16) and sigma_clip is None and not noise_map:
         numbers = np.ascontiguousarray(image)
         if ignored is not None:
             numbers = np.where(ignored, np.int32(2**16), numbers.astype(np.int32))

@@ -123,6 +123,13 @@ def test_tile_without_enough_pixels_takes_the_median_of_the_frame() -> None:
     assert strict.values[0, 0] == np.median(image[~mask])
 
 
+def test_tiles_of_a_few_pixels_give_medians_too() -> None:
+    image = np.random.default_rng(0).integers(0, 4000, (300, 420)).astype(np.uint16)
+    values = TileMedian(tile_size=2).mesh(image).values
+    assert values.shape == (299, 419)
+    assert values[7, 11] == np.median(image[7:9, 11:13])
+
+
 def test_sigma_clipping_equals_a_loop(scene) -> None:
     image = scene((40, 40), np.float32)
     mesh = TileMedian(tile_size=20, sigma_clip=2.0).mesh(image)
