@@ -6,6 +6,7 @@ Run it as `python docs/generate_tasks.py`. A test fails when the page is not wha
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Iterator
 from importlib import import_module, resources
@@ -30,7 +31,7 @@ TASKS = {
     "Import mesoSPIM OME-Zarr": (
         "params:ImportOptions",
         "import CONTAINER... --zarr-dir FOLDER",
-        "",
+        "import_mesospim",
     ),
     "Correct Background": (
         "background_params:BackgroundOptions",
@@ -56,6 +57,9 @@ Commands that are no tasks:
   pyramid, and the map of tile numbers.
 - `mesospim-shading estimate IMAGE --output FOLDER` only estimates flat-fields, and writes them as a
   `models_folder`. It takes the parameters of "Correct Flat-Field".
+- `mesospim-shading preview IMAGE [--method NAME[:RADIUS]]...` draws background methods side by side on
+  one plane, to choose method and radius by eye. `--channel`, `--tile`, `--z`, `--level` and `--label`
+  choose what is shown; `--output` the picture's name.
 - `mesospim-shading demo [--folder FOLDER]` makes a small mosaic of known truth, corrects it, and
   shows the errors.
 """
@@ -95,7 +99,9 @@ def _table(model: type[BaseModel], heading: str, text: str | None = None) -> str
     rows += ["| parameter | value | default | meaning |", "|---|---|---|---|"]
     for name in ordered_fields(model):
         field = model.model_fields[name]
-        cells = [f"`{name}`", _kind(field), _default(field), field.description or ""]
+        tag = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+        meaning = "Says which form this is." if tag else field.description or ""
+        cells = [f"`{name}`", _kind(field), _default(field), meaning]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
@@ -127,9 +133,14 @@ def _words(kind: Any) -> str:
         return "mapping"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         title = _title(kind)
-        return f"[{title}](#{title.lower().replace(' ', '-')})"
+        return f"[{title}](#{_anchor(title)})"
     names = {int: "whole number", float: "number", str: "text", bool: "switch"}
     return names[kind]
+
+
+def _anchor(heading: str) -> str:
+    """The name that GitHub gives to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def _default(field: FieldInfo) -> str:
