@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.synthetic_images import write_image
+from fractal_mesospim_shading.synthetic import LightSheetWorld
+from fractal_mesospim_shading.synthetic_images import write_image, write_mosaic
 
 LABELS = ("488 nm", "561 nm")
 
@@ -72,6 +73,20 @@ def make_mosaic(tmp_path: Path) -> Callable[..., Path]:
         style.setdefault("chunks", (2, 16, 32))
         style.setdefault("codec", "blosc")
         write_image(path, data, channels=channels, tile_shape=tile_shape, **style)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_empty_mosaic(tmp_path: Path) -> Callable[..., Path]:
+    """Write a mosaic of 2 x 2 tiles of 64 x 64 pixels that hold nothing but the medium."""
+
+    def write(name: str = "brain.zarr", folder: Path | None = None, **style: Any) -> Path:
+        path = (folder or tmp_path) / name
+        world = LightSheetWorld(tile_shape=(64, 64), grid=(2, 2), planes=8, sample=0.0)
+        style = {"chunks": (2, 32, 32), "codec": "blosc", **style}
+        write_mosaic(path, world, LABELS, **style)
         return path
 
     return write

@@ -49,6 +49,9 @@ _BASE_BYTES = 400 * 2**20
 _COPIES = 2.5
 """A block while it is worked on: its pixels, their encoded form, and its means."""
 
+_CONNECT_SECONDS = 20.0
+"""How long a Dask scheduler may take to answer."""
+
 _WAITING = 2.0
 """Means that wait for their siblings, in blocks, over all levels."""
 
@@ -200,6 +203,8 @@ def _prepare_workers(client: Client) -> None:
         name = "mesospim-shading"
 
         def setup(self, worker: Any) -> None:
+            # What was inherited from the process that started it was meant for that one.
+            os.environ.pop("RAYON_NUM_THREADS", None)
             prepare_process(worker.state.nthreads)
             keep_freed_memory()
 
@@ -451,7 +456,7 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
     if options.execution == "dask":
         address = _scheduler_address(options)
         try:
-            client = Client(address, timeout=20, set_as_default=False)
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise ParameterError(
                 f"There is no Dask scheduler at {address} ({error}). Start one with "
@@ -479,7 +484,7 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
             threads_per_worker=1,
             worker_class="distributed.Worker",
             worker_kwargs={"memory_limit": 0, "dashboard": False},
-            dashboard_address=None,
+            dashboard_address=None,  # type: ignore[arg-type]
             silence_logs=logging.ERROR,
         )
     with cluster, Client(cluster, set_as_default=False) as client:
@@ -506,6 +511,8 @@ def slurm_cluster(use: Resources, **settings: Any) -> Any:
     chosen: dict[str, Any] = {
         "cores": 1,
         "processes": 1,
+        # A port that is taken would be a warning in the log.
+        "scheduler_options": {"dashboard_address": ":0"},
         "memory": f"{max(use.memory // max(use.workers, 1), 2**30)}B",
     }
     return SLURMCluster(**{**chosen, **settings})

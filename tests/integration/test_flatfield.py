@@ -483,8 +483,8 @@ def test_within_a_plate_the_list_of_the_well_is_left_alone(make_mosaic, make_mod
     assert (well / ".zattrs").read_bytes() == before
 
 
-def test_saved_models_give_the_same_result(make_mosaic, tmp_path):
-    source = make_mosaic(shape=(2, 8, 96, 80))
+def test_saved_models_give_the_same_result(make_empty_mosaic, tmp_path):
+    source = make_empty_mosaic()
     first = correct_flatfield(source, fov_list=[1, 4], save_models=True, n_zplanes=16)
     assert first.models_folder == str(tmp_path / "brain_shading_models")
     second = correct_flatfield(

@@ -1,0 +1,349 @@
+"""Threads, processes, a Dask cluster, SLURM, object stores and archives: the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from fractal_mesospim_shading import compute, correct_flatfield, errors
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.params import ExecutionOptions
+
+
+@pytest.fixture
+def expected(make_mosaic, make_models, tree):
+    """A mosaic, the arguments for it, and the files of the result in threads."""
+    source = make_mosaic()
+    arguments = {"models_folder": str(make_models()), "camera_offset": 100}
+    result = correct_flatfield(source, output_image_name="threads", **arguments)
+    return source, arguments, tree(Path(result.image_url))
+
+
+def test_processes(expected, tree, many_blocks):
+    source, arguments, wanted = expected
+    result = correct_flatfield(source, execution="processes", n_workers=2, **arguments)
+    assert tree(Path(result.image_url)) == wanted
+
+
+class Cluster:
+    """A real scheduler and real workers, each a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address_file = folder / "scheduler.json"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._start("scheduler", "--port", "0", "--no-show", "--no-dashboard", "--host", "127.0.0.1")
+        self._wait(self.address_file.exists)
+        time.sleep(0.2)
+        self.address = json.loads(self.address_file.read_text())["address"]
+
+    def _start(self, kind, *arguments):
+        command = [sys.executable, "-m", "dask", kind, "--scheduler-file", str(self.address_file)]
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.processes.append(process)
+        return process
+
+    @staticmethod
+    def _wait(ready):
+        end = time.monotonic() + 60
+        while not ready():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def add_worker(self):
+        options = ["--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--no-dashboard"]
+        self.workers.append(self._start("worker", *options))
+
+    def wait_for_workers(self, number):
+        from distributed import Client
+
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(number, timeout=60)
+
+    def close(self):
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    running = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield running
+    running.close()
+
+
+def test_a_running_scheduler_and_a_worker_that_is_killed(
+    expected, cluster, tree, many_blocks, monkeypatch, tmp_path
+):
+    source, arguments, wanted = expected
+    cluster.add_worker()
+    cluster.add_worker()
+    cluster.wait_for_workers(2)
+    arguments |= {"execution": "dask"}
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.address)
+    result = correct_flatfield(source, output_image_name="dask", **arguments)
+    assert tree(Path(result.image_url)) == wanted
+
+    # Now one of two workers dies in mid-run.
+    job = tmp_path / ".killed.zarr.job"
+    journal = job / "journal" / "blocks.jsonl"
+    victim = cluster.workers[0]
+
+    def kill_soon():
+        while not journal.exists():
+            time.sleep(0.002)
+        victim.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)
+        victim.kill()
+
+    killer = threading.Thread(target=kill_soon)
+    killer.start()
+    with pytest.raises(errors.WorkerLostError, match="worker died.*run the same command again"):
+        correct_flatfield(source, output_image_name="killed", **arguments)
+    killer.join()
+    assert not (job / "lock").exists()
+    recorded = journal.read_bytes().count(b"\n")
+    assert 0 < recorded < 104
+    result = correct_flatfield(source, output_image_name="killed", **arguments)
+    assert tree(Path(result.image_url)) == wanted
+
+
+def test_errors_of_workers_are_those_of_the_package(expected, cluster, many_blocks):
+    source, arguments, _ = expected
+    cluster.add_worker()
+    chunk = source / "0" / "1" / "1" / "3" / "1"
+    chunk.write_bytes(b"\xff" * 100)
+    with pytest.raises(errors.SourceReadError, match="0/1/1/3/1"):
+        correct_flatfield(
+            source, execution="dask", scheduler_address=cluster.address, **arguments
+        )
+
+
+def test_no_scheduler_at_the_address(expected, monkeypatch):
+    source, arguments, _ = expected
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(compute, "_CONNECT_SECONDS", 1.0)
+    with pytest.raises(errors.ParameterError, match=f"no Dask scheduler at {address}"):
+        correct_flatfield(source, execution="dask", scheduler_address=address, **arguments)
+
+
+def test_workers_that_join_later_are_prepared_too(cluster):
+    from distributed import Client
+
+    cluster.add_worker()
+    cluster.wait_for_workers(1)
+    with Client(cluster.address, set_as_default=False) as client:
+        compute._prepare_workers(client)
+        cluster.add_worker()
+        client.wait_for_workers(2, timeout=60)
+        found = client.run(lambda: os.environ.get("RAYON_NUM_THREADS"))
+        concurrency = client.run(lambda: zarr.config.get("threading.max_workers"))
+    assert list(found.values()) == ["1", "1"]
+    assert list(concurrency.values()) == [1, 1]
+
+
+def test_script_of_a_slurm_job():
+    pytest.importorskip("dask_jobqueue")
+    use = compute.Resources(workers=4, memory=32 * 2**30)
+    cluster = compute.slurm_cluster(
+        use,
+        queue="compute",
+        account="imaging",
+        walltime="02:00:00",
+        job_extra_directives=["--qos=long"],
+    )
+    with cluster:
+        lines = cluster.job_script().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    for directive in (
+        "-p compute",
+        "-A imaging",
+        "-t 02:00:00",
+        "--mem=8G",
+        "--cpus-per-task=1",
+        "-n 1",
+        "--qos=long",
+    ):
+        assert f"#SBATCH {directive}" in lines
+    worker = lines[-1]
+    assert "distributed.cli.dask_worker tcp://" in worker
+    assert "--nthreads 1" in worker
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket of a local S3 server."""
+    pytest.importorskip("s3fs")
+    server_module = pytest.importorskip("moto.server")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {
+        "key": "key",
+        "secret": "secret",
+        "client_kwargs": {"endpoint_url": f"http://{host}:{port}"},
+    }
+    from fsspec.core import url_to_fs
+
+    filesystem, _ = url_to_fs("s3://images", **options)
+    filesystem.mkdir("images")
+    yield "s3://images", options
+    server.stop()
+
+
+def _remote_tree(url, options):
+    from fsspec.core import url_to_fs
+
+    filesystem, path = url_to_fs(url, **options)
+    filesystem.invalidate_cache()
+    return {name[len(path) + 1 :]: filesystem.cat_file(name) for name in filesystem.find(path)}
+
+
+def _upload(folder: Path, url, options):
+    from fsspec.core import url_to_fs
+
+    filesystem, path = url_to_fs(url, **options)
+    filesystem.put(str(folder) + "/", path + "/", recursive=True)
+
+
+def test_object_stores(expected, bucket, tree):
+    source, arguments, wanted = expected
+    url, options = bucket
+    url += "/whole"
+    _upload(source, f"{url}/brain.zarr", options)
+    remote = {**arguments, "storage_options": options}
+    result = correct_flatfield(f"{url}/brain.zarr", **remote)
+    assert result.image_url == f"{url}/brain_flatfield_corr.zarr"
+    made = _remote_tree(result.image_url, options)
+    assert made.keys() == wanted.keys()
+    assert {k: v for k, v in made.items() if "tables" not in k} == {
+        k: v for k, v in wanted.items() if "tables" not in k
+    }
+    assert places.list_names(url, options) == ["brain.zarr", "brain_flatfield_corr.zarr"]
+    # A finished result is not written over, unless asked for.
+    with pytest.raises(errors.OutputExistsError):
+        correct_flatfield(f"{url}/brain.zarr", **remote)
+    with pytest.raises(errors.ParameterError, match="overwrite_input"):
+        correct_flatfield(f"{url}/brain.zarr", overwrite_input=True, **remote)
+    # From there to here.
+    local = correct_flatfield(
+        f"{url}/brain.zarr", output_folder=str(source.parent / "out"), **remote
+    )
+    assert tree(Path(local.image_url)) == wanted
+
+
+def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, monkeypatch):
+    from fractal_mesospim_shading.images import target
+
+    source, arguments, wanted = expected
+    url, options = bucket
+    url += "/continued"
+    _upload(source, f"{url}/brain.zarr", options)
+    remote = {**arguments, "storage_options": options}
+    write, seen = target.TargetImage.write, []
+
+    def failing(image, level, box, data):
+        seen.append(box)
+        if len(seen) > 50:
+            raise errors.OutputWriteError("the network is gone")
+        write(image, level, box, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target.TargetImage, "write", failing)
+        with pytest.raises(errors.OutputWriteError):
+            correct_flatfield(f"{url}/brain.zarr", **remote)
+    assert not MosaicImage.open(
+        f"{url}/brain_flatfield_corr.zarr", options, allow_unfinished=True
+    ).finished
+    result = correct_flatfield(f"{url}/brain.zarr", **remote)
+    made = _remote_tree(result.image_url, options)
+    assert {k: v for k, v in made.items() if "tables" not in k} == {
+        k: v for k, v in wanted.items() if "tables" not in k
+    }
+
+
+def test_chunks_of_an_earlier_result_do_not_shine_through(make_mosaic, make_models, bucket, pixels):
+    """Empty chunks stay unwritten, so those of what is replaced have to go."""
+    url, options = bucket
+    url += "/replaced"
+    labels = ("488 nm",)
+    arguments = {
+        "models_folder": str(make_models(labels=labels)),
+        "camera_offset": 100,
+        "storage_options": options,
+        "output_image_name": "out",
+    }
+    full = pixels((1, 4, 96, 80))
+    empty = full.copy()
+    empty[:, :, :48] = 0
+    for name, array in (("full", full), ("empty", empty)):
+        _upload(make_mosaic(f"{name}.zarr", array=array, channels=labels), f"{url}/{name}.zarr", options)
+    correct_flatfield(f"{url}/full.zarr", **arguments)
+    result = correct_flatfield(f"{url}/empty.zarr", overwrite=True, **arguments)
+    image = MosaicImage.open(result.image_url, options)
+    assert not image.read(0, tuple(slice(0, n) for n in (1, 4, 48, 80))).any()
+
+
+def test_a_zip_archive_as_source(expected, tree, tmp_path):
+    source, arguments, wanted = expected
+    archive = tmp_path / "packed" / "brain.zarr.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, content in tree(source).items():
+            file.writestr(name, content)
+    result = correct_flatfield(archive, **arguments)
+    assert result.image_url == str(archive.parent / "brain_flatfield_corr.zarr")
+    made = tree(Path(result.image_url))
+    assert {k: v for k, v in made.items() if not k.endswith("/")} == {
+        k: v for k, v in wanted.items() if not k.endswith("/")
+    }
+    with pytest.raises(errors.ParameterError, match="overwrite_input"):
+        correct_flatfield(archive, overwrite_input=True, **arguments)
+
+
+def test_processors_and_memory_of_a_slurm_job(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    assert compute.available_cpus() == 3
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK")
+    assert compute.available_cpus() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "700")
+    assert compute.available_memory() == 700 * 2**20
+    monkeypatch.delenv("SLURM_MEM_PER_NODE")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "200")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+    assert compute.available_memory() == 400 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"), [("4GB", 4 * 10**9), ("1500MiB", 1500 * 2**20), ("123", 123)]
+)
+def test_amounts_of_memory(text, amount):
+    assert compute.parse_memory(text) == amount
+    assert ExecutionOptions(memory_limit=text).memory_limit == text
+
+
+def test_the_limit_that_the_error_names_is_enough(make_mosaic, make_models):
+    source, models = make_mosaic(), str(make_models())
+    with pytest.raises(errors.MemoryLimitError) as caught:
+        correct_flatfield(source, models_folder=models, camera_offset=0, memory_limit="1MB")
+    limit = str(caught.value).partition("at least ")[2].partition("GB")[0] + "GB"
+    result = correct_flatfield(source, models_folder=models, camera_offset=0, memory_limit=limit)
+    assert np.asarray(MosaicImage.open(result.image_url).array(0)[...]).any()
