@@ -57,9 +57,9 @@ Commands that are no tasks:
   pyramid, and the map of tile numbers.
 - `mesospim-shading estimate IMAGE --output FOLDER` only estimates flat-fields, and writes them as a
   `models_folder`. It takes the parameters of "Correct Flat-Field".
-- `mesospim-shading preview IMAGE [--method NAME[:RADIUS]]...` draws background methods side by side on
-  one plane, to choose method and radius by eye. `--channel`, `--tile`, `--z`, `--level` and `--label`
-  choose what is shown; `--output` the picture's name.
+- `mesospim-shading preview IMAGE [--method NAME[:RADIUS]]...` draws background methods side by
+  side on one plane, to choose method and radius by eye. `--channel`, `--tile`, `--z`, `--level`
+  and `--label` choose what is shown; `--output` the picture's name.
 - `mesospim-shading demo [--folder FOLDER]` makes a small mosaic of known truth, corrects it, and
   shows the errors.
 """

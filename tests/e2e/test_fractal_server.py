@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -216,7 +217,8 @@ def _collect(server: Server, folder: Path) -> None:
 @pytest.fixture
 def image(server: Server, request: pytest.FixtureRequest) -> Path:
     """A mosaic within a folder of its own below the project's."""
-    path = server.project_dir / request.node.name / "brain.zarr" / "raw_image"
+    folder = re.sub(r"\W", "_", request.node.name)
+    path = server.project_dir / folder / "brain.zarr" / "raw_image"
     path.parent.mkdir(parents=True)
     zarr.open_group(path.parent, mode="w", zarr_format=2)
     write_mosaic(path, WORLD, ["488 nm"], chunks=(4, 96, 96))
@@ -225,13 +227,20 @@ def image(server: Server, request: pytest.FixtureRequest) -> Path:
 
 def test_all_tasks_are_collected(server: Server) -> None:
     names = {task["name"] for task in server.call("GET", "task/")}
-    assert {"Correct Flat-Field", "Import mesoSPIM OME-Zarr"} <= names
+    assert {"Correct Flat-Field", "Correct Background", "Import mesoSPIM OME-Zarr"} <= names
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param({"fov_list": [1, 3, 7, 9]}, id="empty tiles"),
+        pytest.param({}, id="BaSiCPy"),
+    ],
+)
 def test_a_corrected_image_is_listed_without_a_mark(
-    server: Server, image: Path, request: pytest.FixtureRequest
+    server: Server, image: Path, arguments: dict[str, Any]
 ) -> None:
-    seen = server.run("Correct Flat-Field", request.node.name, [image], fov_list=[1, 3, 7, 9])
+    seen = server.run("Correct Flat-Field", image.parts[-3], [image], **arguments)
     assert seen["status"] == "done", seen["log"]
     result = image.with_name("raw_image_flatfield_corr")
     assert set(seen["images"]) == {str(image), str(result)}
@@ -239,16 +248,30 @@ def test_a_corrected_image_is_listed_without_a_mark(
     assert listed["types"] == {"flatfield_corrected": True}
     assert listed["origin"] == str(image)
     assert seen["warnings"] == 0, seen["logs"]
-    attributes = zarr.open_group(result, mode="r").attrs["mesospim_shading"]
-    assert attributes["complete"] is True  # type: ignore[index, call-overload]
-    corner = np.asarray(zarr.open_group(result, mode="r")["0"][0, :, :96, :96]).mean(axis=0)
-    assert np.std(corner.reshape(8, 12, 8, 12).mean(axis=(1, 3))) < 0.05 * corner.mean()
+    attributes: Any = zarr.open_group(result, mode="r").attrs.asdict()
+    assert attributes["mesospim_shading"]["complete"] is True
+    if arguments:
+        corner = np.asarray(zarr.open_array(result / "0", mode="r")[0, :, :96, :96]).mean(axis=0)
+        assert np.std(corner.reshape(8, 12, 8, 12).mean(axis=(1, 3))) < 0.05 * corner.mean()
 
 
-def test_a_run_that_fails_leaves_the_list_alone(
-    server: Server, image: Path, request: pytest.FixtureRequest
-) -> None:
-    seen = server.run("Correct Flat-Field", request.node.name, [image], z_levels=[4, 60])
+def test_a_background_is_taken_away(server: Server, image: Path) -> None:
+    seen = server.run(
+        "Correct Background",
+        image.parts[-3],
+        [image],
+        method={"method": "median", "radius": 12},
+        save_background=True,
+    )
+    assert seen["status"] == "done", seen["log"]
+    assert seen["warnings"] == 0, seen["logs"]
+    result = image.with_name("raw_image_background_corr")
+    assert seen["images"][str(result)]["types"] == {"background_corrected": True}
+    assert zarr.open_array(result / "0", mode="r").dtype == np.float32
+
+
+def test_a_run_that_fails_leaves_the_list_alone(server: Server, image: Path) -> None:
+    seen = server.run("Correct Flat-Field", image.parts[-3], [image], z_levels=[4, 60])
     assert seen["status"] == "failed"
     assert "z_levels" in seen["log"] or "60" in seen["log"]
     assert set(seen["images"]) == {str(image)}
