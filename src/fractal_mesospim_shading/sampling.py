@@ -135,7 +135,8 @@ def sample_boxes(image: MultitileImage, sample: Sample) -> Iterator[Box]:
         max(1, _BOX_BYTES // image.dtype.itemsize),
         axes=2,
     )
-    depth = units[image.axes.index("z")] if "z" in image.axes else 1
+    # At least two, for pairs of planes tell the noise from the fixed pattern.
+    depth = max(2, units[image.axes.index("z")]) if "z" in image.axes else 1
     wanted: dict[tuple[int, int], dict[int, list[int]]] = {}
     for tile, plane in sample.planes:
         time, z = divmod(plane, n_z)

@@ -122,8 +122,7 @@ def _resample_axis(image: NDArray[np.float64], size: int, axis: int) -> NDArray[
         result = np.diff(at_edges, axis=0) * (size / old)
     else:
         result = _linear(moved, (np.arange(size) + 0.5) * old / size - 0.5)
-    moved_back: NDArray[np.float64] = np.moveaxis(result, 0, axis)
-    return moved_back
+    return np.moveaxis(result, 0, axis)
 
 
 def _linear(rows: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,7 +130,8 @@ def _linear(rows: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray
     low = np.minimum(position.astype(np.intp), max(len(rows) - 2, 0))
     high = np.minimum(low + 1, len(rows) - 1)
     weight = (position - low)[:, None]
-    return rows[low] * (1 - weight) + rows[high] * weight
+    between: NDArray[np.float64] = rows[low] * (1 - weight) + rows[high] * weight
+    return between
 
 
 def _checked_image(values: ArrayLike, name: str) -> NDArray[np.float64]:
