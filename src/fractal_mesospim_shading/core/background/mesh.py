@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.tile_parameters import Interpolation
 from fractal_mesospim_shading.errors import BackgroundError
-
-Interpolation = Literal["spline", "linear", "none"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class Axis:
     Attributes:
         first: (length,) index of the first coefficient that a pixel needs.
         weights: (length, n) its weight and those of the following ones.
-        knots, degree: of the spline; None where coefficients are values.
+        centres: of the tiles, in pixels.
+        degree: of the spline; None where coefficients are values.
     """
 
     first: NDArray[np.int64]
@@ -47,7 +47,7 @@ class Mesh:
         values: (rows, columns) float32.
         centres_y, centres_x: pixel coordinates, 0 is the centre of the first pixel.
         shape: (y, x) of the image.
-        interpolation: see `TileMedian`.
+        interpolation: see `TileParameters`.
         noise: (rows, columns) float32, robust standard deviation in each tile, if
             it was asked for.
     """

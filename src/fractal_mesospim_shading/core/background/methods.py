@@ -23,6 +23,7 @@ from fractal_mesospim_shading.core.background.contract import (
 )
 from fractal_mesospim_shading.core.background.footprints import Shape, half_size
 from fractal_mesospim_shading.core.background.masks import checked_mask, no_data, union
+from fractal_mesospim_shading.core.background.tile_parameters import TileParameters
 
 if TYPE_CHECKING:
     from fractal_mesospim_shading.core.background.mesh import Mesh
@@ -31,17 +32,8 @@ Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class TileMedian(Planewise):
-    """Masked medians of overlapping tiles and a spline; see `tile_median_mesh`."""
-
-    tile_size: int | tuple[int, int] = 256
-    dilation: int = 10
-    min_unmasked_fraction: float = 0.0
-    sigma_clip: float | None = None
-    filter_size: int = 1
-    interpolation: str = "spline"
-    compatibility: str = "none"
-    noise_map: bool = False
+class TileMedian(TileParameters, Planewise):
+    """Masked medians of overlapping tiles and a spline; see `TileParameters`."""
 
     name: ClassVar[str] = "tile_median"
 
@@ -73,8 +65,7 @@ class TileMedian(Planewise):
         from fractal_mesospim_shading.core.background.tile_median import tile_median_mesh
 
         missing = union(no_data(image), checked_mask(image, coverage))
-        parameters: dict[str, Any] = dict(self.__dict__)
-        return tile_median_mesh(image, mask, coverage=missing, **parameters)
+        return tile_median_mesh(image, mask, missing, self)
 
 
 @dataclass(frozen=True)
