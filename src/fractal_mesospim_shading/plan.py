@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading import allocation
 from fractal_mesospim_shading.core.blocks import BlockGrid, Node
 from fractal_mesospim_shading.core.correct import Linear, PixelCounts, correct, paint
 from fractal_mesospim_shading.core.histogram import Histogram, lattice, on_lattice
@@ -171,10 +172,20 @@ class CorrectionPlan:
 
 @dataclass(frozen=True)
 class Mean:
-    """The part of the next coarser level that a node contributes, for each image written."""
+    """The part of the next coarser level that a node contributes, for each image written.
+
+    It is handed over once: its memory is free before the parent is encoded.
+    """
 
     box: Box
-    data: tuple[NDArray[Any], ...]
+    data: list[NDArray[Any] | None]
+
+    def take(self, image: int) -> NDArray[Any]:
+        """The pixels for one of the images, which are then no longer held here."""
+        pixels, self.data[image] = self.data[image], None
+        if pixels is None:
+            raise RuntimeError("a mean was taken twice; please report this")
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -233,10 +244,10 @@ def process_parent(plan: CorrectionPlan, node: Node, results: Sequence[NodeResul
     shape = tuple(s.stop - s.start for s in box)
     data = []
     for i, target in enumerate(plan.targets):
-        pixels = np.empty(shape, dtype=target.levels[node.level].dtype)
+        pixels = allocation.empty(shape, target.levels[node.level].dtype)
         for result in results:
             if result.mean is not None:
-                pixels[_within(result.mean.box, box)] = result.mean.data[i]
+                pixels[_within(result.mean.box, box)] = result.mean.take(i)
         target.write(node.level, box, pixels)
         data.append(pixels)
     return NodeResult({"node": node.key}, _mean(plan, node, data))
@@ -255,7 +266,11 @@ def _mean(plan: CorrectionPlan, node: Node, data: Sequence[NDArray[Any]]) -> Mea
     box = plan.grid.coarse_box(node)
     shape = tuple(s.stop - s.start for s in box)
     factor = plan.grid.factors[node.level + 1]
-    return Mean(box, tuple(block_mean(pixels, factor, shape) for pixels in data))
+    means: list[NDArray[Any] | None] = []
+    for pixels in data:
+        means.append(allocation.empty(shape, pixels.dtype))
+        block_mean(pixels, factor, shape, out=means[-1])
+    return Mean(box, means)
 
 
 def _within(part: Box, box: Box) -> tuple[slice, ...]:

@@ -24,6 +24,7 @@ from fractal_mesospim_shading.images.metadata import (
     ngff_content,
     parse_metadata,
 )
+from fractal_mesospim_shading.images.reading import read_pixels
 from fractal_mesospim_shading.images.source import Box, Channel, Level
 from fractal_mesospim_shading.images.stores import (
     StorageOptions,
@@ -177,7 +178,7 @@ class MosaicImage:
                 "the original."
             )
         try:
-            pixels = np.asarray(array[box])
+            pixels = read_pixels(array, box)
         except reading_errors() as error:
             raise self._named(array, level, box, error) from error
         return np.ascontiguousarray(pixels, dtype=self.dtype)

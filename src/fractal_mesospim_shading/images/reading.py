@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.buffer import default_buffer_prototype
 
+from fractal_mesospim_shading import allocation
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
 from fractal_mesospim_shading.images.codecs import first_truncated, open_array
 from fractal_mesospim_shading.images.source import Box
@@ -67,9 +69,19 @@ def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
             "it again from the original."
         )
     try:
-        return np.asarray(array[box])
+        return read_pixels(array, box)
     except reading_errors() as error:
         raise _named(array, where, box, error) from error
+
+
+def read_pixels(array: zarr.Array[Any], box: Box) -> NDArray[Any]:
+    """Read a box as it is, into a buffer that is used again where that is possible."""
+    if not array.dtype.isnative:
+        return np.asarray(array[box])
+    pixels = allocation.empty([part.stop - part.start for part in box], array.dtype)
+    kind = default_buffer_prototype().nd_buffer
+    array.get_basic_selection(tuple(box), out=kind.from_ndarray_like(pixels))
+    return pixels
 
 
 def _named(array: zarr.Array[Any], where: str, box: Box, error: Exception) -> SourceReadError:
