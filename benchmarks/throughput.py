@@ -1,0 +1,207 @@
+"""Correction against plain copies of the same images, as Markdown tables.
+
+    python benchmarks/throughput.py --folder /somewhere/with/room
+    python benchmarks/throughput.py --images lz4-big-0.4 --repeats 5
+    python benchmarks/throughput.py --estimate
+
+Each program runs in a process of its own, the programs take turns, and the medians
+of all rounds are printed. Copies write level 0 alone; the correction applies a
+measured model with its dark-field and writes all levels of the pyramid. tensorstore
+is measured where it can be imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from measuring import Measured, measured, medians, settle
+
+COPIES = ("zarr-python", "zarrs", "tensorstore")
+THREADS = 2
+
+
+def boxes(shape: tuple[int, ...], unit: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """The write units of an array."""
+    ranges = [range(0, n, u) for n, u in zip(shape, unit, strict=True)]
+    for start in product(*ranges):
+        ends = zip(start, unit, shape, strict=True)
+        yield tuple(slice(a, min(a + u, n)) for a, u, n in ends)
+
+
+def copy_with_zarr(source: Path, target: Path, pipeline: str) -> None:
+    """Copy an array unit by unit on two threads."""
+    import zarr
+
+    if pipeline == "zarrs":
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+    zarr.config.set({"threading.max_workers": THREADS, "async.concurrency": THREADS})
+    array = zarr.open_array(str(source), mode="r")
+    copy_metadata(source, target)
+    result = zarr.open_array(str(target), mode="r+")
+
+    def one(box: tuple[slice, ...]) -> None:
+        result[box] = array[box]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(one, boxes(array.shape, array.shards or array.chunks)))
+
+
+def copy_with_tensorstore(source: Path, target: Path) -> None:
+    """The same with tensorstore, two units in flight."""
+    import tensorstore
+
+    copy_metadata(source, target)
+    document = json.loads(next(source.glob(".zarray"), source / "zarr.json").read_text())
+    driver = "zarr" if document["zarr_format"] == 2 else "zarr3"
+    context = tensorstore.Context({"data_copy_concurrency": {"limit": THREADS}})
+
+    def opened(path: Path) -> Any:
+        spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{path}/"}}
+        return tensorstore.open(spec, context=context, open=True).result()
+
+    array, result = opened(source), opened(target)
+    unit = tuple(result.chunk_layout.write_chunk.shape)
+
+    def one(box: tuple[slice, ...]) -> None:
+        result[box].write(array[box].read().result()).result()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(one, boxes(tuple(array.shape), unit)))
+
+
+def copy_metadata(source: Path, target: Path) -> None:
+    """The metadata of an array, so that all programs write the same codec."""
+    target.mkdir(parents=True)
+    for name in (".zarray", ".zattrs", "zarr.json"):
+        if (source / name).exists():
+            shutil.copy(source / name, target / name)
+
+
+def child(arguments: list[str]) -> None:
+    """What runs in a process of its own: `program, image, output[, models]`."""
+    program, image, output, *rest = arguments
+    start = time.perf_counter()
+    if program == "tensorstore":
+        import tensorstore  # noqa: F401
+
+        start = time.perf_counter()
+        copy_with_tensorstore(Path(image) / "0", Path(output) / "0")
+    elif program in COPIES:
+        import zarr  # noqa: F401
+
+        start = time.perf_counter()
+        copy_with_zarr(Path(image) / "0", Path(output) / "0", program)
+    elif program == "inside":
+        from fractal_mesospim_shading import cli, workflows  # noqa: F401
+
+        start = time.perf_counter()
+        cli.main(ours(image, output, rest[0])[3:])
+    elif program == "read-planes":
+        read_planes(Path(image) / "0", json.loads(rest[0]))
+    else:
+        sys.exit(f"no program {program}")
+    print(json.dumps({"seconds": time.perf_counter() - start}))
+
+
+def ours(image: str, output: str, models: str, *more: str) -> list[str]:
+    """The command that corrects an image."""
+    command = [sys.executable, "-m", "fractal_mesospim_shading.cli", "correct-flatfield", image]
+    return [*command, "--models-folder", models, "--output-folder", output,
+            "--n-workers", str(THREADS), "--no-save-models", *more]  # fmt: skip
+
+
+def programs(image: Path, output: Path) -> dict[str, list[str]]:
+    """Commands by name."""
+    own = [sys.executable, __file__, "--child"]
+    found = {name: [*own, name, str(image), str(output)] for name in COPIES}
+    if importlib.util.find_spec("tensorstore") is None:
+        del found["tensorstore"]
+    models = str(image.parent.parent / "models")
+    found["ours"] = ours(str(image), str(output), models)
+    found["ours, inside"] = [*own, "inside", str(image), str(output), models]
+    return found
+
+
+def compare(image: Path, output: Path, repeats: int) -> dict[str, Measured]:
+    """Run all programs in turn; medians by program."""
+    runs: dict[str, list[Measured]] = {}
+    for _ in range(repeats):
+        for name, command in programs(image, output).items():
+            shutil.rmtree(output, ignore_errors=True)
+            settle()
+            runs.setdefault(name, []).append(measured(command))
+    shutil.rmtree(output, ignore_errors=True)
+    return {name: medians(found) for name, found in runs.items()}
+
+
+def table(found: dict[str, Measured]) -> str:
+    """One Markdown table; ratios are to the zarr-python copy and to the fastest copy."""
+    plain = found["zarr-python"]
+    copies = [found[name] for name in COPIES if name in found]
+    wall, cpu = min(c.wall for c in copies), min(c.cpu for c in copies)
+    lines = [
+        "| program | wall s | CPU s | peak MB | inside s | wall / zarr-python "
+        "| wall / fastest | CPU / least |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, run in found.items():
+        inside = "" if run.inside != run.inside else f"{run.inside:.2f}"
+        lines.append(
+            f"| {name} | {run.wall:.2f} | {run.cpu:.2f} | {run.peak / 1e6:.0f} | {inside} "
+            f"| {run.wall / plain.wall:.2f} | {run.wall / wall:.2f} | {run.cpu / cpu:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def read_planes(array_path: Path, boxes_read: list[list[list[int]]]) -> None:
+    """Read the chunks that an estimate needs, and nothing else, two at a time."""
+    from fractal_mesospim_shading.images.codecs import open_array
+
+    array = open_array(str(array_path.parent), array_path.name)
+
+    def one(box: list[list[int]]) -> None:
+        array[tuple(slice(a, b) for a, b in box)]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(one, boxes_read))
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2:])
+        return
+    from benchmark_images import make, settings
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
+    parser.add_argument("--images", nargs="*", help="names; default all")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tiles", default="2x2", help="rows x columns; 0.5 GB each")
+    given = parser.parse_args()
+    rows, columns = (int(n) for n in given.tiles.split("x"))
+    chosen = [s for s in settings((rows, columns)) if not given.images or s.name in given.images]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        for setting in chosen:
+            image = make(setting, folder)
+            found = compare(image, folder / "output", given.repeats)
+            shards = f", shards {setting.shards}" if setting.shards else ""
+            layout = f"chunks {setting.chunks}{shards}"
+            print(f"\n**{setting.name}**: {setting.raw_bytes / 1e9:.1f} GB, tiles "
+                  f"{setting.tile_shape}, {layout}\n")  # fmt: skip
+            print(table(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
