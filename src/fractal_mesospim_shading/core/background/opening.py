@@ -51,11 +51,17 @@ def opening_background(
     Raises:
         BackgroundError: for a radius below 1 or a mask of another shape.
     """
+    import cv2
+
     element = _Element(radius_px, shape, radius_z_px)
     ignored = checked_mask(image, mask)
     if ignored is not None and ignored.all():
         return np.zeros(image.shape, np.float32)
     values = _ordered(image, ignored, smoothing_sigma_px)
+    if ignored is None and element.footprint is not None and values.ndim == 2:
+        # Both steps in one call save a plane of memory, which matters where it is quick.
+        step = cv2.MORPH_CLOSE if light_background else cv2.MORPH_OPEN
+        return np.asarray(cv2.morphologyEx(values, step, element.footprint), np.float32)
     first, second = element.smallest, element.largest
     if light_background:
         first, second = second, first
