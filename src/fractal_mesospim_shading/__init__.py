@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def import_mesospim(
     from fractal_mesospim_shading.params import ImportOptions, validated
 
     options = validated(ImportOptions, arguments)
-    listed = [containers] if isinstance(containers, str) else [str(c) for c in containers]
+    single = isinstance(containers, str | os.PathLike)
+    listed = [str(c) for c in ([containers] if single else containers)]
     units = importing.plan_imports(listed, str(zarr_dir), options)
     return [importing.import_image(unit, options) for unit in units]

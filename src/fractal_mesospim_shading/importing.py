@@ -27,6 +27,7 @@ from fractal_mesospim_shading.flatfield import (
     flatfield_kernel,
     plan_models,
     request_details,
+    save_used_models,
 )
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import TileCollection
@@ -83,6 +84,7 @@ class ImportResult:
         attributes: for Fractal's image list.
         types: the same.
         models: by channel label (and side), where it was corrected.
+        models_folder: where the models were saved, if they were.
     """
 
     image_url: str
@@ -90,6 +92,7 @@ class ImportResult:
     attributes: dict[str, Any]
     types: dict[str, bool]
     models: Models
+    models_folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> ImportResult:
             original_um=mosaic.original_um(),
             storage_options=storage,
         )
+        folder = _save_models(unit, mosaic, models, options)
         mark = provenance(_TASK, parameters_of(options), models, counts)
         mark["acquisition"] = {
             "container": collection.name,
@@ -220,7 +224,20 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> ImportResult:
             "flatfield_corrected": options.correct_flatfield or earlier is not None,
         },
         models,
+        folder,
     )
+
+
+def _save_models(
+    unit: ImportUnit, mosaic: NativeMosaic, models: Models, options: ImportOptions
+) -> str | None:
+    """Save the models used beside the image, readable again as models_folder."""
+    if not (options.save_models and models):
+        return None
+    folder = f"{unit.zarr_url}_shading_models"
+    save_used_models(folder, mosaic, models)
+    logger.info("The models used are in %s", folder)
+    return folder
 
 
 def image_list_update(result: ImportResult) -> dict[str, Any]:
@@ -273,9 +290,11 @@ def _prepare(
     storage = options_of(options)
     zarr_format = zarr_format_of(options.ngff_version, _source_format(mosaic))
     with problems.collected():
-        refuse_existing(unit.zarr_url, storage, overwrite=options.overwrite)
+        refuse_existing(
+            unit.zarr_url, storage, overwrite=options.overwrite, name_option="image_name"
+        )
     with problems.collected():
-        refuse_unwritable(unit.zarr_url)
+        refuse_unwritable(unit.zarr_url, "zarr_dir")
     if options.output_shards is not None and zarr_format == 2:
         problems.errors.append(
             ParameterError("output_shards needs OME-Zarr 0.5. Set ngff_version to 0.5.")

@@ -153,14 +153,14 @@ def write_flatfield_report(
 def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     rows = [("Flat-field from", str(facts["scenario"]))]
     offset = f"{facts['offset']:.1f} counts"
-    if "offset_uncertainty" in facts:
+    if facts.get("offset_uncertainty") is not None:
         offset += f" +- {facts['offset_uncertainty']:.1f}"
     rows.append(("Camera offset", f"{offset}, {facts['offset_from']}"))
     if "planes_used" in facts:
         rows.append(("Planes used", str(facts["planes_used"])))
     if "planes_rejected" in facts:
         rows.append(("Planes left out (sample)", str(facts["planes_rejected"])))
-    if "relative_uncertainty" in facts:
+    if facts.get("relative_uncertainty") is not None:
         rows.append(("Flat-field uncertainty", f"{100 * facts['relative_uncertainty']:.2f} %"))
     return tuple(rows)
 

@@ -81,8 +81,20 @@ def _resolved(url: str) -> str:
     return url.rstrip("/") if is_remote(url) else os.path.realpath(places.local_path(url))
 
 
-def refuse_existing(url: str, options: places.StorageOptions, *, overwrite: bool) -> None:
+def refuse_existing(
+    url: str,
+    options: places.StorageOptions,
+    *,
+    overwrite: bool,
+    name_option: str = "output_image_name",
+) -> None:
     """Refuse a result that is there already.
+
+    Args:
+        url: of the result.
+        options: of a remote address.
+        overwrite: whether it may be replaced.
+        name_option: the parameter that gives another name.
 
     Raises:
         OutputExistsError: it exists and is not to be replaced, or is no image at all.
@@ -93,14 +105,14 @@ def refuse_existing(url: str, options: places.StorageOptions, *, overwrite: bool
     if attributes is None:
         raise OutputExistsError(
             f"There is something at {url} that is no OME-Zarr image; it is not replaced, whatever "
-            "overwrite says. Move it away, or choose another output_image_name."
+            f"overwrite says. Move it away, or choose another {name_option}."
         )
     if not places.is_local(url) and not is_finished(attributes):
         # Where nothing can be renamed, unfinished work has its final name already.
         return
     if not overwrite:
         raise OutputExistsError(
-            f"There is already something at {url}. Choose another output_image_name, or set "
+            f"There is already something at {url}. Choose another {name_option}, or set "
             "overwrite to replace it once the new result is complete."
         )
 
@@ -119,11 +131,11 @@ def _group_attributes(url: str, options: places.StorageOptions) -> Document | No
         return None
 
 
-def refuse_unwritable(url: str) -> None:
+def refuse_unwritable(url: str, folder_option: str = "output_folder") -> None:
     """Refuse a folder that cannot be written, before any work is done.
 
     Raises:
-        ParameterError: names `output_folder`.
+        ParameterError: names `output_folder`, or what else gives the folder.
     """
     if not places.is_local(url):
         return
@@ -131,7 +143,7 @@ def refuse_unwritable(url: str) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ParameterError(
-            f"The folder {folder} cannot be written. Set output_folder to one that can."
+            f"The folder {folder} cannot be written. Set {folder_option} to one that can."
         )
 
 

@@ -1,0 +1,112 @@
+"""Native acquisitions for the tests: the samples that the real microscope software wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+LABELS = ("488 nm", "561 nm")
+
+
+@dataclass(frozen=True)
+class NativeSample:
+    """An acquisition of known truth, and what follows from the truth alone."""
+
+    folder: Path
+    container: Path
+    truth: dict[str, Any]
+    flats: dict[str, NDArray[np.float64]]
+
+    @property
+    def z_levels(self) -> list[int]:
+        """Planes of the corner tiles outside these hold no sample, by the truth."""
+        return [2, 15] if self.truth["variant"] == "v04" else [1, 4]
+
+    def raw(self, group: str) -> NDArray[np.uint16]:
+        """The pixels of a stack, read with plain zarr."""
+        return np.asarray(zarr.open_array(str(self.container / group / "0"), mode="r")[...])
+
+    def places(self) -> dict[str, tuple[int, int, int]]:
+        """Group -> (channel, row, column), by the true places."""
+        stacks = self.truth["acquisitions"]
+        xs = sorted({stack["x0_px"] for stack in stacks})
+        ys = sorted({stack["y0_px"] for stack in stacks})
+        return {
+            s["group"]: (LABELS.index(s["laser"]), ys.index(s["y0_px"]), xs.index(s["x0_px"]))
+            for s in stacks
+        }
+
+    def mosaic(self, change: Callable[[NDArray[Any], int], NDArray[Any]] | None = None) -> Any:
+        """The tiles edge to edge; each stack may be changed, given its pixels and channel."""
+        height, width = self.truth["tile_shape_yx"]
+        parts = {}
+        for group, place in self.places().items():
+            pixels = self.raw(group)
+            parts[place] = change(pixels, place[0]) if change else pixels
+        depth = max(len(part) for part in parts.values())
+        result = np.zeros((2, depth, 3 * height, 3 * width), next(iter(parts.values())).dtype)
+        for (channel, row, column), part in parts.items():
+            y, x = row * height, column * width
+            result[channel, : len(part), y : y + height, x : x + width] = part
+        return result
+
+
+def _state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Modification time and content of every file, modification time of every folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        content = b"" if path.is_dir() else path.read_bytes()
+        found[path.relative_to(folder).as_posix()] = (path.stat().st_mtime_ns, content)
+    return found
+
+
+@pytest.fixture
+def state() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
+    """`state(folder)`: every byte and every modification time."""
+    return _state
+
+
+def _extract(name: str, folder: Path) -> NativeSample:
+    archive = SHARED_DATA / f"native_{name}.tar.xz"
+    if not archive.exists():
+        pytest.skip(f"the sample {archive.name} is not beside the project")
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    home = folder / name
+    (container,) = (p for p in home.iterdir() if p.suffix == ".zarr")
+    with np.load(home / "truth.npz") as content:
+        truth = json.loads(str(content["truth"]))
+        flats = {f"{n} nm": content[f"flatfield_{n}"].astype(float) for n in (488, 561)}
+    return NativeSample(home, container, truth, flats)
+
+
+@pytest.fixture(scope="session", params=["v04", "v05"])
+def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Each sample; after all tests every byte and modification time of it is as it was."""
+    sample = _extract(request.param, tmp_path_factory.mktemp("native"))
+    before = _state(sample.folder)
+    yield sample
+    assert _state(sample.folder) == before
+
+
+@pytest.fixture(scope="session")
+def native_v04(tmp_path_factory: pytest.TempPathFactory) -> NativeSample:
+    """The sample of version 0.4, which has a project file."""
+    return _extract("v04", tmp_path_factory.mktemp("native_v04"))
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's other processors are for other tests."""
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", str(min(2, os.cpu_count() or 1)))
