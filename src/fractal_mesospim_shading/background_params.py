@@ -70,7 +70,10 @@ class MedianModel(MethodModel):
     radius: float = Field(
         default=25.0, gt=0, description="Radius of the neighbourhood: about three times the objects'."
     )
-    shape: Literal["disk", "square"] = Field(default="disk", description="Of the neighbourhood.")
+    shape: Literal["disk", "imagej_disk", "square"] = Field(
+        default="disk",
+        description="Of the neighbourhood; imagej_disk is the slightly larger one of ImageJ.",
+    )
     exact: bool = Field(
         default=False,
         description="Use every pixel. Otherwise means of small blocks, which is many times faster "
@@ -90,7 +93,10 @@ class OpeningModel(MethodModel):
     radius: float = Field(
         default=25.0, gt=0, description="Radius of the neighbourhood; larger than the objects."
     )
-    shape: Literal["disk", "square"] = Field(default="disk", description="Of the neighbourhood.")
+    shape: Literal["disk", "imagej_disk", "square"] = Field(
+        default="disk",
+        description="Of the neighbourhood; imagej_disk is the slightly larger one of ImageJ.",
+    )
     smoothing_sigma: float = Field(
         default=2.0,
         ge=0,
