@@ -26,7 +26,7 @@ from fractal_mesospim_shading import correct_flatfield, workflows
 workflows.BLOCK_BYTES = 1  # many small blocks
 source, models, output = sys.argv[1:]
 correct_flatfield(source, models_folder=models, camera_offset=100, output_folder=output,
-                  n_workers=2)
+                  n_workers=2, report=False)
 """
 
 

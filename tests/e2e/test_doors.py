@@ -27,7 +27,9 @@ def _run(*command: object, **more: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _server(folder: Path, arguments: dict[str, object]) -> tuple[subprocess.CompletedProcess[str], Path]:
+def _server(
+    folder: Path, arguments: dict[str, object]
+) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder.mkdir(exist_ok=True)
     args, out = folder / "args.json", folder / "out.json"
     args.write_text(json.dumps(arguments))
@@ -78,7 +80,7 @@ def test_all_doors_give_equal_bytes(images, make_models, tree, tmp_path):
 def test_estimates_too(make_empty_mosaic, tree, tmp_path):
     """Empty tiles, with lists in each of the spellings; the options of the server from a file."""
     images = [make_empty_mosaic(folder=tmp_path / door) for door in ("server", "shell", "python")]
-    arguments = {"fov_list": [1, 4], "z_levels": [3, 4], "n_zplanes": 12}
+    arguments = {"fov_list": [1, 4], "z_levels": [3, 4], "n_zplanes": 12, "report": False}
     run, _ = _server(tmp_path / "server", {"zarr_url": str(images[0]), **arguments})
     assert run.returncode == 0, run.stderr
     params = tmp_path / "params.json"
@@ -107,6 +109,7 @@ def test_in_place_on_the_server(make_mosaic, make_models, tmp_path):
             "models_folder": str(make_models()),
             "camera_offset": 100,
             "overwrite_input": True,
+            "report": False,
         },
     )
     assert run.returncode == 0, run.stderr
@@ -147,7 +150,9 @@ def test_errors_of_the_shell_are_one_message(arguments, code, words, tmp_path):
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    run = _run("-m", "fractal_mesospim_shading.cli", "info", "nowhere.zarr", "--debug", cwd=tmp_path)
+    run = _run(
+        "-m", "fractal_mesospim_shading.cli", "info", "nowhere.zarr", "--debug", cwd=tmp_path
+    )
     assert run.returncode == 1
     assert "Traceback" in run.stderr
 
@@ -161,10 +166,8 @@ def test_models_of_the_estimate_command_give_the_same_image(make_empty_mosaic, t
     )
     assert run.returncode == 0, run.stderr
     assert sorted(p.name for p in (tmp_path / "models").iterdir()) == ["488 nm", "561 nm"]
-    one = correct_flatfield(source, fov_list=[1, 4], camera_offset=90, n_zplanes=8)
-    two = correct_flatfield(
-        source, models_folder=str(tmp_path / "models"), output_image_name="two"
-    )
+    one = correct_flatfield(source, fov_list=[1, 4], camera_offset=90, n_zplanes=8, report=False)
+    two = correct_flatfield(source, models_folder=str(tmp_path / "models"), output_image_name="two")
     first, second = _files(tree, one.image_url), _files(tree, two.image_url)
     assert first.keys() == second.keys()
     assert {k: v for k, v in first.items() if k != ".zattrs"} == {

@@ -17,10 +17,16 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import compute, correct_flatfield, errors
+import fractal_mesospim_shading
+from fractal_mesospim_shading import compute, errors
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.params import ExecutionOptions
+
+
+def correct_flatfield(zarr_url, **arguments):
+    """Without the report, which reads a few planes of its own and has tests of its own."""
+    return fractal_mesospim_shading.correct_flatfield(zarr_url, **{"report": False, **arguments})
 
 
 @pytest.fixture
@@ -45,7 +51,9 @@ class Cluster:
         self.address_file = folder / "scheduler.json"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.workers: list[subprocess.Popen[bytes]] = []
-        self._start("scheduler", "--port", "0", "--no-show", "--no-dashboard", "--host", "127.0.0.1")
+        self._start(
+            "scheduler", "--port", "0", "--no-show", "--no-dashboard", "--host", "127.0.0.1"
+        )
         self._wait(self.address_file.exists)
         time.sleep(0.2)
         self.address = json.loads(self.address_file.read_text())["address"]
@@ -130,9 +138,7 @@ def test_errors_of_workers_are_those_of_the_package(expected, cluster, many_bloc
     chunk = source / "0" / "1" / "1" / "3" / "1"
     chunk.write_bytes(b"\xff" * 100)
     with pytest.raises(errors.SourceReadError, match="0/1/1/3/1"):
-        correct_flatfield(
-            source, execution="dask", scheduler_address=cluster.address, **arguments
-        )
+        correct_flatfield(source, execution="dask", scheduler_address=cluster.address, **arguments)
 
 
 def test_no_scheduler_at_the_address(expected, monkeypatch):
@@ -295,7 +301,9 @@ def test_chunks_of_an_earlier_result_do_not_shine_through(make_mosaic, make_mode
     empty = full.copy()
     empty[:, :, :48] = 0
     for name, array in (("full", full), ("empty", empty)):
-        _upload(make_mosaic(f"{name}.zarr", array=array, channels=labels), f"{url}/{name}.zarr", options)
+        _upload(
+            make_mosaic(f"{name}.zarr", array=array, channels=labels), f"{url}/{name}.zarr", options
+        )
     correct_flatfield(f"{url}/full.zarr", **arguments)
     result = correct_flatfield(f"{url}/empty.zarr", overwrite=True, **arguments)
     image = MosaicImage.open(result.image_url, options)

@@ -14,12 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading import correct_flatfield, errors, workflows
+import fractal_mesospim_shading
+from fractal_mesospim_shading import errors, workflows
 from fractal_mesospim_shading.core.blocks import BlockGrid
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 
 ROOT = Path(__file__).parents[2]
+
+
+def correct_flatfield(zarr_url, **arguments):
+    """Without the report, which reads a few planes of its own and has tests of its own."""
+    return fractal_mesospim_shading.correct_flatfield(zarr_url, **{"report": False, **arguments})
+
 
 # A run with many small blocks, each of them slow.
 RUN = """
@@ -44,7 +51,7 @@ def command(make_mosaic, make_models, tmp_path):
 
     def start(pause: float = 0.02, *more: str) -> subprocess.Popen[str]:
         arguments = ["correct-flatfield", str(source), "--models-folder", str(models)]
-        arguments += ["--camera-offset", "100", "--n-workers", "2", *more]
+        arguments += ["--camera-offset", "100", "--n-workers", "2", "--no-report", *more]
         child = subprocess.Popen(
             [sys.executable, "-c", RUN, str(pause), *arguments],
             stderr=subprocess.PIPE,

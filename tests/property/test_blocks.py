@@ -19,7 +19,9 @@ def grids(draw):
     for _ in range(draw(st.integers(0, 3))):
         factor = tuple(draw(st.sampled_from([1, 2, 2, 3])) for _ in range(axes))
         up = draw(st.booleans())
-        shape = tuple(max(1, -(-n // f) if up else n // f) for n, f in zip(shape, factor, strict=True))
+        shape = tuple(
+            max(1, -(-n // f) if up else n // f) for n, f in zip(shape, factor, strict=True)
+        )
         shapes.append(shape)
         scales.append(tuple(s * f for s, f in zip(scales[-1], factor, strict=True)))
     units = [tuple(draw(st.integers(1, 12)) for _ in range(axes)) for _ in shapes]

@@ -98,8 +98,6 @@ def test_a_second_run_is_refused_until_the_first_lets_go(lock_url):
     second.release()
 
 
-
-
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     url = str(tmp_path / "job" / "lock")
     code = (
@@ -152,7 +150,9 @@ def test_another_machine_blocks_and_the_error_says_how_to_go_on(tmp_path):
 def test_one_of_many_takes_a_dead_lock(tmp_path):
     path = tmp_path / "lock"
     for _ in range(20):
-        path.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "x"}))
+        path.write_text(
+            json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "x"})
+        )
         barrier, taken = threading.Barrier(8), []
 
         def take(barrier=barrier, taken=taken):
