@@ -122,13 +122,16 @@ def parse_memory(text: str | None) -> int:
 def needed_memory(plan: CorrectionPlan, workers: int) -> int:
     """Bytes that a number of blocks in flight take at most."""
     level = plan.target.levels[0]
-    pixels = prod(min(b, n) for b, n in zip(plan.grid.boxes[0], level.shape, strict=True))
-    block = pixels * level.dtype.itemsize
-    plane = prod(min(b, n) for b, n in zip(plan.grid.boxes[0][-2:], level.shape[-2:], strict=True))
+    shape = [min(b, n) for b, n in zip(plan.grid.boxes[0], level.shape, strict=True)]
+    block = prod(shape) * sum(target.levels[0].dtype.itemsize for target in plan.targets)
+    plane = prod(shape[-2:])
     profiles = getattr(plan.kernel, "corrections", {})
     fields = sum(linear.gain.nbytes + linear.shift.nbytes for linear in profiles.values())
     source = prod(plan.source.read_units(0)) * plan.source.dtype.itemsize
     per_worker = max(_COPIES * block, block + 2.0 * source) + 8 * plane
+    working_bytes = getattr(plan.kernel, "working_bytes", None)
+    if working_bytes is not None:
+        per_worker += working_bytes(shape, plan.source)
     waiting = _WAITING * block if len(plan.target.levels) > 1 else 0
     return int(_BASE_BYTES + fields + workers * per_worker + waiting)
 

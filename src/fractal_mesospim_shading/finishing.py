@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,25 +20,30 @@ from fractal_mesospim_shading.models import ChannelModel, model_digest
 from fractal_mesospim_shading.preparation import marked
 
 Attributes = dict[str, Any]
+Counts = TypeVar("Counts", bound=PixelCounts)
 
 
 def totals(
-    channels: Sequence[Channel], records: Iterable[Mapping[str, Any]], which: str = "channels"
-) -> tuple[dict[str, PixelCounts], dict[str, Histogram]]:
+    channels: Sequence[Channel],
+    records: Iterable[Mapping[str, Any]],
+    which: str = "channels",
+    counted: type[Counts] = PixelCounts,  # type: ignore[assignment]
+) -> tuple[dict[str, Counts], dict[str, Histogram]]:
     """Counts and histograms by channel label, summed over the journal.
 
     Args:
         channels: of the image.
         records: of the journal.
         which: `channels` for the result, `channels_<kind>` for an image that goes with it.
+        counted: the kind of counts in the records.
     """
     labels = {str(channel.index): channel.label for channel in channels}
-    counts = {label: PixelCounts() for label in labels.values()}
+    counts = {label: counted() for label in labels.values()}
     histograms = {label: Histogram() for label in labels.values()}
     for record in records:
         for index, entry in record.get(which, {}).items():
             label = labels[index]
-            counts[label] = counts[label] + PixelCounts(*entry["counts"])
+            counts[label] = counts[label] + counted(*entry["counts"])
             histograms[label] = histograms[label] + Histogram.from_text(entry["histogram"])
     return counts, histograms
 

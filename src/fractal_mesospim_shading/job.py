@@ -22,10 +22,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from fractal_mesospim_shading.errors import JobMismatchError, OutputExistsError, OutputWriteError
+from fractal_mesospim_shading.errors import (
+    BackgroundError,
+    JobMismatchError,
+    OutputExistsError,
+    OutputWriteError,
+)
 from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.journal import JobLock, Journal
+from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.target import forget
 
@@ -118,7 +123,11 @@ class Job:
         self._clear_folder()
         # On an object store the image has its final name already. Chunks of an earlier one
         # must not shine through where the new one has none.
-        places.remove(self.image_url, self.options)
+        self._remove_images()
+
+    def _remove_images(self) -> None:
+        for made in (self.image_url, *(companion_url(self.image_url, k) for k in self.companions)):
+            places.remove(made, self.options)
 
     def record(self, record: dict[str, Any]) -> None:
         """Put a finished block on record; from now on it is not made again."""
@@ -213,12 +222,15 @@ class Job:
         with suppress(OSError):
             # What brought us here is what people have to know.
             self._journal.flush()
-        if self.done or places.exists(places.join(self.url, "profiles"), self.options):
+        # A background that cannot be used cannot be used when the run is continued.
+        hopeless = isinstance(error, BackgroundError)
+        worth = self.done or places.exists(places.join(self.url, "profiles"), self.options)
+        if worth and not hopeless:
             self._lock.release()
         elif places.exists(places.join(self.url, "lock"), self.options):
             # Nothing was finished, so nothing is worth keeping.
             if not places.is_local(self.image_url):
-                places.remove(self.image_url, self.options)
+                self._remove_images()
             self._remove()
 
 

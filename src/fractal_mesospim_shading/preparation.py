@@ -183,34 +183,44 @@ def source_state(image: MosaicImage) -> str:
     digest = hashlib.sha256(json.dumps(image.attributes(), sort_keys=True).encode())
     digest.update("".join(image.fingerprints).encode())
     digest.update(repr(image.layout).encode())
-    for path in _some_chunk_files(image):
+    _add_files(digest, image.url, image.levels[0].path, image.array(0))
+    return digest.hexdigest()
+
+
+def array_state(url: str, path: str, array: Any) -> str:
+    """Fingerprint of an array beside the source, such as a label image: some of its chunk files."""
+    digest = hashlib.sha256(json.dumps([array.shape, array.chunks, str(array.dtype)]).encode())
+    _add_files(digest, url, path, array)
+    return digest.hexdigest()
+
+
+def _add_files(digest: Any, url: str, path: str, array: Any) -> None:
+    for file in _some_chunk_files(url, path, array):
         try:
-            state = os.stat(path)
+            state = os.stat(file)
         except OSError:
             digest.update(b"absent")
         else:
             digest.update(f"{state.st_size},{state.st_mtime_ns}".encode())
-    return digest.hexdigest()
 
 
-def _some_chunk_files(image: MosaicImage) -> Iterable[str]:
-    """Files of level 0, evenly spread; none on remote storage."""
-    if not places.is_local(image.url) or not os.path.isdir(places.local_path(image.url)):
+def _some_chunk_files(url: str, path: str, array: Any) -> Iterable[str]:
+    """Files of an array of a group, evenly spread; none on remote storage."""
+    if not places.is_local(url) or not os.path.isdir(places.local_path(url)):
         return
-    level, array = image.levels[0], image.array(0)
-    unit = level.shards or level.chunks
-    counts = [ceil(n / u) for n, u in zip(level.shape, unit, strict=True)]
+    unit = array.shards or array.chunks
+    counts = [ceil(n / u) for n, u in zip(array.shape, unit, strict=True)]
     total = prod(counts)
     step = max(1, total // _SAMPLED_FILES)
     for flat in range(0, total, step):
         index = tuple(int(i) for i in np.unravel_index(flat, counts))
-        yield os.path.join(
-            places.local_path(image.url), level.path, array.metadata.encode_chunk_key(index)
-        )
+        yield os.path.join(places.local_path(url), path, array.metadata.encode_chunk_key(index))
 
 
-def refuse_full_disk(image: MosaicImage, output: OutputPlan) -> None:
-    """Refuse a disk that has less room than the result will need.
+def refuse_full_disk(
+    image: MosaicImage, output: OutputPlan, companions: Iterable[TargetImage] = ()
+) -> None:
+    """Refuse a disk that has less room than the result, and images beside it, will need.
 
     Raises:
         OutputWriteError: says how much is needed and how much there is.
@@ -221,7 +231,7 @@ def refuse_full_disk(image: MosaicImage, output: OutputPlan) -> None:
     folder = places.local_path(output.final_url).parent
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    needed = expected_bytes(image, output)
+    needed = expected_bytes(image, (output.target, *companions))
     if needed > free:
         raise OutputWriteError(
             f"The result needs about {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB "
@@ -229,18 +239,18 @@ def refuse_full_disk(image: MosaicImage, output: OutputPlan) -> None:
         )
 
 
-def expected_bytes(image: MosaicImage, output: OutputPlan) -> int:
-    """Bytes of the result, from the sizes of some chunks of the source."""
-    raw = pixel_bytes(output.target.levels)
+def expected_bytes(image: MosaicImage, targets: Iterable[TargetImage]) -> int:
+    """Bytes of what is written, from the sizes of some chunks of the source."""
+    raw = sum(pixel_bytes(target.levels) for target in targets)
+    level = image.levels[0]
     sizes = []
-    for path in _some_chunk_files(image):
+    for path in _some_chunk_files(image.url, level.path, image.array(0)):
         try:
             sizes.append(os.stat(path).st_size)
         except OSError:
             sizes.append(0)
     if not sizes:
         return raw
-    level = image.levels[0]
     unit = prod(level.shards or level.chunks) * image.dtype.itemsize
     share = min(1.0, float(np.mean(sizes)) / unit)
     return int(raw * share)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.metadata import parse_metadata
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.reading import read_array
+from fractal_mesospim_shading.images.reading import fingerprint, opened_array, read_array
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import join_url, open_group
 
@@ -29,6 +28,8 @@ class LabelImage:
         path: of its finest array.
         axes: its own, such as `zyx`.
         image_axes: of the image it masks.
+        per_channel: whether it has objects of their own for each channel.
+        fingerprint: of its array.
         storage_options: for remote addresses, as JSON.
     """
 
@@ -36,6 +37,8 @@ class LabelImage:
     path: str
     axes: str
     image_axes: str
+    per_channel: bool
+    fingerprint: str
     storage_options: str
 
     @classmethod
@@ -57,11 +60,11 @@ class LabelImage:
             )
         url = join_url(image.url, "labels", name)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, url)
-        found = cls(url, metadata.paths[0], metadata.axes, image.axes, image.storage_options)
+        array = open_array(url, metadata.paths[0], storage)
         sizes = dict(zip(image.axes, image.levels[0].shape, strict=True))
-        shape = found._array().shape
         expected = tuple(sizes.get(axis, 1) for axis in metadata.axes)
-        fits = all(
+        shape = array.shape
+        fits = len(shape) == len(expected) and all(
             n == e or (axis == "c" and n == 1)
             for axis, n, e in zip(metadata.axes, shape, expected, strict=True)
         )
@@ -71,7 +74,15 @@ class LabelImage:
                 f"the image has {image.levels[0].shape} ({','.join(image.axes)}); expected equal "
                 "sizes along each axis."
             )
-        return found
+        return cls(
+            url=url,
+            path=metadata.paths[0],
+            axes=metadata.axes,
+            image_axes=image.axes,
+            per_channel="c" in metadata.axes and shape[metadata.axes.index("c")] > 1,
+            fingerprint=fingerprint(array),
+            storage_options=image.storage_options,
+        )
 
     def read(self, box: Box) -> NDArray[np.bool_]:
         """Where objects are, for a box of the image.
@@ -84,18 +95,15 @@ class LabelImage:
         """
         where = dict(zip(self.image_axes, box, strict=True))
         own = tuple(
-            slice(0, 1) if axis == "c" else where.get(axis, slice(0, 1)) for axis in self.axes
+            slice(0, 1) if axis == "c" and not self.per_channel else where.get(axis, slice(0, 1))
+            for axis in self.axes
         )
-        pixels = read_array(self._array(), join_url(self.url, self.path), own)
+        pixels = read_array(self.array(), join_url(self.url, self.path), own)
         objects = np.asarray(pixels != 0)
         planes = objects.reshape((-1, *objects.shape[-2:]))
         depth = where["z"].stop - where["z"].start if "z" in where else 1
         return np.broadcast_to(planes, (depth, *planes.shape[1:]))
 
-    def _array(self) -> zarr.Array[Any]:
-        return _opened(self.url, self.path, self.storage_options)
-
-
-@lru_cache(maxsize=16)
-def _opened(url: str, path: str, storage_options: str) -> zarr.Array[Any]:
-    return open_array(url, path, json.loads(storage_options))
+    def array(self) -> zarr.Array[Any]:
+        """Its array, opened once in each process."""
+        return opened_array(self.url, self.path, self.storage_options, self.fingerprint)
