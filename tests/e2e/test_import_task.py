@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 import fractal_mesospim_shading
-from fractal_mesospim_shading import import_mesospim
+from fractal_mesospim_shading import errors, import_mesospim
 from fractal_mesospim_shading.synthetic_native import grid_stacks, write_acquisition
 from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
 
@@ -147,9 +147,9 @@ def test_info_of_a_container(acquisition):
 
 RUN = """
 import sys, time
-from fractal_mesospim_shading import cli, importing
+from fractal_mesospim_shading import cli, import_plan
 from fractal_mesospim_shading.images import target
-importing.BLOCK_BYTES = 1
+import_plan.BLOCK_BYTES = 1
 write = target.TargetImage.write
 def slowly(*arguments):
     write(*arguments)
@@ -160,10 +160,10 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def test_killed_and_continued(acquisition, tree, tmp_path, monkeypatch):
-    from fractal_mesospim_shading import importing
+    from fractal_mesospim_shading import import_plan
     from fractal_mesospim_shading.images import target
 
-    monkeypatch.setattr(importing, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(import_plan, "BLOCK_BYTES", 1)
     import_mesospim(acquisition, str(tmp_path / "whole"))
     folder = tmp_path / "killed" / "brain.zarr"
     command = ["import", str(acquisition), "--zarr-dir", str(folder.parent), "--n-workers", "1"]
@@ -186,13 +186,18 @@ def test_killed_and_continued(acquisition, tree, tmp_path, monkeypatch):
         return write(image, level, box, data)
 
     monkeypatch.setattr(target.TargetImage, "write", counted)
-    # The first image is complete; only what is left is asked for.
-    (_, unit) = importing.plan_imports(
-        [str(acquisition)], str(folder.parent), importing.ImportOptions(overwrite=True)
-    )
-    importing.import_image(unit, importing.ImportOptions())
+    # The same command goes on: the first image is complete and stays.
+    results = import_mesospim(acquisition, str(folder.parent))
+    assert [r.attributes["rotation"] for r in results] == ["0", "90"]
     whole = zarr.open_array(str(folder / "raw_image_Rot90" / "0"), mode="r")
     blocks = np.prod([-(-n // c) for n, c in zip(whole.shape, whole.chunks, strict=True)])
     assert len({m for m in made if m[0] == 0}) == len([m for m in made if m[0] == 0])
     assert len([m for m in made if m[0] == 0]) <= blocks - len({n for n in done if n[0] == "0"})
     assert tree(folder.parent) == tree(tmp_path / "whole")
+    # Now that all is there, it is not made again unasked.
+    with pytest.raises(errors.OutputExistsError, match="2 problems"):
+        import_mesospim(acquisition, str(folder.parent))
+    (folder / "raw_image_Rot90").rename(tmp_path / "moved")
+    # What was made in another way is in the way.
+    with pytest.raises(errors.OutputExistsError, match="raw_image_Rot0"):
+        import_mesospim(acquisition, str(folder.parent), levels=1)
