@@ -84,7 +84,13 @@ def settings(big: tuple[int, int] = (2, 2)) -> list[ImageSetting]:
         ImageSetting("zstd-big-0.4", "0.4", "zstd-3", chunk, grid=big),
         ImageSetting("zstd-small-0.5", "0.5", "zstd-3", small, grid=big),
         ImageSetting(
-            "lz4-2960x5056-0.4", "0.4", "lz4", small, tile_shape=(2960, 5056), grid=(2, 1), planes=32
+            "lz4-2960x5056-0.4",
+            "0.4",
+            "lz4",
+            small,
+            tile_shape=(2960, 5056),
+            grid=(big[0] * big[1] // 2, 1),
+            planes=32,
         ),
     ]
 
@@ -109,8 +115,8 @@ def make(setting: ImageSetting, folder: Path) -> Path:
     image.mkdir(parents=True)
     light, dark = _light(setting)
     group = zarr.open_group(str(image), mode="w", zarr_format=2 if setting.ngff == "0.4" else 3)
-    group.attrs.put(_attributes(setting))
-    arrays = [_array(group, setting, level) for level in range(setting.levels)]
+    group.attrs.put(attributes_of(setting))
+    arrays = [array_of_level(group, setting, level) for level in range(setting.levels)]
     _fill(arrays, setting, light, dark)
     layout = grid_layout(setting.shape[-2:], setting.tile_shape)
     write_roi_tables(str(image), layout, _PIXEL_UM, setting.planes, None, None, None, None)
@@ -166,7 +172,8 @@ def _fill(
                 array[channel : channel + 1, start:stop] = slab[None]
 
 
-def _array(group: zarr.Group, setting: ImageSetting, level: int) -> zarr.Array[Any]:
+def array_of_level(group: zarr.Group, setting: ImageSetting, level: int) -> zarr.Array[Any]:
+    """Make the empty array of a level."""
     c, z, y, x = setting.shape
     shape = (c, z, y >> level, x >> level)
     chunks = (1, *(min(a, b) for a, b in zip(setting.chunks, shape[1:], strict=True)))
@@ -205,7 +212,8 @@ def compressor(ngff: str, codec: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _attributes(setting: ImageSetting) -> dict[str, Any]:
+def attributes_of(setting: ImageSetting) -> dict[str, Any]:
+    """Attributes of the image group."""
     axes = [{"name": "c", "type": "channel"}]
     axes += [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
     datasets = [

@@ -118,26 +118,27 @@ def ours(image: str, output: str, models: str, *more: str) -> list[str]:
     """The command that corrects an image."""
     command = [sys.executable, "-m", "fractal_mesospim_shading.cli", "correct-flatfield", image]
     return [*command, "--models-folder", models, "--output-folder", output,
-            "--n-workers", str(THREADS), "--no-save-models", *more]  # fmt: skip
+            "--n-workers", str(THREADS), "--no-save-models", "--no-report", *more]  # fmt: skip
 
 
-def programs(image: Path, output: Path) -> dict[str, list[str]]:
-    """Commands by name."""
+def programs(image: Path, output: Path, inside: bool) -> dict[str, list[str]]:
+    """Commands by name; `inside` adds a run that reports its time without its start."""
     own = [sys.executable, __file__, "--child"]
     found = {name: [*own, name, str(image), str(output)] for name in COPIES}
     if importlib.util.find_spec("tensorstore") is None:
         del found["tensorstore"]
     models = str(image.parent.parent / "models")
     found["ours"] = ours(str(image), str(output), models)
-    found["ours, inside"] = [*own, "inside", str(image), str(output), models]
+    if inside:
+        found["ours, inside"] = [*own, "inside", str(image), str(output), models]
     return found
 
 
-def compare(image: Path, output: Path, repeats: int) -> dict[str, Measured]:
+def compare(image: Path, output: Path, repeats: int, inside: bool) -> dict[str, Measured]:
     """Run all programs in turn; medians by program."""
     runs: dict[str, list[Measured]] = {}
     for _ in range(repeats):
-        for name, command in programs(image, output).items():
+        for name, command in programs(image, output, inside).items():
             shutil.rmtree(output, ignore_errors=True)
             settle()
             runs.setdefault(name, []).append(measured(command))
@@ -188,6 +189,7 @@ def main() -> None:
     parser.add_argument("--images", nargs="*", help="names; default all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiles", default="2x2", help="rows x columns; 0.5 GB each")
+    parser.add_argument("--inside", action="store_true", help="also without the start")
     given = parser.parse_args()
     rows, columns = (int(n) for n in given.tiles.split("x"))
     chosen = [s for s in settings((rows, columns)) if not given.images or s.name in given.images]
@@ -195,7 +197,7 @@ def main() -> None:
         folder = given.folder or Path(temporary)
         for setting in chosen:
             image = make(setting, folder)
-            found = compare(image, folder / "output", given.repeats)
+            found = compare(image, folder / "output", given.repeats, given.inside)
             shards = f", shards {setting.shards}" if setting.shards else ""
             layout = f"chunks {setting.chunks}{shards}"
             print(f"\n**{setting.name}**: {setting.raw_bytes / 1e9:.1f} GB, tiles "

@@ -39,7 +39,7 @@ class BlockGrid:
         shapes: shape of each level.
         units: shape of the write unit of each level: the shard, else the chunk.
         factors: by how much each level is coarser than the one before; ones for level 0.
-        wish: pixels that a box of level 0 should hold at least; small units are grouped.
+        wish: pixels that a box should hold at least; small units are grouped.
     """
 
     shapes: tuple[Shape, ...]
@@ -79,7 +79,7 @@ class BlockGrid:
                 below = zip(boxes[-1], self.factors[level], strict=True)
                 unit = tuple(lcm(u, ceil(b / f)) for u, (b, f) in zip(unit, below, strict=True))
             box = _divisible(unit, following, shape)
-            boxes.append(grouped(box, shape, self.wish) if level == 0 else box)
+            boxes.append(grouped(box, shape, self.wish))
         return tuple(boxes)
 
     def counts(self, level: int) -> Shape:
