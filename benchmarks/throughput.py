@@ -107,8 +107,14 @@ def child(arguments: list[str]) -> None:
 
         start = time.perf_counter()
         cli.main(ours(image, output, rest[0])[3:])
-    elif program == "read-planes":
-        read_planes(Path(image) / "0", json.loads(rest[0]))
+    elif program == "read":
+        read_all(Path(image) / "0")
+    elif program == "estimate":
+        from fractal_mesospim_shading import cli, workflows  # noqa: F401
+
+        start = time.perf_counter()
+        cli.main(["estimate", image, "--output", output, "--z-levels", rest[0],
+                  "--n-workers", str(THREADS)])  # fmt: skip
     else:
         sys.exit(f"no program {program}")
     print(json.dumps({"seconds": time.perf_counter() - start}))
@@ -165,17 +171,43 @@ def table(found: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
-def read_planes(array_path: Path, boxes_read: list[list[list[int]]]) -> None:
-    """Read the chunks that an estimate needs, and nothing else, two at a time."""
+def read_all(array_path: Path) -> None:
+    """Read every chunk of an array, and nothing else, two at a time."""
     from fractal_mesospim_shading.images.codecs import open_array
 
     array = open_array(str(array_path.parent), array_path.name)
 
-    def one(box: list[list[int]]) -> None:
-        array[tuple(slice(a, b) for a, b in box)]
+    def one(box: tuple[slice, ...]) -> None:
+        array[box]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(one, boxes_read))
+        list(pool.map(one, boxes(array.shape, array.shards or array.chunks)))
+
+
+def estimate(image: Path, output: Path, planes: int, repeats: int) -> dict[str, Measured]:
+    """Estimation from the eighth of the planes at each end, and reading all of those chunks."""
+    own = [sys.executable, __file__, "--child"]
+    levels = f"{planes // 8},{planes - planes // 8 - 1}"
+    commands = {
+        "reading the chunks": [*own, "read", str(image), str(output)],
+        "estimation": [*own, "estimate", str(image), str(output), levels],
+    }
+    runs: dict[str, list[Measured]] = {}
+    for _ in range(repeats):
+        for name, command in commands.items():
+            runs.setdefault(name, []).append(measured(command))
+    shutil.rmtree(output, ignore_errors=True)
+    return {name: medians(found) for name, found in runs.items()}
+
+
+def estimate_table(found: dict[str, Measured]) -> str:
+    """Times without the start of the interpreter."""
+    reading = found["reading the chunks"].inside
+    lines = ["| program | inside s | CPU s | peak MB | / reading |", "|---|---|---|---|---|"]
+    for name, run in found.items():
+        lines.append(f"| {name} | {run.inside:.2f} | {run.cpu:.2f} | {run.peak / 1e6:.0f} "
+                     f"| {run.inside / reading:.2f} |")  # fmt: skip
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -190,6 +222,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiles", default="2x2", help="rows x columns; 0.5 GB each")
     parser.add_argument("--inside", action="store_true", help="also without the start")
+    parser.add_argument("--estimate", action="store_true", help="estimation against reading")
     given = parser.parse_args()
     rows, columns = (int(n) for n in given.tiles.split("x"))
     chosen = [s for s in settings((rows, columns)) if not given.images or s.name in given.images]
@@ -197,6 +230,10 @@ def main() -> None:
         folder = given.folder or Path(temporary)
         for setting in chosen:
             image = make(setting, folder)
+            if given.estimate:
+                times = estimate(image, folder / "output", setting.planes, given.repeats)
+                print(f"\n**{setting.name}**\n\n{estimate_table(times)}", flush=True)
+                continue
             found = compare(image, folder / "output", given.repeats, given.inside)
             shards = f", shards {setting.shards}" if setting.shards else ""
             layout = f"chunks {setting.chunks}{shards}"

@@ -1,0 +1,104 @@
+"""Peak memory of a correction, measured and foreseen, by image size and by chunk size.
+
+    python benchmarks/memory.py --folder /somewhere/with/room
+    python benchmarks/memory.py --sizes 1 4 16
+
+Larger images are the smallest one with its chunk files linked as further channels: the
+work is the same as on other pixels, but nothing has to be made. Peak is that of the
+whole process tree on two threads, foreseen what the program reckons with beforehand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from benchmark_images import ImageSetting, attributes_of, make, settings
+from measuring import measured, settle
+from throughput import THREADS, ours
+
+MICROSCOPE = ImageSetting(
+    "chunks-of-480-MB", "0.4", "lz4", (57, 2048, 2048), grid=(2, 2), planes=57, levels=4
+)
+
+
+def enlarged(image: Path, setting: ImageSetting, channels: int, folder: Path) -> Path:
+    """An image of zarr 2 with the chunks of another one as each of its channels."""
+    target = folder / f"{setting.name}-{channels}" / "image.zarr" / "0"
+    shutil.rmtree(target.parents[1], ignore_errors=True)
+    target.mkdir(parents=True)
+    larger = replace(setting, channels=channels)
+    (target / ".zgroup").write_text((image / ".zgroup").read_text())
+    (target / ".zattrs").write_text(json.dumps(attributes_of(larger)))
+    shutil.copytree(image / "tables", target / "tables")
+    for level in range(setting.levels):
+        array = target / str(level)
+        array.mkdir()
+        document = json.loads((image / str(level) / ".zarray").read_text())
+        document["shape"][0] = channels
+        (array / ".zarray").write_text(json.dumps(document))
+        for channel in range(channels):
+            source = image / str(level) / "0"
+            shutil.copytree(source, array / str(channel), copy_function=os.link)
+    for channel in range(channels):
+        models = image.parents[1] / "models" / "channel 0"
+        shutil.copytree(models, target.parents[1] / "models" / f"channel {channel}")
+    return target
+
+
+def foreseen(image: Path) -> int:
+    """Bytes that the program reckons with."""
+    from fractal_mesospim_shading.compute import needed_memory
+    from fractal_mesospim_shading.params import FlatfieldOptions
+    from fractal_mesospim_shading.preparation import open_source
+    from fractal_mesospim_shading.workflows import block_plan, prepare_flatfield
+
+    options = FlatfieldOptions(models_folder=str(image.parents[1] / "models"))
+    source = open_source(str(image), options)
+    return needed_memory(block_plan(source, prepare_flatfield(source, options).output), THREADS)
+
+
+def row(name: str, image: Path, gigabytes: float, output: Path) -> str:
+    """Correct an image, and describe it in a line of the table."""
+    shutil.rmtree(output, ignore_errors=True)
+    reckoned = foreseen(image)
+    settle()
+    run = measured(ours(str(image), str(output), str(image.parents[1] / "models")))
+    shutil.rmtree(output, ignore_errors=True)
+    return (
+        f"| {name} | {gigabytes:.1f} | {run.peak / 1e9:.2f} | {reckoned / 1e9:.2f} "
+        f"| {run.wall:.1f} | {run.cpu:.1f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1, 4], help="in GB")
+    parser.add_argument("--no-chunks", action="store_true", help="only the sizes")
+    given = parser.parse_args()
+    print("| image | GB | peak GB | foreseen GB | wall s | CPU s |\n|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        output = folder / "output"
+        basis = settings((1, 2))[0]
+        image = make(basis, folder)
+        for size in given.sizes:
+            larger = enlarged(image, basis, size, folder)
+            size_gb = size * basis.raw_bytes / 1e9
+            print(row(f"chunks of 128 MiB, {size} channels", larger, size_gb, output), flush=True)
+            shutil.rmtree(larger.parents[1])
+        if given.no_chunks:
+            return
+        for setting in [*settings((1, 2))[2:4], settings((1, 2))[-1], MICROSCOPE]:
+            image = make(setting, folder)
+            print(row(setting.name, image, setting.raw_bytes / 1e9, output), flush=True)
+
+
+if __name__ == "__main__":
+    main()
