@@ -28,6 +28,7 @@ from fractal_mesospim_shading.compute import (
 )
 from fractal_mesospim_shading.core.background import BackgroundMethod, check_fits, make_method
 from fractal_mesospim_shading.core.background.apply import Application
+from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError
 from fractal_mesospim_shading.finishing import complete, provenance, totals
@@ -83,7 +84,7 @@ class BackgroundResultImages:
     image_url: str
     source_url: str
     companions: dict[str, str]
-    counts: dict[str, BackgroundCounts]
+    counts: dict[str, PixelCounts]
     noise_factors: dict[str, dict[str, float]]
 
 
@@ -172,7 +173,7 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> BackgroundR
             written.create(marked(work.output.attributes, {}, complete=False))
         run(work.plan, options, job)
         counts, histograms = totals(image.channels, job.records, counted=BackgroundCounts)
-        _report_unestimated(counts)
+        _report(counts)
         copy_tables_and_labels(image.url, target.url, storage, storage)
         parameters = parameters_of(options)
         factors = noise_factors(image, work.kernel.methods)
@@ -187,8 +188,6 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> BackgroundR
         url = job.finish(
             replace=image.url if options.overwrite_input else None, overwrite=options.overwrite
         )
-    for label, found in counts.items():
-        logger.info("Channel %s: %.2f %% of the pixels were cut off", label, 100 * found.clipped)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
     companions = {kind: job.companion_url(kind) for kind in work.companions}
     return BackgroundResultImages(url, image.url, companions, counts, factors)
@@ -377,9 +376,11 @@ def noise_factors(
     return found
 
 
-def _report_unestimated(counts: Mapping[str, BackgroundCounts]) -> None:
+def _report(counts: Mapping[str, PixelCounts]) -> None:
     for label, found in counts.items():
-        if found.unestimated:
+        clipped = (found.clipped_low + found.clipped_high) / max(found.pixels - found.no_data, 1)
+        logger.info("Channel %s: %.2f %% of the pixels were cut off", label, 100 * clipped)
+        if isinstance(found, BackgroundCounts) and found.unestimated:
             logger.warning(
                 "Channel %s: %d planes of tiles had no pixel outside of the mask; they passed "
                 "through unchanged. Check the mask.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +20,14 @@ from fractal_mesospim_shading.models import ChannelModel, model_digest
 from fractal_mesospim_shading.preparation import marked
 
 Attributes = dict[str, Any]
-Counts = TypeVar("Counts", bound=PixelCounts)
 
 
 def totals(
     channels: Sequence[Channel],
     records: Iterable[Mapping[str, Any]],
     which: str = "channels",
-    counted: type[Counts] = PixelCounts,  # type: ignore[assignment]
-) -> tuple[dict[str, Counts], dict[str, Histogram]]:
+    counted: type[PixelCounts] = PixelCounts,
+) -> tuple[dict[str, PixelCounts], dict[str, Histogram]]:
     """Counts and histograms by channel label, summed over the journal.
 
     Args:

@@ -238,4 +238,4 @@ class BackgroundKernel:
 
 def _is_first(piece: Piece) -> bool:
     """Whether a piece holds the first pixel of its tile, so that planes are counted once."""
-    return piece.in_tile[0].start == 0 and piece.in_tile[1].start == 0
+    return all(part.start == 0 for part in piece.in_tile)

@@ -197,7 +197,8 @@ class Regions:
             for axis, part in zip(self.axes, box, strict=True)
             if axis in lead
         )
-        return block[index].reshape((-1, *block.shape[-2:]))
+        planes: NDArray[Any] = block[index].reshape((-1, *block.shape[-2:]))
+        return planes
 
     def pieces(self, box: Box) -> Iterator[Piece]:
         """The parts of tiles in a block."""
@@ -223,4 +224,4 @@ def within(part: YX, area: YX) -> YX:
 
 def size_of(yx: YX) -> int:
     """Pixels of an area."""
-    return (yx[0].stop - yx[0].start) * (yx[1].stop - yx[1].start)
+    return int((yx[0].stop - yx[0].start) * (yx[1].stop - yx[1].start))

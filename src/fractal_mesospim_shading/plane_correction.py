@@ -34,12 +34,6 @@ class BackgroundCounts(PixelCounts):
 
     unestimated: int = 0
 
-    @property
-    def clipped(self) -> float:
-        """Part of the pixels with data whose result was cut off at the range of the type."""
-        usable = self.pixels - self.no_data
-        return (self.clipped_low + self.clipped_high) / usable if usable else 0.0
-
     def __add__(self, other: PixelCounts) -> BackgroundCounts:
         sums = [getattr(self, name) + getattr(other, name, 0) for name in vars(self)]
         return BackgroundCounts(*sums)
@@ -239,9 +233,9 @@ def _bias(method: BackgroundMethod, sigma: float) -> float:
     if sigma <= 0:
         return 0.0
     near = exp(round(50 * log(sigma)) / 50)
-    return _simulated_bias(method, near) * sigma / near
+    return _simulated(method, near) * sigma / near
 
 
 @lru_cache(maxsize=1024)
-def _simulated_bias(method: BackgroundMethod, sigma: float) -> float:
+def _simulated(method: Any, sigma: float) -> float:
     return noise_bias(method, sigma)
