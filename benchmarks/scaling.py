@@ -1,6 +1,6 @@
 """One thread, two threads and two worker processes on the same image, as a Markdown table.
 
-    python benchmarks/scaling.py --folder /somewhere/with/room --repeats 3
+python benchmarks/scaling.py --folder /somewhere/with/room --repeats 3
 """
 
 from __future__ import annotations

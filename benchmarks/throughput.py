@@ -103,7 +103,7 @@ def child(arguments: list[str]) -> None:
         start = time.perf_counter()
         copy_with_zarr(Path(image) / "0", Path(output) / "0", program)
     elif program == "inside":
-        from fractal_mesospim_shading import cli, workflows  # noqa: F401
+        from fractal_mesospim_shading import cli, workflows
 
         start = time.perf_counter()
         cli.main(ours(image, output, rest[0])[3:])
