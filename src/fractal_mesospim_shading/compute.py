@@ -107,7 +107,7 @@ def parse_memory(text: str | None) -> int:
     Raises:
         ParameterError: no amount of memory.
     """
-    if text is None:
+    if text is None or not text.strip():
         return available_memory()
     from dask.utils import parse_bytes
 

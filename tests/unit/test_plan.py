@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.correct import Linear
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.plan import FlatfieldKernel, channel_stacks
+
+LAYOUT = TileLayout.from_origins([(0, 0), (4, 0), (0, 6), (4, 6)], (4, 6), (8, 12))
+
+
+class Source:
+    """An image in memory."""
+
+    def __init__(self, data, axes):
+        self.data, self.axes = data, axes
+
+    def read(self, level, box):
+        return self.data[box].copy()
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [("yx", (8, 12)), ("zyx", (3, 8, 12)), ("czyx", (2, 3, 8, 12)), ("tczyx", (2, 2, 3, 8, 12))],
+)
+def test_each_pixel_gets_its_own_gain(axes, shape):
+    rng = np.random.default_rng(0)
+    data = rng.integers(1, 1000, shape).astype("uint16")
+    gains = {name: rng.uniform(0.5, 2, (4, 6)).astype("f4") for name in ("a", "b", "special")}
+    kernel = FlatfieldKernel(
+        axes,
+        LAYOUT,
+        {name: Linear(gain, np.zeros((4, 6), "f4")) for name, gain in gains.items()},
+        {(0, None): "a", (1, None): "b", (0, 3): "special"},
+        {0: False, 1: False},
+    )
+    box = (*(slice(0, n) for n in shape[:-2]), slice(2, 7), slice(3, 11))
+    pixels, counts = kernel.process(Source(data, axes), box)
+    got = pixels[0]
+    for index in np.ndindex(got.shape):
+        y, x = index[-2] + 2, index[-1] + 3
+        channel = index[axes.index("c")] if "c" in axes else 0
+        tile = (x // 6) * 2 + y // 4 + 1
+        name = "special" if (channel, tile) == (0, 3) else "ab"[channel]
+        expected = round(float(data[(*index[:-2], y, x)]) * float(gains[name][y % 4, x % 6]))
+        assert abs(int(got[index]) - expected) <= 1
+    assert sum(found.pixels for found in counts.values()) == got.size
+    assert set(counts) == ({0, 1} if "c" in axes else {0})
+    again = pickle.loads(pickle.dumps(kernel))
+    np.testing.assert_array_equal(again.process(Source(data, axes), box)[0][0], got)
+
+
+def test_stacks_of_channels():
+    data = np.arange(2 * 2 * 3 * 4 * 5).reshape(2, 2, 3, 4, 5)
+    box = (slice(0, 2), slice(1, 3), slice(0, 3), slice(0, 4), slice(0, 5))
+    stacks = channel_stacks(data, "tczyx", box)
+    assert [channel for channel, _ in stacks] == [1, 2, 1, 2]
+    np.testing.assert_array_equal(stacks[2][1], data[1, 0])
