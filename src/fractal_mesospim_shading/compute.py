@@ -359,7 +359,6 @@ class _Threads:
     def compute(
         self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
     ) -> dict[str, NodeResult]:
-        from dask.callbacks import Callback
         from dask.threaded import get
 
         def finished(key: Any, result: Any, *_: Any) -> None:
@@ -367,8 +366,11 @@ class _Threads:
                 on_record(result.record)
 
         graph, self._graph = self._graph, {}
-        with Callback(posttask=finished):
-            results = get(graph, list(tops.values()), num_workers=self._workers)
+        # A pool of its own: left only when the blocks in flight have ended, also after an error.
+        # A callback of its own: a global one would see the blocks of jobs in other threads.
+        callback = (None, None, None, finished, None)
+        with ThreadPoolExecutor(self._workers) as pool:
+            results = get(graph, list(tops.values()), pool=pool, callbacks=[callback])
         return dict(zip(tops, results, strict=True))
 
 
