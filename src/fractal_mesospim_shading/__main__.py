@@ -1,0 +1,8 @@
+"""`python -m fractal_mesospim_shading` is the command line."""
+
+import sys
+
+from fractal_mesospim_shading.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
