@@ -61,7 +61,7 @@ def test_a_file_of_the_server_and_options_that_go_before_it(asked, tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ProfileError("bad"), 1), (StoppedError("stopped"), 130), (ZeroDivisionError("x"), 1)],
+    [(ProfileError("bad"), 1), (StoppedError("s"), 130), (ZeroDivisionError("x"), 1)],
 )
 def test_errors_are_one_message_and_a_code(monkeypatch, capsys, error, code):
     def fail(url, options):

@@ -34,7 +34,7 @@ def test_workers_follow_from_processors_wish_and_memory(plan):
 
 def test_memory_does_not_depend_on_the_size_of_the_image(make_mosaic):
     needs = []
-    for number, planes in enumerate((2, 20)):
+    for number, z in enumerate((2, 20)):
         image = MosaicImage.open(
             make_mosaic(f"{number}.zarr", shape=(1, planes, 96, 80), channels=None)
         )
