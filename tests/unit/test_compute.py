@@ -36,7 +36,7 @@ def test_memory_does_not_depend_on_the_size_of_the_image(make_mosaic):
     needs = []
     for number, z in enumerate((2, 20)):
         image = MosaicImage.open(
-            make_mosaic(f"{number}.zarr", shape=(1, planes, 96, 80), channels=None)
+            make_mosaic(f"{number}.zarr", shape=(1, z, 96, 80), channels=None)
         )
         output = plan_output(image, FlatfieldOptions(), name=f"out{number}")
         needs.append(compute.needed_memory(block_plan(image, output), 2))
