@@ -55,6 +55,7 @@ from fractal_mesospim_shading.preparation import (
     options_of,
     plan_output,
     refuse_full_disk,
+    refuse_second_replacement,
 )
 from fractal_mesospim_shading.running import run
 
@@ -240,6 +241,8 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Backgr
                 )
         with problems.collected():
             refuse_full_disk(image, output, companions.values())
+    with problems.collected():
+        refuse_second_replacement(_TASK, image, overwrite_input=options.overwrite_input)
     problems.raise_all()
     if output is None or kernel is None:
         raise RuntimeError("a failed check left no error")

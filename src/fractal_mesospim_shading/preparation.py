@@ -217,6 +217,24 @@ def _some_chunk_files(url: str, path: str, array: Any) -> Iterable[str]:
         yield os.path.join(places.local_path(url), path, array.metadata.encode_chunk_key(index))
 
 
+def refuse_second_replacement(task: str, image: MosaicImage, *, overwrite_input: bool) -> None:
+    """Refuse to correct in place what stands in place corrected already.
+
+    Such a run is mostly the repetition of one that was killed at its very end, when the
+    result had taken the place of the source.
+
+    Raises:
+        ParameterError: the source is a result of the same task.
+    """
+    mark = image.attributes().get(MARK)
+    if overwrite_input and isinstance(mark, dict) and mark.get("task") == task:
+        raise ParameterError(
+            f"{image.url} is a result of {task} already; overwrite_input would correct it twice. "
+            "If an earlier run was stopped at its end, it has done its work. To correct it once "
+            "more all the same, leave overwrite_input out."
+        )
+
+
 def refuse_full_disk(
     image: MosaicImage, output: OutputPlan, companions: Iterable[TargetImage] = ()
 ) -> None:
@@ -225,17 +243,35 @@ def refuse_full_disk(
     Raises:
         OutputWriteError: says how much is needed and how much there is.
     """
-    if not places.is_local(output.final_url) or places.exists(job_url(output.final_url)):
+    refuse_little_room(
+        output.final_url, lambda: expected_bytes(image, (output.target, *companions))
+    )
+
+
+def refuse_little_room(
+    final_url: str, needed_bytes: Callable[[], int], folder_option: str = "output_folder"
+) -> None:
+    """Refuse a disk that has less room than a result will need.
+
+    Args:
+        final_url: of the result.
+        needed_bytes: asked only where it matters.
+        folder_option: the parameter that gives another folder.
+
+    Raises:
+        OutputWriteError: says how much is needed and how much there is.
+    """
+    if not places.is_local(final_url) or places.exists(job_url(final_url)):
         # A run that is continued needs room for the rest only.
         return
-    folder = places.local_path(output.final_url).parent
+    folder = places.local_path(final_url).parent
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    needed = expected_bytes(image, (output.target, *companions))
+    needed = needed_bytes()
     if needed > free:
         raise OutputWriteError(
             f"The result needs about {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB "
-            "free. Make room, or set output_folder to another disk."
+            f"free. Make room, or set {folder_option} to another disk."
         )
 
 

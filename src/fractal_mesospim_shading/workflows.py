@@ -10,6 +10,7 @@ from typing import Any
 from fractal_mesospim_shading.compute import estimate_workers, resources, run_guarded
 from fractal_mesospim_shading.container import ContainerResult, correct_container
 from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.estimation import EstimationPlan
 from fractal_mesospim_shading.finishing import complete, provenance, totals
 from fractal_mesospim_shading.flatfield import (
@@ -39,6 +40,7 @@ from fractal_mesospim_shading.preparation import (
     options_of,
     plan_output,
     refuse_full_disk,
+    refuse_second_replacement,
 )
 from fractal_mesospim_shading.reporting import gather_views, write_flatfield_report
 from fractal_mesospim_shading.running import run
@@ -178,8 +180,17 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Flatfiel
         lambda: plan_output(image, options, name=name, overwrite_input=overwrite_input)
     )
     estimation = plan_models(image, options, problems)
+    with problems.collected():
+        refuse_second_replacement("correct_flatfield", image, overwrite_input=overwrite_input)
     if output is not None:
         planned = output
+        if options.save_models and not places.is_local(planned.final_url):
+            problems.errors.append(
+                ParameterError(
+                    "save_models writes folders beside the result, which lies on remote storage. "
+                    "Estimate the models with `mesospim-shading estimate` into a local folder."
+                )
+            )
         with problems.collected():
             refuse_full_disk(image, planned)
         with problems.collected():
