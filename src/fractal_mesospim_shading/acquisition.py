@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 from fractal_mesospim_shading.images import places
@@ -18,11 +19,14 @@ from fractal_mesospim_shading.images.native_state import (
     earlier_correction,
     refuse_unfinished,
 )
+from fractal_mesospim_shading.images.output import pixel_bytes
+from fractal_mesospim_shading.images.target import TargetLevel
 from fractal_mesospim_shading.preparation import options_of
 
 logger = logging.getLogger(__name__)
 
 _SAMPLED_FILES = 512
+_METADATA_FILES = {".zarray", ".zattrs", "zarr.json"}
 
 
 def open_collection(container: str, options: Any) -> TileCollection:
@@ -83,6 +87,19 @@ def source_state(mosaic: NativeMosaic) -> str:
         state = os.stat(path)
         digest.update(f"{state.st_size},{state.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def expected_bytes(mosaic: NativeMosaic, levels: Sequence[TargetLevel]) -> int:
+    """Bytes of what is written, from the sizes of some chunk files of the acquisition."""
+    finest = mosaic.placed[0].stack.levels[0]
+    unit = prod(finest.shards or finest.chunks) * mosaic.dtype.itemsize
+    sizes = [
+        os.stat(path).st_size
+        for path in _some_files(mosaic)
+        if os.path.basename(path) not in _METADATA_FILES
+    ]
+    share = min(1.0, sum(sizes) / len(sizes) / unit) if sizes else 1.0
+    return int(pixel_bytes(levels) * share)
 
 
 def _some_files(mosaic: NativeMosaic) -> Iterator[str]:

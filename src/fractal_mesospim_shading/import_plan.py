@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from fractal_mesospim_shading.acquisition import open_collection, source_state
+from fractal_mesospim_shading.acquisition import expected_bytes, open_collection, source_state
 from fractal_mesospim_shading.compute import resources
 from fractal_mesospim_shading.errors import ParameterError, ShadingError
 from fractal_mesospim_shading.estimation import EstimationPlan
@@ -35,7 +35,7 @@ from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job import image_url
 from fractal_mesospim_shading.params import ImportOptions, parameters_of
 from fractal_mesospim_shading.plan import BLOCK_BYTES, CorrectionPlan
-from fractal_mesospim_shading.preparation import Problems, options_of
+from fractal_mesospim_shading.preparation import Problems, options_of, refuse_little_room
 
 TASK = "import_mesospim"
 
@@ -218,6 +218,8 @@ def prepare_import(
     if not work.there:
         with problems.collected():
             _refuse_existing(work)
+        with problems.collected():
+            refuse_little_room(unit.zarr_url, lambda: expected_bytes(mosaic, levels), "zarr_dir")
     problems.raise_all()
     return work
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import container, correct_flatfield, errors, import_mesospim
-from fractal_mesospim_shading.images import mosaic
+from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim
+from fractal_mesospim_shading.images import mosaic, target
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.native_signs import SignOptions
 from fractal_mesospim_shading.synthetic_native import grid_stacks, stack_pixels, write_acquisition
@@ -357,14 +357,14 @@ def test_killed_and_continued(sides, tmp_path):
     recorded = [json.loads(line)["node"] for line in journal.read_bytes().splitlines(True)[:-1]]
     assert len(recorded) >= 4
     made = []
-    write = container.TargetImage.write
+    write = target.TargetImage.write
 
     def counted(image, level, box, data):
         made.append((image.url.rpartition("/")[2], level))
         return write(image, level, box, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container.TargetImage, "write", counted)
+        patch.setattr(target.TargetImage, "write", counted)
         result = correct_flatfield(str(path), models_folder=models, output_folder=str(out))
     # A stack of one block a level: nothing on record was made again.
     done = {node.rpartition(":")[0] + "/" + node.rpartition(":")[2][0] for node in recorded}

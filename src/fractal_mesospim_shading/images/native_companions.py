@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from xml.sax.saxutils import escape
 
 from fractal_mesospim_shading.images import places
@@ -11,7 +12,7 @@ from fractal_mesospim_shading.images.places import StorageOptions
 
 
 def write_companions(
-    collection: TileCollection, final_url: str, storage: StorageOptions
+    collection: TileCollection, groups: Set[str], final_url: str, storage: StorageOptions
 ) -> None:
     """Metadata texts and the BigStitcher file, under the names that go with the result.
 
@@ -20,7 +21,7 @@ def write_companions(
     source_folder, source_name = places.parent_and_name(collection.url)
     folder, name = places.parent_and_name(final_url)
     for stack in collection.stacks:
-        if stack.meta_file is None:
+        if stack.meta_file is None or stack.group not in groups:
             continue
         text = places.read_bytes(places.join(source_folder, stack.meta_file), storage)
         if text is not None:
