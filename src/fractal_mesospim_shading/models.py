@@ -160,6 +160,8 @@ def facts_line(label: str, model: ChannelModel) -> str:
         text += f", {facts['planes_used']} planes used"
     if facts.get("planes_rejected"):
         text += f", {facts['planes_rejected']} left out because they hold sample"
+    if facts.get("planes_partly_used"):
+        text += f", {facts['planes_partly_used']} used without the parts that hold sample"
     text += f"; camera offset {facts['offset']:.1f}"
     if facts.get("offset_uncertainty") is not None:
         text += f" +- {facts['offset_uncertainty']:.1f}"
@@ -172,7 +174,8 @@ def facts_line(label: str, model: ChannelModel) -> str:
 
 def model_digest(model: ShadingProfile) -> str:
     """Fingerprint of a measured profile, for provenance and to match a continued run."""
-    digest = hashlib.sha256(model.flatfield.tobytes())
-    digest.update(np.asarray(model.darkfield if model.darkfield is not None else 0).tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(model.flatfield))
+    dark = np.asarray(model.darkfield if model.darkfield is not None else 0)
+    digest.update(np.ascontiguousarray(dark))
     digest.update(json.dumps(model.baseline).encode())
     return digest.hexdigest()[:16]

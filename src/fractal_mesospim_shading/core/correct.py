@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import Piece
 from fractal_mesospim_shading.core.profile import ShadingProfile
 
+_ROWS = 16
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -73,11 +75,18 @@ def linear_correction(
         output_offset: counts to add at the end.
     """
     fitted = profile.resampled(tile_shape)
-    gain = 1.0 / fitted.flatfield.astype(np.float64)
-    dark = offset if fitted.darkfield is None else np.asarray(fitted.darkfield, np.float64)
+    dark = offset if fitted.darkfield is None else fitted.darkfield
     baseline = (fitted.baseline or 0.0) if subtract_baseline else 0.0
-    shift = output_offset - baseline - dark * gain
-    return Linear(gain.astype(np.float32), shift.astype(np.float32))
+    gain = np.empty(tile_shape, np.float32)
+    shift = np.empty(tile_shape, np.float32)
+    for y in range(0, tile_shape[0], _ROWS):
+        # Some rows at a time: whole tiles in float64 would leave the processor's cache.
+        rows = slice(y, y + _ROWS)
+        exact = 1.0 / fitted.flatfield[rows].astype(np.float64)
+        at = np.asarray(dark[rows] if isinstance(dark, np.ndarray) else dark, np.float64)
+        gain[rows] = exact
+        shift[rows] = output_offset - baseline - at * exact
+    return Linear(gain, shift)
 
 
 def paint(

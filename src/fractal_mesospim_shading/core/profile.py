@@ -12,6 +12,8 @@ from fractal_mesospim_shading.errors import ProfileError
 
 FloatImage = NDArray[np.float32]
 
+_ROWS = 16
+
 
 @dataclass(frozen=True)
 class ShadingProfile:
@@ -57,7 +59,7 @@ class ShadingProfile:
                 f"{int((flat <= 0).sum())} pixels); every value must be above 0. "
                 "Estimate it again, or leave out what made it reach 0."
             )
-        scale = float(flat.mean())
+        scale = float(flat.mean(dtype=np.float64))
         dark: FloatImage | float | None = None
         if darkfield is not None:
             array = np.asarray(darkfield)
@@ -68,7 +70,7 @@ class ShadingProfile:
         if baseline is not None:
             baseline = _checked_number(baseline, "baseline")
         return cls(
-            flatfield=_frozen((flat / scale).astype(np.float32)),
+            flatfield=_frozen(_divided(flat, scale)),
             darkfield=_frozen(dark) if isinstance(dark, np.ndarray) else dark,
             baseline=baseline,
             scale=scale,
@@ -82,7 +84,7 @@ class ShadingProfile:
     def resampled(self, shape: tuple[int, int]) -> ShadingProfile:
         """The profile on another pixel grid over the same field of view."""
         dark = self.darkfield
-        if isinstance(dark, np.ndarray):
+        if isinstance(dark, np.ndarray) and dark.shape != shape:
             dark = _frozen(resample(dark, shape))
         if shape == self.shape:
             return ShadingProfile(self.flatfield, dark, self.baseline, self.scale)
@@ -134,7 +136,15 @@ def _linear(rows: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray
     return between
 
 
-def _checked_image(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def _divided(image: NDArray[Any], scale: float) -> FloatImage:
+    """Divide in float64, some rows at a time: a whole tile would leave the processor's cache."""
+    result = np.empty(image.shape, np.float32)
+    for y in range(0, len(image), _ROWS):
+        result[y : y + _ROWS] = image[y : y + _ROWS].astype(np.float64) / scale
+    return result
+
+
+def _checked_image(values: ArrayLike, name: str) -> NDArray[Any]:
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
         raise ProfileError(
@@ -142,13 +152,12 @@ def _checked_image(values: ArrayLike, name: str) -> NDArray[np.float64]:
         )
     if not (np.issubdtype(array.dtype, np.number) and np.isrealobj(array)):
         raise ProfileError(f"The {name} has type {array.dtype}; expected real numbers.")
-    image = array.astype(np.float64)
-    bad = int(np.count_nonzero(~np.isfinite(image)))
+    bad = int(np.count_nonzero(~np.isfinite(array)))
     if bad:
         raise ProfileError(
             f"The {name} holds {bad} values that are NaN or infinite; every value must be finite."
         )
-    return image
+    return array
 
 
 def _checked_number(value: object, name: str) -> float:

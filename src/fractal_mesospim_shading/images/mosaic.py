@@ -24,6 +24,7 @@ from fractal_mesospim_shading.images.metadata import (
     ngff_content,
     parse_metadata,
 )
+from fractal_mesospim_shading.images.plain_tables import read_plain_table
 from fractal_mesospim_shading.images.reading import read_pixels
 from fractal_mesospim_shading.images.source import Box, Channel, Level
 from fractal_mesospim_shading.images.stores import (
@@ -116,7 +117,8 @@ class MosaicImage:
         )
         sizes = metadata.pixel_size_um()
         height, width = levels[0].shape[-2:]
-        table = read_table(address, FOV_TABLE, storage_options)
+        plain = read_plain_table(group, FOV_TABLE)
+        table = plain or read_table(address, FOV_TABLE, storage_options)
         layout, notes = layout_from_table(table, (sizes["y"], sizes["x"]), (height, width))
         return cls(
             url=address,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, LayoutError
+from fractal_mesospim_shading.images.plain_tables import PlainTable
 from fractal_mesospim_shading.images.stores import (
     StorageOptions,
     filesystem,
@@ -92,7 +93,7 @@ def read_table(
 
 
 def layout_from_table(
-    table: pd.DataFrame | None,
+    table: pd.DataFrame | PlainTable | None,
     pixel_size_um: tuple[float, float],
     plane_shape: tuple[int, int],
 ) -> tuple[TileLayout, tuple[str, ...]]:
@@ -137,7 +138,7 @@ def layout_from_table(
 
 
 def _axis_in_pixels(
-    table: pd.DataFrame, names: Sequence[str], axis: str, pixel_um: float, extent: int
+    table: pd.DataFrame | PlainTable, names: Sequence[str], axis: str, pixel_um: float, extent: int
 ) -> tuple[NDArray[np.int64], int, list[str]]:
     start_um = _column(table, f"{axis}_micrometer")
     length_um = _column(table, f"len_{axis}_micrometer")
@@ -195,7 +196,7 @@ def _common_size(
     return size
 
 
-def _column(table: pd.DataFrame, name: str) -> NDArray[np.float64]:
+def _column(table: pd.DataFrame | PlainTable, name: str) -> NDArray[np.float64]:
     if name not in table.columns:
         raise LayoutError(
             f"The table of tiles has no column '{name}'; it has "
@@ -210,11 +211,11 @@ def _column(table: pd.DataFrame, name: str) -> NDArray[np.float64]:
     return values
 
 
-def _depth_note(table: pd.DataFrame) -> list[str]:
+def _depth_note(table: pd.DataFrame | PlainTable) -> list[str]:
     differing = [
         name
         for name in ("z_micrometer", "len_z_micrometer")
-        if name in table.columns and table[name].nunique(dropna=False) > 1
+        if name in table.columns and len(set(np.asarray(table[name]).tolist())) > 1
     ]
     if not differing:
         return []

@@ -1,0 +1,90 @@
+"""Read the usual table of tiles without anndata and pandas.
+
+Their imports alone take as long as the correction of a gigabyte, and 0.1 GB of memory. A
+table of plain numbers with names for its rows and columns needs neither; any other is
+left to the full reader.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.images.stores import reading_errors
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """Numbers with names.
+
+    Attributes:
+        index: name of each row.
+        columns: name of each column.
+        values: (rows, columns).
+    """
+
+    index: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        numbers: NDArray[Any] = self.values[:, self.columns.index(column)]
+        return numbers
+
+
+def read_plain_table(group: zarr.Group, name: str) -> PlainTable | None:
+    """Read a table of an image if it is one of plain numbers, written by anndata.
+
+    Args:
+        group: of the image.
+        name: of the table.
+
+    Returns:
+        None where there is no such table, or one of another kind, or a damaged one: the full
+        reader knows the first, reads the second, and says what is wrong with the third.
+    """
+    with warnings.catch_warnings():
+        # zarr warns that its type for text may change; there is nothing to do about it.
+        warnings.simplefilter("ignore")
+        try:
+            table = group.get(f"tables/{name}")
+            if not isinstance(table, zarr.Group) or not _is_plain(table):
+                return None
+            rows, columns = _names(table, "obs"), _names(table, "var")
+            stored: Any = table["X"]
+            values = np.asarray(stored[:])
+        except _table_errors():
+            return None
+    if values.shape != (len(rows), len(columns)) or table.attrs.get("index_key") in columns:
+        return None
+    return PlainTable(rows, columns, values)
+
+
+def _table_errors() -> tuple[type[Exception], ...]:
+    return (*reading_errors(), AttributeError)
+
+
+def _is_plain(table: zarr.Group) -> bool:
+    if not str(table.attrs.get("backend") or "anndata").lower().startswith("anndata"):
+        return False
+    values = table["X"]
+    return isinstance(values, zarr.Array) and values.dtype.kind in "iuf" and values.ndim == 2
+
+
+def _names(table: zarr.Group, part: str) -> tuple[str, ...]:
+    """Names of rows or columns; KeyError where there is more than names."""
+    frame: Any = table[part]
+    if len(frame.attrs["column-order"]):
+        raise KeyError("column-order")
+    names: Any = frame[frame.attrs["_index"]]
+    if names.attrs.get("encoding-type") != "string-array":
+        raise KeyError("encoding-type")
+    return tuple(str(name) for name in names[:])
