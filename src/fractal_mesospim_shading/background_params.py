@@ -6,7 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from fractal_mesospim_shading.params import ExecutionOptions, OutputOptions, parse_list, parse_options
+from fractal_mesospim_shading.params import (
+    ExecutionOptions,
+    OutputOptions,
+    parse_list,
+    parse_options,
+)
 
 Unit = Literal["pixels", "micrometers"]
 RadiusList = Annotated[list[float], BeforeValidator(parse_list)]
@@ -15,7 +20,7 @@ RadiusList = Annotated[list[float], BeforeValidator(parse_list)]
 class MethodModel(BaseModel):
     """What all methods share."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     radius_unit: Unit = Field(
         default="pixels", description="Unit of all radii and sizes of this method in the plane."
@@ -68,7 +73,9 @@ class MedianModel(MethodModel):
 
     method: Literal["median"] = "median"
     radius: float = Field(
-        default=25.0, gt=0, description="Radius of the neighbourhood: about three times the objects'."
+        default=25.0,
+        gt=0,
+        description="Radius of the neighbourhood: about three times the objects'.",
     )
     shape: Literal["disk", "imagej_disk", "square"] = Field(
         default="disk",
@@ -197,7 +204,7 @@ Method = Annotated[
 class NoMask(BaseModel):
     """Every pixel counts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="No mask")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="No mask")
 
     kind: Literal["none"] = "none"
 
@@ -205,7 +212,7 @@ class NoMask(BaseModel):
 class LabelMask(BaseModel):
     """A label image of the same OME-Zarr."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="Label image")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="Label image")
 
     kind: Literal["label"] = "label"
     label_name: str = Field(
@@ -218,7 +225,7 @@ class LabelMask(BaseModel):
 class ThresholdMask(BaseModel):
     """Pixels above a number of counts are objects."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="Threshold")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="Threshold")
 
     kind: Literal["threshold"] = "threshold"
     threshold: float = Field(description="Counts above which a pixel is an object.")
@@ -232,7 +239,7 @@ Mask = Annotated[NoMask | LabelMask | ThresholdMask, Field(discriminator="kind")
 class LocalBackgroundOptions(BaseModel):
     """How the background is estimated and taken away."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: Annotated[Method, BeforeValidator(parse_options)] = Field(
         default=TileMedianModel(), description="How the background is estimated."

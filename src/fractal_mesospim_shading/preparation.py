@@ -51,7 +51,7 @@ class Problems:
         try:
             yield
         except ShadingError as error:
-            self.errors.append(error)
+            self.errors += getattr(error, "problems", [error])
 
     def run(self, check: Callable[[], T]) -> T | None:
         """The result of a check, None if it failed."""
@@ -69,7 +69,9 @@ class Problems:
             raise self.errors[0]
         if self.errors:
             lines = "\n".join(f"- {error}" for error in self.errors)
-            raise type(self.errors[0])(f"{len(self.errors)} problems were found:\n{lines}")
+            error = type(self.errors[0])(f"{len(self.errors)} problems were found:\n{lines}")
+            error.problems = self.errors  # type: ignore[attr-defined]
+            raise error
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class LabelImage:
         """
         storage = json.loads(image.storage_options)
         labels = open_group(image.url, storage).get("labels")
-        group = labels.get(name) if isinstance(labels, zarr.Group) else None
+        plain = not {"", ".", ".."} & set(name.split("/"))
+        group = labels.get(name) if isinstance(labels, zarr.Group) and plain else None
         if not isinstance(group, zarr.Group):
             present = sorted(labels.group_keys()) if isinstance(labels, zarr.Group) else []
             raise ParameterError(
