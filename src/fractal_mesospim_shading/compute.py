@@ -52,7 +52,7 @@ _COPIES = 2.5
 _CONNECT_SECONDS = 20.0
 """How long a Dask scheduler may take to answer."""
 
-_WAITING = 2.0
+_WAITING = 3.0
 """Means that wait for their siblings, in blocks, over all levels."""
 
 
