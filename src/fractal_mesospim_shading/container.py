@@ -17,14 +17,17 @@ from fractal_mesospim_shading.container_plan import (
     TASK,
     ContainerWork,
     StackWork,
+    prefix_of,
     prepare_container,
 )
 from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.estimation import EstimationPlan
 from fractal_mesospim_shading.finishing import complete, provenance, totals
 from fractal_mesospim_shading.flatfield import (
     Models,
     find_models,
     flatfield_kernel,
+    plan_models,
     save_used_models,
 )
 from fractal_mesospim_shading.images import places
@@ -36,7 +39,7 @@ from fractal_mesospim_shading.images.target import write_attributes
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.params import FlatfieldOptions, parameters_of
 from fractal_mesospim_shading.plan import FlatfieldKernel
-from fractal_mesospim_shading.preparation import marked, options_of
+from fractal_mesospim_shading.preparation import Problems, marked, options_of
 from fractal_mesospim_shading.running import PartOfJob, RunPlan, running
 
 logger = logging.getLogger(__name__)
@@ -89,12 +92,15 @@ def correct_container(url: str, options: FlatfieldOptions) -> ContainerResult:
     ):
         started_as = marked(attributes, {}, complete=False)
         write_attributes(job.image_url, work.zarr_format, started_as, storage)
-        found = [_models(work, index, job) for index in range(len(work.mosaics))]
+        found = [
+            _models(mosaic, plan, options, job, f"{index}-")
+            for index, (mosaic, plan, _) in enumerate(work.mosaics)
+        ]
         plans = [stack.plan for _, _, stacks in work.mosaics for stack in stacks]
         with running(plans, options, done=len(job.done)) as run_plan:
             for (mosaic, _, stacks), models in zip(work.mosaics, found, strict=True):
                 counts = _correct_stacks(mosaic, stacks, models, options, job, run_plan)
-                prefix = work.prefix(mosaic)
+                prefix = prefix_of(mosaic, len(work.mosaics))
                 all_models |= {prefix + label: model for label, model in models.items()}
                 all_counts |= {prefix + label: counted for label, counted in counts.items()}
         folder = _save_models(work, all_models) if options.save_models else None
@@ -108,17 +114,41 @@ def correct_container(url: str, options: FlatfieldOptions) -> ContainerResult:
     return ContainerResult(result, collection.url, all_models, all_counts, folder)
 
 
-def _models(work: ContainerWork, index: int, job: Job) -> Models:
-    mosaic, plan, _ = work.mosaics[index]
-    workers = estimate_workers(mosaic, plan.level, work.options)
+def estimate_container(url: str, folder: str, options: FlatfieldOptions) -> Models:
+    """Estimate and save the models of a container without correcting it.
+
+    Args:
+        url: of the container.
+        folder: for the models; `models_folder` of a later correction or import.
+        options: of the estimate.
+    """
+    collection = open_collection(url, options)
+    log_facts(collection)
+    problems = Problems()
+    mosaics = collection.mosaics()
+    plans = [plan_models(mosaic, options, problems) for mosaic in mosaics]
+    problems.raise_all()
+    found: Models = {}
+    for mosaic, plan in zip(mosaics, plans, strict=True):
+        if plan is None:
+            raise RuntimeError("a failed check left no error")
+        prefix = prefix_of(mosaic, len(mosaics))
+        models = _models(mosaic, plan, options)
+        save_used_models(places.join(folder, mosaic.suffix) if prefix else folder, mosaic, models)
+        found |= {prefix + label: model for label, model in models.items()}
+    return found
+
+
+def _models(
+    mosaic: NativeMosaic,
+    plan: EstimationPlan,
+    options: FlatfieldOptions,
+    job: Job | None = None,
+    prefix: str = "",
+) -> Models:
+    workers = estimate_workers(mosaic, plan.level, options)
     return find_models(
-        mosaic,
-        plan,
-        work.options,
-        zero_fill=True,
-        workers=workers,
-        job=job,
-        prefix=f"{index}-",
+        mosaic, plan, options, zero_fill=True, workers=workers, job=job, prefix=prefix
     )
 
 
@@ -160,7 +190,7 @@ def _save_models(work: ContainerWork, models: Models) -> str:
     _, name = places.parent_and_name(work.collection.url)
     folder = places.join(parent, f"{split_name(name)[0]}_shading_models")
     for mosaic, _, _ in work.mosaics:
-        prefix = work.prefix(mosaic)
+        prefix = prefix_of(mosaic, len(work.mosaics))
         own = {k.removeprefix(prefix): m for k, m in models.items() if k.startswith(prefix)}
         target = places.join(folder, mosaic.suffix) if prefix else folder
         save_used_models(target, mosaic, own)

@@ -71,10 +71,6 @@ class ContainerWork:
     zarr_format: int
     mosaics: tuple[tuple[NativeMosaic, EstimationPlan, tuple[StackWork, ...]], ...]
 
-    def prefix(self, mosaic: NativeMosaic) -> str:
-        """What goes before the labels of a mosaic's models where there are several mosaics."""
-        return f"{mosaic.suffix}: " if len(self.mosaics) > 1 and mosaic.suffix else ""
-
     def request(self) -> dict[str, Any]:
         """What a continued run must match."""
         documents = [
@@ -91,6 +87,11 @@ class ContainerWork:
             "output": hashlib.sha256(json.dumps(documents).encode()).hexdigest(),
             "mosaics": [request_details(self.options, plan) for _, plan, _ in self.mosaics],
         }
+
+
+def prefix_of(mosaic: NativeMosaic, count: int) -> str:
+    """What goes before the labels of a mosaic's models where there are several mosaics."""
+    return f"{mosaic.suffix}: " if count > 1 and mosaic.suffix else ""
 
 
 def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> ContainerWork:

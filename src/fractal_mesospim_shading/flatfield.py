@@ -13,6 +13,7 @@ import numpy as np
 from fractal_mesospim_shading.core.correct import linear_correction
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.estimation import EstimationPlan, plan_estimation
+from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
 from fractal_mesospim_shading.images.profiles import load_darkfield, load_models, save_models
@@ -58,12 +59,17 @@ def _measured_models(
 ) -> dict[str, ShadingProfile]:
     if not options.models_folder:
         return {}
+    folder = options.models_folder
+    if isinstance(image, NativeMosaic) and image.suffix:
+        # Of a container with several mosaics, each may have models of its own.
+        own = places.join(folder, image.suffix)
+        folder = own if places.exists(own) else folder
     by_side: dict[Any, list[ModelGroup]] = {}
     for group in model_groups(image):
         by_side.setdefault(group.side, []).append(group)
     models = {}
     for side, groups in by_side.items():
-        found = load_models(options.models_folder, [g.channel.label for g in groups], side)
+        found = load_models(folder, [g.channel.label for g in groups], side)
         models.update({group.label: found[group.channel.label] for group in groups})
     return models
 

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fractal_mesospim_shading.compute import estimate_workers, resources, run_guarded
-from fractal_mesospim_shading.container import ContainerResult, correct_container
+from fractal_mesospim_shading.container import (
+    ContainerResult,
+    correct_container,
+    estimate_container,
+)
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.estimation import EstimationPlan
@@ -202,13 +206,15 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Flatfiel
 
 
 def estimate_models(zarr_url: str, folder: str, options: FlatfieldOptions) -> dict[str, ChannelModel]:
-    """Estimate and save the models of an image without correcting it.
+    """Estimate and save the models of an image or a container without correcting it.
 
     Args:
-        zarr_url: of the image.
+        zarr_url: of the image, or of the container.
         folder: for the models; `models_folder` of a later correction.
         options: of the estimate.
     """
+    if is_container(zarr_url, options_of(options)):
+        return estimate_container(zarr_url, folder, options)
     image = open_source(zarr_url, options)
     problems = Problems()
     plan = plan_models(image, options, problems)

@@ -19,7 +19,12 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim
+from fractal_mesospim_shading import (
+    correct_flatfield,
+    errors,
+    estimate_flatfield,
+    import_mesospim,
+)
 from fractal_mesospim_shading.images import mosaic, target
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.native_signs import SignOptions
@@ -175,6 +180,20 @@ def test_pyramid_of_a_sample(corrected):
     assert np.abs(coarse - total / number).max() <= 0.5
 
 
+def test_estimating_only(native, tmp_path):
+    options = {"camera_offset": 100, "z_levels": native.z_levels}
+    models = estimate_flatfield(str(native.container), str(tmp_path / "models"), **options)
+    assert set(models) == set(LABELS)
+    first, second = (
+        correct_flatfield(str(native.container), output_folder=str(tmp_path / name), **chosen)
+        for name, chosen in (("a", options), ("b", {"models_folder": str(tmp_path / "models")}))
+    )
+    for group in native.places():
+        np.testing.assert_array_equal(
+            _pixels(first.image_url, group), _pixels(second.image_url, group)
+        )
+
+
 # --- Sides, angles, what is odd --------------------------------------------------------------
 
 
@@ -222,8 +241,26 @@ def test_angles_both_sides_short_and_downward_stacks(tmp_path):
         folder = tmp_path / "models" / label / side.lower()
         folder.mkdir(parents=True)
         np.savez(folder / "profiles.npz", flatfield=flat, darkfield=100.0)
-    result = correct_flatfield(str(path), models_folder=str(tmp_path / "models"))
-    _check_stacks(result.image_url, stacks, settings)
+    # The models of one angle are of its own.
+    own = tmp_path / "models" / "Rot90_left" / "488 nm"
+    own.mkdir(parents=True)
+    np.savez(own / "profiles.npz", flatfield=_flat(3), darkfield=100.0)
+    result = correct_flatfield(str(path), models_folder=str(tmp_path / "models"), save_models=True)
+    assert [stack.shutter for stack in stacks[4::2]] == ["Left", "Left"]
+    other = replace(settings, flatfields={("488 nm", "Left"): _flat(3)})
+    _check_stacks(result.image_url, stacks[:4] + stacks[5::2], settings)
+    for stack in stacks[4::2]:
+        raw = stack_pixels(stack, settings)
+        exact = np.rint((raw - 100.0) / other.flatfields["488 nm", "Left"].astype(float))
+        assert np.abs(_pixels(result.image_url, stack.group_name) - exact).max() <= 1
+    again = correct_flatfield(
+        str(path), models_folder=result.models_folder, output_image_name="again"
+    )
+    for stack in stacks:
+        np.testing.assert_array_equal(
+            _pixels(again.image_url, stack.group_name),
+            _pixels(result.image_url, stack.group_name),
+        )
     assert len(TileCollection.open(result.image_url, signs=SignOptions(-1, -1)).mosaics()) == 4
 
 
