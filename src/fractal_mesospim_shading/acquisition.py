@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
+from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.mosaic import MARK
@@ -87,6 +88,23 @@ def source_state(mosaic: NativeMosaic) -> str:
         state = os.stat(path)
         digest.update(f"{state.st_size},{state.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def refuse_inside(url: str, container: str) -> None:
+    """Refuse a result that would lie within an acquisition: nothing is written there.
+
+    Raises:
+        ParameterError: it would.
+    """
+    inner, outer = (
+        os.path.realpath(places.local_path(u)) if places.is_local(u) else u.rstrip("/")
+        for u in (url, container)
+    )
+    if f"{inner}/".startswith(f"{outer}/"):
+        raise ParameterError(
+            f"{url} would lie within the acquisition '{container}', which is only read. Set "
+            "zarr_dir to another folder."
+        )
 
 
 def expected_bytes(mosaic: NativeMosaic, levels: Sequence[TargetLevel]) -> int:

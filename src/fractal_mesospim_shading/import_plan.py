@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from fractal_mesospim_shading.acquisition import expected_bytes, open_collection, source_state
+from fractal_mesospim_shading.acquisition import (
+    expected_bytes,
+    open_collection,
+    refuse_inside,
+    source_state,
+)
 from fractal_mesospim_shading.compute import resources
 from fractal_mesospim_shading.errors import ParameterError, ShadingError
 from fractal_mesospim_shading.estimation import EstimationPlan
@@ -145,6 +150,7 @@ def plan_imports(
             collection = open_collection(container, options)
             for mosaic in collection.mosaics():
                 unit = _unit(collection, mosaic, zarr_dir, options)
+                refuse_inside(unit.zarr_url, collection.url)
                 units.append(unit)
                 with problems.collected():
                     work = prepare_import(unit, collection, mosaic, options)

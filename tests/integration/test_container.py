@@ -420,3 +420,35 @@ def test_processes_write_the_same_bytes(sides, tmp_path):
         n_workers=2,
     )
     assert _files(Path(second.image_url)) == _files(Path(first.image_url))
+
+
+def test_stacks_of_an_earlier_run_are_left_out_and_named(sides, caplog):
+    path, models, stacks, settings = sides
+    group = stacks[0].group_name.replace("Rot0.0", "Rot1.0")
+    old = replace(stacks[0], started="20250101-000000", group=group)
+    write_acquisition(path.parent, path.name, [old], replace(settings, xml=False))
+    meta = path.parent / f"{path.name}_{old.group_name}_meta.txt"
+    assert "[rot] 0.0" in meta.read_text()
+    caplog.set_level("INFO")
+    result = correct_flatfield(str(path), models_folder=models)
+    assert any(
+        "Several stacks show the same place" in r.message and old.group_name in r.message
+        for r in caplog.records
+    )
+    groups = {p.name for p in Path(result.image_url).iterdir() if p.is_dir()}
+    assert groups == {stack.group_name for stack in stacks}
+    beside = {p.name for p in Path(result.image_url).parent.glob("*flatfield_corr*_meta.txt")}
+    assert len(beside) == len(stacks)
+    assert not any(old.group_name in name for name in beside)
+
+
+def test_a_full_disk_is_seen_before(sides, tmp_path, monkeypatch, state):
+    path, models, _, _ = sides
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    before = state(tmp_path)
+    with pytest.raises(errors.OutputWriteError, match="set output_folder to another disk"):
+        correct_flatfield(str(path), models_folder=models)
+    with pytest.raises(errors.OutputWriteError, match="set zarr_dir to another disk"):
+        import_mesospim(str(path), str(tmp_path / "out"))
+    assert state(tmp_path) == before

@@ -601,6 +601,19 @@ def test_wrong_choices_are_refused(acquisition, refused):
     )
 
 
+def test_nothing_is_written_into_an_acquisition(acquisition, refused):
+    # `a.zarr` would be the home of the images of `a.zarr`.
+    refused(errors.ParameterError, "within the acquisition", [str(acquisition)], zarr_dir="data")
+    refused(
+        errors.ParameterError,
+        "Set zarr_dir",
+        [str(acquisition)],
+        zarr_dir=f"data/{acquisition.name}",
+    )
+    with pytest.raises(errors.ParameterError, match="within its own source"):
+        correct_flatfield(str(acquisition), output_folder=str(acquisition))
+
+
 def test_an_unwritable_folder(acquisition, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("x")
