@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,12 @@ logger = logging.getLogger(__name__)
 _OFFSET_PLANES = 48
 """Planes at full resolution from which the offset is estimated where nothing else is read."""
 
+_OFFSET_PIXELS = 2**23
+"""Pixels that tell the offset well; more planes are read where those of the estimate hold fewer."""
+
 _WORST_OFFSET = 5.0
-"""Counts of uncertainty above which an estimated offset is not used."""
+_WORST_SHARE = 0.1
+"""Counts of uncertainty, and share of the offset, above both of which it is not used."""
 
 
 def estimate_model(
@@ -178,12 +183,23 @@ def _offset(
         sample = Sample(group.channel.index, 0, refs, image.layout)
         stack = read_sample(image, sample, dark=None, zero_is_no_data=zero_fill, workers=workers)
     estimate = estimate_offset(stack, mostly_empty=isinstance(plan.scenario, EmptyRegions))
+    candidates = _full_resolution(image, group, plan, like_estimate=False)
+    wanted = -(-_OFFSET_PIXELS // prod(stack.tile_shape))
+    if len(stack.mean) < min(wanted, sum(len(planes) for planes in candidates.values())):
+        refs = _drawn(image, candidates, 0, wanted, options.seed)
+        sample = Sample(group.channel.index, 0, refs, image.layout)
+        stack = read_sample(image, sample, dark=None, zero_is_no_data=zero_fill, workers=workers)
+        more = estimate_offset(stack, mostly_empty=False)
+        estimate = min(estimate, more, key=lambda found: found.uncertainty)
     facts: dict[str, Any] = {
         "offset": estimate.value,
         "offset_uncertainty": estimate.uncertainty,
         "offset_from": f"estimated ({estimate.method})",
     }
-    if not estimate.uncertainty <= _WORST_OFFSET:
+    facts |= {
+        key: estimate.details[key] for key in ("gain", "read_noise") if key in estimate.details
+    }
+    if not estimate.uncertainty <= max(_WORST_OFFSET, _WORST_SHARE * estimate.value):
         logger.warning(
             "Channel %s: the camera offset cannot be told from the noise (%.1f +- %.1f counts); 0 "
             "is used, and the flat-field will be too flat. Give camera_offset or darkfield_file.",
@@ -228,6 +244,7 @@ def _empty(
         "scenario": "empty regions",
         "planes_used": len(estimate.planes_used),
         "planes_rejected": len(estimate.planes_rejected),
+        "planes_partly_used": len(estimate.planes_partly_used),
         "brightness": float(estimate.brightness),
         "masked_fraction": float(estimate.masked_fraction),
         "relative_noise": float(estimate.relative_noise),

@@ -160,6 +160,8 @@ def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         rows.append(("Planes used", str(facts["planes_used"])))
     if "planes_rejected" in facts:
         rows.append(("Planes left out (sample)", str(facts["planes_rejected"])))
+    if "planes_partly_used" in facts:
+        rows.append(("Planes used in part", str(facts["planes_partly_used"])))
     if facts.get("relative_uncertainty") is not None:
         rows.append(("Flat-field uncertainty", f"{100 * facts['relative_uncertainty']:.2f} %"))
     return tuple(rows)

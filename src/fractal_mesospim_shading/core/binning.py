@@ -25,6 +25,13 @@ from fractal_mesospim_shading.errors import SamplingError
 NOISE_BINS = 8
 """Bins along each side of one square of the noise grid."""
 
+SKEW_PIXELS = 16
+"""Pixels of a window of the third moment, 4 x 4."""
+
+# Expected third moment of a window over the third cumulant of a pixel: of the sum and
+# the difference of two planes it is 2, and (n - 1)(n - 2) / n pixels' worth are left
+# beside the means.
+_CUBES_PER_WINDOW = 2 * (SKEW_PIXELS - 1) * (SKEW_PIXELS - 2) / SKEW_PIXELS
 _MOST_BINS = 70_000
 # A dark frame is rounded to this fraction of a count, so that all sums of integer
 # images are exact in float64 and do not depend on the order of the boxes.
@@ -42,6 +49,8 @@ class PartialBins:
         spatial, spatial_count: (k, y, x) squares of the cells of one plane.
         temporal, temporal_count: (k, y, x) squares of the changes of the cells to the
             next plane about their means, and degrees of freedom, 3 for each cell.
+        cubes, cubes_count: (k, y, x) third moments of this plane and the next in windows,
+            and number of the windows.
         saturated: (k,) pixels at the upper end of the type.
     """
 
@@ -53,6 +62,8 @@ class PartialBins:
     spatial_count: NDArray[np.int32]
     temporal: NDArray[np.float64]
     temporal_count: NDArray[np.int32]
+    cubes: NDArray[np.float64]
+    cubes_count: NDArray[np.int32]
     saturated: NDArray[np.int64]
 
 
@@ -96,12 +107,13 @@ def bin_block(
     is_integer = np.issubdtype(block.dtype, np.integer)
     top = float(np.iinfo(block.dtype).max) if is_integer else np.inf
     # numba takes a moment to import, and most commands never get here.
-    from fractal_mesospim_shading.core.binning_kernels import bin_means, bin_noise
+    from fractal_mesospim_shading.core.binning_kernels import bin_means, bin_noise, bin_skew
 
     noise_px = bin_px * NOISE_BINS
     planes = np.ascontiguousarray(block)
     total, count, saturated = bin_means(planes, frame, y0, x0, bin_px, zero_is_no_data, top)
     squares, cells = bin_noise(planes, y0, x0, noise_px, zero_is_no_data, top)
+    cubes, windows = bin_skew(planes, y0, x0, noise_px, zero_is_no_data, top)
     return PartialBins(
         origin=(y0 // bin_px, x0 // bin_px),
         noise_origin=(y0 // noise_px, x0 // noise_px),
@@ -111,6 +123,8 @@ def bin_block(
         spatial_count=cells[0],
         temporal=squares[1],
         temporal_count=cells[1],
+        cubes=cubes,
+        cubes_count=windows,
         saturated=saturated,
     )
 
@@ -130,6 +144,9 @@ class BinnedStack:
             within a plane, and from the difference to the next plane that was read
             together with it.
         spatial_cells, temporal_cells: (n, y, x) degrees of freedom of each value.
+        third: (n, y, x) float64 third cumulant of the noise of a pixel, counts cubed,
+            from this plane and the next, free of the fixed pattern like `temporal`.
+        third_pixels: (n, y, x) pixels of each value.
         saturated: pixels at the upper end of the type, in all planes.
     """
 
@@ -143,6 +160,8 @@ class BinnedStack:
     spatial_cells: NDArray[np.int64]
     temporal: NDArray[np.float64]
     temporal_cells: NDArray[np.int64]
+    third: NDArray[np.float64]
+    third_pixels: NDArray[np.int64]
     saturated: int
 
 
@@ -165,8 +184,8 @@ class BinnedPlanes:
         squares = tuple(-(-size // NOISE_BINS) for size in bins)
         self._total = np.zeros((n_planes, *bins), np.float64)
         self._count = np.zeros((n_planes, *bins), np.uint16)
-        self._noise = [np.zeros((n_planes, *squares), np.float64) for _ in range(2)]
-        self._cells = [np.zeros((n_planes, *squares), np.int64) for _ in range(2)]
+        self._noise = [np.zeros((n_planes, *squares), np.float64) for _ in range(3)]
+        self._cells = [np.zeros((n_planes, *squares), np.int64) for _ in range(3)]
         self._saturated = 0
 
     def add(self, partial: PartialBins, slots: Sequence[int]) -> None:
@@ -193,6 +212,8 @@ class BinnedPlanes:
             (self._cells[0], partial.spatial_count, partial.noise_origin),
             (self._noise[1], partial.temporal, partial.noise_origin),
             (self._cells[1], partial.temporal_count, partial.noise_origin),
+            (self._noise[2], partial.cubes, partial.noise_origin),
+            (self._cells[2], partial.cubes_count, partial.noise_origin),
         )
         for target, values, (y, x) in pairs:
             for k, slot in enumerate(slots):
@@ -207,9 +228,11 @@ class BinnedPlanes:
         """
         noise_mean = sum_squares(self._total) / np.maximum(sum_squares(self._count), 1)
         noise_mean[sum_squares(self._count) == 0] = np.nan
-        spatial, temporal = (
+        spatial, temporal, third = (
             np.where(cells > 0, squares / (divisor * np.maximum(cells, 1)), np.nan)
-            for squares, cells, divisor in zip(self._noise, self._cells, (4, 2), strict=True)
+            for squares, cells, divisor in zip(
+                self._noise, self._cells, (4, 2, _CUBES_PER_WINDOW), strict=True
+            )
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = (self._total / self._count).astype(np.float32)
@@ -224,6 +247,8 @@ class BinnedPlanes:
             spatial_cells=self._cells[0],
             temporal=temporal,
             temporal_cells=self._cells[1],
+            third=third,
+            third_pixels=self._cells[2] * SKEW_PIXELS,
             saturated=self._saturated,
         )
 

@@ -3,7 +3,8 @@
 Photon transfer (Janesick, Photon Transfer, SPIE Press 2007, doi:10.1117/3.725073):
 counted photons have a variance of `gain * (mean - offset) + read noise^2`, and the
 fall-off of the light sheet spreads the means, so the line of variance against mean
-meets the variance of the read noise at the offset.
+meets the variance of the read noise at the offset. Where planes were read in pairs, the
+third moment of the noise tells the read noise (`core/skewness`); otherwise it is assumed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.binning import BinnedStack, sum_squares
 from fractal_mesospim_shading.core.emptiness import find_empty
+from fractal_mesospim_shading.core.skewness import (
+    PhotonTransfer,
+    offset_and_read_noise,
+    third_moment_offset,
+)
 from fractal_mesospim_shading.errors import SamplingError
 
 FloatArray = NDArray[np.float64]
 
-# Variance of the read noise of scientific CMOS cameras, electrons squared: 1.5 electrons,
-# between 1.1 and 1.8; and of what is not counted in electrons, counts squared.
+# Variance of the read noise of scientific CMOS cameras where it is not measured, electrons
+# squared: 1.5 electrons, between 1.1 and 1.8; and of what is not counted in electrons,
+# counts squared.
 _READ_VARIANCE = 1.5**2
 _READ_VARIANCE_ERROR = 1.0
 _OTHER_VARIANCE = 0.3
@@ -29,6 +36,15 @@ _OTHER_VARIANCE = 0.3
 _ROUNDING = 1 / 12
 # In a chain of pairs the squares of neighbouring differences have a correlation of 1/4.
 _PAIRS_ERROR = 1.5**0.5
+# Relative error of the gain beside that of the fit: where the planes are empty, and where
+# the texture of a sample may add to the noise.
+_GAIN_ERROR_EMPTY = 0.01
+_GAIN_ERROR = 0.02
+# The lines scatter more than their squares do: through all, and through the lower envelope.
+_LINE_ERROR = 1.2
+_ENVELOPE_ERROR = 1.7
+# Mean of a normal variable cut off at -4 and 1.5 standard deviations.
+_ENVELOPE_SHIFT = -0.1386
 # Squares with fewer degrees of freedom say too little about the noise.
 _LEAST_CELLS = 12
 _EVEN_SIGMAS = 2.0
@@ -46,7 +62,8 @@ class OffsetEstimate:
             where the data say nothing.
         method: in words.
         details: gain in counts per electron, squares used, their share, the darkest
-            square, statistical and systematic parts of the uncertainty.
+            square, statistical and systematic parts of the uncertainty; where the third
+            moment was used, the read noise in electrons and what that moment alone gives.
     """
 
     value: float
@@ -60,6 +77,8 @@ class _Line:
     slope: float
     at_zero: float
     error: float
+    slope_error: float
+    centre: float
     used: NDArray[np.bool_]
 
 
@@ -121,41 +140,77 @@ def _even_squares(stack: BinnedStack) -> NDArray[np.bool_]:
 
 def _fit(stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool) -> OffsetEstimate:
     temporal = int(stack.temporal_cells.sum()) >= 0.2 * int(stack.spatial_cells.sum())
-    mean, variance, cells = _observations(stack, keep, temporal)
-    darkest = _darkest(stack)
+    enough, mean, variance, cells = _observations(stack, keep, temporal)
     method = "noise of pairs of planes" if temporal else "noise within planes"
     if len(mean) < 8:
         return OffsetEstimate(0.0, np.inf, f"{method}: too few data", {"squares": len(mean)})
-    variance = variance - (_ROUNDING if stack.integer else 0.0)
-    line = _envelope(mean, variance, cells, one_sided=not mostly_empty)
-    # Two pairs that share a plane are not independent.
-    error = line.error * (_PAIRS_ERROR if temporal else 1.0) if line else np.inf
+    rounding = _ROUNDING if stack.integer else 0.0
+    line = _envelope(mean, variance - rounding, cells, one_sided=not mostly_empty)
     if line is None or line.slope <= 0:
         return OffsetEstimate(0.0, np.inf, f"{method}: it does not grow with brightness")
-    gain = line.slope
-    value = line.at_zero + gain * _READ_VARIANCE
-    systematic = np.hypot(gain * _READ_VARIANCE_ERROR, _OTHER_VARIANCE / gain)
+    # Two pairs that share a plane are not independent.
+    error = line.error * (_PAIRS_ERROR if temporal else 1.0)
+    systematic = np.hypot(line.slope * _READ_VARIANCE_ERROR, _OTHER_VARIANCE / line.slope)
     if not temporal:
-        systematic = np.hypot(systematic, 1.0 / gain)
+        systematic = np.hypot(systematic, 1.0 / line.slope)
+    value = line.at_zero + line.slope * _READ_VARIANCE
     uncertainty = float(np.hypot(systematic, error))
-    if value > darkest:
-        uncertainty, value = float(np.hypot(uncertainty, value - darkest)), darkest
-    if value < 0 and stack.integer:
-        uncertainty, value = float(np.hypot(uncertainty, value)), 0.0
     details = {
-        "gain": gain,
+        "gain": line.slope,
         "squares": float(line.used.sum()),
         "share": float(line.used.mean()),
-        "darkest": darkest,
-        "statistical": error,
-        "systematic": float(systematic),
+        "darkest": _darkest(stack),
     }
+    if temporal:
+        used = enough.copy()
+        used[enough] = line.used
+        found = _with_third_moment(stack, line, used, rounding, mostly_empty=mostly_empty)
+        if found is not None:
+            value, uncertainty, more = found
+            details |= more
+            error = min(error, uncertainty)
+            systematic = np.sqrt(uncertainty**2 - error**2)
+            method += ", with their third moment"
+    details |= {"statistical": float(error), "systematic": float(systematic)}
+    if value > details["darkest"]:
+        uncertainty = float(np.hypot(uncertainty, value - details["darkest"]))
+        value = details["darkest"]
+    if value < 0 and stack.integer:
+        uncertainty, value = float(np.hypot(uncertainty, value)), 0.0
     return OffsetEstimate(float(value), uncertainty, method, details)
+
+
+def _with_third_moment(
+    stack: BinnedStack,
+    line: _Line,
+    used: NDArray[np.bool_],
+    rounding: float,
+    *,
+    mostly_empty: bool,
+) -> tuple[float, float, dict[str, float]] | None:
+    scale = _PAIRS_ERROR * (_LINE_ERROR if mostly_empty else _ENVELOPE_ERROR)
+    transfer = PhotonTransfer(
+        gain=line.slope,
+        gain_error=line.slope_error * scale,
+        at_zero=line.at_zero,
+        zero_error=line.error * scale,
+        centre=line.centre,
+        used=used,
+        rounding=rounding,
+    )
+    third = third_moment_offset(stack, transfer, 0.0 if mostly_empty else _ENVELOPE_SHIFT)
+    if third is None:
+        return None
+    value, uncertainty, read_noise = offset_and_read_noise(
+        transfer, third, _GAIN_ERROR_EMPTY if mostly_empty else _GAIN_ERROR, _OTHER_VARIANCE
+    )
+    more = {"read_noise": read_noise, "third_moment": third.value, "third_error": third.error}
+    return value, uncertainty, more
 
 
 def _observations(
     stack: BinnedStack, keep: NDArray[np.bool_], temporal: bool
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[NDArray[np.bool_], FloatArray, FloatArray, FloatArray]:
     mean = stack.noise_mean.astype(np.float64)
     variance, cells = stack.spatial, stack.spatial_cells
     if temporal:
@@ -163,7 +218,7 @@ def _observations(
         mean = np.concatenate([(mean[:-1] + mean[1:]) / 2, mean[-1:]])
         keep = keep & np.concatenate([keep[1:], keep[-1:]])
     enough = keep & (cells >= _LEAST_CELLS) & np.isfinite(mean) & np.isfinite(variance)
-    return mean[enough], variance[enough], cells[enough].astype(np.float64)
+    return enough, mean[enough], variance[enough], cells[enough].astype(np.float64)
 
 
 def _darkest(stack: BinnedStack) -> float:
@@ -176,8 +231,7 @@ def _envelope(
 ) -> _Line | None:
     """Line through the observations whose variance is noise and nothing else."""
     upper = 1.5 if one_sided else 4.0
-    # Mean of a normal variable cut off at -4 and `upper` standard deviations.
-    shift = -0.1386 if one_sided else 0.0
+    shift = _ENVELOPE_SHIFT if one_sided else 0.0
     line = _start(mean, variance, cells)
     used = np.zeros(len(mean), dtype=bool)
     for _ in range(_ROUNDS):
@@ -202,8 +256,7 @@ def _envelope(
     weight = cells / (2 * expected**2)
     residual = variance - shift * expected * np.sqrt(2 / cells) - expected
     spread = float((residual[used] ** 2 * weight[used]).sum() / max(used.sum() - 2, 1))
-    error = _zero_error(mean[used], weight[used], line) * np.sqrt(max(spread, 1.0))
-    return _Line(slope, at_zero, error, used)
+    return _line_with_errors(line, mean[used], weight[used] / max(spread, 1.0), used)
 
 
 def _start(mean: FloatArray, variance: FloatArray, cells: FloatArray) -> tuple[float, float] | None:
@@ -232,10 +285,13 @@ def _weighted_line(x: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[fl
     return float(slope), float(centre - height / slope)
 
 
-def _zero_error(x: FloatArray, weight: FloatArray, line: tuple[float, float]) -> float:
-    """Standard deviation of the place where the line is 0, if the weights are 1 / variance."""
+def _line_with_errors(
+    line: tuple[float, float], x: FloatArray, weight: FloatArray, used: NDArray[np.bool_]
+) -> _Line:
+    """The line with its standard deviations, if the weights are 1 / variance."""
     slope, at_zero = line
     total = weight.sum()
     centre = (weight * x).sum() / total
     spread = (weight * (x - centre) ** 2).sum()
-    return float(np.sqrt(1 / total + (at_zero - centre) ** 2 / spread) / abs(slope))
+    error = np.sqrt(1 / total + (at_zero - centre) ** 2 / spread) / abs(slope)
+    return _Line(slope, at_zero, float(error), float(spread**-0.5), float(centre), used)

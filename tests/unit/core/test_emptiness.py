@@ -104,5 +104,7 @@ def _stack_of(planes: np.ndarray, noise: float = 0.0) -> BinnedStack:
         spatial_cells=cells,
         temporal=np.full(shape, noise),
         temporal_cells=cells,
+        third=np.zeros(shape),
+        third_pixels=cells,
         saturated=0,
     )
