@@ -90,6 +90,16 @@ def test_the_page_of_tasks_is_that_of_the_models() -> None:
     assert (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8") == generator["page"]()
 
 
+def test_the_architecture_page_names_every_module() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "src" / "fractal_mesospim_shading"
+    modules = [*package.glob("*.py"), *package.glob("core/*.py"), *package.glob("images/*.py")]
+    families = ("__", "native_", "synthetic")
+    names = {path.stem for path in modules if not path.stem.startswith(families)}
+    words = set(re.findall(r"\w+", page))
+    assert not names - words
+
+
 def test_versions_agree() -> None:
     ours = version("fractal-mesospim-shading")
     assert f"\nversion: {ours}\n" in (ROOT / "CITATION.cff").read_text()
