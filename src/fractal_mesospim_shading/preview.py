@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.background import METHODS, check_fits, make_method
-from fractal_mesospim_shading.core.background.arrays import correct_array, estimate_array
-from fractal_mesospim_shading.errors import OutputWriteError, ParameterError
+from fractal_mesospim_shading.core.background import (
+    METHODS,
+    BackgroundMethod,
+    check_fits,
+    make_method,
+)
+from fractal_mesospim_shading.core.background.arrays import correct_array
+from fractal_mesospim_shading.errors import BackgroundError, OutputWriteError, ParameterError
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.sampling import layout_at_level, plane_count
+
+logger = logging.getLogger(__name__)
 
 _RADIUS_NAMES = {
     "tile_median": "tile_size",
@@ -40,6 +49,9 @@ def write_preview(
 ) -> str:
     """Write a picture of several methods on one plane of one tile.
 
+    A method that does not fit the plane is left out, which is said in the picture and as a
+    warning.
+
     Args:
         image_url: of the image.
         output: PNG file to write.
@@ -57,7 +69,8 @@ def write_preview(
         The file written.
 
     Raises:
-        ParameterError: a channel, plane, level or method that does not exist.
+        ParameterError: a channel, plane or level that does not exist.
+        BackgroundError: a method that does not exist, or none that fits the plane.
         LayoutError: a tile that does not exist.
     """
     image = MosaicImage.open(normalise_url(image_url), storage_options)
@@ -71,15 +84,29 @@ def write_preview(
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
     results: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-    for name, method in chosen:
-        check_fits(method, (plane.shape[0], plane.shape[1]))
-        background = estimate_array(plane, method, mask=mask, zero_is_no_data=True)
-        result = correct_array(plane, method, mask=mask, zero_is_no_data=True).image
-        results[name] = (background, result)
+    refused: list[BackgroundError] = []
+    for method in chosen:
+        try:
+            check_fits(method, (plane.shape[0], plane.shape[1]))
+            background = np.empty(plane.shape, np.float32)
+            result = correct_array(
+                plane, method, mask=mask, background_out=background, zero_is_no_data=True
+            ).image
+        except BackgroundError as error:
+            refused.append(error)
+            logger.warning("%s It is left out of the picture.", error)
+        else:
+            results[_title(method)] = (background, result)
+    if not results:
+        raise refused[0]
     from fractal_mesospim_shading.report.figures import background_preview
 
-    pixel = image.levels[level].scale[-1]
-    picture = background_preview(plane, results, pixel_size_um=pixel)
+    picture = background_preview(
+        plane,
+        results,
+        pixel_size_um=image.metadata.pixel_size_um(level)["x"],
+        note="\n".join(f"Left out: {error}" for error in refused),
+    )
     try:
         Path(output).write_bytes(picture)
     except OSError as error:
@@ -87,12 +114,14 @@ def write_preview(
     return output
 
 
-def _method(text: str, radius: float | None) -> tuple[str, Any]:
+def _method(text: str, radius: float | None) -> BackgroundMethod:
     name, _, number = text.partition(":")
     try:
         own = float(number) if number else radius
     except ValueError:
-        raise ParameterError(f"{text!r}: expected a method and a radius, such as median:25.") from None
+        raise ParameterError(
+            f"{text!r}: expected a method and a radius, such as median:25."
+        ) from None
     key = _RADIUS_NAMES.get(name, "radius_px")
     parameters: dict[str, Any] = {}
     if own is not None and key:
@@ -100,8 +129,19 @@ def _method(text: str, radius: float | None) -> tuple[str, Any]:
     if name == "opening":
         # As the task has it: an opening of raw pixels follows the darkest noise.
         parameters["smoothing_sigma_px"] = 2.0
-    title = f"{name}:{parameters[key]:g}" if key in parameters else name
-    return title, make_method(name, **parameters)
+    return make_method(name, **parameters)
+
+
+def _title(method: Any) -> str:
+    """A method and the size of its neighbourhood, for a person."""
+    name = method.name.replace("_", " ")
+    if method.name == "tile_median":
+        return f"{name}, squares of {method.tile_size} px"
+    if method.name == "difference_of_filters":
+        return f"{name}, radii {method.small_radius_px:g} and {method.big_radius_px:g} px"
+    if method.name == "constant":
+        return f"{name}, the median of the plane"
+    return f"{name}, radius {method.radius_px:g} px"
 
 
 def _plane_box(

@@ -53,6 +53,7 @@ def background_preview(
     *,
     pixel_size_um: float | None = None,
     row: int | None = None,
+    note: str = "",
 ) -> bytes:
     """Compare background methods on one plane: a row for each method.
 
@@ -61,6 +62,7 @@ def background_preview(
         methods: name to (background, result), each of the shape of the image.
         pixel_size_um: along x; None counts pixels.
         row: of the line profile; None takes the one through the brightest part.
+        note: below the rows.
 
     Returns:
         A PNG: image, background and result with the same contrast, and a line profile.
@@ -73,7 +75,7 @@ def background_preview(
         ratios = {"width_ratios": [1, 1, 1, 1.5]}
         grid = figure.subplots(len(methods), 4, squeeze=False, gridspec_kw=ratios)
         for axes, (name, (background, result)) in zip(grid, methods.items(), strict=True):
-            titles = ("image", f"background: {shortened(name, 24)}", "result")
+            titles = ("image", f"{shortened(name, 38)}\nbackground", "result")
             for axis, title, plane in zip(axes, titles, (image, background, result), strict=False):
                 limits = (low, high) if title != "result" else (0.0, high - low)
                 extent = (0.0, image.shape[1] * scale, image.shape[0] * scale, 0.0)
@@ -98,6 +100,9 @@ def background_preview(
             bottom, top = axes[3].get_ylim()
             axes[3].set_ylim(bottom, top + 0.15 * (top - bottom))
             axes[3].legend(loc="upper right", ncols=3, framealpha=0.8)
+
+        if note:
+            figure.supxlabel(note, fontsize=10)
 
     aspect = min(max(image.shape[0] / image.shape[1], 0.6), 2.0)
     return png(draw, (15.5, 0.2 + (0.9 + 2.9 * aspect) * len(methods)))
