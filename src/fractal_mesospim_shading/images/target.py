@@ -22,6 +22,7 @@ from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.documents import Document, fill_value, native_dtype
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.source import Box
+from fractal_mesospim_shading.images.stores import reading_errors
 
 SHARD_BYTES = 256 * 2**20
 """Most bytes of pixels in a shard of our own."""
@@ -122,13 +123,25 @@ class TargetImage:
         whole = [tuple(box)] if len(full) == len(boxes) else full
         try:
             for part in whole:
-                array[part] = data[_within(part, box)]
-        except (OSError, RuntimeError) as error:
+                try:
+                    array[part] = data[_within(part, box)]
+                except reading_errors():
+                    # Chunks that the end of the array cuts are decoded before they are
+                    # written; what a killed run left of them may be torn.
+                    self._drop_units(level, part)
+                    array[part] = data[_within(part, box)]
+        except reading_errors() as error:
             raise OutputWriteError(
                 f"Level {target.path} of {self.url} cannot be written at "
                 f"{[(s.start, s.stop) for s in box]}: {error}. What was finished is kept: make room "
                 "or restore access, and run the same command again."
             ) from error
+
+    def _drop_units(self, level: int, box: Sequence[slice]) -> None:
+        target = self.levels[level]
+        for index in product(*covering(target.unit, box)):
+            key = self.array(level).metadata.encode_chunk_key(index)
+            places.remove(places.join(self.url, target.path, key), self.storage_options)
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read back what was written, in native byte order."""

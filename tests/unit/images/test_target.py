@@ -143,3 +143,26 @@ def test_arrays_are_opened_anew_once_forgotten(tmp_path):
     assert image.array(0) is first
     forget(image.url)
     assert image.array(0) is not first
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("torn", [b"", b"torn" * 9])
+def test_what_a_killed_run_left_of_a_chunk_is_written_over(tmp_path, version, torn):
+    """Also at the end of the array, where a chunk is decoded before it is written."""
+    document = output_document(
+        _source(tmp_path, version),
+        zarr_format=version,
+        shape=(4, 40, 40),
+        chunks=(2, 16, 16),
+        shards=None,
+        dimension_names=("z", "y", "x"),
+    )
+    image = _target(tmp_path, document)
+    for index in [(0, 0, 0), (1, 2, 2), (0, 2, 1)]:
+        path = tmp_path / "target.zarr" / "0" / image.array(0).metadata.encode_chunk_key(index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(torn)
+    data = np.random.default_rng(0).integers(1, 60000, (4, 40, 40)).astype("uint16")
+    box = tuple(slice(0, n) for n in data.shape)
+    image.write(0, box, data)
+    np.testing.assert_array_equal(image.read(0, box), data)
