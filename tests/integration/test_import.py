@@ -10,6 +10,7 @@ from math import ceil
 from pathlib import Path
 
 import anndata
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -621,3 +622,50 @@ def test_an_unwritable_folder(acquisition, tmp_path):
         import_mesospim(str(acquisition), str(blocked), **SIGNS)
     with pytest.raises(errors.ParameterError, match="Set output_folder to one that can"):
         correct_flatfield(str(acquisition), output_folder=str(blocked))
+
+
+# --- Other places, other ways to run ---------------------------------------------------------
+
+
+def test_two_mosaics_in_one_table(tmp_path):
+    far = replace(SETTINGS, seed=5)
+    near = grid_stacks(1, 2, SETTINGS)
+    away = [replace(s, tile=s.tile + 2) for s in grid_stacks(1, 2, SETTINGS, start_um=(9e4, 5e4))]
+    write_acquisition(tmp_path, "a.zarr", near, SETTINGS)
+    path = write_acquisition(tmp_path, "a.zarr", away, far)
+    results = import_mesospim(str(path), str(tmp_path / "out"), **SIGNS)
+    assert len({r.image_url for r in results}) == 2
+    found = [_levels(r.image_url)[0] for r in results]
+    for stacks, settings in ((near, SETTINGS), (away, far)):
+        numbers = {stacks[0].tile: (0, 1), stacks[1].tile: (0, 0)}
+        expected = _expected(stacks, settings, (1, 6, 20, 56), numbers)
+        assert sum(np.array_equal(expected, got) for got in found) == 1
+
+
+def test_remote_acquisition_to_remote_image(acquisition, tmp_path):
+    memory = fsspec.filesystem("memory")
+    for file in acquisition.parent.rglob("*"):
+        if file.is_file():
+            name = file.relative_to(acquisition.parent).as_posix()
+            memory.pipe_file(f"/native/{name}", file.read_bytes())
+    (local,) = import_mesospim(acquisition, str(tmp_path / "out"), **SIGNS)
+    (remote,) = import_mesospim("memory://native/a.zarr", "memory://imported", **SIGNS)
+    assert remote.image_url == "memory://imported/a.zarr/raw_image"
+    home = Path(local.image_url)
+    files = {p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file()}
+    found = memory.find("/imported/a.zarr/raw_image")
+    assert {name.partition("raw_image/")[2] for name in found} == files
+    for name in files:
+        assert memory.cat_file(f"/imported/a.zarr/raw_image/{name}") == (home / name).read_bytes()
+
+
+def test_processes_write_the_same_bytes(acquisition, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_plan, "BLOCK_BYTES", 1)
+    trees = []
+    for name in ("threads", "processes"):
+        (result,) = import_mesospim(
+            acquisition, str(tmp_path / name), execution=name, n_workers=2, **SIGNS
+        )
+        home = Path(result.image_url)
+        trees.append({p.relative_to(home): p.read_bytes() for p in home.rglob("*") if p.is_file()})
+    assert trees[0] == trees[1]
