@@ -67,6 +67,8 @@ def block_mean(
     for source, target in zip(fine, coarse, strict=True):
         if integers and f3 == (1, 2, 2):
             _mean_1x2x2(source, target)
+        elif f3 == (1, 2, 2):
+            _float_mean_1x2x2(source, target)
         else:
             _mean_any(source, f3[0], f3[1], f3[2], target, integers)
     return result
@@ -92,6 +94,24 @@ def _mean_1x2x2(fine, coarse):  # type: ignore[no-untyped-def]
             _mean_any(fine[z : z + 1, 2 * height :], 1, 2, 2, coarse[z : z + 1, height:], True)
         if coarse.shape[2] > width:
             _mean_any(fine[z : z + 1, :, 2 * width :], 1, 2, 2, coarse[z : z + 1, :, width:], True)
+
+
+@numba.njit(nogil=True, cache=True)
+def _float_mean_1x2x2(fine, coarse):  # type: ignore[no-untyped-def]
+    """Whole 2 x 2 blocks, added in the order of `_mean_any`; the cut ones are left to it."""
+    height, width = fine.shape[1] // 2, fine.shape[2] // 2
+    for z in range(coarse.shape[0]):
+        for y in range(min(coarse.shape[1], height)):
+            upper, lower, row = fine[z, 2 * y], fine[z, 2 * y + 1], coarse[z, y]
+            for x in range(min(coarse.shape[2], width)):
+                total = np.float64(upper[2 * x]) + np.float64(upper[2 * x + 1])
+                total += np.float64(lower[2 * x])
+                total += np.float64(lower[2 * x + 1])
+                row[x] = total * 0.25
+        if coarse.shape[1] > height:
+            _mean_any(fine[z : z + 1, 2 * height :], 1, 2, 2, coarse[z : z + 1, height:], False)
+        if coarse.shape[2] > width:
+            _mean_any(fine[z : z + 1, :, 2 * width :], 1, 2, 2, coarse[z : z + 1, :, width:], False)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -79,3 +79,19 @@ def test_factors(fine, coarse, wished, factor):
 def test_levels_that_do_not_follow():
     with pytest.raises(ImageFormatError, match=r"\(10, 70\) does not follow from \(10, 100\)"):
         level_factor((10, 100), (10, 70))
+
+
+def test_floats_are_added_in_float64_and_rounded_once():
+    values = np.random.default_rng(5).normal(0, 1e4, (2, 9, 13)).astype("float32")
+    values[0, 3, 5] = np.nan
+    pairs = values[:, :8, :12].astype(np.float64)
+    rows = pairs[:, ::2, ::2] + pairs[:, ::2, 1::2] + pairs[:, 1::2, ::2] + pairs[:, 1::2, 1::2]
+    whole = (rows / 4).astype("float32")
+    got = block_mean(values, (1, 2, 2), (2, 5, 7))
+    np.testing.assert_array_equal(got[:, :4, :6], whole)
+    last = values[:, 8, 12]
+    np.testing.assert_array_equal(got[:, 4, 6], last)
+    edge = ((values[:, 8, ::2].astype(np.float64)[:, :6] + values[:, 8, 1::2]) / 2).astype(
+        "float32"
+    )
+    np.testing.assert_array_equal(got[:, 4, :6], edge)
