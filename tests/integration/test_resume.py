@@ -49,7 +49,7 @@ def command(make_mosaic, make_models, tmp_path):
     source, models = make_mosaic(), make_models()
     running: list[subprocess.Popen[str]] = []
 
-    def start(pause: float = 0.02, *more: str) -> subprocess.Popen[str]:
+    def start(pause: float = 0.1, *more: str) -> subprocess.Popen[str]:
         arguments = ["correct-flatfield", str(source), "--models-folder", str(models)]
         arguments += ["--camera-offset", "100", "--n-workers", "2", "--no-report", *more]
         child = subprocess.Popen(
