@@ -17,6 +17,19 @@ Unit = Literal["pixels", "micrometers"]
 RadiusList = Annotated[list[float], BeforeValidator(parse_list)]
 
 
+def parse_method(value: Any) -> Any:
+    """Accept `median`, `median:25` (name and radius in pixels) and JSON for a method."""
+    if not isinstance(value, str) or value.lstrip().startswith("{"):
+        return parse_options(value)
+    name, _, number = value.strip().partition(":")
+    chosen: dict[str, Any] = {"method": name}
+    if number:
+        radii = {"tile_median": "tile_size", "difference_of_filters": "big_radius"}
+        radii["constant"] = "value"
+        chosen[radii.get(name, "radius")] = number
+    return chosen
+
+
 class MethodModel(BaseModel):
     """What all methods share."""
 
@@ -241,7 +254,7 @@ class LocalBackgroundOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    method: Annotated[Method, BeforeValidator(parse_options)] = Field(
+    method: Annotated[Method, BeforeValidator(parse_method)] = Field(
         default=TileMedianModel(), description="How the background is estimated."
     )
     mask: Annotated[Mask, BeforeValidator(parse_options)] = Field(

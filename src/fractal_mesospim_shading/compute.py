@@ -62,7 +62,7 @@ class Resources:
 
     Attributes:
         workers: blocks in flight.
-        memory: bytes to stay within.
+        memory: bytes to stay within; with SLURM, of each job.
     """
 
     workers: int
@@ -146,15 +146,20 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
     """
     if options.execution == "dask":
         _scheduler_address(options)
-    limit = parse_memory(options.memory_limit)
     wished = options.n_workers or available_cpus()
     one = needed_memory(plan, 1)
+    if options.execution == "slurm" and options.memory_limit is None:
+        # The memory of this machine says nothing about that of a job.
+        return Resources(wished, max(int(1.3 * one), 4 * 2**30))
+    limit = parse_memory(options.memory_limit)
     if limit < one:
         raise MemoryLimitError(
             f"The memory limit of {limit / 1e9:.2f} GB is too small: one block of this image needs "
             f"{one / 1e9:.2f} GB. Raise memory_limit to at least {one / 1e9 + 0.1:.1f}GB, or write "
             "smaller shards (output_shards)."
         )
+    if options.execution == "slurm":
+        return Resources(wished, limit)
     each = needed_memory(plan, 2) - one
     return Resources(max(1, min(wished, 1 + (limit - one) // max(each, 1))), limit)
 
@@ -502,7 +507,7 @@ def slurm_cluster(use: Resources, **settings: Any) -> Any:
     """A Dask cluster of SLURM jobs; settings come from dask-jobqueue's configuration file.
 
     Args:
-        use: one job for each worker, with its share of the memory.
+        use: one job for each worker; the memory is that of each job.
         settings: anything dask_jobqueue.SLURMCluster takes (queue, account, walltime ...).
 
     Raises:
@@ -519,6 +524,6 @@ def slurm_cluster(use: Resources, **settings: Any) -> Any:
         "processes": 1,
         # A port that is taken would be a warning in the log.
         "scheduler_options": {"dashboard_address": ":0"},
-        "memory": f"{max(use.memory // max(use.workers, 1), 2**30)}B",
+        "memory": f"{use.memory}B",
     }
     return SLURMCluster(**{**chosen, **settings})

@@ -152,7 +152,8 @@ class ExecutionOptions(BaseModel):
     memory_limit: str | None = Field(
         default=None,
         description="Memory to stay within, such as 4GB. Unset: the limit of the SLURM job or the "
-        "container, else of the machine.",
+        "container, else of the machine. With `execution` slurm: of each job; unset: what a block "
+        "of this image needs.",
     )
     storage_options: Annotated[dict[str, Any] | None, BeforeValidator(parse_options)] = Field(
         default=None,

@@ -107,8 +107,8 @@ def write_flatfield_report(
         factor = _factor(image, view.level)
         quality = ShadingQuality.measure(
             model.profile,
-            view.before,
-            view.after,
+            view.before.mean(axis=0),
+            view.after.mean(axis=0),
             image.layout,
             offset=offset,
             output_offset=output_offset,

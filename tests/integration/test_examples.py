@@ -155,10 +155,10 @@ def test_the_job_script_of_slurm(tmp_path: Path) -> None:
 
 
 def test_the_job_script_of_execution_slurm() -> None:
-    """Each job gets its share of the memory, and one block in flight."""
+    """Each job gets that memory, and one block in flight."""
     from fractal_mesospim_shading.compute import Resources, slurm_cluster
 
-    use = Resources(workers=4, memory=32 * 2**30)
+    use = Resources(workers=4, memory=8 * 2**30)
     with slurm_cluster(use, queue="long", scheduler_options={"dashboard": False}) as cluster:
         lines = cluster.job_script().splitlines()
     assert "#SBATCH -p long" in lines

@@ -168,7 +168,7 @@ def test_workers_that_join_later_are_prepared_too(cluster):
 
 def test_script_of_a_slurm_job():
     pytest.importorskip("dask_jobqueue")
-    use = compute.Resources(workers=4, memory=32 * 2**30)
+    use = compute.Resources(workers=4, memory=8 * 2**30)
     cluster = compute.slurm_cluster(
         use,
         queue="compute",

@@ -105,3 +105,19 @@ def test_texts_of_the_command_line():
 def test_what_makes_no_sense_is_refused(arguments):
     with pytest.raises(ParameterError):
         validated(bp.BackgroundOptions, arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("median", {"method": "median", "radius": 25.0}),
+        ("rolling_ball:40", {"method": "rolling_ball", "radius": 40.0}),
+        ("tile_median:64", {"method": "tile_median", "tile_size": 64.0}),
+        ("difference_of_filters:30", {"big_radius": 30.0}),
+        ("constant:12", {"value": 12.0}),
+        ('{"method": "gaussian", "radius": 3}', {"method": "gaussian", "radius": 3.0}),
+    ],
+)
+def test_a_method_in_short(text, expected):
+    chosen = validated(BackgroundOptions, {"method": text}).method.model_dump()
+    assert expected.items() <= chosen.items()
