@@ -442,6 +442,21 @@ def test_stacks_of_an_earlier_run_are_left_out_and_named(sides, caplog):
     assert not any(old.group_name in name for name in beside)
 
 
+def test_a_project_file_with_a_full_path(sides):
+    path, models, _, _ = sides
+    project = path.parent / f"{path.name}.xml"
+    relative = '<zarr type="relative">brain.ome.zarr</zarr>'
+    text = project.read_text()
+    assert relative in text
+    project.write_text(
+        text.replace(relative, '<zarr type="absolute">C:\\data\\brain.ome.zarr</zarr>')
+    )
+    result = correct_flatfield(str(path), models_folder=models, output_image_name="a & b")
+    assert Path(result.image_url).name == "a & b.ome.zarr"
+    found = (path.parent / "a & b.ome.zarr.xml").read_text()
+    assert found == text.replace(relative, '<zarr type="relative">a &amp; b.ome.zarr</zarr>')
+
+
 def test_a_full_disk_is_seen_before(sides, tmp_path, monkeypatch, state):
     path, models, _, _ = sides
     usage = shutil.disk_usage(tmp_path)

@@ -44,10 +44,10 @@ def _naming(meta: bytes, source_name: str, name: str) -> bytes:
 
 
 def _pointing_at(xml: bytes, name: str) -> bytes:
-    """A BigStitcher file with another container in it; all else stays to the letter."""
-    return re.sub(
-        rb"(<zarr\b[^>]*>)[^<]*(</zarr>)",
-        lambda found: found[1] + escape(name).encode() + found[2],
-        xml,
-    )
+    """A BigStitcher file with the container of a name beside it; all else stays to the letter."""
 
+    def there(found: re.Match[bytes]) -> bytes:
+        tag = found[1].replace(b'"absolute"', b'"relative"')
+        return tag + escape(name).encode() + found[2]
+
+    return re.sub(rb"(<zarr\b[^>]*>)[^<]*(</zarr>)", there, xml)
