@@ -119,5 +119,5 @@ def test_what_makes_no_sense_is_refused(arguments):
     ],
 )
 def test_a_method_in_short(text, expected):
-    chosen = validated(BackgroundOptions, {"method": text}).method.model_dump()
+    chosen = validated(bp.BackgroundOptions, {"method": text}).method.model_dump()
     assert expected.items() <= chosen.items()
