@@ -46,13 +46,14 @@ OnRecord = Callable[[dict[str, Any]], None]
 _BASE_BYTES = 400 * 2**20
 """What the process holds before the first block: interpreter, libraries, kernels."""
 
-_COPIES = 2.5
-"""A block while it is worked on: its pixels, their encoded form, and its means."""
+_COPIES = 4.0
+"""A block while it is worked on: its pixels, what the codecs make of them (two and a half), and its
+means. Measured with chunks of 16 to 480 MB: benchmarks/memory.py."""
 
 _CONNECT_SECONDS = 20.0
 """How long a Dask scheduler may take to answer."""
 
-_WAITING = 3.0
+_WAITING = 4.0
 """Means that wait for their siblings, in blocks, over all levels."""
 
 
