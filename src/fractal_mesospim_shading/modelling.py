@@ -208,6 +208,14 @@ def _offset(
             estimate.uncertainty,
         )
         return 0.0, {**facts, "offset": 0.0, "offset_rejected": estimate.value}
+    if estimate.uncertainty > _WORST_OFFSET:
+        logger.warning(
+            "Channel %s: the camera offset is not well known (%.1f +- %.1f counts). Give "
+            "camera_offset or darkfield_file for a better flat-field.",
+            group.label,
+            estimate.value,
+            estimate.uncertainty,
+        )
     value = estimate.value if estimate.value > estimate.uncertainty else 0.0
     return value, {**facts, "offset": value}
 

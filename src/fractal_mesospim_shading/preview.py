@@ -83,22 +83,7 @@ def write_preview(
         mask = LabelImage.open(image, label).read(box)[0]
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
-    results: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-    refused: list[BackgroundError] = []
-    for method in chosen:
-        try:
-            check_fits(method, (plane.shape[0], plane.shape[1]))
-            background = np.empty(plane.shape, np.float32)
-            result = correct_array(
-                plane, method, mask=mask, background_out=background, zero_is_no_data=True
-            ).image
-        except BackgroundError as error:
-            refused.append(error)
-            logger.warning("%s It is left out of the picture.", error)
-        else:
-            results[_title(method)] = (background, result)
-    if not results:
-        raise refused[0]
+    results, refused = _compared(plane, chosen, mask)
     from fractal_mesospim_shading.report.figures import background_preview
 
     picture = background_preview(
@@ -112,6 +97,29 @@ def write_preview(
     except OSError as error:
         raise OutputWriteError(f"The picture cannot be written to {output}: {error}") from error
     return output
+
+
+def _compared(
+    plane: NDArray[Any], methods: Sequence[BackgroundMethod], mask: NDArray[np.bool_] | None
+) -> tuple[dict[str, tuple[NDArray[Any], NDArray[Any]]], list[BackgroundError]]:
+    """Background and result of each method that fits, and why others do not."""
+    results: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    refused: list[BackgroundError] = []
+    for method in methods:
+        try:
+            check_fits(method, (plane.shape[0], plane.shape[1]))
+            background = np.empty(plane.shape, np.float32)
+            result = correct_array(
+                plane, method, mask=mask, background_out=background, zero_is_no_data=True
+            ).image
+        except BackgroundError as error:
+            refused.append(error)
+            logger.warning("%s It is left out of the picture.", error)
+        else:
+            results[_title(method)] = (background, result)
+    if not results:
+        raise refused[0]
+    return results, refused
 
 
 def _method(text: str, radius: float | None) -> BackgroundMethod:

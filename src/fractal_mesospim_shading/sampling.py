@@ -200,4 +200,6 @@ def box_bytes(image: MultitileImage, level: int) -> int:
     shape = image.levels[level].shape
     units = image.read_units(level)
     whole = prod(min(u, n) for u, n in zip(units, shape, strict=True)) * image.dtype.itemsize
+    if "z" in image.axes and units[image.axes.index("z")] == 1:
+        whole *= 2
     return max(whole, _BOX_BYTES)
