@@ -233,7 +233,8 @@ def _bias(method: BackgroundMethod, sigma: float) -> float:
     if sigma <= 0:
         return 0.0
     near = exp(round(50 * log(sigma)) / 50)
-    return _simulated(method, near) * sigma / near
+    known: Any = method
+    return _simulated(known, near) * sigma / near
 
 
 @lru_cache(maxsize=1024)
