@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -627,6 +630,44 @@ def test_a_stopped_run_is_continued_with_the_blocks_it_began_with(tmp_path, tree
         # The name of the result is one of its parameters.
         made.pop(".zattrs"), wanted.pop(".zattrs")
         assert made == wanted
+    assert not list(tmp_path.glob(".*"))
+
+
+RUN = """
+import sys, time
+from fractal_mesospim_shading import background, cli
+from fractal_mesospim_shading.images import target
+background.BLOCK_BYTES = 1
+write = target.TargetImage.write
+def slowly(*arguments):
+    write(*arguments)
+    time.sleep(0.05)
+target.TargetImage.write = slowly
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_run_is_continued(tmp_path, tree, monkeypatch):
+    array = scene((2, 8, 96, 80))
+    source = write(tmp_path / "a.zarr", array)
+    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
+    whole = correct_background(source, save_background=True)
+    wanted = tree(Path(whole.image_url)), tree(Path(whole.companions["background"]))
+    for url in (whole.image_url, *whole.companions.values()):
+        shutil.rmtree(url)
+    words = [sys.executable, "-c", RUN, "correct-background", str(source), "--save-background"]
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / ".a_background_corr.zarr.job" / "journal" / "blocks.jsonl"
+    end = time.monotonic() + 60
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
+        assert child.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not (tmp_path / "a_background_corr.zarr").exists()
+    result = correct_background(source, save_background=True)
+    made = tree(Path(result.image_url)), tree(Path(result.companions["background"]))
+    assert made == wanted
     assert not list(tmp_path.glob(".*"))
 
 
