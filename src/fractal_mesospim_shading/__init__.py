@@ -41,9 +41,7 @@ def correct_flatfield(zarr_url: str, **arguments: Any) -> CorrectionResult | Con
     return workflows.correct_flatfield(str(zarr_url), validated(FlatfieldOptions, arguments))
 
 
-def estimate_flatfield(
-    zarr_url: str, output: str, **arguments: Any
-) -> dict[str, ChannelModel]:
+def estimate_flatfield(zarr_url: str, output: str, **arguments: Any) -> dict[str, ChannelModel]:
     """Estimate the flat-fields of an image and save them as a models folder.
 
     Args:

@@ -51,9 +51,7 @@ def log_facts(collection: TileCollection) -> None:
     logger.info("%s", collection.orientation.text)
 
 
-def note_earlier(
-    collection: TileCollection, options: Any, *, again: bool
-) -> dict[str, Any] | None:
+def note_earlier(collection: TileCollection, options: Any, *, again: bool) -> dict[str, Any] | None:
     """Say where a container was corrected already; a second time is worth a warning.
 
     Args:
@@ -136,4 +134,3 @@ def _some_files(mosaic: NativeMosaic) -> Iterator[str]:
                     break
             if found >= each:
                 break
-

@@ -64,7 +64,7 @@ class TileMedianModel(MethodModel):
     sigma_clip: float | None = Field(
         default=None,
         gt=0,
-        description="Leave out pixels further than this many standard deviations from the median of "
+        description="Leave out pixels that are more standard deviations than this from the median of "
         "their square, such as objects that are not masked. 3 is usual.",
     )
     filter_size: int = Field(
@@ -281,7 +281,7 @@ class LocalBackgroundOptions(BaseModel):
     output_offset: float = Field(default=0.0, description="Counts to add to the result.")
     light_background: bool = Field(
         default=False,
-        description="Dark objects on a bright background. For rolling ball, paraboloid and opening.",
+        description="Dark objects on a bright background: rolling ball, paraboloid and opening.",
     )
     add_noise_bias: bool = Field(
         default=False,

@@ -104,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(importer, ImportOptions)
 
     demo = add("demo", _demo, "Make a small mosaic of known truth, correct it, show the errors.")
-    demo.add_argument("--folder", default="demo_output", help="where to work (default: %(default)s)")
+    demo.add_argument(
+        "--folder", default="demo_output", help="where to work (default: %(default)s)"
+    )
     return parser
 
 
@@ -138,11 +140,15 @@ def _add_preview_options(preview: argparse.ArgumentParser) -> None:
     )
     preview.add_argument("--output", default="background_preview.png", help="picture to write")
     preview.add_argument("--channel", default=None, help="label or index (default: the first)")
-    preview.add_argument("--tile", type=int, default=None, help="tile number (default: a middle one)")
+    preview.add_argument(
+        "--tile", type=int, default=None, help="tile number (default: a middle one)"
+    )
     preview.add_argument("--z", type=int, default=None, help="plane (default: the middle)")
     preview.add_argument("--level", type=int, default=0, help="pyramid level (default: 0)")
     preview.add_argument("--label", default=None, help="label image to leave out")
-    preview.add_argument("--radius", type=float, default=None, help="radius of all methods, in pixels")
+    preview.add_argument(
+        "--radius", type=float, default=None, help="radius of all methods, in pixels"
+    )
     preview.add_argument("--storage-options", help="JSON of fsspec options for remote addresses")
 
 

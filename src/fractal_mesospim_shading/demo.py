@@ -173,10 +173,7 @@ def run_demo(folder: str | os.PathLike[str]) -> str:
         f"  {url}",
         f"was corrected from its empty tiles {', '.join(str(n) for n in truth.empty_tiles)}:",
         f"  {result.image_url}",
-        *(
-            "  " + score.text()
-            for score in evaluate_demo(truth, profiles, url, result.image_url)
-        ),
+        *("  " + score.text() for score in evaluate_demo(truth, profiles, url, result.image_url)),
     ]
     if result.report is not None:
         lines.append(f"Look at {result.report.removesuffix('.html')}.png, or open {result.report}")

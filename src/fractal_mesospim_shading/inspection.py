@@ -43,8 +43,7 @@ def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]
             "columns": layout.columns,
             "shape_px": list(layout.tile_shape),
             "present": [
-                {"number": t.number, "name": t.name, "y_px": t.y, "x_px": t.x}
-                for t in layout.tiles
+                {"number": t.number, "name": t.name, "y_px": t.y, "x_px": t.x} for t in layout.tiles
             ],
             "missing": list(layout.missing),
             "corners": list(layout.corners),
@@ -84,7 +83,8 @@ def as_text(found: dict[str, Any]) -> str:
     size = ", ".join(f"{axis} {value:g}" for axis, value in found["pixel_size_um"].items())
     lines = [
         f"{found['url']}",
-        f"OME-Zarr {found['ngff_version']}, axes {','.join(found['axes'])}, {found['dtype']}, {state}",
+        f"OME-Zarr {found['ngff_version']}, axes {','.join(found['axes'])}, "
+        f"{found['dtype']}, {state}",
         f"Pixel size (um): {size}",
         "",
         "Channels:",

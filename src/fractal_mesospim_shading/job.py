@@ -110,7 +110,7 @@ class Job:
             raise JobMismatchError(
                 f"An unfinished job lies at {self.url}, and it is not this one:\n  "
                 + "\n  ".join(differences(earlier, now))
-                + "\nRun it again with its own parameters to continue it, or set restart to drop it."
+                + "\nRun it again with its own parameters to continue it; restart drops it."
             )
         if places.is_local(self.image_url):
             places.remove_drafts(self.image_url)

@@ -42,7 +42,7 @@ def parse_options(value: Any) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError as error:
-        raise ValueError(f"expected JSON such as {{\"key\": 1}}, found {value!r} ({error})") from None
+        raise ValueError(f'expected JSON such as {{"key": 1}}, found {value!r} ({error})') from None
 
 
 NumberList = Annotated[list[int], BeforeValidator(parse_list)]
@@ -114,7 +114,7 @@ class OutputOptions(BaseModel):
     )
     output_shards: NumberList | None = Field(
         default=None,
-        description="Shape of a shard of the result in pixels, for the last axes (such as z, y, x); "
+        description="Shape of a shard of the result in pixels, for the last axes (as z, y, x); "
         "multiples of the chunk. Only for OME-Zarr 0.5. Unset: sharded if the source is, with "
         "shards of at most 256 MB.",
     )
@@ -185,9 +185,7 @@ class EstimationOptions(BaseModel):
         description="Two planes, such as 50 and 600: all planes below the first and above the "
         "second are empty. Without `fov_list` they are taken in the four corner tiles.",
     )
-    basicpy_model_params: Annotated[
-        BasicpyModelParams, BeforeValidator(parse_options)
-    ] = Field(
+    basicpy_model_params: Annotated[BasicpyModelParams, BeforeValidator(parse_options)] = Field(
         default=BasicpyModelParams(),
         description="Parameters of BaSiCPy, the fallback where neither models nor empty regions "
         "are given.",
@@ -245,9 +243,7 @@ class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
         description="Let the result take the place of the source, once it is complete. The source "
         "is then gone.",
     )
-    report: bool = Field(
-        default=True, description="Write a report with figures beside the result."
-    )
+    report: bool = Field(default=True, description="Write a report with figures beside the result.")
 
 
 class ImportStyleOptions(BaseModel):
@@ -276,7 +272,7 @@ class ImportStyleOptions(BaseModel):
     )
     chunks: NumberList | None = Field(
         default=None,
-        description="Chunk of the imported image in pixels (z, y, x). Unset: as in the acquisition, "
+        description="Chunk of the imported image in pixels (z, y, x). Unset: the acquisition's, "
         "made to divide the tile.",
     )
     output_shards: NumberList | None = Field(
@@ -292,7 +288,7 @@ class ImportStyleOptions(BaseModel):
     sign_y: int | None = Field(default=None, description="The same for y.")
     exclude_groups: list[str] | None = Field(
         default=None,
-        description="Names of stacks in the container to leave out, such as those of an earlier run.",
+        description="Names of stacks in the container to leave out, as those of an earlier run.",
     )
     overwrite: bool = Field(
         default=False,
@@ -311,7 +307,7 @@ class ImportTaskOptions(ImportStyleOptions, EstimationOptions):
     """The arguments of the first half of the import task, which passes them on."""
 
     containers: list[str] = Field(
-        description="Addresses of the acquisitions: the folders that mesoSPIM-control wrote, such as "
+        description="Addresses of the acquisitions: folders that mesoSPIM-control wrote, such as "
         "`/data/brain_Mag5x_Ch488.ome.zarr`."
     )
 

@@ -100,9 +100,7 @@ class CopyKernel:
         return (data,), counts
 
 
-def channel_stacks(
-    data: NDArray[Any], axes: str, box: Box
-) -> list[tuple[int, NDArray[Any]]]:
+def channel_stacks(data: NDArray[Any], axes: str, box: Box) -> list[tuple[int, NDArray[Any]]]:
     """Views (n, y, x) of a block, one for each channel (and time point) in it."""
     if "c" not in axes:
         return [(0, data.reshape((-1, *data.shape[-2:])))]

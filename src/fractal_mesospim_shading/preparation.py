@@ -294,14 +294,15 @@ def expected_bytes(image: MosaicImage, targets: Iterable[TargetImage]) -> int:
     return int(raw * share)
 
 
-def marked(
-    attributes: Document, mark: dict[str, Any], *, complete: bool
-) -> Document:
+def marked(attributes: Document, mark: dict[str, Any], *, complete: bool) -> Document:
     """Attributes with our mark; an earlier mark goes into its history."""
     earlier = attributes.get(MARK)
     history: list[Any] = []
     if isinstance(earlier, dict):
-        history = [*earlier.get("history", []), {k: v for k, v in earlier.items() if k != "history"}]
+        history = [
+            *earlier.get("history", []),
+            {k: v for k, v in earlier.items() if k != "history"},
+        ]
     own: dict[str, Any] = {"complete": complete, **mark}
     if history:
         own["history"] = history

@@ -183,7 +183,9 @@ def _reduce(
     result = []
     for piece in sample.layout.pieces(box[-2], box[-1]):
         chosen = [
-            z for z in range(depth.start, depth.stop) if (piece.tile.number, time * n_z + z) in slots
+            z
+            for z in range(depth.start, depth.stop)
+            if (piece.tile.number, time * n_z + z) in slots
         ]
         if not chosen:
             continue

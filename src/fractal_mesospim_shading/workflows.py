@@ -205,7 +205,9 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Flatfiel
     return FlatfieldWork(image, options, output, estimation)
 
 
-def estimate_models(zarr_url: str, folder: str, options: FlatfieldOptions) -> dict[str, ChannelModel]:
+def estimate_models(
+    zarr_url: str, folder: str, options: FlatfieldOptions
+) -> dict[str, ChannelModel]:
     """Estimate and save the models of an image or a container without correcting it.
 
     Args:

@@ -35,9 +35,7 @@ def test_workers_follow_from_processors_wish_and_memory(plan):
 def test_memory_does_not_depend_on_the_size_of_the_image(make_mosaic):
     needs = []
     for number, z in enumerate((2, 20)):
-        image = MosaicImage.open(
-            make_mosaic(f"{number}.zarr", shape=(1, z, 96, 80), channels=None)
-        )
+        image = MosaicImage.open(make_mosaic(f"{number}.zarr", shape=(1, z, 96, 80), channels=None))
         output = plan_output(image, FlatfieldOptions(), name=f"out{number}")
         needs.append(compute.needed_memory(block_plan(image, output), 2))
     # Within the size of a block, nothing is added by more planes.

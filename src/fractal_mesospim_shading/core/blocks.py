@@ -84,7 +84,9 @@ class BlockGrid:
 
     def counts(self, level: int) -> Shape:
         """How many nodes each axis of a level has."""
-        return tuple(ceil(n / b) for n, b in zip(self.shapes[level], self.boxes[level], strict=True))
+        return tuple(
+            ceil(n / b) for n, b in zip(self.shapes[level], self.boxes[level], strict=True)
+        )
 
     def box(self, node: Node) -> tuple[slice, ...]:
         """The pixels of a node."""
@@ -96,9 +98,7 @@ class BlockGrid:
         along = zip(
             self.box(node), self.factors[node.level + 1], self.shapes[node.level + 1], strict=True
         )
-        return tuple(
-            slice(min(s.start // f, n), min(ceil(s.stop / f), n)) for s, f, n in along
-        )
+        return tuple(slice(min(s.start // f, n), min(ceil(s.stop / f), n)) for s, f, n in along)
 
     def parent(self, node: Node) -> Node | None:
         """The node that this one is averaged into, None at the top."""
@@ -117,7 +117,11 @@ class BlockGrid:
         fine = node.level - 1
         ranges = []
         along = zip(
-            self.box(node), self.factors[node.level], self.boxes[fine], self.shapes[fine], strict=True
+            self.box(node),
+            self.factors[node.level],
+            self.boxes[fine],
+            self.shapes[fine],
+            strict=True,
         )
         for s, f, b, n in along:
             ranges.append(range(s.start * f // b, ceil(min(s.stop * f, n) / b)))
@@ -193,7 +197,9 @@ class BlockGrid:
         cut = [
             axis
             for axis, (n, f, m) in enumerate(
-                zip(self.shapes[level], self.factors[level + 1], self.shapes[level + 1], strict=True)
+                zip(
+                    self.shapes[level], self.factors[level + 1], self.shapes[level + 1], strict=True
+                )
             )
             if n > m * f
         ]

@@ -112,9 +112,7 @@ def lattice(shape: Sequence[int], most: int = 1 << 24) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def on_lattice(
-    block: NDArray[Any], origin: Sequence[int], strides: Sequence[int]
-) -> NDArray[Any]:
+def on_lattice(block: NDArray[Any], origin: Sequence[int], strides: Sequence[int]) -> NDArray[Any]:
     """The pixels of a block that lie on the lattice of the whole array."""
     pairs = zip(origin, strides, strict=True)
     return block[tuple(slice(-o % s, None, s) for o, s in pairs)]

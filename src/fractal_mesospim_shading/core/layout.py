@@ -85,7 +85,12 @@ class TileLayout:
             raise LayoutError("The mosaic has no tile; expected at least one.")
         labels = list(names) if names is not None else [""] * len(origins_yx)
         for (y, x), label in zip(origins_yx, labels, strict=True):
-            if y < 0 or x < 0 or y + tile_shape[0] > plane_shape[0] or x + tile_shape[1] > plane_shape[1]:
+            if (
+                y < 0
+                or x < 0
+                or y + tile_shape[0] > plane_shape[0]
+                or x + tile_shape[1] > plane_shape[1]
+            ):
                 raise LayoutError(
                     f"Tile '{label}' covers y {y}..{y + tile_shape[0]}, x {x}..{x + tile_shape[1]} "
                     f"and leaves the plane of {plane_shape[0]} x {plane_shape[1]} pixels. "
@@ -197,7 +202,8 @@ def _refuse_overlap(tiles: Sequence[Tile], tile_shape: tuple[int, int]) -> None:
             if y < height and x < width:
                 raise LayoutError(
                     f"The tiles '{first.name}' at y={first.y}, x={first.x} and '{second.name}' at "
-                    f"y={second.y}, x={second.x} overlap in the image by {height - y} x {width - x} "
+                    f"y={second.y}, x={second.x} overlap in the image by {height - y} x "
+                    f"{width - x} "
                     "pixels. Only mosaics whose tiles lie edge to edge can be corrected; a fused "
                     "image has lost what belongs to which tile."
                 )

@@ -147,9 +147,7 @@ def _divided(image: NDArray[Any], scale: float) -> FloatImage:
 def _checked_image(values: ArrayLike, name: str) -> NDArray[Any]:
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
-        raise ProfileError(
-            f"The {name} has shape {array.shape}; expected a filled image (y, x)."
-        )
+        raise ProfileError(f"The {name} has shape {array.shape}; expected a filled image (y, x).")
     if not (np.issubdtype(array.dtype, np.number) and np.isrealobj(array)):
         raise ProfileError(f"The {name} has type {array.dtype}; expected real numbers.")
     bad = int(np.count_nonzero(~np.isfinite(array)))

@@ -63,7 +63,11 @@ def output_document(
             document["fill_value"] = 0
         return document
     document = dict(source) if source["zarr_format"] == 3 else _as_v3(source, dimension_names)
-    inner = _retyped(_inner_codecs(document["codecs"]), kind) if changed else _inner_codecs(document["codecs"])
+    inner = (
+        _retyped(_inner_codecs(document["codecs"]), kind)
+        if changed
+        else _inner_codecs(document["codecs"])
+    )
     document["data_type"] = kind.name
     if changed:
         document["fill_value"] = 0

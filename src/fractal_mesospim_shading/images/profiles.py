@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import OutputWriteError, ProfileError
-from fractal_mesospim_shading.images.array_files import npz_keys, read_npy, read_npz, read_tiff, write_npz
+from fractal_mesospim_shading.images.array_files import (
+    npz_keys,
+    read_npy,
+    read_npz,
+    read_tiff,
+    write_npz,
+)
 
 Side = Literal["left", "right", "both"]
 FILE_NAME = "profiles.npz"
@@ -25,7 +31,7 @@ _KEYS = ("flatfield", "darkfield", "baseline")
 
 
 def folder_name(label: str) -> str:
-    """Name of a channel's folder: `/` and `\\` become `_`.
+    """Name of a channel's folder: slashes and backslashes become `_`.
 
     Raises:
         ProfileError: the label is no name of a folder, or leads out of it.

@@ -93,7 +93,9 @@ class TargetImage:
                     places.join(self.url, level.path), level.document, self.storage_options
                 )
         except OSError as error:
-            raise OutputWriteError(f"The result cannot be written to {self.url}: {error}") from error
+            raise OutputWriteError(
+                f"The result cannot be written to {self.url}: {error}"
+            ) from error
 
     def array(self, level: int) -> Any:
         """The zarr array of a level, opened once in each process."""
@@ -133,8 +135,8 @@ class TargetImage:
         except reading_errors() as error:
             raise OutputWriteError(
                 f"Level {target.path} of {self.url} cannot be written at "
-                f"{[(s.start, s.stop) for s in box]}: {error}. What was finished is kept: make room "
-                "or restore access, and run the same command again."
+                f"{[(s.start, s.stop) for s in box]}: {error}. What was finished is kept: make "
+                "room or restore access, and run the same command again."
             ) from error
 
     def _drop_units(self, level: int, box: Sequence[slice]) -> None:
