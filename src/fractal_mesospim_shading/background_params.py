@@ -64,8 +64,8 @@ class TileMedianModel(MethodModel):
     sigma_clip: float | None = Field(
         default=None,
         gt=0,
-        description="Leave out pixels that are more standard deviations than this from the median of "
-        "their square, such as objects that are not masked. 3 is usual.",
+        description="Leave out pixels further than this many standard deviations from the median "
+        "of their square, such as objects that are not masked. 3 is usual.",
     )
     filter_size: int = Field(
         default=1, ge=1, description="Median filter over this many squares; odd; 1 is none."

@@ -116,7 +116,7 @@ class OutputOptions(BaseModel):
         default=None,
         description="Shape of a shard of the result in pixels, for the last axes (as z, y, x); "
         "multiples of the chunk. Only for OME-Zarr 0.5. Unset: sharded if the source is, with "
-        "shards of at most 256 MB.",
+        "shards of at most 128 MiB.",
     )
     overwrite: bool = Field(
         default=False,

@@ -24,8 +24,8 @@ from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import reading_errors
 
-SHARD_BYTES = 256 * 2**20
-"""Most bytes of pixels in a shard of our own."""
+SHARD_BYTES = 128 * 2**20
+"""Most bytes of pixels in a shard of our own: two blocks and their means stay within 1.5 GB."""
 
 
 @dataclass(frozen=True)

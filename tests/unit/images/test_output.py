@@ -87,7 +87,7 @@ def test_own_shards(chunks, shape, expected):
     got = own_shards(chunks, shape, 2)
     assert got == expected
     assert all(s % c == 0 for s, c in zip(got, chunks, strict=True))
-    assert np.prod(got) * 2 <= max(256 * 2**20, np.prod(chunks) * 2)
+    assert np.prod(got) * 2 <= max(128 * 2**20, np.prod(chunks) * 2)
 
 
 def test_size_in_bytes():
