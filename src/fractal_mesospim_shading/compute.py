@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -200,6 +201,10 @@ def prepare_process(threads: int) -> None:
     only once.
     """
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    # OpenCV works within one block; the blocks themselves run side by side.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
     import zarr
 
     zarr.config.set({"threading.max_workers": threads, "async.concurrency": max(2, threads)})
