@@ -10,8 +10,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +139,14 @@ class JobLock:
         """
         mine = json.dumps(_identity(os.getpid()), sort_keys=True).encode()
         for _ in range(5):
-            if self._create(mine):
-                return
-            held = places.read_bytes(self._url, self._options)
-            if held is None:
-                continue
-            self._refuse_if_alive(held)
-            self._drop(held)
+            with self._alone():
+                if self._create(mine):
+                    return
+                held = places.read_bytes(self._url, self._options)
+                if held is None:
+                    continue
+                self._refuse_if_alive(held)
+                places.remove(self._url, self._options)
         raise JobLockedError(f"The lock {self._url} could not be taken; try again.")
 
     def release(self) -> None:
@@ -174,21 +175,25 @@ class JobLock:
             draft.unlink(missing_ok=True)
         return True
 
-    def _drop(self, held: bytes) -> None:
-        """Remove the lock of a dead run, unless another run has just done so."""
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others from looking at the lock meanwhile: the folder itself is locked."""
         if not places.is_local(self._url):
-            places.remove(self._url, self._options)
+            yield
             return
-        path = places.local_path(self._url)
-        stale = path.with_name(f"{path.name}.stale.{os.getpid()}.{threading.get_ident()}")
+        import fcntl
+
+        folder = places.local_path(self._url).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.rename(path, stale)
-        except FileNotFoundError:
-            return
-        if stale.read_bytes() != held:
-            with suppress(FileExistsError):
-                os.link(stale, path)
-        stale.unlink()
+            # Ends with the descriptor, thus with the process too. Some network file systems
+            # know no such locks; there two runs that start at once are not told apart.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _refuse_if_alive(self, held: bytes) -> None:
         try:
