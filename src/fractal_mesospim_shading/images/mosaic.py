@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -25,7 +24,7 @@ from fractal_mesospim_shading.images.metadata import (
     parse_metadata,
 )
 from fractal_mesospim_shading.images.plain_tables import read_plain_table
-from fractal_mesospim_shading.images.reading import read_pixels
+from fractal_mesospim_shading.images.reading import read_pixels, stored_units
 from fractal_mesospim_shading.images.source import Box, Channel, Level
 from fractal_mesospim_shading.images.stores import (
     StorageOptions,
@@ -172,7 +171,7 @@ class MosaicImage:
             SourceReadError: a chunk is there but cannot be read; the message names it.
         """
         array = self.array(level)
-        truncated = first_truncated(array, (key for key, _ in _stored_units(array, box)))
+        truncated = first_truncated(array, (key for key, _ in stored_units(array, box)))
         if truncated is not None:
             where = join_url(self.url, self.levels[level].path, truncated)
             raise SourceReadError(
@@ -199,7 +198,7 @@ class MosaicImage:
     ) -> SourceReadError:
         """Read the box again unit by unit to find which one fails."""
         where = join_url(self.url, self.levels[level].path)
-        for key, part in _stored_units(array, box):
+        for key, part in stored_units(array, box):
             try:
                 array[part]
             except reading_errors() as found:
@@ -249,23 +248,6 @@ def _fingerprint(array: zarr.Array[Any]) -> str:
     content.pop("attributes", None)
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
-    """The files (chunks, or shards) that a box touches: key, and the part of the box in it."""
-    unit = array.shards or array.chunks
-    ranges = [
-        range(part.start // size, -(-part.stop // size))
-        for part, size in zip(box, unit, strict=True)
-    ]
-    for index in itertools.product(*ranges):
-        yield (
-            array.metadata.encode_chunk_key(index),
-            tuple(
-                slice(max(part.start, i * size), min(part.stop, (i + 1) * size))
-                for i, size, part in zip(index, unit, box, strict=True)
-            ),
-        )
 
 
 def _checked_type(
