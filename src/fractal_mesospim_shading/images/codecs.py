@@ -6,6 +6,10 @@ back with a warning where it does not know a codec. What it handles bit for bit 
 tried with zarr 3.1.5 and zarrs 0.2.3 and is listed here; all else goes to zarr's own
 pipeline. The choice depends on the metadata and the kind of store alone, so every
 process comes to the same one.
+
+The Rust pipeline works on one thread for each call. Blocks run side by side, so no
+processor is left idle by that; and several threads would put the chunks of a shard
+into its file in the order in which they happen to be encoded: other bytes each time.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ _PATHS = {
 _RUST_V2 = {"blosc", "zstd", "gzip", "zlib", "bz2"}
 _RUST_V3 = {"bytes", "blosc", "zstd", "gzip", "crc32c", "transpose"}
 
+_MOST_THREADS = 64
+"""Threads of zarr that may be in a pipeline at a time, where nobody has set another number."""
+
 # zarr's configuration is one for the whole process.
 _configuration_lock = threading.Lock()
 
@@ -46,6 +53,8 @@ def open_array(
     storage_options: StorageOptions = None,
     mode: Mode = "r",
     pipeline: Pipeline = "auto",
+    *,
+    direct: bool = False,
 ) -> zarr.Array[Any]:
     """Open an array of a group with the fastest pipeline that is right for it.
 
@@ -55,6 +64,8 @@ def open_array(
         storage_options: for a remote address.
         mode: used where `group` is an address; an open group has its own.
         pipeline: `auto` chooses by the metadata; `rust` and `python` force one.
+        direct: let the Rust pipeline pass by the page cache of the system. Not every file
+            system can: an `OSError` on reading or writing says so.
 
     Raises:
         ImageNotFoundError: there is no such group.
@@ -63,10 +74,9 @@ def open_array(
     if not isinstance(group, zarr.Group):
         group = open_group(normalise_url(group), storage_options, mode)
     array = _member(group, path, "python")
-    chosen = pipeline
     if pipeline == "auto":
-        chosen = "rust" if rust_can_handle(array) else "python"
-    return array if chosen == "python" else _member(group, path, chosen)
+        pipeline = "rust" if rust_can_handle(array) else "python"
+    return array if pipeline == "python" else _member(group, path, "rust", direct=direct)
 
 
 def rust_can_handle(array: zarr.Array[Any]) -> bool:
@@ -137,10 +147,20 @@ def _all_known(codecs: Iterable[dict[str, Any]]) -> bool:
     return True
 
 
-def _member(group: zarr.Group, path: str, pipeline: str) -> zarr.Array[Any]:
+def _member(
+    group: zarr.Group, path: str, pipeline: Literal["rust", "python"], *, direct: bool = False
+) -> zarr.Array[Any]:
     where = f"'{group.store_path}/{path}'"
+    # zarr makes the threads that call the pipelines when it first meets a number of them: that
+    # has to be one for all blocks in flight, and not the one thread of each call.
+    threads = zarr.config.get("threading.max_workers", None) or _MOST_THREADS
+    settings: dict[str, Any] = {
+        "codec_pipeline.path": _PATHS[pipeline],
+        "codec_pipeline.direct_io": direct,
+        "threading.max_workers": 1 if pipeline == "rust" else threads,
+    }
     try:
-        with _configuration_lock, zarr.config.set({"codec_pipeline.path": _PATHS[pipeline]}):
+        with _configuration_lock, zarr.config.set(settings):
             member = group[path]
     except (KeyError, FileNotFoundError, NodeNotFoundError, ContainsGroupError) as error:
         raise ImageFormatError(

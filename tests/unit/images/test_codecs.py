@@ -222,3 +222,22 @@ def test_broken_array_metadata(tmp_path: Path) -> None:
     (tmp_path / "a" / "zarr.json").write_text("{")
     with pytest.raises(ImageFormatError, match="cannot be understood"):
         open_array(tmp_path, "a")
+
+
+def test_shards_have_the_same_bytes_each_time(tmp_path: Path) -> None:
+    """Several threads would put chunks into the file in the order in which they are ready."""
+    rng = np.random.default_rng(3)
+    values = rng.integers(0, 4000, (64, 64, 64)).astype("uint16")
+    # Chunks that take very different times.
+    values[:, ::2] &= np.uint16(3)
+    zarr.open_group(tmp_path, mode="w", zarr_format=3).create_array(
+        "a", shape=values.shape, chunks=(16, 16, 16), shards=values.shape, dtype="uint16",
+        compressors=ZstdCodec(level=3),
+    )  # fmt: skip
+    array = open_array(tmp_path, "a", mode="r+")
+    assert uses_rust(array)
+    contents = set()
+    for _ in range(20):
+        array[...] = values
+        contents.add((tmp_path / "a" / "c" / "0" / "0" / "0").read_bytes())
+    assert len(contents) == 1
