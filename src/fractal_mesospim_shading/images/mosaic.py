@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,8 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, SourceReadError
-from fractal_mesospim_shading.images.codecs import first_truncated, open_array
+from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
+from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.containers import explain_group
 from fractal_mesospim_shading.images.metadata import (
     ImageMetadata,
@@ -24,14 +22,13 @@ from fractal_mesospim_shading.images.metadata import (
     parse_metadata,
 )
 from fractal_mesospim_shading.images.plain_tables import read_plain_table
-from fractal_mesospim_shading.images.reading import read_pixels, stored_units
+from fractal_mesospim_shading.images.reading import fingerprint, opened_array, read_array
 from fractal_mesospim_shading.images.source import Box, Channel, Level
 from fractal_mesospim_shading.images.stores import (
     StorageOptions,
     join_url,
     normalise_url,
     open_group,
-    reading_errors,
 )
 from fractal_mesospim_shading.images.tables import FOV_TABLE, layout_from_table, read_table
 
@@ -130,7 +127,7 @@ class MosaicImage:
             finished=finished,
             zarr_format=zarr_format,
             storage_options=options,
-            fingerprints=tuple(_fingerprint(array) for array in arrays),
+            fingerprints=tuple(fingerprint(array) for array in arrays),
         )
 
     @property
@@ -153,8 +150,8 @@ class MosaicImage:
         Raises:
             ImageFormatError: the array is not the one that was there when the image was opened.
         """
-        path, fingerprint = self.levels[level].path, self.fingerprints[level]
-        return _opened(self.url, self.storage_options, path, fingerprint)
+        path, expected = self.levels[level].path, self.fingerprints[level]
+        return opened_array(self.url, path, self.storage_options, expected)
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read a box of a level.
@@ -170,18 +167,8 @@ class MosaicImage:
         Raises:
             SourceReadError: a chunk is there but cannot be read; the message names it.
         """
-        array = self.array(level)
-        truncated = first_truncated(array, (key for key, _ in stored_units(array, box)))
-        if truncated is not None:
-            where = join_url(self.url, self.levels[level].path, truncated)
-            raise SourceReadError(
-                f"The chunk '{where}' cannot be read: the file is cut off. Copy it again from "
-                "the original."
-            )
-        try:
-            pixels = read_pixels(array, box)
-        except reading_errors() as error:
-            raise self._named(array, level, box, error) from error
+        where = join_url(self.url, self.levels[level].path)
+        pixels = read_array(self.array(level), where, box)
         return np.ascontiguousarray(pixels, dtype=self.dtype)
 
     def read_units(self, level: int) -> Sequence[int]:
@@ -192,28 +179,6 @@ class MosaicImage:
         """The chunk of level 0, no larger than the array."""
         pairs = zip(self.levels[0].chunks, self.levels[0].shape, strict=True)
         return tuple(min(chunk, max(size, 1)) for chunk, size in pairs)
-
-    def _named(
-        self, array: zarr.Array[Any], level: int, box: Box, error: Exception
-    ) -> SourceReadError:
-        """Read the box again unit by unit to find which one fails."""
-        where = join_url(self.url, self.levels[level].path)
-        for key, part in stored_units(array, box):
-            try:
-                array[part]
-            except reading_errors() as found:
-                return SourceReadError(
-                    f"The chunk '{join_url(where, key)}' cannot be read "
-                    f"({type(found).__name__}: {found}). The file is damaged or not readable; "
-                    "copy it again from the original."
-                )
-        ranges = ", ".join(
-            f"{axis} {s.start}:{s.stop}" for axis, s in zip(self.axes, box, strict=True)
-        )
-        return SourceReadError(
-            f"'{where}' could not be read at {ranges} ({type(error).__name__}: {error}), but a "
-            "second reading succeeded: the storage was not reachable for a moment. Run it again."
-        )
 
 
 def is_finished(attributes: Mapping[str, Any]) -> bool:
@@ -230,24 +195,6 @@ def _as_json(storage_options: StorageOptions) -> str:
             f"The storage_options hold something that is no plain value ({error}); expected "
             "texts, numbers, lists and dictionaries, which can be passed to other processes."
         ) from error
-
-
-@lru_cache(maxsize=64)
-def _opened(url: str, storage_options: str, path: str, fingerprint: str) -> zarr.Array[Any]:
-    array = open_array(url, path, json.loads(storage_options))
-    if _fingerprint(array) != fingerprint:
-        raise ImageFormatError(
-            f"The array '{join_url(url, path)}' was replaced by another one since the image was "
-            "opened. Open the image again."
-        )
-    return array
-
-
-def _fingerprint(array: zarr.Array[Any]) -> str:
-    content = dict(array.metadata.to_dict())
-    content.pop("attributes", None)
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _checked_type(

@@ -16,6 +16,7 @@ from zarr.buffer import default_buffer_prototype
 
 from fractal_mesospim_shading import allocation
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
+from fractal_mesospim_shading.images.chunk_files import chunk_files
 from fractal_mesospim_shading.images.codecs import first_truncated, open_array
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import join_url, reading_errors
@@ -79,6 +80,10 @@ def read_pixels(array: zarr.Array[Any], box: Box) -> NDArray[Any]:
     if not array.dtype.isnative:
         return np.asarray(array[box])
     pixels = allocation.empty([part.stop - part.start for part in box], array.dtype)
+    files = chunk_files(array)
+    if files is not None and files.covers(box):
+        files.read(box, pixels)
+        return pixels
     kind = default_buffer_prototype().nd_buffer
     array.get_basic_selection(tuple(box), out=kind.from_ndarray_like(pixels))
     return pixels
@@ -87,7 +92,7 @@ def read_pixels(array: zarr.Array[Any], box: Box) -> NDArray[Any]:
 def _named(array: zarr.Array[Any], where: str, box: Box, error: Exception) -> SourceReadError:
     for key, part in stored_units(array, box):
         try:
-            array[part]
+            read_pixels(array, part)
         except reading_errors() as found:
             return SourceReadError(
                 f"The chunk '{join_url(where, key)}' cannot be read "

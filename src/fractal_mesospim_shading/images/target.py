@@ -13,11 +13,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.blocks import covering
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.chunk_files import DIRECT_BYTES, chunk_files, is_all
 from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.documents import Document, fill_value, native_dtype
 from fractal_mesospim_shading.images.places import StorageOptions
@@ -97,14 +99,25 @@ class TargetImage:
                 f"The result cannot be written to {self.url}: {error}"
             ) from error
 
-    def array(self, level: int) -> Any:
-        """The zarr array of a level, opened once in each process."""
+    def array(self, level: int, *, buffered: bool = False) -> Any:
+        """The zarr array of a level, opened once in each process.
+
+        Large units are written past the page cache, as in `chunk_files`.
+
+        Args:
+            level: of the pyramid.
+            buffered: from now on through the page cache.
+        """
         wanted = self.levels[level]
         # Workers of a cluster outlive jobs: another array may once have been at this place.
         key = (self.url, wanted.path, wanted.fingerprint)
         with _lock:
-            if key not in _arrays:
-                _arrays[key] = open_array(self.url, wanted.path, self.storage_options, mode="r+")
+            if buffered or key not in _arrays:
+                large = prod(wanted.unit) * wanted.dtype.itemsize >= DIRECT_BYTES
+                direct = not buffered and zarr.config.get("codec_pipeline.direct_io", large)
+                _arrays[key] = open_array(
+                    self.url, wanted.path, self.storage_options, mode="r+", direct=direct
+                )
             return _arrays[key]
 
     def write(self, level: int, box: Box, data: NDArray[Any]) -> None:
@@ -113,31 +126,40 @@ class TargetImage:
         Raises:
             OutputWriteError: the disk is full, or something else of that kind.
         """
-        target = self.levels[level]
         array = self.array(level)
+        files = chunk_files(array)
+        try:
+            if files is not None:
+                files.write(box, data)
+            else:
+                self._write_with_zarr(level, box, data)
+        except reading_errors() as error:
+            raise OutputWriteError(
+                f"Level {self.levels[level].path} of {self.url} cannot be written at "
+                f"{[(s.start, s.stop) for s in box]}: {error}. What was finished is kept: make "
+                "room or restore access, and run the same command again."
+            ) from error
+
+    def _write_with_zarr(self, level: int, box: Box, data: NDArray[Any]) -> None:
+        target, array = self.levels[level], self.array(level)
         empty = np.asarray(fill_value(target.document)).astype(target.dtype)
         units = [
             [slice(max(i * u, s.start), min((i + 1) * u, s.stop)) for i in along]
             for along, u, s in zip(covering(target.unit, box), target.unit, box, strict=True)
         ]
         boxes = list(product(*units))
-        full = [unit for unit in boxes if not _is_all(data[_within(unit, box)], empty)]
+        full = [unit for unit in boxes if not is_all(data[_within(unit, box)], empty)]
         whole = [tuple(box)] if len(full) == len(boxes) else full
-        try:
-            for part in whole:
-                try:
-                    array[part] = data[_within(part, box)]
-                except reading_errors():
-                    # Chunks that the end of the array cuts are decoded before they are
-                    # written; what a killed run left of them may be torn.
-                    self._drop_units(level, part)
-                    array[part] = data[_within(part, box)]
-        except reading_errors() as error:
-            raise OutputWriteError(
-                f"Level {target.path} of {self.url} cannot be written at "
-                f"{[(s.start, s.stop) for s in box]}: {error}. What was finished is kept: make "
-                "room or restore access, and run the same command again."
-            ) from error
+        for part in whole:
+            try:
+                array[part] = data[_within(part, box)]
+            except reading_errors():
+                # Chunks that the end of the array cuts are decoded before they are
+                # written; what a killed run left of them may be torn. And there are
+                # file systems that cannot write past the page cache.
+                self._drop_units(level, part)
+                array = self.array(level, buffered=True)
+                array[part] = data[_within(part, box)]
 
     def _drop_units(self, level: int, box: Sequence[slice]) -> None:
         target = self.levels[level]
@@ -206,20 +228,6 @@ def own_shards(
 def _within(part: Sequence[slice], box: Sequence[slice]) -> tuple[slice, ...]:
     pairs = zip(part, box, strict=True)
     return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in pairs)
-
-
-def _is_all(data: NDArray[Any], value: NDArray[Any]) -> bool:
-    """Whether every pixel has one value; looks at few where the first ones differ."""
-    first = data[(0,) * (data.ndim - 1)]
-    if not _equal(first, value):
-        return False
-    return all(_equal(part, value) for part in data.reshape((-1, *data.shape[-2:])))
-
-
-def _equal(data: NDArray[Any], value: NDArray[Any]) -> bool:
-    if np.isnan(value):
-        return bool(np.isnan(data).all())
-    return bool((data == value).all())
 
 
 def _json(document: Document) -> bytes:
