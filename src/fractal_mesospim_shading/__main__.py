@@ -2,7 +2,7 @@
 
 import sys
 
-from fractal_mesospim_shading.cli import main
+from fractal_mesospim_shading.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import sys
@@ -22,6 +23,14 @@ from fractal_mesospim_shading.params import (
     ordered_fields,
     validated,
 )
+
+
+def program() -> int:
+    """The command line as a process of its own."""
+    code = main()
+    # Else the interpreter looks through all objects for cycles before it ends: 0.2 s.
+    gc.freeze()
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -264,4 +273,4 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())
