@@ -135,9 +135,9 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
 @pytest.fixture
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not group small write units: even a small image has many blocks."""
-    from fractal_mesospim_shading import workflows
+    from fractal_mesospim_shading import plan
 
-    monkeypatch.setattr(workflows, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
 
 
 @pytest.fixture(scope="session")

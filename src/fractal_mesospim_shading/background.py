@@ -43,7 +43,7 @@ from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job import Job, job_url, restore_replaced
 from fractal_mesospim_shading.local_kernel import BackgroundKernel
 from fractal_mesospim_shading.params import parameters_of
-from fractal_mesospim_shading.plan import BLOCK_BYTES, CorrectionPlan
+from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, PlaneCorrection
 from fractal_mesospim_shading.preparation import (
     OutputPlan,
@@ -64,6 +64,10 @@ logger = logging.getLogger(__name__)
 _TASK = "correct_background"
 
 _TRIAL_PX = 8
+
+BLOCK_BYTES = 32 * 2**20
+"""Write units below this size are grouped to one block: neighbourhoods reach over its edges, so
+that small blocks read much twice."""
 
 _MOST_BLOCK_BYTES = 2**34
 """Whether blocks of whole tiles are too large is a question of memory alone."""

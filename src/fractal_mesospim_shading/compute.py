@@ -57,6 +57,9 @@ _CONNECT_SECONDS = 20.0
 _WAITING = 4.0
 """Means that wait for their siblings, in blocks, over all levels."""
 
+_SMALL_BYTES = 256 * 2**20
+"""Blocks that take less than this are computed two at a time on each processor."""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -148,8 +151,12 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
     """
     if options.execution == "dask":
         _scheduler_address(options)
-    wished = options.n_workers or available_cpus()
     one = needed_memory(plan, 1)
+    each = max(1, needed_memory(plan, 2) - one)
+    wished = options.n_workers or available_cpus()
+    if options.execution == "threads" and options.n_workers is None and each <= _SMALL_BYTES:
+        # One block computes while another waits for the disk.
+        wished *= 2
     if options.execution == "slurm" and options.memory_limit is None:
         # The memory of this machine says nothing about that of a job.
         return Resources(wished, max(int(1.3 * one), 4 * 2**30))
@@ -162,8 +169,7 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
         )
     if options.execution == "slurm":
         return Resources(wished, limit)
-    each = needed_memory(plan, 2) - one
-    return Resources(max(1, min(wished, 1 + (limit - one) // max(each, 1))), limit)
+    return Resources(max(1, min(wished, 1 + (limit - one) // each)), limit)
 
 
 def estimate_workers(image: MultitileImage, level: int, options: ExecutionOptions) -> int:
@@ -277,7 +283,7 @@ class Workplace:
 def workplace(options: ExecutionOptions, use: Resources) -> Iterator[Workplace]:
     """Open the place where blocks are computed; a cluster of our own ends with the context."""
     if options.execution == "threads":
-        prepare_process(available_cpus())
+        prepare_process(use.workers)
         with freed_memory_kept():
             yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers)
         return

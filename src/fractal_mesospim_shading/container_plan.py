@@ -32,7 +32,7 @@ from fractal_mesospim_shading.images.stores import join_url
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job import image_url
 from fractal_mesospim_shading.params import FlatfieldOptions
-from fractal_mesospim_shading.plan import BLOCK_BYTES, CorrectionPlan
+from fractal_mesospim_shading.plan import CorrectionPlan, block_wish
 from fractal_mesospim_shading.preparation import Problems, options_of, refuse_little_room
 
 TASK = "correct_flatfield"
@@ -57,7 +57,7 @@ class StackWork:
     @property
     def plan(self) -> CorrectionPlan:
         """The plan, without its profile."""
-        wish = max(1, BLOCK_BYTES // self.image.dtype.itemsize)
+        wish = block_wish(self.target.levels[0].shape, self.image.dtype)
         return CorrectionPlan(self.image, (self.target,), self.target.url, wish=wish)
 
 

@@ -39,7 +39,7 @@ from fractal_mesospim_shading.images.stores import join_url, normalise_url
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job import image_url
 from fractal_mesospim_shading.params import ImportOptions, parameters_of
-from fractal_mesospim_shading.plan import BLOCK_BYTES, CorrectionPlan
+from fractal_mesospim_shading.plan import CorrectionPlan, block_wish
 from fractal_mesospim_shading.preparation import Problems, options_of, refuse_little_room
 
 TASK = "import_mesospim"
@@ -84,7 +84,7 @@ class ImportWork:
     @property
     def plan(self) -> CorrectionPlan:
         """The plan, without its kernel."""
-        wish = max(1, BLOCK_BYTES // self.mosaic.dtype.itemsize)
+        wish = block_wish(self.target.levels[0].shape, self.mosaic.dtype)
         return CorrectionPlan(self.mosaic, (self.target,), self.unit.zarr_url, wish=wish)
 
     def request(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from fractal_mesospim_shading.images.stores import normalise_url, split_zip
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job import image_url, job_url, restore_replaced
 from fractal_mesospim_shading.params import OutputOptions
-from fractal_mesospim_shading.plan import BLOCK_BYTES
+from fractal_mesospim_shading.plan import block_wish
 
 T = TypeVar("T")
 
@@ -175,7 +175,7 @@ def make_request(
             json.dumps([level.document for level in output.target.levels]).encode()
         ).hexdigest(),
         # The names of blocks in the journal mean boxes of this size.
-        "block_bytes": BLOCK_BYTES,
+        "block_pixels": block_wish(image.levels[0].shape, image.dtype),
         **details,
     }
 

@@ -34,7 +34,7 @@ from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.job import Job, restore_replaced
 from fractal_mesospim_shading.models import ChannelModel
 from fractal_mesospim_shading.params import FlatfieldOptions, parameters_of
-from fractal_mesospim_shading.plan import BLOCK_BYTES, CorrectionPlan
+from fractal_mesospim_shading.plan import CorrectionPlan, block_wish
 from fractal_mesospim_shading.preparation import (
     OutputPlan,
     Problems,
@@ -102,7 +102,7 @@ class FlatfieldWork:
 
 def block_plan(image: Any, output: OutputPlan) -> CorrectionPlan:
     """The plan of an image, without its kernel."""
-    wish = max(1, BLOCK_BYTES // image.dtype.itemsize)
+    wish = block_wish(image.levels[0].shape, image.dtype)
     return CorrectionPlan(image, (output.target,), output.final_url, wish=wish)
 
 

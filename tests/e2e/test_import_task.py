@@ -147,9 +147,9 @@ def test_info_of_a_container(acquisition):
 
 RUN = """
 import sys, time
-from fractal_mesospim_shading import cli, import_plan
+from fractal_mesospim_shading import cli, plan
 from fractal_mesospim_shading.images import target
-import_plan.BLOCK_BYTES = 1
+plan.BLOCK_BYTES = 1
 write = target.TargetImage.write
 def slowly(*arguments):
     write(*arguments)
@@ -160,10 +160,10 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def test_killed_and_continued(acquisition, tree, tmp_path, monkeypatch):
-    from fractal_mesospim_shading import import_plan
+    from fractal_mesospim_shading import plan
     from fractal_mesospim_shading.images import target
 
-    monkeypatch.setattr(import_plan, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
     import_mesospim(acquisition, str(tmp_path / "whole"))
     folder = tmp_path / "killed" / "brain.zarr"
     command = ["import", str(acquisition), "--zarr-dir", str(folder.parent), "--n-workers", "1"]

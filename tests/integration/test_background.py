@@ -675,7 +675,7 @@ def test_another_label_image_is_another_job(tmp_path, monkeypatch):
     array = scene((1, 4, 96, 80))
     source = write(tmp_path / "a.zarr", array)
     write_label(source, cells_of((96, 80)), "yx")
-    arguments = {"mask": {"kind": "label", "label_name": "cells"}}
+    arguments = {"mask": {"kind": "label", "label_name": "cells"}, "n_workers": 1}
     monkeypatch.setattr(background, "BLOCK_BYTES", 1)
     with monkeypatch.context() as patch:
         _stop_after(patch, 3)

@@ -360,12 +360,12 @@ def test_each_chunk_is_read_once_and_each_unit_written_once(
 def test_results_do_not_depend_on_how_the_work_is_cut(
     make_mosaic, make_models, tree, tmp_path, monkeypatch
 ):
-    from fractal_mesospim_shading import workflows
+    from fractal_mesospim_shading import plan
 
     source, models = make_mosaic(factors=((2, 2, 2), (1, 2, 2))), str(make_models())
     trees = []
     for number, (workers, size) in enumerate([(1, 1), (2, 1), (4, 20_000), (3, 2**25)]):
-        monkeypatch.setattr(workflows, "BLOCK_BYTES", size)
+        monkeypatch.setattr(plan, "BLOCK_BYTES", size)
         folder = tmp_path / f"out{number}"
         result = correct_flatfield(
             source,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim, import_plan
+from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim, plan
 from fractal_mesospim_shading.images import native_mosaic
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.synthetic_native import grid_stacks, stack_pixels, write_acquisition
@@ -442,7 +442,7 @@ def test_each_chunk_is_decoded_once(tmp_path, monkeypatch, settings, block_bytes
         return read(array, where, box)
 
     monkeypatch.setattr(native_mosaic, "read_array", counted)
-    monkeypatch.setattr(import_plan, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", block_bytes)
     import_mesospim(str(path), str(tmp_path / "out"), **SIGNS)
     assert set(decoded.values()) == {1}
     chunks = (ceil(n / c) for n, c in zip((6, 20, 28), settings.chunks, strict=True))
@@ -660,7 +660,7 @@ def test_remote_acquisition_to_remote_image(acquisition, tmp_path):
 
 
 def test_processes_write_the_same_bytes(acquisition, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_plan, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
     trees = []
     for name in ("threads", "processes"):
         (result,) = import_mesospim(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fractal_mesospim_shading
-from fractal_mesospim_shading import errors, workflows
+from fractal_mesospim_shading import errors, plan, workflows
 from fractal_mesospim_shading.core.blocks import BlockGrid
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -31,9 +31,9 @@ def correct_flatfield(zarr_url, **arguments):
 # A run with many small blocks, each of them slow.
 RUN = """
 import sys, time
-from fractal_mesospim_shading import cli, workflows
+from fractal_mesospim_shading import cli, plan
 from fractal_mesospim_shading.images import target
-workflows.BLOCK_BYTES = 1
+plan.BLOCK_BYTES = 1
 write = target.TargetImage.write
 def slowly(*arguments):
     write(*arguments)
@@ -120,7 +120,7 @@ def test_a_killed_run_is_continued_and_redoes_only_what_was_in_flight(
         write(image, level, box, data)
 
     monkeypatch.setattr(target.TargetImage, "write", counted)
-    monkeypatch.setattr(workflows, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
     result = correct_flatfield(
         tmp_path / "brain.zarr", models_folder=str(tmp_path / "models"), camera_offset=100
     )
