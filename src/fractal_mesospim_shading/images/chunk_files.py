@@ -27,6 +27,7 @@ import google_crc32c
 import numpy as np
 import zarr
 from numcodecs.blosc import BITSHUFFLE, MAX_BUFFERSIZE, NOSHUFFLE, SHUFFLE, Blosc
+from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
@@ -40,6 +41,7 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 _PAGE = 4096
 _STAGE_BYTES = 8 * 2**20
 _BLOSC_HEADER = 16
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SHUFFLES = {"noshuffle": NOSHUFFLE, "shuffle": SHUFFLE, "bitshuffle": BITSHUFFLE}
 _ABSENT = np.uint64(2**64 - 1)
 _REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
@@ -110,7 +112,7 @@ class ChunkFiles:
     unit: tuple[int, ...]
     chunk: tuple[int, ...]
     fill: Any
-    codec: Blosc | None
+    codec: Blosc | Zstd | None
     index: ShardIndex | None
 
     def covers(self, box: Box) -> bool:
@@ -199,17 +201,17 @@ class ChunkFiles:
             out[...] = whole[_within(part, place)]
 
     def _decode(self, piece: memoryview, out: NDArray[Any]) -> None:
-        if self.codec is None:
-            if len(piece) != out.nbytes:
-                raise ValueError(f"the chunk holds {len(piece)} bytes instead of {out.nbytes}")
-            out.reshape(-1).view(np.uint8)[:] = np.frombuffer(piece, np.uint8)
-            return
-        # Blosc trusts its header, and would read and write beyond the end.
-        header = bytes(piece[:_BLOSC_HEADER])
-        size, length = int.from_bytes(header[4:8], "little"), int.from_bytes(header[12:], "little")
-        if len(header) < _BLOSC_HEADER or length != len(piece) or size != out.nbytes:
-            raise ValueError("the chunk is cut off, or its header is damaged")
-        self.codec.decode(piece, out)
+        if isinstance(self.codec, Blosc):
+            if _blosc_sizes(piece) != (out.nbytes, len(piece)):
+                raise ValueError("the chunk is cut off, or its header is damaged")
+            self.codec.decode(piece, out)
+        elif isinstance(self.codec, Zstd) and _zstd_size(piece) == out.nbytes:
+            self.codec.decode(piece, out)
+        else:
+            content = piece if self.codec is None else self.codec.decode(piece)
+            if len(content) != out.nbytes:
+                raise ValueError(f"the chunk holds {len(content)} bytes instead of {out.nbytes}")
+            out.reshape(-1).view(np.uint8)[:] = np.frombuffer(content, np.uint8)
 
     def _encoded(self, place: Box, box: Box, data: NDArray[Any]) -> Any:
         """The bytes of a chunk; None for one of nothing but the fill value."""
@@ -364,7 +366,7 @@ def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
             plain = plain and index is not None
         else:
             plain, codec = _chunk_codec(codecs, array.dtype)
-    if not plain or not (codec is None or type(codec) is Blosc):
+    if not plain or not (codec is None or type(codec) in (Blosc, Zstd)):
         return None
     if codec is not None and prod(chunk) * array.dtype.itemsize > MAX_BUFFERSIZE:
         return None
@@ -383,15 +385,17 @@ def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
 
 
 def _chunk_codec(codecs: Sequence[dict[str, Any]], dtype: np.dtype[Any]) -> tuple[bool, Any]:
-    """Whether the codecs of zarr 3 are plain bytes and at most blosc; and that codec."""
+    """Whether the codecs of zarr 3 are plain bytes and at most blosc or zstd; and that codec."""
     first, *more = codecs
     endian = (first.get("configuration") or {}).get("endian", sys.byteorder)
-    if first["name"] != "bytes" or endian != sys.byteorder:
+    if first["name"] != "bytes" or endian != sys.byteorder or len(more) > 1:
         return False, None
     if not more:
         return True, None
-    settings = more[0].get("configuration", {})
-    if len(more) > 1 or more[0]["name"] != "blosc" or settings["typesize"] != dtype.itemsize:
+    name, settings = more[0]["name"], more[0].get("configuration") or {}
+    if name == "zstd":
+        return True, Zstd(settings["level"], settings["checksum"])
+    if name != "blosc" or settings["typesize"] != dtype.itemsize:
         return False, None
     shuffle = _SHUFFLES[settings["shuffle"]]
     return True, Blosc(settings["cname"], settings["clevel"], shuffle, settings["blocksize"])
@@ -405,6 +409,32 @@ def _shard_index(codecs: Sequence[dict[str, Any]]) -> ShardIndex | None:
     if len(codecs) > 1 or first["name"] != "bytes" or not little or names not in ([], ["crc32c"]):
         return None
     return ShardIndex(settings.get("index_location", "end") == "end", bool(names))
+
+
+def _blosc_sizes(piece: memoryview) -> tuple[int, int]:
+    """Bytes that a blosc chunk says it holds, decoded and as it is.
+
+    Blosc trusts them, and would read and write beyond the end.
+    """
+    header = bytes(piece[:_BLOSC_HEADER])
+    if len(header) < _BLOSC_HEADER:
+        return -1, -1
+    return int.from_bytes(header[4:8], "little"), int.from_bytes(header[12:], "little")
+
+
+def _zstd_size(piece: memoryview) -> int | None:
+    """Bytes that a zstd frame says it holds; None where it does not say (RFC 8878, 3.1.1)."""
+    header = bytes(piece[:18])
+    if len(header) < 18 or header[:4] != _ZSTD_MAGIC:
+        return None
+    flags = header[4]
+    single = flags >> 5 & 1
+    width = (single, 2, 4, 8)[flags >> 6]
+    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    if not width:
+        return None
+    size = int.from_bytes(header[start : start + width], "little")
+    return size + 256 if width == 2 else size
 
 
 def is_all(data: NDArray[Any], value: Any) -> bool:

@@ -83,6 +83,11 @@ def test_blosc_of_version_2(tmp_path: Path, codec: str, dtype: str) -> None:
     check(tmp_path, dtype, zarr_format=2, compressors=compressor)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_zstd_of_version_2(tmp_path: Path, dtype: str) -> None:
+    check(tmp_path, dtype, zarr_format=2, compressors=numcodecs.Zstd(3))
+
+
 @pytest.mark.parametrize("separator", [".", "/"])
 def test_bare_chunks_of_version_2(tmp_path: Path, separator: Any) -> None:
     keys = {"name": "v2", "separator": separator}
@@ -90,20 +95,27 @@ def test_bare_chunks_of_version_2(tmp_path: Path, separator: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("codec", ["blosc", "bare"])
+@pytest.mark.parametrize("codec", ["blosc", "zstd", "zstd, checked", "bare"])
 def test_version_3(tmp_path: Path, codec: str, dtype: str) -> None:
-    blosc = BloscCodec(cname="lz4", typesize=np.dtype(dtype).itemsize, shuffle="shuffle")
-    check(tmp_path, dtype, zarr_format=3, compressors=blosc if codec == "blosc" else None)
+    compressor = {
+        "blosc": BloscCodec(cname="lz4", typesize=np.dtype(dtype).itemsize, shuffle="shuffle"),
+        "zstd": ZstdCodec(level=1),
+        "zstd, checked": ZstdCodec(level=3, checksum=True),
+        "bare": None,
+    }[codec]
+    check(tmp_path, dtype, zarr_format=3, compressors=compressor)
 
 
 @pytest.mark.parametrize("place", ["start", "end"])
 @pytest.mark.parametrize("checked", [True, False])
-@pytest.mark.parametrize("codec", ["blosc", "bare"])
+@pytest.mark.parametrize("codec", ["blosc", "zstd", "bare"])
 def test_shards(tmp_path: Path, codec: str, checked: bool, place: Any) -> None:
     """The order of the chunks in a shard is free, so the bytes may differ from zarr's."""
     inner: list[Any] = [BytesCodec(endian="little")]
     if codec == "blosc":
         inner.append(BloscCodec(cname="lz4", typesize=2, shuffle="shuffle"))
+    if codec == "zstd":
+        inner.append(ZstdCodec(level=3))
     sharding = ShardingCodec(
         chunk_shape=CHUNKS,
         codecs=inner,
@@ -133,7 +145,7 @@ def test_a_null_fill_value_is_zero(tmp_path: Path) -> None:
 
 ELSEWHERE: dict[str, dict[str, Any]] = {
     "gzip": {"zarr_format": 2, "compressors": numcodecs.GZip(1)},
-    "zstd": {"zarr_format": 3, "compressors": ZstdCodec()},
+    "lz4 alone": {"zarr_format": 2, "compressors": numcodecs.LZ4()},
     "blosc and checksum": {"zarr_format": 3, "compressors": [BloscCodec(), Crc32cCodec()]},
     "another element": {"zarr_format": 3, "compressors": BloscCodec(typesize=4)},
     "big-endian": {"zarr_format": 3, "serializer": BytesCodec(endian="big")},
@@ -167,11 +179,12 @@ def _damaged(content: bytes, damage: str) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["cut off", "longer", "empty", "size", "nothing but sevens"])
-def test_a_damaged_chunk_is_an_error(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("codec", [numcodecs.Blosc("lz4"), numcodecs.Zstd(1), None])
+def test_a_damaged_chunk_is_an_error(tmp_path: Path, codec: Any, damage: str) -> None:
     """Blosc itself trusts the header, and would read or write beyond the end of memory."""
-    array = made(
-        tmp_path, "uint16", zarr_format=2, compressors=numcodecs.Blosc("lz4"), shape=CHUNKS
-    )
+    if codec is None and damage in ("size", "nothing but sevens"):
+        pytest.skip("pixels without a codec cannot tell")
+    array = made(tmp_path, "uint16", zarr_format=2, compressors=codec, shape=CHUNKS)
     array[...] = np.arange(256, dtype="uint16").reshape(CHUNKS)
     chunk = tmp_path / "a" / next(iter(contents(array)))
     chunk.write_bytes(_damaged(chunk.read_bytes(), damage))
@@ -179,6 +192,38 @@ def test_a_damaged_chunk_is_an_error(tmp_path: Path, damage: str) -> None:
     assert files is not None
     with pytest.raises((ValueError, RuntimeError)):
         files.read(whole(CHUNKS), np.empty(CHUNKS, "uint16"))
+
+
+@pytest.mark.parametrize("size", [100, 255, 256, 300, 65_791, 65_792, 100_000])
+def test_the_size_in_a_zstd_frame(size: int) -> None:
+    frame = numcodecs.Zstd(1).encode(os.urandom(size))
+    assert module._zstd_size(memoryview(frame)) == size
+
+
+def test_zstd_frames_of_another_size(tmp_path: Path) -> None:
+    """A chunk of fewer pixels would leave the rest of the block as it was."""
+    codec = numcodecs.Zstd(1)
+    array = made(tmp_path, "uint16", zarr_format=2, compressors=codec, shape=CHUNKS)
+    array[...] = 7
+    (tmp_path / "a" / "0.0.0").write_bytes(codec.encode(np.arange(100, dtype="uint16")))
+    files = chunk_files(array)
+    assert files is not None
+    with pytest.raises(ValueError, match="200 bytes instead of 512"):
+        files.read(whole(CHUNKS), np.empty(CHUNKS, "uint16"))
+
+
+def test_zstd_frames_that_do_not_say_their_size(tmp_path: Path) -> None:
+    """As streams are written: magic, no size, a window of 1 kB, one raw block."""
+    values = np.arange(256, dtype="uint16").reshape(CHUNKS)
+    frame = b"\x28\xb5\x2f\xfd\x00\x00" + (1 | 512 << 3).to_bytes(3, "little")
+    array = made(tmp_path, "uint16", zarr_format=2, compressors=numcodecs.Zstd(1), shape=CHUNKS)
+    array[...] = 7
+    (tmp_path / "a" / "0.0.0").write_bytes(frame + values.tobytes())
+    files = chunk_files(array)
+    assert files is not None
+    out = np.empty(CHUNKS, "uint16")
+    files.read(whole(CHUNKS), out)
+    np.testing.assert_array_equal(out, values)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "empty", "checksum", "beyond"])
