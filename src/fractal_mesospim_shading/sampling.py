@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.allocation import freed_memory_kept
 from fractal_mesospim_shading.core.binning import BinnedPlanes, BinnedStack, PartialBins, bin_block
 from fractal_mesospim_shading.core.blocks import grouped
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.images.source import Box, MultitileImage
+
+T = TypeVar("T")
 
 PlaneRef = tuple[int, int]
 """(tile number, plane); planes of later time points go on counting."""
@@ -106,23 +111,34 @@ def read_sample(
     Raises:
         SourceReadError: a chunk cannot be read.
     """
-    from dask import compute, delayed
-
     binned = BinnedPlanes(len(sample.planes), sample.layout.tile_shape, sample.bin_px)
     slots = {plane: slot for slot, plane in enumerate(sample.planes)}
 
     def reduced(box: Box) -> list[tuple[PartialBins, list[int]]]:
         return _reduce(image, sample, box, slots, binned.bin_px, dark, zero_is_no_data)
 
-    boxes = list(sample_boxes(image, sample))
-    step = max(1, 4 * workers)
-    for start in range(0, len(boxes), step):
-        tasks = [delayed(reduced, pure=False)(box) for box in boxes[start : start + step]]
+    with freed_memory_kept():
         # Added here and in order, so that sums of floats do not depend on the workers.
-        for parts in compute(*tasks, scheduler="threads", num_workers=workers):
+        for parts in _in_order(reduced, sample_boxes(image, sample), workers):
             for partial, places in parts:
                 binned.add(partial, places)
     return binned.finish(integer=np.issubdtype(image.dtype, np.integer))
+
+
+def _in_order(function: Callable[[Box], T], boxes: Iterable[Box], workers: int) -> Iterator[T]:
+    """The results of a function in the order of the boxes, of which few are held at a time."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for box in boxes:
+                waiting.append(pool.submit(function, box))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def sample_boxes(image: MultitileImage, sample: Sample) -> Iterator[Box]:
@@ -189,7 +205,10 @@ def _reduce(
         ]
         if not chosen:
             continue
-        block = planes[(np.array(chosen) - depth.start, *piece.in_box)]
+        inside = [z - depth.start for z in chosen]
+        together = len(inside) == inside[-1] - inside[0] + 1
+        place = slice(inside[0], inside[-1] + 1) if together else np.array(inside)
+        block = planes[(place, *piece.in_box)]
         frame = dark[piece.in_tile] if isinstance(dark, np.ndarray) else dark
         y0, x0 = piece.in_tile[0].start, piece.in_tile[1].start
         partial = bin_block(block, y0, x0, bin_px, frame, zero_is_no_data)

@@ -41,6 +41,7 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 _PAGE = 4096
 _STAGE_BYTES = 8 * 2**20
 _BLOSC_HEADER = 16
+_WORTH = 8
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SHUFFLES = {"noshuffle": NOSHUFFLE, "shuffle": SHUFFLE, "bitshuffle": BITSHUFFLE}
 _ABSENT = np.uint64(2**64 - 1)
@@ -115,10 +116,14 @@ class ChunkFiles:
     codec: Blosc | Zstd | None
     index: ShardIndex | None
 
-    def covers(self, box: Box) -> bool:
-        """Whether a box consists of whole chunks, but for the end of the array."""
-        along = zip(box, self.chunk, self.shape, strict=True)
-        return all(s.start % c == 0 and (s.stop % c == 0 or s.stop == n) for s, c, n in along)
+    def suits(self, box: Box) -> bool:
+        """Whether a box holds enough of the chunks it touches to decode them whole."""
+        touched = [
+            (min(s.stop + -s.stop % c, n) - s.start // c * c, s.stop - s.start)
+            for s, c, n in zip(box, self.chunk, self.shape, strict=True)
+        ]
+        whole, wanted = (prod(sizes) for sizes in zip(*touched, strict=True))
+        return bool(wanted * _WORTH >= whole)
 
     def read(self, box: Box, out: NDArray[Any]) -> None:
         """Decode all chunks that a box touches.

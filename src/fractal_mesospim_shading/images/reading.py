@@ -81,7 +81,7 @@ def read_pixels(array: zarr.Array[Any], box: Box) -> NDArray[Any]:
         return np.asarray(array[box])
     pixels = allocation.empty([part.stop - part.start for part in box], array.dtype)
     files = chunk_files(array)
-    if files is not None and files.covers(box):
+    if files is not None and files.suits(box):
         files.read(box, pixels)
         return pixels
     kind = default_buffer_prototype().nd_buffer
