@@ -130,9 +130,9 @@ def needed_memory(plan: CorrectionPlan, workers: int) -> int:
     shape = [min(b, n) for b, n in zip(plan.grid.boxes[0], level.shape, strict=True)]
     block = prod(shape) * sum(target.levels[0].dtype.itemsize for target in plan.targets)
     plane = prod(shape[-2:])
-    # Flat-field and dark-field of each channel, and the gain and shift made from them.
+    # Flat-field and dark-field of each channel.
     profiles = getattr(plan.kernel, "corrections", {} if plan.kernel else plan.source.channels)
-    fields = 4 * 4 * len(profiles) * prod(plan.source.layout.tile_shape)
+    fields = 2 * 4 * len(profiles) * prod(plan.source.layout.tile_shape)
     source = prod(plan.source.read_units(0)) * plan.source.dtype.itemsize
     per_worker = max(_COPIES * block, block + 2.0 * source) + 8 * plane
     working_bytes = getattr(plan.kernel, "working_bytes", None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.core.correct import linear_correction
+from fractal_mesospim_shading.core.correct import tile_correction
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.estimation import EstimationPlan, plan_estimation
 from fractal_mesospim_shading.images import places
@@ -134,7 +134,7 @@ def flatfield_kernel(
 ) -> FlatfieldKernel:
     """Fold the models into what is done to each pixel."""
     corrections = {
-        label: linear_correction(
+        label: tile_correction(
             model.profile,
             image.layout.tile_shape,
             offset=model.offset,

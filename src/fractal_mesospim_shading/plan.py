@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading import allocation
 from fractal_mesospim_shading.core.blocks import BlockGrid, Node
-from fractal_mesospim_shading.core.correct import Linear, PixelCounts, correct, paint
+from fractal_mesospim_shading.core.correct import (
+    Linear,
+    PixelCounts,
+    TileCorrection,
+    correct,
+    paint,
+)
 from fractal_mesospim_shading.core.histogram import Histogram, lattice, on_lattice
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.core.pyramid import block_mean
@@ -55,14 +61,14 @@ class FlatfieldKernel:
     Attributes:
         axes: of the image.
         layout: where the tiles lie.
-        corrections: gain and shift by profile name.
+        corrections: of a tile, by profile name.
         profile_names: by (channel, tile number); tile number None stands for all tiles.
         zero_is_no_data: by channel.
     """
 
     axes: str
     layout: TileLayout
-    corrections: dict[str, Linear]
+    corrections: dict[str, TileCorrection]
     profile_names: dict[tuple[int, int | None], str]
     zero_is_no_data: dict[int, bool]
 
@@ -81,7 +87,7 @@ class FlatfieldKernel:
         return (data,), counts
 
     def _painted(self, channel: int, y: slice, x: slice) -> Linear:
-        def correction_of(piece: Piece) -> Linear:
+        def correction_of(piece: Piece) -> TileCorrection:
             names = self.profile_names
             name = names.get((channel, piece.tile.number)) or names[channel, None]
             return self.corrections[name]

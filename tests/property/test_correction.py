@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fractal_mesospim_shading.core.correct import correct, linear_correction
+from fractal_mesospim_shading.core.correct import correct, tile_correction
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.pyramid import block_mean
 
@@ -22,13 +22,13 @@ SHAPE = (4, 6)
 def test_within_one_count_of_double_precision(raw, flat, dark, output_offset):
     exact = (raw - dark.astype("f4").astype("f8")) / (flat / flat.mean()) + output_offset
     expected = np.clip(np.rint(exact), 0, 65535)
-    linear = linear_correction(
+    linear = tile_correction(
         ShadingProfile.create(flat, dark),
         SHAPE,
         offset=0.0,
         subtract_baseline=False,
         output_offset=output_offset,
-    )
+    ).linear()
     got = raw.copy()
     counts = correct(got, linear, zero_is_no_data=False)
     assert np.abs(got.astype(float) - expected).max() <= 1

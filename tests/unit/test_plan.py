@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.correct import Linear
+from fractal_mesospim_shading.core.correct import TileCorrection
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.plan import FlatfieldKernel, channel_stacks
 
@@ -33,7 +33,7 @@ def test_each_pixel_gets_its_own_gain(axes, shape):
     kernel = FlatfieldKernel(
         axes,
         LAYOUT,
-        {name: Linear(gain, np.zeros((4, 6), "f4")) for name, gain in gains.items()},
+        {name: TileCorrection(1 / gain, 0.0, 0.0) for name, gain in gains.items()},
         {(0, None): "a", (1, None): "b", (0, 3): "special"},
         {0: False, 1: False},
     )

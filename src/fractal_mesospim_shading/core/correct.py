@@ -24,10 +24,43 @@ _ROWS = 16
 
 @dataclass(frozen=True)
 class Linear:
-    """The correction of one tile: `raw * gain + shift`, each (y, x) float32."""
+    """The correction of some pixels: `raw * gain + shift`, each (y, x) float32."""
 
     gain: NDArray[np.float32]
     shift: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TileCorrection:
+    """What is done to the pixels of a tile: `(raw - dark) / flat + constant`.
+
+    Gain and shift are made for the pixels that are asked for: for whole tiles of every
+    channel they would take as much memory as the profiles themselves.
+
+    Attributes:
+        flatfield: (y, x) float32.
+        dark: (y, x) float32 or a number, counts.
+        constant: counts added at the end.
+    """
+
+    flatfield: NDArray[np.float32]
+    dark: NDArray[np.float32] | float
+    constant: float
+
+    def linear(self, rows: slice = slice(None), columns: slice = slice(None)) -> Linear:
+        """Gain and shift of a part of the tile."""
+        flat = self.flatfield[rows, columns]
+        dark = self.dark[rows, columns] if isinstance(self.dark, np.ndarray) else self.dark
+        gain = np.empty(flat.shape, np.float32)
+        shift = np.empty(flat.shape, np.float32)
+        for y in range(0, flat.shape[0], _ROWS):
+            # Some rows at a time: whole tiles in float64 would leave the processor's cache.
+            some = slice(y, y + _ROWS)
+            exact = 1.0 / flat[some].astype(np.float64)
+            gain[some] = exact
+            exact *= dark[some] if isinstance(dark, np.ndarray) else dark
+            shift[some] = self.constant - exact
+        return Linear(gain, shift)
 
 
 @dataclass(frozen=True)
@@ -57,15 +90,15 @@ class PixelCounts:
         )
 
 
-def linear_correction(
+def tile_correction(
     profile: ShadingProfile,
     tile_shape: tuple[int, int],
     *,
     offset: float,
     subtract_baseline: bool,
     output_offset: float,
-) -> Linear:
-    """Fold a profile into a gain and a shift for each pixel of a tile.
+) -> TileCorrection:
+    """The correction that a profile gives.
 
     Args:
         profile: of the channel; another shape is resampled by pixel centres.
@@ -77,28 +110,21 @@ def linear_correction(
     fitted = profile.resampled(tile_shape)
     dark = offset if fitted.darkfield is None else fitted.darkfield
     baseline = (fitted.baseline or 0.0) if subtract_baseline else 0.0
-    gain = np.empty(tile_shape, np.float32)
-    shift = np.empty(tile_shape, np.float32)
-    for y in range(0, tile_shape[0], _ROWS):
-        # Some rows at a time: whole tiles in float64 would leave the processor's cache.
-        rows = slice(y, y + _ROWS)
-        exact = 1.0 / fitted.flatfield[rows].astype(np.float64)
-        at = np.asarray(dark[rows] if isinstance(dark, np.ndarray) else dark, np.float64)
-        gain[rows] = exact
-        shift[rows] = output_offset - baseline - at * exact
-    return Linear(gain, shift)
+    return TileCorrection(fitted.flatfield, dark, output_offset - baseline)
 
 
 def paint(
-    pieces: Iterable[Piece], correction_of: Callable[[Piece], Linear], shape: tuple[int, int]
+    pieces: Iterable[Piece],
+    correction_of: Callable[[Piece], TileCorrection],
+    shape: tuple[int, int],
 ) -> Linear:
     """Gain and shift for a box of the plane; pixels outside all tiles stay as they are."""
     gain = np.ones(shape, dtype=np.float32)
     shift = np.zeros(shape, dtype=np.float32)
     for piece in pieces:
-        linear = correction_of(piece)
-        gain[piece.in_box] = linear.gain[piece.in_tile]
-        shift[piece.in_box] = linear.shift[piece.in_tile]
+        linear = correction_of(piece).linear(*piece.in_tile)
+        gain[piece.in_box] = linear.gain
+        shift[piece.in_box] = linear.shift
     return Linear(gain, shift)
 
 

@@ -6,9 +6,10 @@ import pytest
 from fractal_mesospim_shading.core.correct import (
     Linear,
     PixelCounts,
+    TileCorrection,
     correct,
-    linear_correction,
     paint,
+    tile_correction,
 )
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
@@ -18,7 +19,7 @@ def _linear(flat, dark=None, **settings):
     flat = np.asarray(flat, dtype=np.float64)
     profile = ShadingProfile.create(flat, dark, settings.pop("baseline", None))
     chosen = {"offset": 0.0, "subtract_baseline": False, "output_offset": 0.0, **settings}
-    return linear_correction(profile, flat.shape, **chosen)
+    return tile_correction(profile, flat.shape, **chosen).linear()
 
 
 def _by_hand(raw, flat, dark, baseline=0.0, output_offset=0.0, top=65535):
@@ -115,9 +116,9 @@ def test_counts_add_up():
 
 def test_profiles_of_another_shape_are_resampled():
     profile = ShadingProfile.create(np.array([[1.0, 3.0]]))
-    linear = linear_correction(
+    linear = tile_correction(
         profile, (2, 4), offset=0.0, subtract_baseline=False, output_offset=0.0
-    )
+    ).linear()
     # By pixel centres: 1, 1.5, 2.5, 3 over the mean 2.
     np.testing.assert_allclose(linear.gain, [[2, 4 / 3, 0.8, 2 / 3]] * 2, rtol=1e-6)
 
@@ -125,9 +126,10 @@ def test_profiles_of_another_shape_are_resampled():
 def test_paint_takes_each_pixel_from_its_tile():
     layout = TileLayout.from_origins([(0, 0), (4, 0), (4, 6)], (4, 6), (8, 12))
     corrections = {
-        tile.number: Linear(
-            np.arange(24, dtype="f4").reshape(4, 6) + 100 * tile.number,
-            np.full((4, 6), -tile.number, "f4"),
+        tile.number: TileCorrection(
+            1 / (np.arange(1, 25, dtype="f4").reshape(4, 6) + 100 * tile.number),
+            np.full((4, 6), 7, "f4"),
+            -tile.number,
         )
         for tile in layout.tiles
     }
@@ -137,6 +139,7 @@ def test_paint_takes_each_pixel_from_its_tile():
         for j in range(5):
             row, column = 1 + i, 4 + j
             tile = {(0, 0): 1, (1, 0): 2, (1, 1): 4}.get((row // 4, column // 6))
-            gain = 1 if tile is None else 100 * tile + (row % 4) * 6 + column % 6
-            assert painted.gain[i, j] == gain
-            assert painted.shift[i, j] == (0 if tile is None else -tile)
+            gain = 1 if tile is None else 100 * tile + (row % 4) * 6 + column % 6 + 1
+            assert painted.gain[i, j] == pytest.approx(gain, rel=1e-6)
+            shift = 0 if tile is None else -tile - 7 * gain
+            assert painted.shift[i, j] == pytest.approx(shift, rel=1e-6)
