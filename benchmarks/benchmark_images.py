@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +75,10 @@ class ImageSetting:
         return 2 * int(np.prod(self.shape))
 
 
-def settings(big: tuple[int, int] = (2, 2)) -> list[ImageSetting]:
+def settings(big: tuple[int, int] = (2, 2), channels: int = 1) -> list[ImageSetting]:
     """The images of the throughput benchmark; `big` is the number of tiles of each."""
     chunk, small = (64, 1024, 1024), (32, 512, 512)
-    return [
+    chosen = [
         ImageSetting("lz4-big-0.4", "0.4", "lz4", chunk, grid=big),
         ImageSetting("lz4-big-0.5", "0.5", "lz4", chunk, grid=big),
         ImageSetting("lz4-small-0.4", "0.4", "lz4", small, grid=big),
@@ -93,6 +95,7 @@ def settings(big: tuple[int, int] = (2, 2)) -> list[ImageSetting]:
             planes=32,
         ),
     ]
+    return [replace(setting, channels=channels) for setting in chosen]
 
 
 def make(setting: ImageSetting, folder: Path) -> Path:
@@ -128,6 +131,15 @@ def make(setting: ImageSetting, folder: Path) -> Path:
     save_models(home / "models", profiles)
     mark.write_text(described)
     return image
+
+
+def made_apart(setting: ImageSetting, folder: Path) -> Path:
+    """As `make`, in a process of its own.
+
+    The largest memory of a process is handed down to those that it starts.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(make, setting, folder).result()
 
 
 def _world(setting: ImageSetting) -> LightSheetWorld:

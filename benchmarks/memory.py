@@ -3,9 +3,10 @@
     python benchmarks/memory.py --folder /somewhere/with/room
     python benchmarks/memory.py --sizes 1 4 16
 
-Larger images are the smallest one with its chunk files linked as further channels: the
-work is the same as on other pixels, but nothing has to be made. Peak is that of the
-whole process tree on two threads, foreseen what the program reckons with beforehand.
+Larger images are the smallest one with its chunk files linked as further planes or
+channels: the work is the same as on other pixels, but nothing has to be made. Peak is that
+of the whole process tree on two processors, foreseen what the program reckons with
+beforehand.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmark_images import ImageSetting, attributes_of, make, settings
+from benchmark_images import ImageSetting, attributes_of, made_apart, settings
 from measuring import measured, settle
-from throughput import THREADS, ours
+from throughput import THREADS, ours, use_processors
 
 MICROSCOPE = ImageSetting(
     "chunks-of-480-MB", "0.4", "lz4", (57, 2048, 2048), grid=(2, 2), planes=57, levels=4
 )
 
 
-def enlarged(image: Path, setting: ImageSetting, channels: int, folder: Path) -> Path:
-    """An image of zarr 2 with the chunks of another one as each of its channels."""
-    target = folder / f"{setting.name}-{channels}" / "image.zarr" / "0"
+def enlarged(image: Path, setting: ImageSetting, times: int, axis: str, folder: Path) -> Path:
+    """An image of zarr 2 with the chunks of another one again and again along an axis."""
+    target = folder / f"{setting.name}-{times}{axis}" / "image.zarr" / "0"
     shutil.rmtree(target.parents[1], ignore_errors=True)
     target.mkdir(parents=True)
+    channels = times if axis == "c" else 1
     larger = replace(setting, channels=channels)
     (target / ".zgroup").write_text((image / ".zgroup").read_text())
     (target / ".zattrs").write_text(json.dumps(attributes_of(larger)))
@@ -40,11 +42,12 @@ def enlarged(image: Path, setting: ImageSetting, channels: int, folder: Path) ->
         array = target / str(level)
         array.mkdir()
         document = json.loads((image / str(level) / ".zarray").read_text())
-        document["shape"][0] = channels
+        document["shape"]["cz".index(axis)] *= times
         (array / ".zarray").write_text(json.dumps(document))
-        for channel in range(channels):
-            source = image / str(level) / "0"
-            shutil.copytree(source, array / str(channel), copy_function=os.link)
+        for part in range(times):
+            source = image / str(level) / "0" / "0"
+            place = array / (f"{part}/0" if axis == "c" else f"0/{part}")
+            shutil.copytree(source, place, copy_function=os.link)
     for channel in range(channels):
         models = image.parents[1] / "models" / "channel 0"
         shutil.copytree(models, target.parents[1] / "models" / f"channel {channel}")
@@ -82,21 +85,23 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 4], help="in GB")
     parser.add_argument("--no-chunks", action="store_true", help="only the sizes")
     given = parser.parse_args()
+    use_processors(THREADS)
     print("| image | GB | peak GB | foreseen GB | wall s | CPU s |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         output = folder / "output"
         basis = settings((1, 2))[0]
-        image = make(basis, folder)
-        for size in given.sizes:
-            larger = enlarged(image, basis, size, folder)
-            size_gb = size * basis.raw_bytes / 1e9
-            print(row(f"chunks of 128 MiB, {size} channels", larger, size_gb, output), flush=True)
+        image = made_apart(basis, folder)
+        for times, axis in [*((size, "z") for size in given.sizes), (4, "c")]:
+            larger = enlarged(image, basis, times, axis, folder)
+            name = "4 channels" if axis == "c" else f"{times * basis.planes} planes"
+            size_gb = times * basis.raw_bytes / 1e9
+            print(row(f"chunks of 128 MiB, {name}", larger, size_gb, output), flush=True)
             shutil.rmtree(larger.parents[1])
         if given.no_chunks:
             return
         for setting in [*settings((1, 2))[2:4], settings((1, 2))[-1], MICROSCOPE]:
-            image = make(setting, folder)
+            image = made_apart(setting, folder)
             print(row(setting.name, image, setting.raw_bytes / 1e9, output), flush=True)
 
 

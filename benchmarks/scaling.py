@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from benchmark_images import make, settings
+from benchmark_images import made_apart, settings
 from measuring import Measured, measured, medians, settle
 from throughput import ours
 
@@ -33,7 +33,7 @@ def main() -> None:
     runs: dict[str, list[Measured]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
-        image, output = make(setting, folder), folder / "output"
+        image, output = made_apart(setting, folder), folder / "output"
         models = str(image.parents[1] / "models")
         for _ in range(given.repeats):
             for name, options in WAYS.items():

@@ -4,10 +4,10 @@
     python benchmarks/throughput.py --images lz4-big-0.4 --repeats 5
     python benchmarks/throughput.py --estimate
 
-Each program runs in a process of its own, the programs take turns, and the medians
-of all rounds are printed. Copies write level 0 alone; the correction applies a
-measured model with its dark-field and writes all levels of the pyramid. tensorstore
-is measured where it can be imported.
+Each program runs in a process of its own on the same two processors, the programs take
+turns, and the medians of all rounds are printed. Copies write level 0 alone; the
+correction applies a measured model with its dark-field and writes all levels of the
+pyramid. tensorstore is measured where it can be imported.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -124,7 +125,7 @@ def ours(image: str, output: str, models: str, *more: str) -> list[str]:
     """The command that corrects an image."""
     command = [sys.executable, "-m", "fractal_mesospim_shading.cli", "correct-flatfield", image]
     return [*command, "--models-folder", models, "--output-folder", output,
-            "--n-workers", str(THREADS), "--no-save-models", "--no-report", *more]  # fmt: skip
+            "--no-save-models", "--no-report", *more]  # fmt: skip
 
 
 def programs(image: Path, output: Path, inside: bool) -> dict[str, list[str]]:
@@ -171,6 +172,12 @@ def table(found: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
+def use_processors(number: int) -> None:
+    """Keep this process and its children to some processors, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:number])
+
+
 def read_all(array_path: Path) -> None:
     """Read every chunk of an array, and nothing else, two at a time."""
     from fractal_mesospim_shading.images.codecs import open_array
@@ -214,22 +221,25 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2:])
         return
-    from benchmark_images import make, settings
+    from benchmark_images import made_apart, settings
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
     parser.add_argument("--images", nargs="*", help="names; default all")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tiles", default="2x2", help="rows x columns; 0.5 GB each")
+    parser.add_argument("--tiles", default="2x2", help="rows x columns; 0.5 GB a channel each")
+    parser.add_argument("--channels", type=int, default=2)
     parser.add_argument("--inside", action="store_true", help="also without the start")
     parser.add_argument("--estimate", action="store_true", help="estimation against reading")
     given = parser.parse_args()
     rows, columns = (int(n) for n in given.tiles.split("x"))
-    chosen = [s for s in settings((rows, columns)) if not given.images or s.name in given.images]
+    every = settings((rows, columns), given.channels)
+    chosen = [setting for setting in every if not given.images or setting.name in given.images]
+    use_processors(THREADS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         for setting in chosen:
-            image = make(setting, folder)
+            image = made_apart(setting, folder)
             if given.estimate:
                 times = estimate(image, folder / "output", setting.planes, given.repeats)
                 print(f"\n**{setting.name}**\n\n{estimate_table(times)}", flush=True)
