@@ -28,6 +28,8 @@ from fractal_mesospim_shading.errors import (
     StoppedError,
     WorkerLostError,
 )
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.chunk_files import simple_encoding
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.params import ExecutionOptions
 from fractal_mesospim_shading.plan import (
@@ -48,13 +50,16 @@ _BASE_BYTES = 400 * 2**20
 """What the process holds before the first block: interpreter, libraries, kernels."""
 
 _COPIES = 4.0
-"""A block while it is worked on: its pixels, what the codecs make of them (two and a half), and its
-means. Measured with chunks of 16 to 480 MB: benchmarks/memory.py."""
+"""A block while it is worked on: its pixels, what zarr's pipelines make of them (two and a half),
+and its means. Measured with chunks of 16 to 480 MB: benchmarks/memory.py."""
+
+_FEW_COPIES = 2.5
+"""The same where chunks go straight between file and block."""
 
 _CONNECT_SECONDS = 20.0
 """How long a Dask scheduler may take to answer."""
 
-_WAITING = 4.0
+_WAITING = 2.0
 """Means that wait for their siblings, in blocks, over all levels."""
 
 _SMALL_BYTES = 256 * 2**20
@@ -134,12 +139,20 @@ def needed_memory(plan: CorrectionPlan, workers: int) -> int:
     profiles = getattr(plan.kernel, "corrections", {} if plan.kernel else plan.source.channels)
     fields = 2 * 4 * len(profiles) * prod(plan.source.layout.tile_shape)
     source = prod(plan.source.read_units(0)) * plan.source.dtype.itemsize
-    per_worker = max(_COPIES * block, block + 2.0 * source) + 8 * plane
+    copies = _FEW_COPIES if _straight(plan) else _COPIES
+    per_worker = max(copies * block, block + 2.0 * source) + 8 * plane
     working_bytes = getattr(plan.kernel, "working_bytes", None)
     if working_bytes is not None:
         per_worker += working_bytes(shape, plan.source)
     waiting = _WAITING * block if len(plan.target.levels) > 1 else 0
     return int(_BASE_BYTES + fields + workers * per_worker + waiting)
+
+
+def _straight(plan: CorrectionPlan) -> bool:
+    """Whether chunks are read and written without zarr's pipelines."""
+    documents = [level.document for target in plan.targets for level in target.levels]
+    urls = [plan.source.url, *(target.url for target in plan.targets)]
+    return all(map(places.is_local, urls)) and all(map(simple_encoding, documents))
 
 
 def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:

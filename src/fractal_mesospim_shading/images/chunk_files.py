@@ -14,7 +14,7 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numcodecs
 import numpy as np
 import zarr
 from numcodecs.blosc import BITSHUFFLE, MAX_BUFFERSIZE, NOSHUFFLE, SHUFFLE, Blosc
@@ -350,30 +351,68 @@ class OutputFile:
                 fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """How chunks become bytes, where that is simple.
+
+    Attributes:
+        codec: None for plain bytes.
+        index: of the shards, None where there are none.
+    """
+
+    codec: Blosc | Zstd | None
+    index: ShardIndex | None
+
+
+def simple_encoding(document: Mapping[str, Any]) -> Encoding | None:
+    """The encoding that the metadata of an array describe; None for one that zarr has to handle.
+
+    Args:
+        document: of zarr 2 or 3, as it lies on the disk.
+    """
+    if document["zarr_format"] == 2:
+        dtype, compressor = np.dtype(document["dtype"]), document["compressor"] or {}
+        if document["order"] != "C" or document["filters"] or not _simple_type(dtype):
+            return None
+        if compressor.get("id") not in (None, "blosc", "zstd"):
+            return None
+        return Encoding(numcodecs.get_codec(compressor) if compressor else None, None)
+    dtype, codecs, index = np.dtype(document["data_type"]), document["codecs"], None
+    if codecs[0]["name"] == "sharding_indexed":
+        index = _shard_index(codecs)
+        if index is None:
+            return None
+        codecs = codecs[0]["configuration"]["codecs"]
+    first, *more = codecs
+    endian = (first.get("configuration") or {}).get("endian", sys.byteorder)
+    if first["name"] != "bytes" or endian != sys.byteorder or not _simple_type(dtype):
+        return None
+    if not more:
+        return Encoding(None, index)
+    name, settings = more[0]["name"], more[0].get("configuration") or {}
+    if len(more) > 1 or name not in ("blosc", "zstd"):
+        return None
+    if name == "zstd":
+        return Encoding(Zstd(settings["level"], settings["checksum"]), index)
+    if settings["typesize"] != dtype.itemsize:
+        return None
+    shuffle = _SHUFFLES[settings["shuffle"]]
+    blosc = Blosc(settings["cname"], settings["clevel"], shuffle, settings["blocksize"])
+    return Encoding(blosc, index)
+
+
 def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
     """The files of an array, None where they are for zarr to read and write."""
     metadata = array.metadata
-    if not isinstance(array.store, LocalStore):
+    if not isinstance(array.store, LocalStore) or not _simple_type(array.dtype):
         return None
-    if array.dtype.kind not in "uif" or not array.dtype.isnative:
+    document: dict[str, Any] = metadata.to_dict()
+    if metadata.zarr_format == 3:
+        document["data_type"] = array.dtype.name
+    encoding = simple_encoding(document)
+    if encoding is None:
         return None
-    chunk, unit = tuple(array.chunks), tuple(array.shards or array.chunks)
-    index = None
-    if metadata.zarr_format == 2:
-        plain = metadata.order == "C" and not metadata.filters
-        codec = metadata.compressor
-    else:
-        document: dict[str, Any] = metadata.to_dict()
-        codecs = document["codecs"]
-        if codecs[0]["name"] == "sharding_indexed":
-            index = _shard_index(codecs)
-            plain, codec = _chunk_codec(codecs[0]["configuration"]["codecs"], array.dtype)
-            plain = plain and index is not None
-        else:
-            plain, codec = _chunk_codec(codecs, array.dtype)
-    if not plain or not (codec is None or type(codec) in (Blosc, Zstd)):
-        return None
-    if codec is not None and prod(chunk) * array.dtype.itemsize > MAX_BUFFERSIZE:
+    if encoding.codec and prod(array.chunks) * array.dtype.itemsize > MAX_BUFFERSIZE:
         return None
     fill = 0 if metadata.fill_value is None else metadata.fill_value
     return ChunkFiles(
@@ -381,29 +420,16 @@ def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
         key=metadata.encode_chunk_key,
         dtype=array.dtype,
         shape=tuple(array.shape),
-        unit=unit,
-        chunk=chunk,
+        unit=tuple(array.shards or array.chunks),
+        chunk=tuple(array.chunks),
         fill=np.asarray(fill).astype(array.dtype)[()],
-        codec=codec,
-        index=index,
+        codec=encoding.codec,
+        index=encoding.index,
     )
 
 
-def _chunk_codec(codecs: Sequence[dict[str, Any]], dtype: np.dtype[Any]) -> tuple[bool, Any]:
-    """Whether the codecs of zarr 3 are plain bytes and at most blosc or zstd; and that codec."""
-    first, *more = codecs
-    endian = (first.get("configuration") or {}).get("endian", sys.byteorder)
-    if first["name"] != "bytes" or endian != sys.byteorder or len(more) > 1:
-        return False, None
-    if not more:
-        return True, None
-    name, settings = more[0]["name"], more[0].get("configuration") or {}
-    if name == "zstd":
-        return True, Zstd(settings["level"], settings["checksum"])
-    if name != "blosc" or settings["typesize"] != dtype.itemsize:
-        return False, None
-    shuffle = _SHUFFLES[settings["shuffle"]]
-    return True, Blosc(settings["cname"], settings["clevel"], shuffle, settings["blocksize"])
+def _simple_type(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "uif" and dtype.isnative
 
 
 def _shard_index(codecs: Sequence[dict[str, Any]]) -> ShardIndex | None:
