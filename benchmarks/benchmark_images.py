@@ -45,6 +45,7 @@ class ImageSetting:
         planes: along z.
         channels: number of them.
         levels: of the pyramid, each half of the one before along y and x.
+        empty_ends: no sample in the eighth of the planes at each end.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ImageSetting:
     planes: int = 64
     channels: int = 1
     levels: int = 5
+    empty_ends: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -117,10 +119,11 @@ def make(setting: ImageSetting, folder: Path) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     image.mkdir(parents=True)
     light, dark = _light(setting)
+    empty = _light(setting, z=0)[0] if setting.empty_ends else light
     group = zarr.open_group(str(image), mode="w", zarr_format=2 if setting.ngff == "0.4" else 3)
     group.attrs.put(attributes_of(setting))
     arrays = [array_of_level(group, setting, level) for level in range(setting.levels)]
-    _fill(arrays, setting, light, dark)
+    _fill(arrays, setting, light, empty, dark)
     layout = grid_layout(setting.shape[-2:], setting.tile_shape)
     write_roi_tables(str(image), layout, _PIXEL_UM, setting.planes, None, None, None, None)
     world = _world(setting)
@@ -146,15 +149,18 @@ def _world(setting: ImageSetting) -> LightSheetWorld:
     return LightSheetWorld(setting.tile_shape, setting.grid, planes=max(setting.planes, 8))
 
 
-def _light(setting: ImageSetting) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One mosaic plane of light as the camera gets it, and its dark frame."""
+def _light(
+    setting: ImageSetting, z: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A mosaic plane of light as the camera gets it (the middle one), and the dark frame."""
     world = _world(setting)
+    z = world.planes // 2 if z is None else z
     height, width = setting.tile_shape
     light = np.empty(setting.shape[-2:], np.float32)
     for number in world.tile_numbers:
         row, column = world.tile_row_column(number)
         box = np.s_[row * height : (row + 1) * height, column * width : (column + 1) * width]
-        light[box] = world.clean_plane(number, world.planes // 2) * world.flatfield()
+        light[box] = world.clean_plane(number, z) * world.flatfield()
     return light, np.tile(world.dark_frame(), setting.grid)
 
 
@@ -162,19 +168,24 @@ def _fill(
     arrays: list[Any],
     setting: ImageSetting,
     light: NDArray[np.float32],
+    empty: NDArray[np.float32],
     dark: NDArray[np.float32],
 ) -> None:
     """Write slabs as deep as a write unit, and their means."""
     rng = np.random.Generator(np.random.PCG64(5))
     pool = rng.standard_normal(light.size + 997_331, dtype=np.float32)
-    sigma = np.sqrt(light * np.float32(2.17) + np.float32(2.17 * 1.4) ** 2)
-    mean = light + dark
+    kinds = [
+        (np.sqrt(kind * np.float32(2.17) + np.float32(2.17 * 1.4) ** 2), kind + dark)
+        for kind in (light, empty)
+    ]
+    outer = setting.planes // 8
     depth = (setting.shards or setting.chunks)[0]
     for channel in range(setting.channels):
         for start in range(0, setting.planes, depth):
             stop = min(start + depth, setting.planes)
             slab = np.empty((stop - start, *light.shape), np.uint16)
-            for plane in slab:
+            for z, plane in enumerate(slab, start=start):
+                sigma, mean = kinds[z < outer or z >= setting.planes - outer]
                 place = int(rng.integers(0, pool.size - light.size))
                 noise = pool[place : place + light.size].reshape(light.shape)
                 plane[...] = np.clip(np.rint(mean + sigma * noise), 0, 65535)

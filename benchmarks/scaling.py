@@ -25,11 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
     parser.add_argument("--image", default="lz4-big-0.4", help="name of its setting")
-    parser.add_argument("--tiles", default="2x2", help="rows x columns; 0.5 GB each")
+    parser.add_argument("--tiles", default="2x2", help="rows x columns; 1 GB each")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     rows, columns = (int(n) for n in given.tiles.split("x"))
-    setting = next(s for s in settings((rows, columns)) if s.name == given.image)
+    setting = next(s for s in settings((rows, columns), 2) if s.name == given.image)
     runs: dict[str, list[Measured]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -107,15 +108,16 @@ def child(arguments: list[str]) -> None:
         from fractal_mesospim_shading import cli, workflows
 
         start = time.perf_counter()
-        cli.main(ours(image, output, rest[0])[3:])
+        if cli.main(ours(image, output, rest[0])[3:]):
+            sys.exit("the correction failed")
     elif program == "read":
         read_all(Path(image) / "0")
     elif program == "estimate":
         from fractal_mesospim_shading import cli, workflows  # noqa: F401
 
         start = time.perf_counter()
-        cli.main(["estimate", image, "--output", output, "--z-levels", rest[0],
-                  "--n-workers", str(THREADS)])  # fmt: skip
+        if cli.main(["estimate", image, "--output", output, "--z-levels", rest[0]]):
+            sys.exit("the estimate failed")
     else:
         sys.exit(f"no program {program}")
     print(json.dumps({"seconds": time.perf_counter() - start}))
@@ -239,11 +241,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         for setting in chosen:
-            image = made_apart(setting, folder)
             if given.estimate:
+                ends = replace(setting, name=f"{setting.name}-ends", empty_ends=True)
+                image = made_apart(ends, folder)
                 times = estimate(image, folder / "output", setting.planes, given.repeats)
                 print(f"\n**{setting.name}**\n\n{estimate_table(times)}", flush=True)
+                shutil.rmtree(image.parents[1])
                 continue
+            image = made_apart(setting, folder)
             found = compare(image, folder / "output", given.repeats, given.inside)
             shards = f", shards {setting.shards}" if setting.shards else ""
             layout = f"chunks {setting.chunks}{shards}"

@@ -302,7 +302,8 @@ def workplace(options: ExecutionOptions, use: Resources) -> Iterator[Workplace]:
         return
     with _client(options, use) as client, client.as_current():
         _prepare_workers(client)
-        yield Workplace(lambda plan: _Workers(client, plan), use.workers)
+        workers = max(use.workers, _threads_of(client))
+        yield Workplace(lambda plan: _Workers(client, plan), workers)
 
 
 class _Driver:
@@ -461,6 +462,11 @@ def _lost(what: str) -> WorkerLostError:
         f"A Dask worker died while it computed ({what}); its log says why, most often too little "
         "memory. What was finished is kept: run the same command again to go on."
     )
+
+
+def _threads_of(client: Client) -> int:
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return sum(int(worker["nthreads"]) for worker in workers.values())
 
 
 def _worker_addresses(client: Client) -> set[str]:

@@ -141,8 +141,9 @@ class ExecutionOptions(BaseModel):
     n_workers: int | None = Field(
         default=None,
         ge=1,
-        description="Threads, processes or SLURM jobs. Unset: the processors of the SLURM job, "
-        "else those that this process may use.",
+        description="Threads, processes or SLURM jobs, each of which works on one block at a time. "
+        "Unset: one for each processor of the SLURM job, else of those that this process may use; "
+        "two threads for each where blocks are small, so that none waits for the disk.",
     )
     scheduler_address: str | None = Field(
         default=None,

@@ -215,10 +215,11 @@ class BinnedPlanes:
             (self._noise[2], partial.cubes, partial.noise_origin),
             (self._cells[2], partial.cubes_count, partial.noise_origin),
         )
+        first = slots[0] if len(slots) else 0
         for target, values, (y, x) in pairs:
-            for k, slot in enumerate(slots):
-                part = target[slot, y : y + values.shape[1], x : x + values.shape[2]]
-                part += values[k].astype(target.dtype)
+            depth, height, width = values.shape
+            part = target[first : first + depth, y : y + height, x : x + width]
+            np.add(part, values, out=part, casting="unsafe")
 
     def finish(self, integer: bool = True) -> BinnedStack:
         """Means and variances of everything added.

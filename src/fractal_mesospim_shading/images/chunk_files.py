@@ -493,13 +493,19 @@ def _within(part: Box, box: Box) -> tuple[slice, ...]:
 
 
 def _content(file: FileIO, start: int, length: int) -> memoryview:
-    """Some bytes of a file, in a buffer that is used again."""
+    """Some bytes of a file, in a buffer that is used again.
+
+    Raises:
+        ValueError: they are not all there.
+    """
+    if start + length > os.fstat(file.fileno()).st_size:
+        raise ValueError("the file is cut off")
     view = allocation.empty((length,), np.uint8).data
     file.seek(start)
     done = 0
     while done < length:
         read = file.readinto(view[done:])
         if not read:
-            raise ValueError("the file is cut off")
+            raise ValueError("the file became shorter while it was read")
         done += read
     return view
