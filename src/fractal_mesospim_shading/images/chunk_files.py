@@ -11,7 +11,6 @@ shard aside, which is free, and here that of the array).
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -345,6 +344,8 @@ class OutputFile:
                 if self._stage is None or error.errno not in _REFUSED:
                     raise
                 # Some file systems say only now that they need their cache.
+                import fcntl
+
                 flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
                 if not flags & _DIRECT:
                     raise
