@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,14 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        return 0 if kill_and_resume(folder, given.kills, given.seed) else 1
+        return 0 if kill_and_resume(folder, given.kills, given.seed, side=384) else 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def kill_and_resume(folder: Path, kills: int, seed: int, each: int = 4, **style: object) -> bool:
+def kill_and_resume(
+    folder: Path, kills: int, seed: int, each: int = 4, side: int = 192, **style: object
+) -> bool:
     """Whether every result that was killed and continued equals the uninterrupted one.
 
     Args:
@@ -53,13 +56,14 @@ def kill_and_resume(folder: Path, kills: int, seed: int, each: int = 4, **style:
         kills: how many, all together.
         seed: of the moments.
         each: how often a job is killed at most before it may end.
+        side: of the mosaic, pixels.
         style: of the image, see `synthetic_images.write_image`.
     """
     moments = random.Random(seed)
-    source, models = _image(folder, **style)
+    source, models = _image(folder, side, **style)
     expected = folder / "expected"
     run = _start(source, models, expected)
-    _wait_for(expected, run)
+    _wait_for(expected, run, 0)
     started = time.monotonic()
     run.wait()
     duration = time.monotonic() - started
@@ -71,8 +75,9 @@ def kill_and_resume(folder: Path, kills: int, seed: int, each: int = 4, **style:
         job += 1
         output = folder / f"killed{job}"
         for _ in range(min(each, kills - done)):
+            before = _locked(output)
             run = _start(source, models, output)
-            _wait_for(output, run)
+            _wait_for(output, run, before)
             time.sleep(moments.random() * duration / 2)
             if run.poll() is not None:
                 break
@@ -80,11 +85,14 @@ def kill_and_resume(folder: Path, kills: int, seed: int, each: int = 4, **style:
             run.wait()
             done += 1
             print(f"kill {done}: {_recorded(output)} blocks on record")
-        last = _start(source, models, output)
-        if last.wait() != 0:
-            print(f"job {job}: the continued run failed")
-            good = False
-            continue
+        # A run may have come to its end before it was killed; there is nothing to continue then.
+        if list(output.glob(".*.job")) or not list(output.iterdir()):
+            last = _start(source, models, output)
+            said = last.communicate()[1]
+            if last.returncode != 0:
+                print(f"job {job}: the continued run failed:\n{said}")
+                good = False
+                continue
         equal = tree(output) == wanted
         print(f"job {job}: {'equal' if equal else 'NOT EQUAL'}")
         good = good and equal
@@ -102,11 +110,11 @@ def tree(root: Path) -> dict[str, bytes]:
     return found
 
 
-def _image(folder: Path, **style: object) -> tuple[Path, Path]:
+def _image(folder: Path, side: int, **style: object) -> tuple[Path, Path]:
     from fractal_mesospim_shading.synthetic_images import write_image
 
     settings = {"chunks": (2, 16, 16), "codec": "blosc", "tile_shape": (64, 64), **style}
-    pixels = np.random.default_rng(0).integers(90, 4000, (1, 8, 192, 192)).astype("uint16")
+    pixels = np.random.default_rng(0).integers(90, 4000, (1, 8, side, side)).astype("uint16")
     source, models = folder / "source.zarr", folder / "models"
     write_image(source, pixels, channels=["488 nm"], **settings)
     (models / "488 nm").mkdir(parents=True)
@@ -115,15 +123,23 @@ def _image(folder: Path, **style: object) -> tuple[Path, Path]:
     return source, models
 
 
-def _start(source: Path, models: Path, output: Path) -> subprocess.Popen[bytes]:
+def _start(source: Path, models: Path, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", _RUN, str(source), str(models), str(output)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def _wait_for(output: Path, run: subprocess.Popen[bytes]) -> None:
-    """Until the run has begun to work on its output."""
-    while run.poll() is None and not list(output.glob(".*.job/lock")):
+def _wait_for(output: Path, run: subprocess.Popen[str], before: int) -> None:
+    """Until the run has taken the lock of its job, which a killed one has left behind."""
+    while run.poll() is None and _locked(output) == before:
         time.sleep(0.005)
+
+
+def _locked(output: Path) -> int:
+    """When a job's lock was taken, 0 where there is none."""
+    for path in output.glob(".*.job/lock"):
+        with suppress(FileNotFoundError):
+            return path.stat().st_mtime_ns
+    return 0
 
 
 def _recorded(output: Path) -> int:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +111,9 @@ def main() -> None:
     parser.add_argument("--workers", default="2")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    container = write(given.folder)
+    # In a process of its own, whose memory is not handed down to those that are measured.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        container = pool.submit(write, given.folder).result()
     size = sum(path.stat().st_size for path in container.rglob("*") if path.is_file())
     print(f"{size / 1e9:.2f} GB on disk")
     out, counts = given.folder / "out", given.folder / "counts.txt"
