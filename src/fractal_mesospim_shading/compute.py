@@ -29,8 +29,9 @@ from fractal_mesospim_shading.errors import (
     WorkerLostError,
 )
 from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.chunk_files import simple_encoding
+from fractal_mesospim_shading.images.encodings import simple_encoding
 from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.stores import split_zip
 from fractal_mesospim_shading.params import ExecutionOptions
 from fractal_mesospim_shading.plan import (
     CorrectionPlan,
@@ -152,7 +153,8 @@ def _straight(plan: CorrectionPlan) -> bool:
     """Whether chunks are read and written without zarr's pipelines."""
     documents = [level.document for target in plan.targets for level in target.levels]
     urls = [plan.source.url, *(target.url for target in plan.targets)]
-    return all(map(places.is_local, urls)) and all(map(simple_encoding, documents))
+    plain = all(places.is_local(url) and split_zip(url) is None for url in urls)
+    return plain and all(map(simple_encoding, documents))
 
 
 def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:

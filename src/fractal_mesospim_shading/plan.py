@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading import allocation
-from fractal_mesospim_shading.core.blocks import BlockGrid, Node
+from fractal_mesospim_shading.core.blocks import BlockGrid, Node, within
 from fractal_mesospim_shading.core.correct import (
     Linear,
     PixelCounts,
@@ -262,7 +262,7 @@ def process_parent(plan: CorrectionPlan, node: Node, results: Sequence[NodeResul
         pixels = allocation.empty(shape, target.levels[node.level].dtype)
         for result in results:
             if result.mean is not None:
-                pixels[_within(result.mean.box, box)] = result.mean.take(i)
+                pixels[within(result.mean.box, box)] = result.mean.take(i)
         target.write(node.level, box, pixels)
         data.append(pixels)
     return NodeResult({"node": node.key}, _mean(plan, node, data))
@@ -286,8 +286,3 @@ def _mean(plan: CorrectionPlan, node: Node, data: Sequence[NDArray[Any]]) -> Mea
         means.append(allocation.empty(shape, pixels.dtype))
         block_mean(pixels, factor, shape, out=means[-1])
     return Mean(box, means)
-
-
-def _within(part: Box, box: Box) -> tuple[slice, ...]:
-    pairs = zip(part, box, strict=True)
-    return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in pairs)

@@ -145,18 +145,7 @@ def test_info_of_a_container(acquisition):
     assert found["finished"] is True
 
 
-RUN = """
-import sys, time
-from fractal_mesospim_shading import cli, plan
-from fractal_mesospim_shading.images import target
-plan.BLOCK_BYTES = 1
-write = target.TargetImage.write
-def slowly(*arguments):
-    write(*arguments)
-    time.sleep(0.05)
-target.TargetImage.write = slowly
-sys.exit(cli.main(sys.argv[1:]))
-"""
+SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
 
 
 def test_killed_and_continued(acquisition, tree, tmp_path, monkeypatch):
@@ -167,7 +156,7 @@ def test_killed_and_continued(acquisition, tree, tmp_path, monkeypatch):
     import_mesospim(acquisition, str(tmp_path / "whole"))
     folder = tmp_path / "killed" / "brain.zarr"
     command = ["import", str(acquisition), "--zarr-dir", str(folder.parent), "--n-workers", "1"]
-    child = subprocess.Popen([sys.executable, "-c", RUN, *command])
+    child = subprocess.Popen([sys.executable, SLOW, "0.05", "plan", *command])
     journal = folder / ".raw_image_Rot90.job" / "journal" / "blocks.jsonl"
     ended = time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):

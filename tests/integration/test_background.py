@@ -633,18 +633,7 @@ def test_a_stopped_run_is_continued_with_the_blocks_it_began_with(tmp_path, tree
     assert not list(tmp_path.glob(".*"))
 
 
-RUN = """
-import sys, time
-from fractal_mesospim_shading import background, cli
-from fractal_mesospim_shading.images import target
-background.BLOCK_BYTES = 1
-write = target.TargetImage.write
-def slowly(*arguments):
-    write(*arguments)
-    time.sleep(0.05)
-target.TargetImage.write = slowly
-sys.exit(cli.main(sys.argv[1:]))
-"""
+SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
 
 
 def test_a_killed_run_is_continued(tmp_path, tree, monkeypatch):
@@ -655,7 +644,15 @@ def test_a_killed_run_is_continued(tmp_path, tree, monkeypatch):
     wanted = tree(Path(whole.image_url)), tree(Path(whole.companions["background"]))
     for url in (whole.image_url, *whole.companions.values()):
         shutil.rmtree(url)
-    words = [sys.executable, "-c", RUN, "correct-background", str(source), "--save-background"]
+    words = [
+        sys.executable,
+        SLOW,
+        "0.05",
+        "background",
+        "correct-background",
+        str(source),
+        "--save-background",
+    ]
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = tmp_path / ".a_background_corr.zarr.job" / "journal" / "blocks.jsonl"
     end = time.monotonic() + 60

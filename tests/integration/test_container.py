@@ -197,6 +197,13 @@ def test_estimating_only(native, tmp_path):
 # --- Sides, angles, what is odd --------------------------------------------------------------
 
 
+def _check_equal(one, other, stacks):
+    for stack in stacks:
+        np.testing.assert_array_equal(
+            _pixels(one.image_url, stack.group_name), _pixels(other.image_url, stack.group_name)
+        )
+
+
 def test_each_side_and_channel_has_its_own_profile(sides, state):
     path, models, stacks, settings = sides
     before = state(path.parent)
@@ -208,11 +215,7 @@ def test_each_side_and_channel_has_its_own_profile(sides, state):
     again = correct_flatfield(
         str(path), models_folder=result.models_folder, output_image_name="again"
     )
-    for stack in stacks:
-        np.testing.assert_array_equal(
-            _pixels(again.image_url, stack.group_name),
-            _pixels(result.image_url, stack.group_name),
-        )
+    _check_equal(again, result, stacks)
 
 
 def test_one_model_for_all_sides_where_there_is_no_other(sides):
@@ -256,11 +259,7 @@ def test_angles_both_sides_short_and_downward_stacks(tmp_path):
     again = correct_flatfield(
         str(path), models_folder=result.models_folder, output_image_name="again"
     )
-    for stack in stacks:
-        np.testing.assert_array_equal(
-            _pixels(again.image_url, stack.group_name),
-            _pixels(result.image_url, stack.group_name),
-        )
+    _check_equal(again, result, stacks)
     assert len(TileCollection.open(result.image_url, signs=SignOptions(-1, -1)).mosaics()) == 4
 
 
@@ -350,17 +349,7 @@ def test_replacing_an_earlier_result(sides):
 
 # --- Killed and continued; other ways to run -------------------------------------------------
 
-RUN = """
-import sys, time
-from fractal_mesospim_shading import cli
-from fractal_mesospim_shading.images import target
-write = target.TargetImage.write
-def slowly(*arguments):
-    write(*arguments)
-    time.sleep(0.05)
-target.TargetImage.write = slowly
-sys.exit(cli.main(sys.argv[1:]))
-"""
+SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
 
 
 def _files(folder: Path):
@@ -382,7 +371,7 @@ def test_killed_and_continued(sides, tmp_path):
         "--output-folder",
         str(out),
     ]
-    child = subprocess.Popen([sys.executable, "-c", RUN, *command, "--n-workers", "1"])
+    child = subprocess.Popen([sys.executable, SLOW, "0.05", "-", *command, "--n-workers", "1"])
     journal = out / ".brain_flatfield_corr.ome.zarr.job" / "journal" / "blocks.jsonl"
     ended = time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 5):

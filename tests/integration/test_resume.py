@@ -29,18 +29,7 @@ def correct_flatfield(zarr_url, **arguments):
 
 
 # A run with many small blocks, each of them slow.
-RUN = """
-import sys, time
-from fractal_mesospim_shading import cli, plan
-from fractal_mesospim_shading.images import target
-plan.BLOCK_BYTES = 1
-write = target.TargetImage.write
-def slowly(*arguments):
-    write(*arguments)
-    time.sleep(float(sys.argv[1]))
-target.TargetImage.write = slowly
-sys.exit(cli.main(sys.argv[2:]))
-"""
+SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
 
 
 @pytest.fixture
@@ -53,7 +42,7 @@ def command(make_mosaic, make_models, tmp_path):
         arguments = ["correct-flatfield", str(source), "--models-folder", str(models)]
         arguments += ["--camera-offset", "100", "--n-workers", "2", "--no-report", *more]
         child = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(pause), *arguments],
+            [sys.executable, SLOW, str(pause), "plan", *arguments],
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -236,6 +236,12 @@ def grouped(box: Shape, shape: Shape, wish: int, axes: int = 0) -> Shape:
         grown[smallest] *= 2
 
 
+def within(part: Sequence[slice], box: Sequence[slice]) -> tuple[slice, ...]:
+    """A part of a box, counted from the first pixel of the box."""
+    pairs = zip(part, box, strict=True)
+    return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in pairs)
+
+
 def covering(units: Sequence[int], box: Sequence[slice]) -> list[range]:
     """Which units a box touches along each axis."""
     return [range(s.start // u, ceil(s.stop / u)) for s, u in zip(box, units, strict=True)]

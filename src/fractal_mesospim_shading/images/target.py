@@ -13,16 +13,16 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.blocks import covering
+from fractal_mesospim_shading.core.blocks import covering, within
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.chunk_files import DIRECT_BYTES, chunk_files, is_all
+from fractal_mesospim_shading.images.chunk_files import chunk_files, is_all
 from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.documents import Document, fill_value, native_dtype
 from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.images.plain_files import past_cache
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import reading_errors
 
@@ -99,22 +99,18 @@ class TargetImage:
                 f"The result cannot be written to {self.url}: {error}"
             ) from error
 
-    def array(self, level: int, *, buffered: bool = False) -> Any:
+    def array(self, level: int, *, direct: bool = False) -> Any:
         """The zarr array of a level, opened once in each process.
-
-        Large units are written past the page cache, as in `chunk_files`.
 
         Args:
             level: of the pyramid.
-            buffered: from now on through the page cache.
+            direct: past the page cache; not every file system can.
         """
         wanted = self.levels[level]
         # Workers of a cluster outlive jobs: another array may once have been at this place.
-        key = (self.url, wanted.path, wanted.fingerprint)
+        key = (self.url, wanted.path, wanted.fingerprint, direct)
         with _lock:
-            if buffered or key not in _arrays:
-                large = prod(wanted.unit) * wanted.dtype.itemsize >= DIRECT_BYTES
-                direct = not buffered and zarr.config.get("codec_pipeline.direct_io", large)
+            if key not in _arrays:
                 _arrays[key] = open_array(
                     self.url, wanted.path, self.storage_options, mode="r+", direct=direct
                 )
@@ -141,25 +137,26 @@ class TargetImage:
             ) from error
 
     def _write_with_zarr(self, level: int, box: Box, data: NDArray[Any]) -> None:
-        target, array = self.levels[level], self.array(level)
+        target = self.levels[level]
+        array = self.array(level, direct=past_cache(prod(target.unit) * target.dtype.itemsize))
         empty = np.asarray(fill_value(target.document)).astype(target.dtype)
         units = [
             [slice(max(i * u, s.start), min((i + 1) * u, s.stop)) for i in along]
             for along, u, s in zip(covering(target.unit, box), target.unit, box, strict=True)
         ]
         boxes = list(product(*units))
-        full = [unit for unit in boxes if not is_all(data[_within(unit, box)], empty)]
+        full = [unit for unit in boxes if not is_all(data[within(unit, box)], empty)]
         whole = [tuple(box)] if len(full) == len(boxes) else full
         for part in whole:
             try:
-                array[part] = data[_within(part, box)]
+                array[part] = data[within(part, box)]
             except reading_errors():
                 # Chunks that the end of the array cuts are decoded before they are
                 # written; what a killed run left of them may be torn. And there are
                 # file systems that cannot write past the page cache.
                 self._drop_units(level, part)
-                array = self.array(level, buffered=True)
-                array[part] = data[_within(part, box)]
+                array = self.array(level)
+                array[part] = data[within(part, box)]
 
     def _drop_units(self, level: int, box: Sequence[slice]) -> None:
         target = self.levels[level]
@@ -174,7 +171,7 @@ class TargetImage:
 
 
 _lock = threading.Lock()
-_arrays: dict[tuple[str, str, str], Any] = {}
+_arrays: dict[tuple[str, str, str, bool], Any] = {}
 
 
 def forget(url: str) -> None:
@@ -223,11 +220,6 @@ def own_shards(
             return tuple(shards)
         axis = min(plane or depth, key=lambda i: shards[i])
         shards[axis] *= 2
-
-
-def _within(part: Sequence[slice], box: Sequence[slice]) -> tuple[slice, ...]:
-    pairs = zip(part, box, strict=True)
-    return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in pairs)
 
 
 def _json(document: Document) -> bytes:

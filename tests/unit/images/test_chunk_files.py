@@ -14,8 +14,9 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from fractal_mesospim_shading import allocation
-from fractal_mesospim_shading.images import chunk_files as module
-from fractal_mesospim_shading.images.chunk_files import OutputFile, chunk_files
+from fractal_mesospim_shading.images import encodings, plain_files
+from fractal_mesospim_shading.images.chunk_files import chunk_files
+from fractal_mesospim_shading.images.plain_files import DIRECT_BYTES, OutputFile
 
 SHAPE, CHUNKS = (5, 19, 40), (2, 8, 16)
 TYPES = ["uint8", "uint16", "float32"]
@@ -201,7 +202,7 @@ def test_a_damaged_chunk_is_an_error(tmp_path: Path, codec: Any, damage: str) ->
 @pytest.mark.parametrize("size", [100, 255, 256, 300, 65_791, 65_792, 100_000])
 def test_the_size_in_a_zstd_frame(size: int) -> None:
     frame = numcodecs.Zstd(1).encode(os.urandom(size))
-    assert module._zstd_size(memoryview(frame)) == size
+    assert encodings._zstd_size(memoryview(frame)) == size
 
 
 def test_zstd_frames_of_another_size(tmp_path: Path) -> None:
@@ -239,12 +240,12 @@ def test_a_damaged_shard_is_an_error(tmp_path: Path, damage: str) -> None:
     shard = tmp_path / "a" / next(iter(contents(array)))
     content = shard.read_bytes()
     files = chunk_files(array)
-    assert files is not None and files.index is not None
+    assert files is not None and files.encoding.index is not None
     if damage == "checksum":
         content = content[:-20] + b"\x01" + content[-19:]
     elif damage == "beyond":
         places = np.full((8, 2), 100_000, np.uint64)
-        content = content[: -files.index.length(8)] + files.index.encode(places)
+        content = content[: -files.encoding.index.length(8)] + files.encoding.index.encode(places)
     else:
         content = content[:-9] if damage == "cut off" else b""
     shard.write_bytes(content)
@@ -269,13 +270,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         flags.append(flag)
         return real(path, flag, *rest, **more)
 
-    monkeypatch.setattr(module.os, "open", noted)
+    monkeypatch.setattr(plain_files.os, "open", noted)
     return flags
 
 
 def written(path: Path, parts: list[bytes]) -> bytes:
     path.write_bytes(b"an older and longer file" * 2_000_000)
-    with OutputFile(path, direct=True) as file:
+    with OutputFile(path, DIRECT_BYTES) as file:
         for part in parts:
             file.write(part)
     assert file.length == sum(map(len, parts))
@@ -331,7 +332,7 @@ def test_file_systems_that_need_their_cache(
             raise OSError(errno.EINVAL, "Invalid argument")
         return writing(descriptor, data)
 
-    monkeypatch.setattr(module.os, where, refuse_open if where == "open" else refuse_write)
+    monkeypatch.setattr(plain_files.os, where, refuse_open if where == "open" else refuse_write)
     assert written(tmp_path / "file", PARTS) == b"".join(PARTS)
 
 
@@ -342,7 +343,7 @@ def test_a_full_disk_is_an_error(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
-    monkeypatch.setattr(module.os, "write", full)
+    monkeypatch.setattr(plain_files.os, "write", full)
     with pytest.raises(OSError, match="No space"):
         written(tmp_path / "file", PARTS)
     after = set(os.listdir("/proc/self/fd")) if before else set()
@@ -352,6 +353,6 @@ def test_a_full_disk_is_an_error(
 def test_without_kept_buffers_the_cache_is_used(tmp_path: Path) -> None:
     assert written(tmp_path / "folder", PARTS) == b"".join(PARTS)
     path = tmp_path / "new" / "folders" / "file"
-    with OutputFile(path, direct=False) as file:
+    with OutputFile(path, DIRECT_BYTES - 1) as file:
         file.write(b"content")
     assert path.read_bytes() == b"content"

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from itertools import product
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
 
 from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.documents import document_of, output_document
 from fractal_mesospim_shading.images.target import TargetImage, TargetLevel, forget
 
@@ -32,8 +34,6 @@ def _target(tmp_path, document, unit_shards=None, name="target.zarr"):
 def test_what_is_written_is_read_by_plain_zarr(tmp_path, version, wanted, codec):
     settings = {"none": {"compressors": None}, "default": {}}.get(codec)
     if settings is None:
-        import numcodecs
-
         gzip = numcodecs.GZip(level=1) if version == 2 else zarr.codecs.GzipCodec(level=1)
         settings = {"compressors": gzip}
     document = output_document(
@@ -166,3 +166,32 @@ def test_what_a_killed_run_left_of_a_chunk_is_written_over(tmp_path, version, to
     box = tuple(slice(0, n) for n in data.shape)
     image.write(0, box, data)
     np.testing.assert_array_equal(image.read(0, box), data)
+
+
+def test_only_writing_passes_by_the_page_cache(tmp_path, monkeypatch):
+    """A file system that refuses must not keep a continued run from reading back."""
+    opened = []
+    real = target.open_array
+
+    def noted(*arguments, direct=False, **more):
+        opened.append(direct)
+        return real(*arguments, direct=direct, **more)
+
+    monkeypatch.setattr(target, "open_array", noted)
+    monkeypatch.setattr(target, "past_cache", lambda size: True)
+    document = output_document(
+        _source(tmp_path, compressors=numcodecs.GZip(1)),
+        zarr_format=2,
+        shape=(4, 40, 40),
+        chunks=(2, 16, 16),
+        shards=None,
+    )
+    image = _target(tmp_path, document)
+    data = np.ones((4, 40, 40), "uint16")
+    box = tuple(slice(0, n) for n in data.shape)
+    image._write_with_zarr(0, box, data)
+    assert opened[0] is True
+    opened.clear()
+    forget(image.url)
+    np.testing.assert_array_equal(image.read(0, box), data)
+    assert opened == [False]
