@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
+
+from fractal_mesospim_shading.messages import listen
 
 if TYPE_CHECKING:
     from fractal_mesospim_shading.background import BackgroundResultImages
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from fractal_mesospim_shading.workflows import CorrectionResult
 
 __all__ = ["correct_background", "correct_flatfield", "estimate_flatfield", "import_mesospim"]
+
+listen()
 
 
 def correct_flatfield(zarr_url: str, **arguments: Any) -> CorrectionResult | ContainerResult:
@@ -37,8 +40,11 @@ def correct_flatfield(zarr_url: str, **arguments: Any) -> CorrectionResult | Con
     """
     from fractal_mesospim_shading import workflows
     from fractal_mesospim_shading.params import FlatfieldOptions, validated
+    from fractal_mesospim_shading.validation import address
 
-    return workflows.correct_flatfield(str(zarr_url), validated(FlatfieldOptions, arguments))
+    return workflows.correct_flatfield(
+        address(zarr_url, "zarr_url"), validated(FlatfieldOptions, arguments)
+    )
 
 
 def estimate_flatfield(zarr_url: str, output: str, **arguments: Any) -> dict[str, ChannelModel]:
@@ -54,9 +60,12 @@ def estimate_flatfield(zarr_url: str, output: str, **arguments: Any) -> dict[str
     """
     from fractal_mesospim_shading import workflows
     from fractal_mesospim_shading.params import FlatfieldOptions, validated
+    from fractal_mesospim_shading.validation import address
 
     return workflows.estimate_models(
-        str(zarr_url), str(output), validated(FlatfieldOptions, arguments)
+        address(zarr_url, "zarr_url"),
+        address(output, "output"),
+        validated(FlatfieldOptions, arguments),
     )
 
 
@@ -78,8 +87,11 @@ def correct_background(zarr_url: str, **arguments: Any) -> BackgroundResultImage
     from fractal_mesospim_shading import background
     from fractal_mesospim_shading.background_params import BackgroundOptions
     from fractal_mesospim_shading.params import validated
+    from fractal_mesospim_shading.validation import address
 
-    return background.correct_background(str(zarr_url), validated(BackgroundOptions, arguments))
+    return background.correct_background(
+        address(zarr_url, "zarr_url"), validated(BackgroundOptions, arguments)
+    )
 
 
 def import_mesospim(
@@ -100,9 +112,10 @@ def import_mesospim(
     """
     from fractal_mesospim_shading import importing
     from fractal_mesospim_shading.params import ImportOptions, validated
+    from fractal_mesospim_shading.validation import address, addresses
 
     options = validated(ImportOptions, arguments)
-    single = isinstance(containers, str | os.PathLike)
-    listed = [str(c) for c in ([containers] if single else containers)]
-    units = importing.plan_imports(listed, str(zarr_dir), options)
+    units = importing.plan_imports(
+        addresses(containers, "containers"), address(zarr_dir, "zarr_dir"), options
+    )
     return [importing.import_image(unit, options) for unit in units]

@@ -101,7 +101,7 @@ def refuse_inside(url: str, container: str) -> None:
     if f"{inner}/".startswith(f"{outer}/"):
         raise ParameterError(
             f"{url} would lie within the acquisition '{container}', which is only read. Set "
-            "zarr_dir to another folder."
+            "`zarr_dir` to another folder."
         )
 
 

@@ -231,7 +231,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Backgr
     kernel = problems.run(lambda: background_kernel(image, options, dtype, zero_is_no_data=zero))
     if options.save_noise and options.method.method != "tile_median":
         problems.errors.append(
-            ParameterError("save_noise needs the method tile_median; others have no noise map.")
+            ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
         )
     companions: dict[str, TargetImage] = {}
     if output is not None:

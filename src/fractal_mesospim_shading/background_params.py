@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.params import (
     ExecutionOptions,
     OutputOptions,
@@ -316,6 +317,9 @@ class BackgroundOptions(LocalBackgroundOptions, OutputOptions, ExecutionOptions)
         description="Let the result take the place of the source, once it is complete. The source "
         "is then gone.",
     )
+
+
+know_options(*BackgroundOptions.model_fields)
 
 
 def method_parameters(

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from fractal_mesospim_shading.allocation import use_one_arena
 from fractal_mesospim_shading.background_params import BackgroundOptions
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
+from fractal_mesospim_shading.messages import Door, LogLines, rendered, through
 from fractal_mesospim_shading.params import (
     FlatfieldOptions,
     ImportOptions,
@@ -36,9 +37,15 @@ def program() -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, or 1 after an error of the run, or 2 of the command line."""
     use_one_arena()
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with through(Door.COMMAND):
+        given = _parser().parse_args(arguments)
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(LogLines())
+        logging.basicConfig(level=logging.INFO, handlers=[lines])
+        return _run(given)
+
+
+def _run(given: argparse.Namespace) -> int:
     try:
         given.command(given)
     except ShadingError as error:
@@ -127,7 +134,7 @@ def _add_options(command: argparse.ArgumentParser, model: type[BaseModel]) -> No
     for name in ordered_fields(model):
         info = model.model_fields[name]
         flag = "--" + name.replace("_", "-")
-        text = (info.description or "").replace("%", "%%")
+        text = rendered(info.description or "").replace("%", "%%")
         options: dict[str, Any] = {"dest": f"option_{name}", "default": None, "help": text}
         kinds = get_args(info.annotation) or (info.annotation,)
         if info.annotation is bool:
@@ -183,7 +190,7 @@ def _arguments(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     image = given.image or arguments.get("zarr_url")
     arguments.pop("zarr_url", None)
     if image is None:
-        raise ParameterError("Give the address of the image, or `zarr_url` in the --params file.")
+        raise ParameterError("Give the address of the image, or 'zarr_url' in the --params file.")
     return image, arguments
 
 

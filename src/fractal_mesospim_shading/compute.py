@@ -126,7 +126,7 @@ def parse_memory(text: str | None) -> int:
         return int(parse_bytes(text))
     except ValueError:
         raise ParameterError(
-            f"memory_limit is {text!r}; expected an amount such as 4GB or 1500MiB."
+            f"`memory_limit` is {text!r}; expected an amount such as 4GB or 1500MiB."
         ) from None
 
 
@@ -179,8 +179,8 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
     if limit < one:
         raise MemoryLimitError(
             f"The memory limit of {limit / 1e9:.2f} GB is too small: one block of this image needs "
-            f"{one / 1e9:.2f} GB. Raise memory_limit to at least {one / 1e9 + 0.1:.1f}GB, or write "
-            "smaller shards (output_shards)."
+            f"{one / 1e9:.2f} GB. Raise `memory_limit` to at least {one / 1e9 + 0.1:.1f}GB, or "
+            "write smaller shards (`output_shards`)."
         )
     if options.execution == "slurm":
         return Resources(wished, limit)
@@ -483,7 +483,7 @@ def _scheduler_address(options: ExecutionOptions) -> str:
     address = options.scheduler_address or os.environ.get("DASK_SCHEDULER_ADDRESS")
     if not address:
         raise ParameterError(
-            "execution='dask' needs the address of a scheduler: give scheduler_address, such "
+            "`execution=dask` needs the address of a scheduler: give `scheduler_address`, such "
             "as tcp://host:8786, or set DASK_SCHEDULER_ADDRESS."
         )
     return address
@@ -504,7 +504,7 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
         except (OSError, TimeoutError, ValueError) as error:
             raise ParameterError(
                 f"There is no Dask scheduler at {address} ({error}). Start one with "
-                "`dask scheduler`, or correct scheduler_address."
+                "`dask scheduler`, or correct `scheduler_address`."
             ) from error
         with client:
             try:
@@ -550,7 +550,7 @@ def slurm_cluster(use: Resources, **settings: Any) -> Any:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise ParameterError(
-            "execution='slurm' needs dask-jobqueue: pip install 'fractal-mesospim-shading[slurm]'."
+            "`execution=slurm` needs dask-jobqueue: pip install 'fractal-mesospim-shading[slurm]'."
         ) from None
     chosen: dict[str, Any] = {
         "cores": 1,

@@ -104,7 +104,7 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     if options.overwrite_input:
         problems.errors.append(
             ParameterError(
-                "overwrite_input does not go with a native acquisition: its files are never "
+                "`overwrite_input` does not go with a native acquisition: its files are never "
                 "replaced. Leave it out, and remove the acquisition yourself when you are sure."
             )
         )

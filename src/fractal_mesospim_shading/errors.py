@@ -2,12 +2,20 @@
 
 One root, `ShadingError`, for callers that want to catch them all. Each child is
 also the builtin that a caller would expect, so `except ValueError` keeps working.
-A message says what was found, what was expected, and what to do.
+A message says what was found, what was expected, and what to do; options stand between
+backticks in it, and are shown in the words of the door (see `messages`).
 """
+
+from __future__ import annotations
+
+from fractal_mesospim_shading.messages import rendered
 
 
 class ShadingError(Exception):
     """Root of all errors that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        return rendered(super().__str__())
 
 
 class ParameterError(ShadingError, ValueError):

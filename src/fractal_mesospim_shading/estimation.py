@@ -61,7 +61,7 @@ def plan_estimation(
         level = len(image.levels) - 1 if isinstance(scenario, Basic) else 0
     if level >= len(image.levels):
         raise SamplingError(
-            f"resolution_level is {level}, but the image has the levels 0 to "
+            f"`resolution_level` is {level}, but the image has the levels 0 to "
             f"{len(image.levels) - 1}."
         )
     tiles = [tile.number for tile in image.layout.tiles]
@@ -75,7 +75,7 @@ def plan_estimation(
             if not tiles:
                 raise SamplingError(
                     "All four corner tiles of this mosaic are missing; name the tiles whose end "
-                    "planes are empty in fov_list."
+                    "planes are empty in `fov_list`."
                 )
         if scenario.z_levels is not None:
             planes = empty_planes(plane_count(image, 0), scenario.z_levels, z_factor(image, level))
@@ -106,8 +106,8 @@ def candidate_planes(
     if not found:
         raise SamplingError(
             f"{group.label}: none of the tiles {sorted(plan.candidates)} has a plane of this "
-            f"channel among those chosen; its tiles are {sorted(group.planes)}. Choose fov_list "
-            "and z_levels so that each channel (and each illumination side) has empty planes."
+            f"channel among those chosen; its tiles are {sorted(group.planes)}. Choose `fov_list` "
+            "and `z_levels` so that each channel (and each illumination side) has empty planes."
         )
     return dict(sorted(found.items()))
 
@@ -115,10 +115,10 @@ def candidate_planes(
 def _checked_tiles(image: MultitileImage, numbers: Sequence[int]) -> list[int]:
     repeated = sorted({n for n in numbers if list(numbers).count(n) > 1})
     if repeated:
-        raise LayoutError(f"fov_list names the tiles {repeated} more than once.")
+        raise LayoutError(f"`fov_list` names the tiles {repeated} more than once.")
     try:
         return [image.layout.tile(number).number for number in numbers]
     except LayoutError as error:
         raise LayoutError(
-            f"fov_list: {error} The tiles of this image are:\n{image.layout.map_text()}"
+            f"`fov_list`: {error} The tiles of this image are:\n{image.layout.map_text()}"
         ) from None

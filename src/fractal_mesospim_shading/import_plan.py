@@ -186,7 +186,7 @@ def _unit(
         parts.append("flatfield_corr")
     name = "_".join(part.strip("_") for part in parts)
     if any(c in name for c in "/\\\0") or name in (".", ".."):
-        raise ParameterError(f"image_name gives {name!r}; expected a plain name without folders.")
+        raise ParameterError(f"`image_name` gives {name!r}; expected a plain name without folders.")
     stem = split_name(collection.name)[0]
     return ImportUnit(
         collection.url, mosaic.suffix, join_url(normalise_url(zarr_dir), f"{stem}.zarr", name)
@@ -208,7 +208,7 @@ def prepare_import(
         refuse_unwritable(unit.zarr_url, "zarr_dir")
     if options.output_shards is not None and zarr_format == 2:
         problems.errors.append(
-            ParameterError("output_shards needs OME-Zarr 0.5. Set ngff_version to 0.5.")
+            ParameterError("`output_shards` needs OME-Zarr 0.5. Give `ngff_version=0.5`.")
         )
     estimation = plan_models(mosaic, options, problems) if options.correct_flatfield else None
     style = ImportStyle(zarr_format, options.levels, options.chunks, options.output_shards)

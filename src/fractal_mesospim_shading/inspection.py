@@ -91,7 +91,8 @@ def as_text(found: dict[str, Any]) -> str:
         *(f"  {c['index']}  {c['label']}" for c in found["channels"]),
         "",
         f"Tiles: {tiles['rows']} rows x {tiles['columns']} columns of "
-        f"{tiles['shape_px'][0]} x {tiles['shape_px'][1]} pixels (y, x); the numbers for fov_list:",
+        f"{tiles['shape_px'][0]} x {tiles['shape_px'][1]} pixels (y, x); the numbers for "
+        "`fov_list`:",
         "",
         *("  " + line for line in tiles["map"]),
         "",

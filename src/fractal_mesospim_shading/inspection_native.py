@@ -64,7 +64,7 @@ def _mosaic_lines(
         f"Voxel {size} um (z, y, x), {mosaic['dtype']}",
         f"Overlap of neighbours: {_overlap(mosaic)}",
         "",
-        "Tiles by position: the number for fov_list, the name in the acquisition"
+        "Tiles by position: the number for `fov_list`, the name in the acquisition"
         + (", the side (L, R, B)" if _mixed(mosaic) else ""),
         "",
         *("  " + line for line in _tile_map(mosaic)),

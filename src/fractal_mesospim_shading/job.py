@@ -89,7 +89,7 @@ class Job:
         except OSError as error:
             raise OutputWriteError(
                 f"The folder {places.parent_and_name(self.final_url)[0]} cannot be written "
-                f"({error}). Set output_folder to one that can."
+                f"({error}). Set `output_folder` to one that can."
             ) from error
         try:
             self._begin(restart=restart)
@@ -110,7 +110,7 @@ class Job:
             raise JobMismatchError(
                 f"An unfinished job lies at {self.url}, and it is not this one:\n  "
                 + "\n  ".join(differences(earlier, now))
-                + "\nRun it again with its own parameters to continue it; restart drops it."
+                + "\nRun it again with its own parameters to continue it; `restart` drops it."
             )
         if places.is_local(self.image_url):
             places.remove_drafts(self.image_url)

@@ -202,7 +202,8 @@ def _offset(
     if not estimate.uncertainty <= max(_WORST_OFFSET, _WORST_SHARE * estimate.value):
         logger.warning(
             "Channel %s: the camera offset cannot be told from the noise (%.1f +- %.1f counts); 0 "
-            "is used, and the flat-field will be too flat. Give camera_offset or darkfield_file.",
+            "is used, and the flat-field will be too flat. Give `camera_offset` or "
+            "`darkfield_file`.",
             group.label,
             estimate.value,
             estimate.uncertainty,
@@ -211,7 +212,7 @@ def _offset(
     if estimate.uncertainty > _WORST_OFFSET:
         logger.warning(
             "Channel %s: the camera offset is not well known (%.1f +- %.1f counts). Give "
-            "camera_offset or darkfield_file for a better flat-field.",
+            "`camera_offset` or `darkfield_file` for a better flat-field.",
             group.label,
             estimate.value,
             estimate.uncertainty,

@@ -138,17 +138,17 @@ def processor_warning(group: ModelGroup, *, dark: bool, offset: float | None) ->
         tiles = f" in the tiles {', '.join(map(str, group.offset_gone))}" if partly else ""
         rest = (
             "; the other tiles keep theirs and are not corrected rightly: import them apart "
-            "(exclude_groups)"
+            "(`exclude_groups`)"
             if partly
             else ""
         )
         return (
             f"{start} took the camera offset away{tiles} before the stacks were written: no "
-            f"offset is subtracted again{rest}. If it is still there, give camera_offset."
+            f"offset is subtracted again{rest}. If it is still there, give `camera_offset`."
         )
     return (
         f"{start} changed the noise before the stacks were written: an offset estimated from the "
-        "noise cannot be trusted. Give camera_offset or darkfield_file."
+        "noise cannot be trusted. Give `camera_offset` or `darkfield_file`."
     )
 
 

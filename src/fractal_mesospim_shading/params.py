@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.messages import know_options
+from fractal_mesospim_shading.validation import sentences
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -42,7 +44,9 @@ def parse_options(value: Any) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError as error:
-        raise ValueError(f'expected JSON such as {{"key": 1}}, found {value!r} ({error})') from None
+        raise ValueError(f'expected JSON such as {{"key": 1}} ({error})') from None
+    except RecursionError:
+        raise ValueError("expected JSON of fewer levels") from None
 
 
 NumberList = Annotated[list[int], BeforeValidator(parse_list)]
@@ -413,11 +417,8 @@ def validated(model: type[OptionsT], arguments: dict[str, Any]) -> OptionsT:
     try:
         return model(**arguments)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            name = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                lines.append(f"{name}: there is no such parameter.")
-            else:
-                lines.append(f"{name}: {problem['msg']} (found {problem.get('input')!r}).")
-        raise ParameterError("Some parameters are wrong.\n  " + "\n  ".join(lines)) from None
+        raise ParameterError(sentences(error)) from None
+
+
+know_options("zarr_url", "zarr_dir", "output", *FlatfieldOptions.model_fields)
+know_options(*ImportOptions.model_fields, *ImportTaskOptions.model_fields)

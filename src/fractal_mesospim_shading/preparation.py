@@ -125,15 +125,15 @@ def plan_output(
     if overwrite_input and options.output_folder is not None:
         problems.errors.append(
             ParameterError(
-                "overwrite_input and output_folder were both given: the result can take the "
+                "`overwrite_input` and `output_folder` were both given: the result can take the "
                 "source's place, or lie in another folder."
             )
         )
     if overwrite_input and (not places.is_local(image.url) or split_zip(image.url)):
         problems.errors.append(
             ParameterError(
-                f"overwrite_input cannot be used with {image.url}: only a folder of a file system "
-                "can be replaced by renaming. Leave it out, and remove the source yourself."
+                f"`overwrite_input` cannot be used with {image.url}: only a folder of a file "
+                "system can be replaced by renaming. Leave it out, and remove the source yourself."
             )
         )
     documents = [document_of(image.array(level)) for level in range(len(image.levels))]
@@ -231,9 +231,9 @@ def refuse_second_replacement(task: str, image: MosaicImage, *, overwrite_input:
     mark = image.attributes().get(MARK)
     if overwrite_input and isinstance(mark, dict) and mark.get("task") == task:
         raise ParameterError(
-            f"{image.url} is a result of {task} already; overwrite_input would correct it twice. "
+            f"{image.url} is a result of {task} already; `overwrite_input` would correct it twice. "
             "If an earlier run was stopped at its end, it has done its work. To correct it once "
-            "more all the same, leave overwrite_input out."
+            "more all the same, leave `overwrite_input` out."
         )
 
 
@@ -273,7 +273,7 @@ def refuse_little_room(
     if needed > free:
         raise OutputWriteError(
             f"The result needs about {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB "
-            f"free. Make room, or set {folder_option} to another disk."
+            f"free. Make room, or set `{folder_option}` to another disk."
         )
 
 

@@ -23,7 +23,10 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import normalise_url
+from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.sampling import layout_at_level, plane_count
+
+know_options("methods", "radius", "channel", "tile", "z", "level", "label")
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ def write_preview(
     mask = None
     if label is not None:
         if level:
-            raise ParameterError("A label image can only be used at level 0.")
+            raise ParameterError("`label` can only be used at level 0.")
         mask = LabelImage.open(image, label).read(box)[0]
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
@@ -157,7 +160,7 @@ def _plane_box(
 ) -> Box:
     if not 0 <= level < len(image.levels):
         raise ParameterError(
-            f"level is {level}, but the image has the levels 0 to {len(image.levels) - 1}."
+            f"`level` is {level}, but the image has the levels 0 to {len(image.levels) - 1}."
         )
     layout = layout_at_level(image, level)
     middle = layout.tiles[len(layout.tiles) // 2].number
@@ -165,7 +168,7 @@ def _plane_box(
     depth = plane_count(image, level)
     plane = depth // 2 if z is None else z
     if not 0 <= plane < depth:
-        raise ParameterError(f"z is {z}, but level {level} has the planes 0 to {depth - 1}.")
+        raise ParameterError(f"`z` is {z}, but level {level} has the planes 0 to {depth - 1}.")
     index = _channel(image, channel)
     where = {
         "t": slice(0, 1),

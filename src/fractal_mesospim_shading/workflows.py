@@ -191,7 +191,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Flatfiel
         if options.save_models and not places.is_local(planned.final_url):
             problems.errors.append(
                 ParameterError(
-                    "save_models writes folders beside the result, which lies on remote storage. "
+                    "`save_models` writes folders beside the result, which lies on remote storage. "
                     "Estimate the models with `mesospim-shading estimate` into a local folder."
                 )
             )

@@ -412,7 +412,7 @@ def test_too_little_memory(refused, source, models):
         errors.MemoryLimitError, "too small", source, models_folder=models, memory_limit="100MB"
     )
     assert "needs" in message
-    assert "Raise memory_limit to at least" in message
+    assert "Raise memory_limit= to at least" in message
 
 
 def test_too_little_room(refused, source, models, monkeypatch):

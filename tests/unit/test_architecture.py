@@ -52,20 +52,20 @@ def test_one_direction_of_walking(module):
     own = {name.split(".")[1] for name in found if name.startswith(f"{NAME}.")}
     libraries = {name.split(".")[0] for name in found}
     if room == "core":
-        assert own <= {"core", "errors"}
+        assert own <= {"core", "errors", "messages"}
         assert not libraries & FORBIDDEN["core"]
         if "basic" not in module:
             assert "basicpy" not in libraries
     if room == "images":
-        assert own <= {"core", "errors", "images", "allocation"}
+        assert own <= {"core", "errors", "images", "allocation", "messages"}
         assert not libraries & FORBIDDEN["images"]
     if room == "report":
-        assert own <= {"core", "errors", "report"}
+        assert own <= {"core", "errors", "report", "messages"}
         assert not libraries & FORBIDDEN["report"]
-    if room == "allocation":
+    if room in ("allocation", "messages"):
         assert not own
     if room in ("errors", "params", "background_params"):
-        assert own <= {"errors", "params"}
+        assert own <= {"errors", "params", "messages", "validation"}
         assert not libraries & {"numpy", "zarr", "dask", "scipy"}
     if room not in DOORS:
         assert not own & {"tasks", "cli", "dev"}, "a room looks out of its door"
@@ -94,3 +94,41 @@ def test_names_and_sizes_of_functions(module):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < 75, node.name
+
+
+def _texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Texts of several words that are no docstrings, the literal parts of f-strings joined."""
+    tree = ast.parse(path.read_text())
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            skipped.add(node.value)
+        if isinstance(node, ast.JoinedStr):
+            skipped.update(part for part in node.values if isinstance(part, ast.Constant))
+            parts = [p.value if isinstance(p, ast.Constant) else "{}" for p in node.values]
+            yield node.lineno, "".join(map(str, parts))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in skipped:
+            yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_messages_name_options_between_backticks(module):
+    """The doors render these, and nothing else: see `messages`."""
+    import re
+
+    import fractal_mesospim_shading.background_params
+    import fractal_mesospim_shading.preview  # noqa: F401
+    from fractal_mesospim_shading.messages import known_options
+
+    bare = sorted(name for name in known_options() if "_" in name)
+    named = re.compile(rf"(?<![\w`/.{{'-])({'|'.join(bare)})(?![\w`/}}'])(?!\.\w)")
+    for line, text in _texts(MODULES[module]):
+        if " " not in text:
+            continue
+        found = named.search(text)
+        assert not found, f"{module}:{line}: write `{found and found[1]}` between backticks"
+        if module in ("params", "background_params"):
+            continue  # Descriptions, which are Markdown.
+        for inner in re.findall(r"`([a-z][a-z0-9_]*)(?:=[^`\s]+)?`", text):
+            assert inner in known_options(), f"{module}:{line}: `{inner}` is no option"

@@ -116,14 +116,14 @@ def basic_planes(stack: BinnedStack, offset: float, parameters: BasicParameters)
     if len(planes) < _LEAST_PLANES:
         raise SamplingError(
             f"BaSiC was given {len(planes)} planes with data; expected at least "
-            f"{_LEAST_PLANES}, better 100. Raise n_zplanes."
+            f"{_LEAST_PLANES}, better 100. Raise `n_zplanes`."
         )
     result: FloatStack = np.stack(planes)
     middle = float(np.median(result))
     if middle <= 0:
         raise SamplingError(
             f"The planes for BaSiC are {-middle:.1f} counts below the camera offset of {offset:g} "
-            "counts in the median; expected them above it. Give camera_offset."
+            "counts in the median; expected them above it. Give `camera_offset`."
         )
     return result
 
@@ -165,7 +165,7 @@ def fit_basic(planes: FloatStack, parameters: BasicParameters) -> BasicFit:
     if not np.isfinite(flat).all() or float(flat.min()) <= 0:
         raise ProfileError(
             f"BaSiC gave a flat-field from {float(flat.min()):g} to {float(flat.max()):g}; every "
-            "value must be above 0. Try the other fitting_mode, or give empty tiles or planes."
+            "value must be above 0. Try the other 'fitting_mode', or give empty tiles or planes."
         )
     return fit
 
@@ -227,5 +227,5 @@ def _failure(done: subprocess.CompletedProcess[str], shape: tuple[int, ...]) -> 
     cause = lines[-1].strip().rstrip(".") if lines else f"the child process ended with {how}"
     return (
         f"BaSiC could not fit {shape[0]} planes of {shape[1]} x {shape[2]}: {cause}. "
-        "Try the other fitting_mode or fewer planes, or give empty tiles or planes."
+        "Try the other 'fitting_mode' or fewer planes, or give empty tiles or planes."
     )

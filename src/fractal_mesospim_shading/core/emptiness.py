@@ -61,7 +61,7 @@ def find_empty(stack: BinnedStack, offset: float) -> EmptySquares:
     if not usable.any():
         raise SamplingError(
             f"None of the {len(level)} planes is brighter than the camera offset of {offset:g} "
-            "counts. Give camera_offset, or choose other tiles or planes."
+            "counts. Give `camera_offset`, or choose other tiles or planes."
         )
     relative_noise = _noise_of_squares(stack, signal)
     order = np.argsort(np.where(usable, level, np.inf), kind="stable")[: int(usable.sum())]

@@ -33,13 +33,13 @@ def empty_planes(n_z: int, z_levels: Sequence[int], z_factor: int = 1) -> list[i
     levels = list(z_levels)
     if len(levels) != 2:
         raise SamplingError(
-            f"z_levels is {levels}; expected two plane numbers: the planes below the lower "
+            f"`z_levels` is {levels}; expected two plane numbers: the planes below the lower "
             "and above the upper one are taken as empty."
         )
     low, high = sorted(int(level) for level in levels)
     if low < 0 or high >= n_z:
         raise SamplingError(
-            f"z_levels is {levels}, but the image has {n_z} planes, numbered 0 to {n_z - 1}."
+            f"`z_levels` is {levels}, but the image has {n_z} planes, numbered 0 to {n_z - 1}."
         )
     if z_factor < 1:
         raise SamplingError(f"z_factor is {z_factor}; expected 1 or more.")
@@ -50,7 +50,7 @@ def empty_planes(n_z: int, z_levels: Sequence[int], z_factor: int = 1) -> list[i
             planes.append(plane)
     if not planes:
         raise SamplingError(
-            f"z_levels {levels} leaves no empty plane in a stack of {n_z} planes "
+            f"`z_levels` {levels} leaves no empty plane in a stack of {n_z} planes "
             f"({z_factor} of them in one plane of the level that is read): expected at "
             "least one plane below the lower or above the upper level. Move the levels inwards."
         )

@@ -226,5 +226,5 @@ def _unreadable(where: str, error: Exception) -> SourceReadError:
 def _unwritable(where: str, error: Exception) -> OutputWriteError:
     return OutputWriteError(
         f"'{where}' cannot be written ({type(error).__name__}: {error}). Check the free space "
-        "and the rights, or choose another output_folder."
+        "and the rights, or choose another `output_folder`."
     )

@@ -92,7 +92,7 @@ class TileCollection:
         unknown = sorted(set(exclude_groups) - set(around.children))
         if unknown:
             raise ParameterError(
-                f"exclude_groups names {listed(unknown)}, which '{url}' does not hold."
+                f"`exclude_groups` names {listed(unknown)}, which '{url}' does not hold."
             )
         stacks: list[Stack] = []
         left_out: list[LeftOut] = []

@@ -74,7 +74,7 @@ class ImageStyle:
         formats: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
         if self.ngff_version not in formats:
             raise ParameterError(
-                f"ngff_version is {self.ngff_version!r}; expected one of {', '.join(formats)}."
+                f"`ngff_version` is {self.ngff_version!r}; expected one of {', '.join(formats)}."
             )
         return formats[self.ngff_version]
 
@@ -95,7 +95,7 @@ def new_group(
     except (ContainsGroupError, ContainsArrayError, FileExistsError) as error:
         raise OutputExistsError(
             f"There is already something at '{os.fspath(url)}'. Choose another name, or allow "
-            "it to be replaced (overwrite)."
+            "it to be replaced (`overwrite`)."
         ) from error
 
 

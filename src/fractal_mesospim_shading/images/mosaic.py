@@ -192,7 +192,7 @@ def _as_json(storage_options: StorageOptions) -> str:
         return json.dumps(dict(storage_options or {}), sort_keys=True)
     except TypeError as error:
         raise ParameterError(
-            f"The storage_options hold something that is no plain value ({error}); expected "
+            f"The `storage_options` hold something that is no plain value ({error}); expected "
             "texts, numbers, lists and dictionaries, which can be passed to other processes."
         ) from error
 

@@ -96,7 +96,7 @@ def _chunks(mosaic: NativeMosaic, style: ImportStyle) -> tuple[int, ...]:
     if style.chunks is not None:
         if len(style.chunks) != 3 or any(c < 1 for c in style.chunks):
             raise ParameterError(
-                f"chunks is {list(style.chunks)}; expected three positive numbers for z, y, x."
+                f"`chunks` is {list(style.chunks)}; expected three positive numbers for z, y, x."
             )
         return (1, *style.chunks)
     source = mosaic.levels[0].chunks
@@ -120,7 +120,7 @@ def _shards(
         s < 1 or s % c for s, c in zip(style.shards, chunks[1:], strict=True)
     ):
         raise ParameterError(
-            f"output_shards is {list(style.shards)}; expected three multiples of the chunk "
+            f"`output_shards` is {list(style.shards)}; expected three multiples of the chunk "
             f"{list(chunks[1:])} (z, y, x)."
         )
     return (1, *style.shards)

@@ -100,7 +100,7 @@ def _newest(same: Sequence[Stack]) -> tuple[Stack, str | None]:
     return best, (
         f"Several stacks show the same place and channel: '{best.group}' is used (the last one "
         f"started), left out are {listed(others)}. They may be left from an earlier run; to use "
-        "another one, exclude the first (exclude_groups)."
+        "another one, exclude the first (`exclude_groups`)."
     )
 
 

@@ -99,7 +99,7 @@ def _refuse_unequal(stacks: Sequence[Stack]) -> None:
             raise LayoutError(
                 f"The stacks of one mosaic differ in {what}: {found}. Expected the same for all; "
                 "stacks left by another run, or camera binning, may be the cause. Leave the odd "
-                "groups out (exclude_groups) or take them out of the container."
+                "groups out (`exclude_groups`) or take them out of the container."
             )
 
 

@@ -48,24 +48,24 @@ def output_url(source_url: str, template: str, folder: str | None) -> str:
         wished = template.format(image_name=stem)
     except (KeyError, IndexError, ValueError, AttributeError):
         raise ParameterError(
-            f"output_image_name is {template!r}; the only placeholder is {{image_name}}."
+            f"`output_image_name` is {template!r}; the only placeholder is {{image_name}}."
         ) from None
     wished, _ = split_name(wished)
     if not wished.strip() or wished in (".", "..") or any(c in wished for c in "/\\\0"):
         raise ParameterError(
-            f"output_image_name gives {wished!r}; expected a plain name without folders. "
-            "The folder is set by output_folder."
+            f"`output_image_name` gives {wished!r}; expected a plain name without folders. "
+            "The folder is set by `output_folder`."
         )
     base = normalise_url(folder) if folder else parent
     target = places.join(base, wished + suffix)
     if _resolved(target) == _resolved(source_url):
         raise ParameterError(
             f"The result would be written onto its own source, {source_url}. Give another "
-            "output_image_name; overwrite_input lets the result take the source's place."
+            "`output_image_name`; `overwrite_input` lets the result take the source's place."
         )
     if f"{_resolved(target)}/".startswith(f"{_resolved(source_url)}/"):
         raise ParameterError(
-            f"The result {target} would lie within its own source. Give another output_folder."
+            f"The result {target} would lie within its own source. Give another `output_folder`."
         )
     return target
 
@@ -105,15 +105,15 @@ def refuse_existing(
     if attributes is None:
         raise OutputExistsError(
             f"There is something at {url} that is no OME-Zarr image; it is not replaced, whatever "
-            f"overwrite says. Move it away, or choose another {name_option}."
+            f"`overwrite` says. Move it away, or choose another `{name_option}`."
         )
     if not places.is_local(url) and not is_finished(attributes):
         # Where nothing can be renamed, unfinished work has its final name already.
         return
     if not overwrite:
         raise OutputExistsError(
-            f"There is already something at {url}. Choose another {name_option}, or set "
-            "overwrite to replace it once the new result is complete."
+            f"There is already something at {url}. Choose another `{name_option}`, or set "
+            "`overwrite` to replace it once the new result is complete."
         )
 
 
@@ -143,7 +143,7 @@ def refuse_unwritable(url: str, folder_option: str = "output_folder") -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ParameterError(
-            f"The folder {folder} cannot be written. Set {folder_option} to one that can."
+            f"The folder {folder} cannot be written. Set `{folder_option}` to one that can."
         )
 
 
@@ -171,7 +171,7 @@ def target_levels(
     """
     if shards is not None and zarr_format == 2:
         raise ParameterError(
-            "output_shards needs OME-Zarr 0.5; the result would be 0.4. Set ngff_version to 0.5."
+            "`output_shards` needs OME-Zarr 0.5; the result would be 0.4. Give `ngff_version=0.5`."
         )
     if shards is not None:
         _checked_shards(shards, levels[0])
@@ -201,13 +201,13 @@ def _checked_shards(wish: Sequence[int], level: Level) -> None:
     """Refuse shards that are no multiples of the chunk at full resolution."""
     if not 1 <= len(wish) <= len(level.chunks) or any(w < 1 for w in wish):
         raise ParameterError(
-            f"output_shards is {list(wish)}; expected up to {len(level.chunks)} positive numbers, "
-            "for the last axes of the image."
+            f"`output_shards` is {list(wish)}; expected up to {len(level.chunks)} positive "
+            "numbers, for the last axes of the image."
         )
     chunks = level.chunks[-len(wish) :]
     if any(w % c for w, c in zip(wish, chunks, strict=True)):
         raise ParameterError(
-            f"output_shards is {list(wish)}; each number must be a multiple of the chunk, "
+            f"`output_shards` is {list(wish)}; each number must be a multiple of the chunk, "
             f"{list(chunks)}."
         )
 

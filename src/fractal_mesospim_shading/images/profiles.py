@@ -127,7 +127,7 @@ def save_models(
         except OSError as error:
             raise OutputWriteError(
                 f"The model '{path}' cannot be written: {error}. Check the free space and the "
-                "rights, or choose another output_folder."
+                "rights, or choose another folder."
             ) from error
     return files
 
@@ -156,7 +156,7 @@ def load_darkfield(
             labels, lambda label: _darkfield_file(_model_file(file, label, None)), file
         )
     if not file.exists():
-        raise ProfileError(f"The darkfield_file '{file}' is not there. Check the path.")
+        raise ProfileError(f"The `darkfield_file` '{file}' is not there. Check the path.")
     frame = _darkfield_file(file)
     return dict.fromkeys(labels, frame)
 
@@ -174,7 +174,7 @@ def _darkfield_file(path: Path) -> NDArray[np.float32] | float:
         values = read_tiff(path)
     else:
         raise ProfileError(
-            f"The darkfield_file '{path}' is of the kind '{suffix}'; expected .npy, .npz, .tif, "
+            f"The `darkfield_file` '{path}' is of the kind '{suffix}'; expected .npy, .npz, .tif, "
             ".tiff, or a folder."
         )
     return _averaged(values, path)

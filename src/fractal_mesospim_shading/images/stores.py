@@ -151,7 +151,7 @@ def open_group(
     except connection_errors() as error:
         raise SourceReadError(
             f"'{address}' cannot be read: {type(error).__name__}: {error}. Check the address, the "
-            "rights to read it and, for remote storage, storage_options."
+            "rights to read it and, for remote storage, `storage_options`."
         ) from error
     raise _nothing_to_open(address, is_array)
 
@@ -215,7 +215,7 @@ def _zip_store(archive: str, inner: str, *, read_only: bool) -> Store:
     if not read_only:
         raise ImageFormatError(
             f"'{archive}' is a zip archive: it can be read but not written. "
-            "Give a folder for the result (output_folder)."
+            "Give a folder for the result (`output_folder`)."
         )
     if not zipfile.is_zipfile(archive):
         raise ImageFormatError(f"'{archive}' is called .zip but is no zip archive, or is cut off.")

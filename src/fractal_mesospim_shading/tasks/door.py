@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from fractal_mesospim_shading.errors import ShadingError
+from fractal_mesospim_shading.messages import Door, through
 from fractal_mesospim_shading.params import ordered_fields, validated
 
 TaskFunction = Callable[..., Any]
@@ -56,7 +58,13 @@ def task_arguments(
             missing = [name for name in first if name not in given]
             if missing:
                 raise TypeError(f"missing argument: {', '.join(missing)}")
-            return function(*(given[name] for name in first), validated(model, arguments))
+            with through(Door.TASK):
+                try:
+                    return function(*(given[name] for name in first), validated(model, arguments))
+                except ShadingError as error:
+                    # Shown by whoever called the task, outside of this door.
+                    error.args = (str(error),)
+                    raise
 
         task.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         task.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -1,0 +1,128 @@
+"""Wrong arguments in one sentence each: what was given, and what was expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.messages import known_options, shown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+_MOST = 80
+"""Letters of a value that are shown."""
+
+_EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": 'names with values, such as {"key": 1}',
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of a usual size",
+    "int_type": "a whole number",
+    "list_type": "a list, such as [1, 9]",
+    "model_attributes_type": 'names with values, such as {"key": 1}',
+    "model_type": 'names with values, such as {"key": 1}',
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+    "string_unicode": "a text of valid characters",
+    "tuple_type": "a list, such as [1, 9]",
+}
+_LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "greater_than": lambda limit: f"a number above {limit['gt']:g}",
+    "greater_than_equal": lambda limit: f"a number of at least {limit['ge']:g}",
+    "less_than": lambda limit: f"a number below {limit['lt']:g}",
+    "less_than_equal": lambda limit: f"a number of at most {limit['le']:g}",
+    "literal_error": lambda limit: f"{limit['expected']}".replace("'", ""),
+    "too_long": lambda limit: f"no more than {limit['max_length']} values",
+    "too_short": lambda limit: f"at least {limit['min_length']} values",
+    "union_tag_invalid": lambda limit: f"{limit['expected_tags']}".replace("'", ""),
+}
+
+
+def value_text(value: Any) -> str:
+    """A value that somebody gave, short enough for a sentence."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"an array of the shape {shape}"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - whatever an object of somebody else raises
+        text = f"an object of the type {type(value).__name__}"
+    return shown(text if len(text) <= _MOST else f"{text[: _MOST - 3]}...")
+
+
+def address(value: Any, name: str) -> str:
+    """An address that a person gave to a function.
+
+    Raises:
+        ParameterError: it is neither a text nor a path.
+    """
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        if isinstance(text, str):
+            return text
+    raise ParameterError(
+        f"`{name}` is {value_text(value)}; expected a path or an address, as a text."
+    )
+
+
+def addresses(value: Any, name: str) -> list[str]:
+    """One address or several that a person gave to a function.
+
+    Raises:
+        ParameterError: there is none, or something else among them.
+    """
+    if isinstance(value, str | os.PathLike):
+        return [address(value, name)]
+    if not isinstance(value, list | tuple) or not value:
+        raise ParameterError(
+            f"`{name}` is {value_text(value)}; expected a path or an address, or a list of these."
+        )
+    return [address(item, name) for item in value]
+
+
+def sentences(error: ValidationError) -> str:
+    """All that is wrong with some arguments, a line each."""
+    lines = sorted({_sentence(problem) for problem in error.errors(include_url=False)})
+    if len(lines) == 1:
+        return lines[0]
+    return "Some parameters are wrong.\n  " + "\n  ".join(lines)
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    place = [shown(part) for part in problem["loc"]] or ["arguments"]
+    first, within = place[0], ".".join(place[1:])
+    name = f"`{first}`" if first in known_options() else first
+    kind, found = problem["type"], value_text(problem["input"])
+    if kind == "extra_forbidden":
+        where = f" in '{first}'" if within else ""
+        return f"{within or first}: there is no such parameter{where}."
+    if within:
+        part = f"Value {int(within) + 1}" if within.isdigit() else f"'{within}'"
+        name = f"{part} of {name}"
+    if kind == "missing":
+        return f"{name} is missing."
+    if kind == "union_tag_not_found":
+        key = str(problem["ctx"]["discriminator"]).strip("'")
+        return f"{name} is {found}; expected a '{key}' in it."
+    if kind == "union_tag_invalid":
+        found = f"'{shown(problem['ctx']['tag'])}'"
+    return f"{name} is {found}; expected {_expected(problem)}."
+
+
+def _expected(problem: ErrorDetails) -> str:
+    kind = problem["type"]
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    if kind in _LIMITS:
+        return _LIMITS[kind](problem["ctx"])
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return text.removeprefix("expected ").rstrip(".")
