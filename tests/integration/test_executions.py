@@ -44,6 +44,35 @@ def test_processes(expected, tree, many_blocks):
     assert tree(Path(result.image_url)) == wanted
 
 
+ODD = {
+    "big-endian gzip": {"codec": "gzip", "byte_order": ">"},
+    "order F gzip": {"codec": "gzip", "memory_order": "F"},
+    "big-endian blosc": {"codec": "blosc", "byte_order": ">", "separator": "."},
+    "gzip in Rust": {"codec": "gzip"},
+}
+
+
+@pytest.mark.parametrize("style", ODD)
+def test_codecs_give_the_same_bytes_whatever_the_clock_and_the_workers(
+    style, make_mosaic, make_models, tree, many_blocks, monkeypatch
+):
+    source, models = make_mosaic(**ODD[style]), str(make_models())
+    clock = [1_700_000_000.0]
+    monkeypatch.setattr("gzip.time.time", lambda: clock[0])
+    found = []
+    for workers in (1, 3):
+        result = correct_flatfield(
+            source,
+            models_folder=models,
+            camera_offset=100,
+            output_image_name=f"with_{workers}",
+            n_workers=workers,
+        )
+        clock[0] += 1000
+        found.append(tree(Path(result.image_url)))
+    assert found[0] == found[1]
+
+
 class Cluster:
     """A real scheduler and real workers, each a process of its own."""
 

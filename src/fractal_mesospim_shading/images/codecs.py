@@ -24,6 +24,7 @@ from zarr.errors import ContainsGroupError, NodeNotFoundError
 from zarr.storage import LocalStore
 
 from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.images.gzip_streams import timeless
 from fractal_mesospim_shading.images.stores import (
     Mode,
     StorageOptions,
@@ -147,6 +148,15 @@ def _all_known(codecs: Iterable[dict[str, Any]]) -> bool:
     return True
 
 
+def _without_times(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The array with codecs that write the same bytes at any time of day."""
+    inner = array.async_array
+    metadata = timeless(inner.metadata)
+    if metadata is inner.metadata:
+        return array
+    return zarr.Array(type(inner)(metadata, inner.store_path, inner._config))
+
+
 def _member(
     group: zarr.Group, path: str, pipeline: Literal["rust", "python"], *, direct: bool = False
 ) -> zarr.Array[Any]:
@@ -162,6 +172,8 @@ def _member(
     try:
         with _configuration_lock, zarr.config.set(settings):
             member = group[path]
+            if isinstance(member, zarr.Array) and pipeline == "python":
+                member = _without_times(member)
     except (KeyError, FileNotFoundError, NodeNotFoundError, ContainsGroupError) as error:
         raise ImageFormatError(
             f"The array {where} is missing, although the metadata of the image list it. "

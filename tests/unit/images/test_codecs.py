@@ -241,3 +241,95 @@ def test_shards_have_the_same_bytes_each_time(tmp_path: Path) -> None:
         array[...] = values
         contents.add((tmp_path / "a" / "c" / "0" / "0" / "0").read_bytes())
     assert len(contents) == 1
+
+
+# --- The same bytes at any time ----------------------------------------------------------------
+
+GZIP_V3 = [BytesCodec(endian="big"), GzipCodec(level=3)]
+GZIPPED: dict[str, dict[str, Any]] = {
+    "v2 in Rust": {"zarr_format": 2, "compressors": numcodecs.GZip(1), "dtype": "<u2"},
+    "v2 big-endian": {"zarr_format": 2, "compressors": numcodecs.GZip(1), "dtype": ">u2"},
+    "v2 order F": {
+        "zarr_format": 2,
+        "compressors": numcodecs.GZip(6),
+        "dtype": "<u2",
+        "order": "F",
+    },
+    "v2 filters": {
+        "zarr_format": 2,
+        "compressors": numcodecs.GZip(1),
+        "filters": [numcodecs.Delta("<u2")],
+        "dtype": "<u2",
+    },
+    "v2 gzip as a filter": {
+        "zarr_format": 2,
+        "compressors": numcodecs.Zlib(1),
+        "filters": [numcodecs.GZip(1)],
+        "dtype": "<u2",
+    },
+    "v3 in Rust": {"zarr_format": 3, "compressors": GzipCodec(level=1), "dtype": "<u2"},
+    "v3 numcodecs": {"zarr_format": 3, "compressors": None, "dtype": "<u2"},
+    "v3 sharded": {
+        "zarr_format": 3,
+        "compressors": GzipCodec(level=1),
+        "shards": (4, 16, 32),
+        "dtype": "<u2",
+    },
+}
+
+
+def written_at(store: Any, clock: list[float], settings: dict[str, Any]) -> dict[str, bytes]:
+    """Every chunk of an array that was written as the clock went on."""
+    settings = dict(settings)
+    if settings["compressors"] is None:
+        from zarr.codecs.numcodecs import GZip
+
+        settings["compressors"] = GZip(level=1)
+    group = zarr.open_group(store, mode="w", zarr_format=settings.pop("zarr_format"))
+    group.create_array("a", shape=SHAPE, chunks=CHUNKS, **settings)
+    array = open_array(group, "a")
+    array[...] = pixels("uint16")
+    clock[0] += 1000
+    np.testing.assert_array_equal(np.asarray(open_array(group, "a")[...]), pixels("uint16"))
+    found = {}
+    for key in sorted(str(k) for k in _sync_list(group.store)):
+        if not key.endswith(("zarr.json", ".zarray", ".zattrs", ".zgroup")):
+            found[key] = _sync_get(group.store, key)
+    return found
+
+
+def _sync_list(store: Any) -> list[str]:
+    from zarr.core.sync import sync
+
+    async def listed() -> list[str]:
+        return [key async for key in store.list()]
+
+    return sync(listed())
+
+
+def _sync_get(store: Any, key: str) -> bytes:
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    return sync(store.get(key, default_buffer_prototype())).to_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
+@pytest.mark.parametrize("kind", GZIPPED)
+@pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
+def test_gzip_does_not_hold_the_time_of_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, remote: bool
+) -> None:
+    clock = [1_700_000_000.0]
+    monkeypatch.setattr("gzip.time.time", lambda: clock[0])
+    stores = [zarr.storage.MemoryStore() if remote else tmp_path / name for name in "ab"]
+    first, second = (written_at(store, clock, GZIPPED[kind]) for store in stores)
+    assert first
+    assert first == second
+
+
+def test_gzip_metadata_on_disk_stay_what_they_were(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path, mode="w", zarr_format=2)
+    group.create_array("a", shape=SHAPE, chunks=CHUNKS, dtype=">u2", compressors=numcodecs.GZip(7))
+    array = open_array(group, "a")
+    assert array.metadata.to_dict()["compressor"] == {"id": "gzip", "level": 7}
