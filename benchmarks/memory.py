@@ -59,11 +59,11 @@ def foreseen(image: Path) -> int:
     from fractal_mesospim_shading.compute import needed_memory
     from fractal_mesospim_shading.params import FlatfieldOptions
     from fractal_mesospim_shading.preparation import open_source
-    from fractal_mesospim_shading.workflows import block_plan, prepare_flatfield
+    from fractal_mesospim_shading.workflows import prepare_flatfield
 
     options = FlatfieldOptions(models_folder=str(image.parents[1] / "models"))
     source = open_source(str(image), options)
-    return needed_memory(block_plan(source, prepare_flatfield(source, options).output), THREADS)
+    return needed_memory(prepare_flatfield(source, options).parts[0].plan, THREADS)
 
 
 def row(name: str, image: Path, gigabytes: float, output: Path) -> str:

@@ -84,7 +84,7 @@ def child(image: str, models: str) -> None:
     from fractal_mesospim_shading.images.journal import Journal
     from fractal_mesospim_shading.params import FlatfieldOptions
     from fractal_mesospim_shading.preparation import open_source
-    from fractal_mesospim_shading.workflows import block_plan, prepare_flatfield
+    from fractal_mesospim_shading.workflows import prepare_flatfield
 
     found: dict[str, Any] = {"start MB": peak_mb()}
     clock = time.perf_counter()
@@ -99,7 +99,7 @@ def child(image: str, models: str) -> None:
     source = open_source(image, options)
     work = prepare_flatfield(source, options)
     work.request()
-    plan = block_plan(source, work.output)
+    plan = work.parts[0].plan
     grid = plan.grid
     found["TB"] = round(2e-12 * product(source.levels[0].shape), 2)
     found["chunks"] = product(-(-n // c) for n, c in zip(

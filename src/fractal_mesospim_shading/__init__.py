@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any
 from fractal_mesospim_shading.messages import listen
 
 if TYPE_CHECKING:
-    from fractal_mesospim_shading.background import BackgroundResultImages
-    from fractal_mesospim_shading.container import ContainerResult
-    from fractal_mesospim_shading.importing import ImportResult
+    from fractal_mesospim_shading.jobs.work import JobResult
     from fractal_mesospim_shading.models import ChannelModel
-    from fractal_mesospim_shading.workflows import CorrectionResult
 
 __all__ = ["correct_background", "correct_flatfield", "estimate_flatfield", "import_mesospim"]
 
 listen()
 
 
-def correct_flatfield(zarr_url: str, **arguments: Any) -> CorrectionResult | ContainerResult:
+def correct_flatfield(zarr_url: str, **arguments: Any) -> JobResult:
     """Correct the flat-field (shading) of one OME-Zarr image, or of a native acquisition.
 
     Args:
@@ -69,7 +66,7 @@ def estimate_flatfield(zarr_url: str, output: str, **arguments: Any) -> dict[str
     )
 
 
-def correct_background(zarr_url: str, **arguments: Any) -> BackgroundResultImages:
+def correct_background(zarr_url: str, **arguments: Any) -> JobResult:
     """Take the local background of one OME-Zarr image away.
 
     For arrays instead of images, see `core.background.arrays`.
@@ -96,7 +93,7 @@ def correct_background(zarr_url: str, **arguments: Any) -> BackgroundResultImage
 
 def import_mesospim(
     containers: str | list[str], zarr_dir: str, **arguments: Any
-) -> list[ImportResult]:
+) -> list[JobResult]:
     """Import native mesoSPIM acquisitions as mosaics, with or without flat-field correction.
 
     Args:

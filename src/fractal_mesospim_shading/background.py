@@ -1,13 +1,10 @@
-"""Local background correction of an image: its checks, its kernel, its story."""
+"""Local background correction of an image: its checks and its kernel."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,40 +21,37 @@ from fractal_mesospim_shading.compute import (
     needed_memory,
     parse_memory,
     resources,
-    run_guarded,
 )
 from fractal_mesospim_shading.core.background import BackgroundMethod, check_fits, make_method
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError
-from fractal_mesospim_shading.finishing import complete, provenance, totals
 from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.carrying import copy_tables_and_labels
 from fractal_mesospim_shading.images.documents import document_of, fill_value
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import companion_url, refuse_existing, target_levels
+from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.job import Job, job_url, restore_replaced
+from fractal_mesospim_shading.job import job_url, restore_replaced
+from fractal_mesospim_shading.jobs.story import carry_out
+from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_kernel import BackgroundKernel
-from fractal_mesospim_shading.params import parameters_of
 from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, PlaneCorrection
 from fractal_mesospim_shading.preparation import (
     OutputPlan,
     Problems,
     array_state,
-    make_request,
-    marked,
+    carrier,
     open_source,
-    options_of,
     plan_output,
     refuse_full_disk,
     refuse_second_replacement,
+    source_state,
 )
-from fractal_mesospim_shading.running import run
 
 logger = logging.getLogger(__name__)
 
@@ -73,86 +67,7 @@ _MOST_BLOCK_BYTES = 2**34
 """Whether blocks of whole tiles are too large is a question of memory alone."""
 
 
-@dataclass(frozen=True)
-class BackgroundResultImages:
-    """What a background correction left.
-
-    Attributes:
-        image_url: address of the corrected image.
-        source_url: address of the image it was made from.
-        companions: addresses of the background and noise images, by kind.
-        counts: by channel label.
-        noise_factors: noise of the result over that of the image, by channel label, for
-            `gaussian`: exact, and as smlmlp publishes it.
-    """
-
-    image_url: str
-    source_url: str
-    companions: dict[str, str]
-    counts: dict[str, PixelCounts]
-    noise_factors: dict[str, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class BackgroundWork:
-    """A background correction, checked, with no pixel read yet."""
-
-    image: MosaicImage
-    options: BackgroundOptions
-    output: OutputPlan
-    kernel: BackgroundKernel
-    companions: dict[str, TargetImage]
-
-    @cached_property
-    def plan(self) -> CorrectionPlan:
-        """The plan, with the largest blocks that memory has room for.
-
-        Blocks of whole tiles are the quickest. A run that is continued keeps the blocks it
-        began with, for the names of blocks in its journal mean these.
-        """
-        plans = [self._plan(align) for align in self.kernel.regions.alignments(self.image)]
-        begun = _blocks_begun(self.output.final_url, self.output.target.storage_options)
-        for plan in plans:
-            if not self.options.restart and list(plan.grid.boxes[0]) == begun:
-                return plan
-        limit = parse_memory(self.options.memory_limit)
-        fitting = [plan for plan in plans if needed_memory(plan, 1) <= limit]
-        if self.kernel.regions.local:
-            workers = self.options.n_workers or available_cpus()
-            room = [plan for plan in fitting if needed_memory(plan, workers) <= limit]
-            return (room or fitting or plans[-1:])[0]
-        return (fitting or plans[-1:])[0]
-
-    def _plan(self, align: tuple[int, ...]) -> CorrectionPlan:
-        return CorrectionPlan(
-            self.image,
-            (self.output.target, *self.companions.values()),
-            self.output.final_url,
-            kernel=self.kernel,
-            wish=max(1, BLOCK_BYTES // self.image.dtype.itemsize),
-            align=align,
-            most_block_bytes=_MOST_BLOCK_BYTES,
-        )
-
-    def request(self) -> dict[str, Any]:
-        """What a continued run must match."""
-        details: dict[str, Any] = {
-            "parameters": parameters_of(self.options),
-            "blocks": list(self.plan.grid.boxes[0]),
-        }
-        label = self.kernel.label
-        if label is not None:
-            details["label_state"] = array_state(label.url, label.path, label.array())
-        return make_request(_TASK, self.image, self.output, details)
-
-
-def _blocks_begun(final_url: str, storage: Any) -> Any:
-    """The size of blocks of an unfinished run at this place, if there is one."""
-    request = places.read_bytes(places.join(job_url(final_url), "request.json"), storage)
-    return None if request is None else json.loads(request).get("blocks")
-
-
-def correct_background(zarr_url: str, options: BackgroundOptions) -> BackgroundResultImages:
+def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
     """Take the local background of an image away.
 
     Args:
@@ -163,53 +78,12 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> BackgroundR
         ShadingError: one readable error; the source is as it was, and so is any earlier
             result. What was finished is continued by the same call.
     """
-    started = time.monotonic()
     restore_replaced(normalise_url(zarr_url))
     image = open_source(zarr_url, options)
-    work = prepare_background(image, options)
-    target, storage = work.output.target, options_of(options)
-    with (
-        run_guarded(),
-        Job(
-            work.output.final_url, work.request(), storage, companions=tuple(work.companions)
-        ).start(restart=options.restart) as job,
-    ):
-        for written in work.plan.targets:
-            written.create(marked(work.output.attributes, {}, complete=False))
-        run(work.plan, options, job)
-        counts, histograms = totals(image.channels, job.records, counted=BackgroundCounts)
-        _report(counts)
-        copy_tables_and_labels(image.url, target.url, storage, storage)
-        parameters = parameters_of(options)
-        factors = noise_factors(image, work.kernel.methods)
-        mark = provenance(_TASK, parameters, {}, counts)
-        if factors:
-            mark["noise_factors"] = factors
-        for kind, companion in work.companions.items():
-            own = totals(image.channels, job.records, f"channels_{kind}", BackgroundCounts)[1]
-            note = {**provenance(_TASK, parameters, {}, {}), "content": kind}
-            complete(companion, work.output.attributes, image.channels, own, note)
-        complete(target, work.output.attributes, image.channels, histograms, mark)
-        url = job.finish(
-            replace=image.url if options.overwrite_input else None, overwrite=options.overwrite
-        )
-    logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
-    companions = {kind: job.companion_url(kind) for kind in work.companions}
-    return BackgroundResultImages(url, image.url, companions, counts, factors)
+    return carry_out(prepare_background(image, options))
 
 
-def image_list_updates(result: BackgroundResultImages) -> list[dict[str, Any]]:
-    """The entry of a corrected image for Fractal's image list."""
-    update: dict[str, Any] = {
-        "zarr_url": result.image_url,
-        "types": {"background_corrected": True},
-    }
-    if result.image_url != result.source_url:
-        update["origin"] = result.source_url
-    return [update]
-
-
-def prepare_background(image: MosaicImage, options: BackgroundOptions) -> BackgroundWork:
+def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     """Check everything that can be checked without reading a pixel.
 
     Raises:
@@ -240,7 +114,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Backgr
             with problems.collected():
                 refuse_existing(
                     companion_url(output.final_url, kind),
-                    options_of(options),
+                    options.storage_options,
                     overwrite=options.overwrite,
                 )
         with problems.collected():
@@ -250,9 +124,76 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Backgr
     problems.raise_all()
     if output is None or kernel is None:
         raise RuntimeError("a failed check left no error")
-    work = BackgroundWork(image, options, output, kernel, companions)
-    resources(work.plan, options)
-    return work
+    plan = background_plan(image, output, kernel, tuple(companions.values()), options)
+    resources(plan, options)
+    factors = noise_factors(image, kernel.methods)
+    return Work(
+        task=_TASK,
+        source_url=image.url,
+        final_url=output.final_url,
+        options=options,
+        parts=(Part(plan, output.attributes, facts={"noise_factors": factors} if factors else {}),),
+        source_states=(source_state(image),),
+        companions=tuple(companions),
+        details=_label_state(kernel),
+        replaces=image.url if options.overwrite_input else None,
+        counted=BackgroundCounts,
+        carry=carrier(image, output),
+        tell=_tell,
+        types={"background_corrected": True},
+    )
+
+
+def background_plan(
+    image: MosaicImage,
+    output: OutputPlan,
+    kernel: BackgroundKernel,
+    companions: Sequence[TargetImage],
+    options: BackgroundOptions,
+) -> CorrectionPlan:
+    """The plan, with the largest blocks that memory has room for.
+
+    Blocks of whole tiles are the quickest. A run that is continued keeps the blocks it
+    began with, for the names of blocks in its journal mean these.
+    """
+    plans = [
+        CorrectionPlan(
+            image,
+            (output.target, *companions),
+            output.final_url,
+            kernel=kernel,
+            wish=max(1, BLOCK_BYTES // image.dtype.itemsize),
+            align=align,
+            most_block_bytes=_MOST_BLOCK_BYTES,
+        )
+        for align in kernel.regions.alignments(image)
+    ]
+    if not options.restart:
+        begun = _blocks_begun(output.final_url, options.storage_options)
+        for plan in plans:
+            if list(plan.grid.boxes[0]) == begun:
+                return plan
+    limit = parse_memory(options.memory_limit)
+    fitting = [plan for plan in plans if needed_memory(plan, 1) <= limit]
+    if kernel.regions.local:
+        workers = options.n_workers or available_cpus()
+        room = [plan for plan in fitting if needed_memory(plan, workers) <= limit]
+        return (room or fitting or plans[-1:])[0]
+    return (fitting or plans[-1:])[0]
+
+
+def _blocks_begun(final_url: str, storage: StorageOptions) -> list[int] | None:
+    """The size of blocks of an unfinished run at this place, if there is one."""
+    request = places.read_bytes(places.join(job_url(final_url), "request.json"), storage)
+    found: list[int] | None = None if request is None else json.loads(request)["blocks"][""]
+    return found
+
+
+def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
+    label = kernel.label
+    if label is None:
+        return {}
+    return {"label_state": array_state(label.url, label.path, label.array())}
 
 
 def _companions(
@@ -275,7 +216,7 @@ def _companions(
             dtype=np.dtype(np.float32),
         )
         url = companion_url(output.target.url, kind)
-        found[kind] = TargetImage(url, output.target.zarr_format, levels, options_of(options))
+        found[kind] = TargetImage(url, output.target.zarr_format, levels, options.storage_options)
     return found
 
 
@@ -383,7 +324,7 @@ def noise_factors(
     return found
 
 
-def _report(counts: Mapping[str, PixelCounts]) -> None:
+def _tell(counts: Mapping[str, PixelCounts]) -> None:
     for label, found in counts.items():
         clipped = (found.clipped_low + found.clipped_high) / max(found.pixels - found.no_data, 1)
         logger.info("Channel %s: %.2f %% of the pixels were cut off", label, 100 * clipped)

@@ -1,70 +1,53 @@
-"""Correct a native acquisition into a container of the same structure.
-
-Stitchers go on with the result as with the original: the same groups, the same
-positions, metadata texts beside it, and a BigStitcher file that points at it.
-"""
+"""Flat-field correction of a native acquisition, stack by stack, into one of the same structure."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from fractal_mesospim_shading.acquisition import log_facts, note_earlier, open_collection
-from fractal_mesospim_shading.compute import estimate_workers, run_guarded
-from fractal_mesospim_shading.container_plan import (
-    TASK,
-    ContainerWork,
-    StackWork,
-    prefix_of,
-    prepare_container,
+from fractal_mesospim_shading.acquisition import (
+    expected_bytes,
+    log_facts,
+    note_earlier,
+    open_collection,
+    source_state,
 )
-from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.estimation import EstimationPlan
-from fractal_mesospim_shading.finishing import complete, provenance, totals
-from fractal_mesospim_shading.flatfield import (
-    Models,
-    find_models,
-    flatfield_kernel,
-    plan_models,
-    save_used_models,
-)
+from fractal_mesospim_shading.compute import resources
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.flatfield import plan_models, profile_names
 from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.collection import TileCollection
+from fractal_mesospim_shading.images.documents import document_of
+from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native_companions import write_companions
-from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native_mosaic import NativeMosaic, PlacedStack
 from fractal_mesospim_shading.images.native_state import container_attributes
-from fractal_mesospim_shading.images.output import split_name
-from fractal_mesospim_shading.images.target import write_attributes
-from fractal_mesospim_shading.job import Job
-from fractal_mesospim_shading.params import FlatfieldOptions, parameters_of
-from fractal_mesospim_shading.plan import FlatfieldKernel
-from fractal_mesospim_shading.preparation import Problems, marked, options_of
-from fractal_mesospim_shading.running import PartOfJob, RunPlan, running
+from fractal_mesospim_shading.images.output import (
+    convert_attributes,
+    models_folder_url,
+    output_url,
+    refuse_existing,
+    refuse_unwritable,
+    target_levels,
+    zarr_format_of,
+)
+from fractal_mesospim_shading.images.stores import join_url
+from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.job import image_url
+from fractal_mesospim_shading.jobs.story import carry_out
+from fractal_mesospim_shading.jobs.work import Choice, Enclosure, JobResult, Part, Work
+from fractal_mesospim_shading.params import FlatfieldOptions
+from fractal_mesospim_shading.plan import CorrectionPlan, FlatfieldKernel, block_wish
+from fractal_mesospim_shading.preparation import Problems, refuse_little_room
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class ContainerResult:
-    """A corrected container.
-
-    Attributes:
-        image_url: its address.
-        source_url: the original.
-        models: by channel label (and side), of all mosaics in it.
-        counts: the same.
-        models_folder: where the models were saved, if they were.
-    """
-
-    image_url: str
-    source_url: str
-    models: Models
-    counts: dict[str, PixelCounts]
-    models_folder: str | None = None
+TASK = "correct_flatfield"
 
 
-def correct_container(url: str, options: FlatfieldOptions) -> ContainerResult:
+def correct_container(url: str, options: FlatfieldOptions) -> JobResult:
     """Correct the flat-field of all stacks of a container.
 
     Args:
@@ -74,124 +57,168 @@ def correct_container(url: str, options: FlatfieldOptions) -> ContainerResult:
     Raises:
         ShadingError: one readable error; no file of the acquisition has been changed.
     """
-    started = time.monotonic()
     collection = open_collection(url, options)
     log_facts(collection)
     note_earlier(collection, options, again=True)
-    attributes = container_attributes(url, options_of(options))
     work = prepare_container(collection, options)
-    storage = options_of(options)
-    all_models: Models = {}
-    all_counts: dict[str, PixelCounts] = {}
-    for mosaic, _, _ in work.mosaics:
+    for mosaic in collection.mosaics():
         for note in mosaic.notes:
             logger.info("%s", note)
-    with (
-        run_guarded(),
-        Job(work.final_url, work.request(), storage).start(restart=options.restart) as job,
-    ):
-        started_as = marked(attributes, {}, complete=False)
-        write_attributes(job.image_url, work.zarr_format, started_as, storage)
-        found = [
-            _models(mosaic, plan, options, job, f"{index}-")
-            for index, (mosaic, plan, _) in enumerate(work.mosaics)
-        ]
-        plans = [stack.plan for _, _, stacks in work.mosaics for stack in stacks]
-        with running(plans, options, done=len(job.done)) as run_plan:
-            for (mosaic, _, stacks), models in zip(work.mosaics, found, strict=True):
-                counts = _correct_stacks(mosaic, stacks, models, options, job, run_plan)
-                prefix = prefix_of(mosaic, len(work.mosaics))
-                all_models |= {prefix + label: model for label, model in models.items()}
-                all_counts |= {prefix + label: counted for label, counted in counts.items()}
-        folder = _save_models(work, all_models) if options.save_models else None
-        groups = {stack.placed.stack.group for _, _, stacks in work.mosaics for stack in stacks}
-        write_companions(collection, groups, work.final_url, storage)
-        mark = provenance(TASK, parameters_of(options), all_models, all_counts)
-        final = marked(attributes, mark, complete=True)
-        write_attributes(job.image_url, work.zarr_format, final, storage)
-        result = job.finish(overwrite=options.overwrite)
-    logger.info("Done in %.0f s: %s", time.monotonic() - started, result)
-    return ContainerResult(result, collection.url, all_models, all_counts, folder)
+    return carry_out(work)
 
 
-def estimate_container(url: str, folder: str, options: FlatfieldOptions) -> Models:
-    """Estimate and save the models of a container without correcting it.
+def container_choices(url: str, options: FlatfieldOptions) -> tuple[Choice, ...]:
+    """The planes that the models of a container are made from.
 
-    Args:
-        url: of the container.
-        folder: for the models; `models_folder` of a later correction or import.
-        options: of the estimate.
+    Raises:
+        ShadingError: one error with all problems.
     """
     collection = open_collection(url, options)
     log_facts(collection)
     problems = Problems()
-    mosaics = collection.mosaics()
-    plans = [plan_models(mosaic, options, problems) for mosaic in mosaics]
+    choices = _choices(collection.mosaics(), options, problems)
     problems.raise_all()
-    found: Models = {}
-    for mosaic, plan in zip(mosaics, plans, strict=True):
-        if plan is None:
-            raise RuntimeError("a failed check left no error")
-        prefix = prefix_of(mosaic, len(mosaics))
-        models = _models(mosaic, plan, options)
-        save_used_models(places.join(folder, mosaic.suffix) if prefix else folder, mosaic, models)
-        found |= {prefix + label: model for label, model in models.items()}
-    return found
+    return choices
 
 
-def _models(
-    mosaic: NativeMosaic,
-    plan: EstimationPlan,
-    options: FlatfieldOptions,
-    job: Job | None = None,
-    prefix: str = "",
-) -> Models:
-    workers = estimate_workers(mosaic, plan.level, options)
-    return find_models(
-        mosaic, plan, options, zero_fill=True, workers=workers, job=job, prefix=prefix
+def _choices(
+    mosaics: Sequence[NativeMosaic], options: FlatfieldOptions, problems: Problems
+) -> tuple[Choice, ...]:
+    choices = []
+    for mosaic in mosaics:
+        plan = plan_models(mosaic, options, problems)
+        several = len(mosaics) > 1 and bool(mosaic.suffix)
+        prefix, folder = (f"{mosaic.suffix}: ", mosaic.suffix) if several else ("", "")
+        if plan is not None:
+            choices.append(Choice(mosaic, plan, options, True, prefix, folder))
+    return tuple(choices)
+
+
+@dataclass(frozen=True)
+class _Stacks:
+    """The stacks of one mosaic of a container, to be corrected."""
+
+    mosaic: NativeMosaic
+    parts: tuple[Part, ...]
+
+
+def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> Work:
+    """Check everything that can be checked before a pixel is corrected.
+
+    Raises:
+        ShadingError: one error with all problems.
+    """
+    problems = Problems()
+    if options.overwrite_input:
+        problems.errors.append(
+            ParameterError(
+                "`overwrite_input` does not go with a native acquisition: its files are never "
+                "replaced. Leave it out, and remove the acquisition yourself when you are sure."
+            )
+        )
+    storage = options.storage_options
+    final = problems.run(
+        lambda: output_url(collection.url, options.output_image_name, options.output_folder)
+    )
+    if final is not None:
+        with problems.collected():
+            refuse_existing(final, storage, overwrite=options.overwrite)
+        with problems.collected():
+            refuse_unwritable(final)
+    mosaics = problems.run(collection.mosaics) or ()
+    choices = _choices(mosaics, options, problems)
+    planned: list[_Stacks] = []
+    for number, mosaic in enumerate(mosaics if final is not None else ()):
+        parts = problems.run(partial(_parts, collection, mosaic, number, str(final), options))
+        if parts is not None:
+            planned.append(_Stacks(mosaic, parts))
+            with problems.collected():
+                for part in parts:
+                    resources(part.plan, options)
+    if final is not None:
+        with problems.collected():
+            refuse_little_room(final, partial(_expected_bytes, planned))
+    problems.raise_all()
+    if final is None:
+        raise RuntimeError("a failed check left no error")
+    source = 2 if collection.stacks[0].ngff_version == "0.4" else 3
+    zarr_format = zarr_format_of(options.ngff_version, source)
+    all_parts = tuple(part for stacks in planned for part in stacks.parts)
+    return Work(
+        task=TASK,
+        source_url=collection.url,
+        final_url=final,
+        options=options,
+        parts=all_parts,
+        source_states=tuple(source_state(mosaic) for mosaic in mosaics),
+        choices=choices,
+        enclosure=Enclosure(zarr_format, container_attributes(collection.url, storage)),
+        models_folder=models_folder_url(final, collection.url) if options.save_models else None,
+        carry=partial(
+            write_companions, collection, {part.name for part in all_parts}, final, storage
+        ),
+        types={"flatfield_corrected": True},
     )
 
 
-def _correct_stacks(
+def _expected_bytes(planned: Iterable[_Stacks]) -> int:
+    return sum(
+        expected_bytes(stacks.mosaic, part.plan.target.levels)
+        for stacks in planned
+        for part in stacks.parts
+    )
+
+
+def _parts(
+    collection: TileCollection,
     mosaic: NativeMosaic,
-    stacks: Sequence[StackWork],
-    models: Models,
+    number: int,
+    final: str,
     options: FlatfieldOptions,
-    job: Job,
-    run_plan: RunPlan,
-) -> dict[str, PixelCounts]:
-    """Correct each stack with the model of its channel and side."""
-    shared = flatfield_kernel(mosaic, models, options, zero_fill=True)
-    counts: dict[str, PixelCounts] = {label: PixelCounts() for label in models}
-    for number, stack in enumerate(stacks, start=1):
-        placed = stack.placed
-        label = shared.profile_names[placed.channel, placed.tile]
-        kernel = FlatfieldKernel(
-            stack.image.axes,
-            stack.image.layout,
-            {label: shared.corrections[label]},
-            {(0, None): label},
-            {0: shared.zero_is_no_data[placed.channel]},
+) -> tuple[Part, ...]:
+    """The stacks of a mosaic as images of their own."""
+    storage = options.storage_options
+    names = profile_names(mosaic)
+    parts = []
+    for placed in mosaic.placed:
+        group = placed.stack.group
+        image = MosaicImage.open(join_url(collection.url, group), storage)
+        zarr_format = zarr_format_of(options.ngff_version, image.zarr_format)
+        documents = [document_of(image.array(level)) for level in range(len(image.levels))]
+        levels = target_levels(
+            image.levels,
+            documents,
+            zarr_format=zarr_format,
+            axes=image.axes,
+            shards=options.output_shards,
         )
-        part = PartOfJob(job, placed.stack.group)
-        logger.info("Stack %d of %d: %s", number, len(stacks), placed.stack.group)
-        stack.target.create(marked(stack.attributes, {}, complete=False))
-        run_plan(replace(stack.plan, kernel=kernel), part)
-        found, histograms = totals(stack.image.channels, part.records)
-        own = next(iter(found.values()))
-        counts[label] = counts[label] + own
-        mark = provenance(TASK, parameters_of(options), {label: models[label]}, {label: own})
-        complete(stack.target, stack.attributes, stack.image.channels, histograms, mark)
-    return counts
+        url = places.join(image_url(final), group)
+        target = TargetImage(url, zarr_format, levels, storage)
+        attributes = convert_attributes(image.attributes(), image.zarr_format, zarr_format)
+        wish = block_wish(levels[0].shape, image.dtype)
+        label = names.get((placed.channel, placed.tile)) or names[placed.channel, None]
+        parts.append(
+            Part(
+                CorrectionPlan(image, (target,), url, wish=wish),
+                attributes,
+                name=group,
+                choice=number,
+                labels={channel.label: label for channel in image.channels},
+                models=(label,),
+                narrowed=partial(_narrowed, image=image, placed=placed, label=label),
+            )
+        )
+    return tuple(parts)
 
 
-def _save_models(work: ContainerWork, models: Models) -> str:
-    parent, _ = places.parent_and_name(work.final_url)
-    _, name = places.parent_and_name(work.collection.url)
-    folder = places.join(parent, f"{split_name(name)[0]}_shading_models")
-    for mosaic, _, _ in work.mosaics:
-        prefix = prefix_of(mosaic, len(work.mosaics))
-        own = {k.removeprefix(prefix): m for k, m in models.items() if k.startswith(prefix)}
-        target = places.join(folder, mosaic.suffix) if prefix else folder
-        save_used_models(target, mosaic, own)
-    return folder
+def _narrowed(
+    whole: FlatfieldKernel, *, image: MosaicImage, placed: PlacedStack, label: str
+) -> FlatfieldKernel:
+    """The kernel of one stack, from that of its mosaic: the model of its channel and side."""
+    return FlatfieldKernel(
+        image.axes,
+        image.layout,
+        {label: whole.corrections[label]},
+        {(0, None): label},
+        {0: whole.zero_is_no_data[placed.channel]},
+    )

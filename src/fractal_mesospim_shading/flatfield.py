@@ -27,7 +27,7 @@ from fractal_mesospim_shading.models import (
     model_digest,
     model_groups,
 )
-from fractal_mesospim_shading.params import EstimationOptions, parameters_of
+from fractal_mesospim_shading.params import EstimationOptions
 from fractal_mesospim_shading.plan import FlatfieldKernel
 from fractal_mesospim_shading.preparation import Problems
 
@@ -74,16 +74,27 @@ def _measured_models(
     return models
 
 
-def request_details(options: EstimationOptions, estimation: EstimationPlan) -> dict[str, Any]:
-    """What of the flat-field decides the bytes of a result."""
-    details: dict[str, Any] = {"parameters": parameters_of(options)}
-    if estimation.models:
-        details["models"] = {label: model_digest(m) for label, m in estimation.models.items()}
-    if estimation.dark:
-        details["darkfield"] = {
-            label: hashlib.sha256(np.ascontiguousarray(dark, np.float32).tobytes()).hexdigest()[:16]
-            for label, dark in estimation.dark.items()
-        }
+def request_details(plans: Mapping[str, EstimationPlan]) -> dict[str, Any]:
+    """What of given models and dark frames decides the bytes of a result.
+
+    Args:
+        plans: by what goes before the labels of their models.
+    """
+    models = {
+        prefix + label: model_digest(model)
+        for prefix, plan in plans.items()
+        for label, model in plan.models.items()
+    }
+    dark = {
+        prefix + label: hashlib.sha256(np.ascontiguousarray(frame, np.float32).tobytes())
+        for prefix, plan in plans.items()
+        for label, frame in plan.dark.items()
+    }
+    details: dict[str, Any] = {}
+    if models:
+        details["models"] = models
+    if dark:
+        details["darkfield"] = {label: found.hexdigest()[:16] for label, found in dark.items()}
     return details
 
 
@@ -143,17 +154,24 @@ def flatfield_kernel(
         )
         for label, model in models.items()
     }
-    names: dict[tuple[int, int | None], str] = {}
     no_data: dict[int, bool] = {}
     for group in model_groups(image):
         channel = group.channel.index
-        names[channel, None] = group.label
-        names.update({(channel, tile): group.label for tile in group.planes})
         # Without an offset taken off, a raw 0 may be a measurement. A native stack has
         # zeros only where nothing was written: no camera gives 0 before its offset is gone.
         subtracts = zero_fill and models[group.label].subtracts
         no_data[channel] = no_data.get(channel, False) or subtracts
-    return FlatfieldKernel(image.axes, image.layout, corrections, names, no_data)
+    return FlatfieldKernel(image.axes, image.layout, corrections, profile_names(image), no_data)
+
+
+def profile_names(image: MultitileImage) -> dict[tuple[int, int | None], str]:
+    """The label of the model of each channel and tile; tile number None stands for all tiles."""
+    names: dict[tuple[int, int | None], str] = {}
+    for group in model_groups(image):
+        channel = group.channel.index
+        names[channel, None] = group.label
+        names.update({(channel, tile): group.label for tile in group.planes})
+    return names
 
 
 def save_used_models(folder: str, image: MultitileImage, models: Models) -> None:

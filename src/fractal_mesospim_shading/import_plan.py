@@ -1,12 +1,12 @@
-"""What an import consists of: its images, checked together before a pixel is written."""
+"""From a native acquisition to Fractal mosaics, in one pass: what is checked before."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from fractal_mesospim_shading.acquisition import (
@@ -17,17 +17,18 @@ from fractal_mesospim_shading.acquisition import (
 )
 from fractal_mesospim_shading.compute import resources
 from fractal_mesospim_shading.errors import ParameterError, ShadingError
-from fractal_mesospim_shading.estimation import EstimationPlan
-from fractal_mesospim_shading.flatfield import plan_models, request_details
+from fractal_mesospim_shading.flatfield import plan_models
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.mosaic_target import (
     ImportStyle,
+    acquisition_facts,
     import_attributes,
     import_levels,
 )
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native_report import acquisition_metadata
 from fractal_mesospim_shading.images.native_state import container_attributes
 from fractal_mesospim_shading.images.output import (
     refuse_existing,
@@ -35,12 +36,14 @@ from fractal_mesospim_shading.images.output import (
     split_name,
     zarr_format_of,
 )
+from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.images.stores import join_url, normalise_url
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job import image_url
-from fractal_mesospim_shading.params import ImportOptions, parameters_of
-from fractal_mesospim_shading.plan import CorrectionPlan, block_wish
-from fractal_mesospim_shading.preparation import Problems, options_of, refuse_little_room
+from fractal_mesospim_shading.jobs.work import Choice, Part, Work
+from fractal_mesospim_shading.params import ImportOptions
+from fractal_mesospim_shading.plan import CopyKernel, CorrectionPlan, block_wish
+from fractal_mesospim_shading.preparation import Problems, refuse_little_room
 
 TASK = "import_mesospim"
 
@@ -58,70 +61,6 @@ class ImportUnit:
     container: str
     suffix: str
     zarr_url: str
-
-
-@dataclass(frozen=True)
-class ImportWork:
-    """One image to be imported, checked, with no pixel read yet.
-
-    Attributes:
-        unit: which one.
-        collection, mosaic: where it comes from.
-        options: everything else.
-        target: its arrays, where they are written.
-        attributes: of its group, before windows and marks.
-        estimation: where the models come from; None without correction.
-    """
-
-    unit: ImportUnit
-    collection: TileCollection
-    mosaic: NativeMosaic
-    options: ImportOptions
-    target: TargetImage
-    attributes: dict[str, Any]
-    estimation: EstimationPlan | None
-
-    @property
-    def plan(self) -> CorrectionPlan:
-        """The plan, without its kernel."""
-        wish = block_wish(self.target.levels[0].shape, self.mosaic.dtype)
-        return CorrectionPlan(self.mosaic, (self.target,), self.unit.zarr_url, wish=wish)
-
-    def request(self) -> dict[str, Any]:
-        """What a continued run must match."""
-        documents = [level.document for level in self.target.levels]
-        details: dict[str, Any] = {"parameters": parameters_of(self.options)}
-        if self.estimation is not None:
-            details = request_details(self.options, self.estimation)
-        return {
-            "task": TASK,
-            "version": version("fractal-mesospim-shading"),
-            "source": self.unit.container,
-            "source_state": source_state(self.mosaic),
-            "output": hashlib.sha256(json.dumps(documents).encode()).hexdigest(),
-            **details,
-        }
-
-    @property
-    def digest(self) -> str:
-        """Fingerprint of the request, whatever the paths and dates of the source."""
-        request = {k: v for k, v in self.request().items() if not k.startswith("source")}
-        request["layout"] = repr((self.mosaic.places, self.mosaic.shape, self.mosaic.z_start_um))
-        return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def there(self) -> bool:
-        """Whether an earlier run of the same import has finished this image."""
-        storage = options_of(self.options)
-        if self.options.overwrite or not places.exists(self.unit.zarr_url, storage):
-            return False
-        try:
-            mark = container_attributes(self.unit.zarr_url, storage).get(MARK)
-        except ShadingError:
-            return False
-        if not isinstance(mark, dict) or mark.get("complete") is not True:
-            return False
-        return bool(mark.get("request") == self.digest)
 
 
 def plan_imports(
@@ -144,7 +83,7 @@ def plan_imports(
         raise ParameterError("No container was given; expected at least one acquisition.")
     problems = Problems()
     units: list[ImportUnit] = []
-    finished: list[ImportWork] = []
+    finished: list[Work] = []
     for container in containers:
         with problems.collected():
             collection = open_collection(container, options)
@@ -154,7 +93,7 @@ def plan_imports(
                 units.append(unit)
                 with problems.collected():
                     work = prepare_import(unit, collection, mosaic, options)
-                    if work.there:
+                    if is_there(work):
                         finished.append(work)
     urls = [unit.zarr_url for unit in units]
     repeated = sorted({url for url in urls if urls.count(url) > 1})
@@ -194,15 +133,25 @@ def _unit(
 
 
 def prepare_import(
-    unit: ImportUnit, collection: TileCollection, mosaic: NativeMosaic, options: ImportOptions
-) -> ImportWork:
+    unit: ImportUnit,
+    collection: TileCollection,
+    mosaic: NativeMosaic,
+    options: ImportOptions,
+    earlier: dict[str, Any] | None = None,
+) -> Work:
     """Check what can be checked for one image without reading a pixel of it.
+
+    Args:
+        unit: which image, and where it goes.
+        collection, mosaic: where it comes from.
+        options: everything else.
+        earlier: our mark in the container, where it was corrected before.
 
     Raises:
         ShadingError: one error with all problems.
     """
     problems = Problems()
-    storage = options_of(options)
+    storage = options.storage_options
     zarr_format = zarr_format_of(options.ngff_version, _source_format(mosaic))
     with problems.collected():
         refuse_unwritable(unit.zarr_url, "zarr_dir")
@@ -217,11 +166,38 @@ def prepare_import(
     if levels is None:
         raise RuntimeError("a failed check left no error")
     target = TargetImage(image_url(unit.zarr_url), zarr_format, levels, storage)
+    copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
+    plan = CorrectionPlan(
+        mosaic,
+        (target,),
+        unit.zarr_url,
+        kernel=copied if estimation is None else None,
+        wish=block_wish(levels[0].shape, mosaic.dtype),
+    )
     attributes = import_attributes(mosaic, levels, zarr_format, collection.name)
-    work = ImportWork(unit, collection, mosaic, options, target, attributes, estimation)
+    work = Work(
+        task=TASK,
+        source_url=unit.container,
+        final_url=unit.zarr_url,
+        options=options,
+        parts=(Part(plan, attributes, facts=_facts(collection, mosaic, earlier)),),
+        source_states=(source_state(mosaic),),
+        choices=() if estimation is None else (Choice(mosaic, estimation, options, True),),
+        models_folder=f"{unit.zarr_url}_shading_models"
+        if options.save_models and estimation is not None
+        else None,
+        parent_format=zarr_format,
+        carry=partial(_write_tables, mosaic, target),
+        types={
+            "is_3D": mosaic.shape[1] > 1,
+            "flatfield_corrected": options.correct_flatfield or earlier is not None,
+        },
+        listed=_list_attributes(collection, mosaic),
+    )
+    work = _with_digest(work, mosaic)
     with problems.collected():
-        resources(work.plan, options)
-    if not work.there:
+        resources(plan, options)
+    if not is_there(work):
         with problems.collected():
             _refuse_existing(work)
         with problems.collected():
@@ -230,10 +206,69 @@ def prepare_import(
     return work
 
 
-def _refuse_existing(work: ImportWork) -> None:
+def is_there(work: Work) -> bool:
+    """Whether an earlier run of the same import has finished this image."""
+    if work.options.overwrite or not places.exists(work.final_url, work.storage):
+        return False
+    try:
+        mark = container_attributes(work.final_url, work.storage).get(MARK)
+    except ShadingError:
+        return False
+    if not isinstance(mark, dict) or mark.get("complete") is not True:
+        return False
+    return bool(mark.get("request") == work.parts[0].facts["request"])
+
+
+def _with_digest(work: Work, mosaic: NativeMosaic) -> Work:
+    """The work whose provenance tells its request apart, whatever the paths and dates."""
+    left_out = ("source", "source_state", "blocks")
+    request = {k: v for k, v in work.request().items() if k not in left_out}
+    request["layout"] = repr((mosaic.places, mosaic.shape, mosaic.z_start_um))
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
+    (part,) = work.parts
+    return replace(work, parts=(replace(part, facts={**part.facts, "request": digest}),))
+
+
+def _facts(
+    collection: TileCollection, mosaic: NativeMosaic, earlier: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What the provenance of an imported image says of its acquisition."""
+    acquisition: dict[str, Any] = {
+        "container": collection.name,
+        "orientation": asdict(collection.orientation),
+        **acquisition_facts(mosaic),
+        "metadata": acquisition_metadata(collection),
+    }
+    if earlier is not None:
+        acquisition["corrected_before"] = earlier
+    return {"acquisition": acquisition}
+
+
+def _write_tables(mosaic: NativeMosaic, target: TargetImage) -> None:
+    write_roi_tables(
+        target.url,
+        mosaic.layout,
+        mosaic.voxel_size_um,
+        mosaic.shape[1],
+        original_um=mosaic.original_um(),
+        storage_options=target.storage_options,
+    )
+
+
+def _list_attributes(collection: TileCollection, mosaic: NativeMosaic) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"sample": collection.name}
+    attributes["rotation"] = f"{mosaic.rotation:g}"
+    if mosaic.side is not None:
+        attributes["side"] = mosaic.side
+    if collection.time_point is not None:
+        attributes["time"] = int(collection.time_point)
+    return attributes
+
+
+def _refuse_existing(work: Work) -> None:
     refuse_existing(
-        work.unit.zarr_url,
-        options_of(work.options),
+        work.final_url,
+        work.storage,
         overwrite=work.options.overwrite,
         name_option="image_name",
     )

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from math import ceil, prod
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, ShadingError
 from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.carrying import copy_tables_and_labels
 from fractal_mesospim_shading.images.documents import Document, document_of, fill_value
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
 from fractal_mesospim_shading.images.output import (
@@ -32,7 +32,6 @@ from fractal_mesospim_shading.images.stores import normalise_url, split_zip
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job import image_url, job_url, restore_replaced
 from fractal_mesospim_shading.params import OutputOptions
-from fractal_mesospim_shading.plan import block_wish
 
 T = TypeVar("T")
 
@@ -162,24 +161,6 @@ def options_of(options: Any) -> places.StorageOptions:
     return found
 
 
-def make_request(
-    task: str, image: MosaicImage, output: OutputPlan, details: dict[str, Any]
-) -> dict[str, Any]:
-    """What decides the bytes of a result: a continued run must match it."""
-    return {
-        "task": task,
-        "version": version("fractal-mesospim-shading"),
-        "source": image.url,
-        "source_state": source_state(image),
-        "output": hashlib.sha256(
-            json.dumps([level.document for level in output.target.levels]).encode()
-        ).hexdigest(),
-        # The names of blocks in the journal mean boxes of this size.
-        "block_pixels": block_wish(image.levels[0].shape, image.dtype),
-        **details,
-    }
-
-
 def source_state(image: MosaicImage) -> str:
     """Fingerprint of a source: its metadata, and size and time of some of its chunk files."""
     digest = hashlib.sha256(json.dumps(image.attributes(), sort_keys=True).encode())
@@ -307,6 +288,17 @@ def marked(attributes: Document, mark: dict[str, Any], *, complete: bool) -> Doc
     if history:
         own["history"] = history
     return {**attributes, MARK: own}
+
+
+def carrier(image: MosaicImage, output: OutputPlan) -> Callable[[], None]:
+    """What carries the tables and labels of an image over to its result."""
+    target = output.target
+    storage = target.storage_options
+
+    def carry() -> None:
+        copy_tables_and_labels(image.url, target.url, storage, storage)
+
+    return carry
 
 
 def open_source(url: str, options: Any) -> MosaicImage:

@@ -79,7 +79,6 @@ def write_flatfield_report(
     views: Mapping[str, Views],
     models: Mapping[str, ChannelModel],
     counts: Mapping[str, PixelCounts],
-    *,
     output_offset: float,
     seconds: float,
 ) -> str | None:

@@ -11,14 +11,8 @@ from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.progress import Progress
 
-RunPlan = Callable[[CorrectionPlan, "Job | PartOfJob"], None]
-"""Processes the blocks of a plan that its job, or its part of a job, does not have yet."""
-
-
-def run(plan: CorrectionPlan, options: Any, job: Job) -> None:
-    """Process the blocks that the job does not have yet, and show how far it is."""
-    with running([plan], options, done=len(job.done)) as run_plan:
-        run_plan(plan, job)
+RunPlan = Callable[[CorrectionPlan, "PartOfJob"], None]
+"""Processes the blocks of a plan that its part of a job does not have yet."""
 
 
 @contextmanager
@@ -34,7 +28,7 @@ def running(plans: Sequence[CorrectionPlan], options: Any, *, done: int) -> Iter
     use = _common(plans, options)
     with Progress(total, done=done) as progress, workplace(options, use) as place:
 
-        def run_plan(plan: CorrectionPlan, job: Job | PartOfJob) -> None:
+        def run_plan(plan: CorrectionPlan, job: PartOfJob) -> None:
             def record(entry: dict[str, Any]) -> None:
                 job.record(entry)
                 progress.advance()
@@ -54,11 +48,16 @@ def _common(plans: Sequence[CorrectionPlan], options: Any) -> Resources:
 
 
 class PartOfJob:
-    """One of several images that a job writes: its share of the journal."""
+    """One of the images that a job writes: its share of the journal.
+
+    Args:
+        job: that writes it.
+        name: of the image within the job; empty where there is one image.
+    """
 
     def __init__(self, job: Job, name: str) -> None:
         self._job = job
-        self._prefix = f"{name}:"
+        self._prefix = f"{name}:" if name else ""
         mine = [key for key in job.done if key.startswith(self._prefix)]
         self.done = {key.removeprefix(self._prefix) for key in mine}
 

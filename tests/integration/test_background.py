@@ -23,6 +23,7 @@ from fractal_mesospim_shading.core.background.masks import dilate_mask
 from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.jobs.work import image_list_update
 from fractal_mesospim_shading.synthetic_images import write_image
 
 TILE = (48, 40)
@@ -606,7 +607,7 @@ def test_a_stopped_run_is_continued_with_the_blocks_it_began_with(tmp_path, tree
         with pytest.raises(errors.OutputWriteError):
             correct_background(source, memory_limit="432MB", **arguments)
     request = json.loads((tmp_path / ".a_background_corr.zarr.job" / "request.json").read_text())
-    assert request["blocks"] == [1, 8, 64, 64]
+    assert request["blocks"] == {"": [1, 8, 64, 64]}
     assert not (tmp_path / "a_background_corr.zarr").exists()
     assert not (tmp_path / "a_background_corr_background.zarr").exists()
     with pytest.raises(errors.JobMismatchError, match="weight"):
@@ -695,7 +696,7 @@ def test_smaller_blocks_where_memory_is_short(tmp_path, monkeypatch):
     sizes = {}
     for limit in ("8GB", "432MB"):
         settings = background.BackgroundOptions(method=options, memory_limit=limit, n_workers=2)
-        sizes[limit] = background.prepare_background(image, settings).plan.grid.boxes[0]
+        sizes[limit] = background.prepare_background(image, settings).parts[0].plan.grid.boxes[0]
     assert sizes["8GB"][-2:] == (384, 800)
     assert sizes["432MB"][-2:] == (32, 32)
     result = correct_background(source, method=options, memory_limit="432MB")
@@ -720,9 +721,10 @@ def test_overwriting_and_taking_the_place_of_the_source(tmp_path):
     result = correct_background(source, overwrite_input=True, overwrite=True, **arguments)
     assert result.image_url == str(source)
     np.testing.assert_array_equal(pixels_of(str(source)), pixels_of(first.image_url))
-    assert background.image_list_updates(result) == [
-        {"zarr_url": str(source), "types": {"background_corrected": True}}
-    ]
+    assert image_list_update(result) == {
+        "zarr_url": str(source),
+        "types": {"background_corrected": True},
+    }
 
 
 def test_tables_labels_and_provenance_go_along(tmp_path, tree):

@@ -77,6 +77,13 @@ def companion_url(url: str, kind: str) -> str:
     return places.join(parent, f"{stem}_{kind}{suffix}")
 
 
+def models_folder_url(final_url: str, source_url: str) -> str:
+    """The folder for the models that a result was made with: beside it, named by its source."""
+    parent, _ = places.parent_and_name(final_url)
+    _, name = places.parent_and_name(source_url)
+    return places.join(parent, f"{split_name(name)[0]}_shading_models")
+
+
 def _resolved(url: str) -> str:
     return url.rstrip("/") if is_remote(url) else os.path.realpath(places.local_path(url))
 

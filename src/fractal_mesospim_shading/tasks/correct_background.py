@@ -12,6 +12,7 @@ from typing import Any
 
 from fractal_mesospim_shading import background
 from fractal_mesospim_shading.background_params import BackgroundOptions
+from fractal_mesospim_shading.jobs.work import image_list_update
 from fractal_mesospim_shading.tasks.door import task_arguments
 
 
@@ -23,7 +24,7 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> dict[str, A
     ImageJ's rolling ball, and subtracted from the image or divided out of it.
     """
     result = background.correct_background(zarr_url, options)
-    return {"image_list_updates": background.image_list_updates(result)}
+    return {"image_list_updates": [image_list_update(result)]}
 
 
 if __name__ == "__main__":

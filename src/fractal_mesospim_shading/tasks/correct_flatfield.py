@@ -11,6 +11,7 @@ if __name__ == "__main__":
 from typing import Any
 
 from fractal_mesospim_shading import workflows
+from fractal_mesospim_shading.jobs.work import image_list_update
 from fractal_mesospim_shading.params import FlatfieldOptions
 from fractal_mesospim_shading.tasks.door import task_arguments
 
@@ -23,7 +24,7 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> dict[str, Any
     planes if they are named, else from BaSiCPy.
     """
     result = workflows.correct_flatfield(zarr_url, options)
-    return {"image_list_updates": [workflows.image_list_update(result)]}
+    return {"image_list_updates": [image_list_update(result)]}
 
 
 if __name__ == "__main__":

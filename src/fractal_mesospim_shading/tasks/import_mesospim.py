@@ -11,6 +11,7 @@ if __name__ == "__main__":
 from typing import Any
 
 from fractal_mesospim_shading import importing
+from fractal_mesospim_shading.jobs.work import image_list_update
 from fractal_mesospim_shading.params import ImportUnitOptions
 from fractal_mesospim_shading.tasks.door import task_arguments
 
@@ -28,7 +29,7 @@ def import_mesospim(
     """Import one image of a native mesoSPIM acquisition."""
     unit = importing.ImportUnit(init_args["container"], init_args["suffix"], zarr_url)
     result = importing.import_image(unit, options.combined(init_args["options"]))
-    return {"image_list_updates": [importing.image_list_update(result)]}
+    return {"image_list_updates": [image_list_update(result, derived=False)]}
 
 
 if __name__ == "__main__":

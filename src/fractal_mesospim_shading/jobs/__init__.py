@@ -1,0 +1,1 @@
+"""One story for all kinds of jobs."""

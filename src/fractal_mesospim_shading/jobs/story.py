@@ -1,0 +1,198 @@
+"""The story of every job, told once: take it, find the models, run the blocks, finish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fractal_mesospim_shading.compute import estimate_workers, run_guarded
+from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.finishing import complete, provenance, totals
+from fractal_mesospim_shading.flatfield import (
+    Models,
+    find_models,
+    flatfield_kernel,
+    save_used_models,
+)
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.target import write_attributes
+from fractal_mesospim_shading.job import Job
+from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
+from fractal_mesospim_shading.params import ExecutionOptions, parameters_of
+from fractal_mesospim_shading.plan import CorrectionPlan
+from fractal_mesospim_shading.preparation import marked
+from fractal_mesospim_shading.reporting import gather_views, write_flatfield_report
+from fractal_mesospim_shading.running import PartOfJob, running
+
+logger = logging.getLogger(__name__)
+
+Counts = dict[str, PixelCounts]
+
+
+def carry_out(work: Work) -> JobResult:
+    """Do a job that has been checked.
+
+    Raises:
+        ShadingError: one readable error; the source is as it was, and so is any earlier
+            result. What was finished is continued by the same call.
+    """
+    started = time.monotonic()
+    options = work.options
+    _make_parent(work)
+    with (
+        run_guarded(),
+        Job(work.final_url, work.request(), work.storage, companions=work.companions).start(
+            restart=options.restart
+        ) as job,
+    ):
+        if job.continued:
+            logger.info("An unfinished run is continued: %d blocks are there.", len(job.done))
+        # Also of a continued run: the earlier one may have been killed while it did this.
+        _create(work, job)
+        models = make_models(work.choices, options, job)
+        _run(work, models, job)
+        work.carry()
+        if work.models_folder is not None:
+            save_all_models(work.models_folder, work.choices, models)
+        counts = _complete(work, models, job)
+        # Now, for the source may be gone after the next lines.
+        shown = work.reported
+        views = {} if shown is None else gather_views(shown, work.parts[0].plan.target)
+        url = job.finish(replace=work.replaces, overwrite=options.overwrite)
+    seconds = time.monotonic() - started
+    found = labelled(work.choices, models)
+    report = None
+    if shown is not None:
+        added = work.choices[0].options.output_offset
+        report = write_flatfield_report(url, shown, views, found, counts, added, seconds)
+    logger.info("Done in %.0f s: %s", seconds, url)
+    return JobResult(
+        url,
+        work.source_url,
+        found,
+        counts,
+        companions={kind: job.companion_url(kind) for kind in work.companions},
+        noise_factors=work.parts[0].facts.get("noise_factors", {}),
+        models_folder=work.models_folder,
+        report=report,
+        attributes=dict(work.listed),
+        types=dict(work.types),
+    )
+
+
+def make_models(
+    choices: Sequence[Choice], options: ExecutionOptions, job: Job | None = None
+) -> list[Models]:
+    """The models of each choice of planes, by the label of their group.
+
+    Args:
+        choices: of planes.
+        options: where to run.
+        job: that keeps what was made.
+    """
+    found = []
+    for number, choice in enumerate(choices):
+        workers = estimate_workers(choice.image, choice.plan.level, options)
+        found.append(
+            find_models(
+                choice.image,
+                choice.plan,
+                choice.options,
+                zero_fill=choice.zero_fill,
+                workers=workers,
+                job=job,
+                prefix=f"{number}-" if len(choices) > 1 else "",
+            )
+        )
+    return found
+
+
+def labelled(choices: Sequence[Choice], models: Sequence[Models]) -> Models:
+    """The models of all choices of planes, under the labels that results show."""
+    return {
+        choice.prefix + label: model
+        for choice, found in zip(choices, models, strict=True)
+        for label, model in found.items()
+    }
+
+
+def save_all_models(folder: str, choices: Sequence[Choice], models: Sequence[Models]) -> None:
+    """Save models so that `models_folder` reads them again."""
+    for choice, found in zip(choices, models, strict=True):
+        own = places.join(folder, choice.folder) if choice.folder else folder
+        save_used_models(own, choice.image, found)
+    logger.info("The models used are in %s", folder)
+
+
+def _make_parent(work: Work) -> None:
+    """The group that holds the images of an acquisition."""
+    if work.parent_format is None:
+        return
+    parent, _ = places.parent_and_name(work.final_url)
+    names = (".zgroup", "zarr.json")
+    if not any(places.exists(places.join(parent, name), work.storage) for name in names):
+        write_attributes(parent, work.parent_format, {}, work.storage)
+
+
+def _create(work: Work, job: Job) -> None:
+    """Write all metadata, with the mark of unfinished work, and no pixel."""
+    if work.enclosure is not None:
+        begun = marked(work.enclosure.attributes, {}, complete=False)
+        write_attributes(job.image_url, work.enclosure.zarr_format, begun, work.storage)
+    for part in work.parts:
+        for target in part.plan.targets:
+            target.create(marked(part.attributes, {}, complete=False))
+
+
+def _run(work: Work, models: Sequence[Models], job: Job) -> None:
+    """Process all blocks of all images that the job does not have yet."""
+    kernels = [
+        flatfield_kernel(choice.image, found, choice.options, zero_fill=choice.zero_fill)
+        for choice, found in zip(work.choices, models, strict=True)
+    ]
+
+    def finished_plan(part: Part) -> CorrectionPlan:
+        if part.plan.kernel is not None:
+            return part.plan
+        whole = kernels[part.choice]
+        kernel = whole if part.narrowed is None else part.narrowed(whole)
+        return replace(part.plan, kernel=kernel)
+
+    plans = [part.plan for part in work.parts]
+    with running(plans, work.options, done=len(job.done)) as run_plan:
+        for number, part in enumerate(work.parts, start=1):
+            if part.name:
+                logger.info("Stack %d of %d: %s", number, len(work.parts), part.name)
+            run_plan(finished_plan(part), PartOfJob(job, part.name))
+
+
+def _complete(work: Work, models: Sequence[Models], job: Job) -> Counts:
+    """Write the final attributes of all images, and add up what was counted."""
+    parameters = parameters_of(work.options)
+    all_counts: Counts = {}
+    for part in work.parts:
+        channels = part.plan.source.channels
+        records = PartOfJob(job, part.name).records
+        found, histograms = totals(channels, records, counted=work.counted)
+        counts = {part.labels.get(label, label): number for label, number in found.items()}
+        own = models[part.choice] if work.choices else {}
+        used = {label: own[label] for label in (part.models or own)}
+        target, *companions = part.plan.targets
+        for kind, companion in zip(work.companions, companions, strict=True):
+            own_histograms = totals(channels, records, f"channels_{kind}", work.counted)[1]
+            note = {**provenance(work.task, parameters, {}, {}), "content": kind}
+            complete(companion, part.attributes, channels, own_histograms, note)
+        mark = {**provenance(work.task, parameters, used, counts), **part.facts}
+        complete(target, part.attributes, channels, histograms, mark)
+        prefix = work.choices[part.choice].prefix if work.choices else ""
+        for label, number in counts.items():
+            before = all_counts.get(prefix + label, work.counted())
+            all_counts[prefix + label] = before + number
+    work.tell(all_counts)
+    if work.enclosure is not None:
+        mark = provenance(work.task, parameters, labelled(work.choices, models), all_counts)
+        final = marked(work.enclosure.attributes, mark, complete=True)
+        write_attributes(job.image_url, work.enclosure.zarr_format, final, work.storage)
+    return all_counts

@@ -1,0 +1,210 @@
+"""What a job consists of, whatever its kind: planes for models, images to write, one request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from fractal_mesospim_shading.background_params import BackgroundOptions
+from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.estimation import EstimationPlan
+from fractal_mesospim_shading.flatfield import Models, request_details
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.documents import Document
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.job import Request
+from fractal_mesospim_shading.params import (
+    EstimationOptions,
+    FlatfieldOptions,
+    ImportOptions,
+    parameters_of,
+)
+from fractal_mesospim_shading.plan import CorrectionPlan, FlatfieldKernel, Kernel
+
+JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The planes that the models of one mosaic are made from.
+
+    Attributes:
+        image: to estimate from.
+        plan: scenario, level and planes.
+        options: of the estimate.
+        zero_fill: whether chunks that are not there read as 0.
+        prefix: what goes before the labels of its models where a job has several mosaics.
+        folder: where its models go below the folder of all models; empty for that folder.
+    """
+
+    image: MultitileImage
+    plan: EstimationPlan
+    options: EstimationOptions
+    zero_fill: bool
+    prefix: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One image that a job writes, with the images that go with it.
+
+    Attributes:
+        plan: source, targets and blocks; with the kernel where that needs no models.
+        attributes: of the image's group, before windows and marks.
+        name: within the job; empty where a job writes one image.
+        choice: number of the choice of planes whose models it is corrected with.
+        labels: by channel label, the label in provenance and results where it differs.
+        models: labels of the models it is corrected with; None for all of its choice.
+        narrowed: makes its kernel from that of its whole mosaic.
+        facts: what its provenance says besides.
+    """
+
+    plan: CorrectionPlan
+    attributes: Document
+    name: str = ""
+    choice: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] | None = None
+    narrowed: Callable[[FlatfieldKernel], Kernel] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """The group around the images of a job that writes several.
+
+    Attributes:
+        zarr_format: 2 or 3.
+        attributes: before marks.
+    """
+
+    zarr_format: int
+    attributes: Document
+
+
+def _nothing() -> None:
+    """Nothing goes with the images."""
+
+
+def _no_word(counts: Mapping[str, PixelCounts]) -> None:
+    """Nothing is said of the pixels."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job, checked; no pixel has been corrected yet.
+
+    Attributes:
+        task: name of the task.
+        source_url: what is corrected or imported.
+        final_url: where people will find the result.
+        options: what was asked for.
+        parts: the images that are written.
+        source_states: fingerprints of the sources.
+        choices: of planes for models; none where no model is needed.
+        enclosure: the group around several images.
+        companions: kinds of the images that go with each part, in the order of its targets.
+        details: what else decides the bytes of the result.
+        replaces: address of a source whose place the result takes.
+        models_folder: where the models used are saved; None to save none.
+        parent_format: zarr version of the group that the result lies in, which is made where
+            it is not there; None where the result lies in a plain folder.
+        reported: image that a report is written of; None for no report.
+        counted: kind of the counts of the kernel.
+        carry: writes what goes with the images: tables, labels, texts.
+        tell: says what the counts mean.
+        types: of the result, for Fractal's image list.
+        listed: attributes of the result, for the same.
+    """
+
+    task: str
+    source_url: str
+    final_url: str
+    options: JobOptions
+    parts: tuple[Part, ...]
+    source_states: tuple[str, ...]
+    choices: tuple[Choice, ...] = ()
+    enclosure: Enclosure | None = None
+    companions: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    replaces: str | None = None
+    models_folder: str | None = None
+    parent_format: int | None = None
+    reported: MosaicImage | None = None
+    counted: type[PixelCounts] = PixelCounts
+    carry: Callable[[], None] = _nothing
+    tell: Callable[[Mapping[str, PixelCounts]], None] = _no_word
+    types: Mapping[str, bool] = field(default_factory=dict)
+    listed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def storage(self) -> places.StorageOptions:
+        """Storage options of remote addresses."""
+        return self.options.storage_options
+
+    def request(self) -> Request:
+        """What decides the bytes of the result: a continued run must match it."""
+        documents = [level.document for part in self.parts for level in part.plan.targets[0].levels]
+        return {
+            "task": self.task,
+            "version": version("fractal-mesospim-shading"),
+            "source": self.source_url,
+            "source_state": list(self.source_states),
+            "output": hashlib.sha256(json.dumps(documents).encode()).hexdigest(),
+            # The names of blocks in the journal mean boxes of these sizes.
+            "blocks": {part.name: list(part.plan.grid.boxes[0]) for part in self.parts},
+            "parameters": parameters_of(self.options),
+            **request_details({choice.prefix: choice.plan for choice in self.choices}),
+            **self.details,
+        }
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job left.
+
+    Attributes:
+        image_url: address of the result: an image, or a container of stacks.
+        source_url: what it was made from.
+        models: by channel label (with the side, where there are several).
+        counts: the same.
+        companions: addresses of the images written beside the result, by kind.
+        noise_factors: noise of the result over that of the image, by channel label, for
+            `gaussian`: exact, and as smlmlp publishes it.
+        models_folder: where the models were saved, if they were.
+        report: the report, if one was written.
+        attributes: of the result in Fractal's image list.
+        types: the same.
+    """
+
+    image_url: str
+    source_url: str
+    models: Models = field(default_factory=dict, repr=False)
+    counts: dict[str, PixelCounts] = field(default_factory=dict, repr=False)
+    companions: dict[str, str] = field(default_factory=dict)
+    noise_factors: dict[str, dict[str, float]] = field(default_factory=dict)
+    models_folder: str | None = None
+    report: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    types: dict[str, bool] = field(default_factory=dict)
+
+
+def image_list_update(result: JobResult, *, derived: bool = True) -> dict[str, Any]:
+    """The entry of a result for Fractal's image list.
+
+    Args:
+        result: of a job.
+        derived: whether its source is an image of the list.
+    """
+    update: dict[str, Any] = {"zarr_url": result.image_url, "types": result.types}
+    if result.attributes:
+        update["attributes"] = result.attributes
+    if derived and result.image_url != result.source_url:
+        update["origin"] = result.source_url
+    return update
