@@ -15,6 +15,8 @@ import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fractal_mesospim_shading.core.background.inputs import as_numbers, with_mask, without_mask
+from fractal_mesospim_shading.core.background.parameter_checks import check_parameters
 from fractal_mesospim_shading.errors import BackgroundError
 
 Mode = Literal["subtract", "divide"]
@@ -77,8 +79,7 @@ class Application:
     rounding: Rounding | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in ("subtract", "divide"):
-            raise BackgroundError(f"The mode is {self.mode!r}; expected 'subtract' or 'divide'.")
+        check_parameters("the application", self)
         if not 0 <= self.weight <= 1:
             raise BackgroundError(f"The weight is {self.weight}; expected 0 to 1.")
         if self.mode == "divide" and not self.reference > 0:
@@ -97,7 +98,7 @@ def apply_background(
     """Take a background away.
 
     Args:
-        image: any shape, integer or float.
+        image: any shape, integer or float; a masked array gives one with the same mask.
         background: float32, same shape.
         application: how; subtract by default.
         dtype: of the result. float32 keeps negative values; integers are rounded
@@ -112,7 +113,9 @@ def apply_background(
         BackgroundError: for other shapes, or a division by a background that
             reaches 0 somewhere.
     """
-    how = application or Application()
+    how = Application() if application is None else application
+    image, hidden = without_mask(as_numbers(image, "image"))
+    image, background = np.asarray(image), np.asarray(as_numbers(background, "background"))
     if background.shape != image.shape or (out is not None and out.shape != image.shape):
         raise BackgroundError(
             f"The image has shape {image.shape}, its background {background.shape}, the result "
@@ -134,7 +137,7 @@ def apply_background(
     counts = _run(flat, np.ascontiguousarray(shape, np.float32), absent, target, how)
     if not direct:
         result[...] = target.reshape(image.shape)
-    return result, counts
+    return (result if out is not None else with_mask(result, hidden)), counts
 
 
 def as_type(background: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:

@@ -1,9 +1,10 @@
-"""Background correction for people with arrays: NumPy arrays and memory maps.
+"""Background correction for people with arrays: NumPy arrays, masked arrays, memory maps.
 
 from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.background.arrays import correct_array
 
 result = correct_array(stack, make_method("median", radius_px=30))
+colours = correct_array(picture, make_method("median", radius_px=30), axes="yxc")
 """
 
 from __future__ import annotations
@@ -20,13 +21,22 @@ from fractal_mesospim_shading.core.background.apply import (
     AppliedCounts,
     apply_background,
 )
+from fractal_mesospim_shading.core.background.array_axes import ArrayAxes, Index, find_axes
 from fractal_mesospim_shading.core.background.catalogue import check_fits
-from fractal_mesospim_shading.core.background.contract import BackgroundMethod, BackgroundResult
-from fractal_mesospim_shading.core.background.masks import no_data
+from fractal_mesospim_shading.core.background.contract import (
+    BackgroundMethod,
+    BackgroundResult,
+    check_method,
+)
+from fractal_mesospim_shading.core.background.inputs import as_numbers, with_mask, without_mask
+from fractal_mesospim_shading.core.background.masks import no_data, union
+from fractal_mesospim_shading.core.background.parameter_checks import shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 Progress = Callable[[int, int], None]
-Index = tuple[int, ...]
+
+_FLOATS = (np.float32, np.float64)
+_NUMBERS = (np.integer, *_FLOATS)
 
 
 @dataclass(frozen=True)
@@ -34,10 +44,11 @@ class CorrectedArray:
     """The result of `correct_array`.
 
     Attributes:
-        image: the corrected image; the `out` that was given, if one was.
+        image: the corrected image; the `out` that was given, if one was. Of a masked array
+            it is a masked array with the same mask.
         counts: of its pixels.
-        unestimated: indices of planes (or stacks) without a usable pixel. Their
-            background is 0 and they passed through unchanged.
+        unestimated: indices, along the axes other than (z,) y and x, of planes (or stacks)
+            without a usable pixel. Their background is 0 and they passed through unchanged.
     """
 
     image: NDArray[Any]
@@ -50,6 +61,7 @@ def estimate_array(
     method: BackgroundMethod,
     *,
     mask: NDArray[Any] | None = None,
+    axes: str | None = None,
     out: NDArray[Any] | None = None,
     zero_is_no_data: bool = False,
     progress: Progress | None = None,
@@ -58,9 +70,12 @@ def estimate_array(
 
     Args:
         image: (..., y, x); (..., z, y, x) for a method with a z radius, which holds
-            one such stack in memory, others one plane.
+            one such stack in memory, others one plane. The masked pixels of a masked
+            array are objects, as those of `mask`.
         method: from `make_method` or its class.
-        mask: of the image's shape, or (y, x) for all planes; nonzero marks objects.
+        mask: of the image's shape, or (y, x) for all planes; above 0 marks objects.
+        axes: a letter for each axis where they are others, such as `yxc` for colours in the
+            last axis. Has to be given where the last axis of three or more holds 4 or fewer.
         out: float array for the background, e.g. a memory map; made if not given.
         zero_is_no_data: 0 means that nothing was recorded.
         progress: called with (planes or stacks done, all of them).
@@ -69,11 +84,12 @@ def estimate_array(
         float32, or `out`; 0 where no background can be estimated.
 
     Raises:
-        BackgroundError: for shapes or parameters that do not fit.
+        BackgroundError: for arrays or parameters that do not fit, or of a wrong type.
     """
-    result = _target(image, out, np.float32)
-    for index, _, found in _results(image, method, mask, zero_is_no_data, progress):
-        result[index] = found.background
+    request = _Request.of(image, method, mask, axes, progress)
+    result = _target(request.where.shape, out, np.float32, _FLOATS, "background")
+    for index, _, found in request.results(zero_is_no_data):
+        request.where.put(result, index, found.background)
     return result
 
 
@@ -82,6 +98,7 @@ def correct_array(
     method: BackgroundMethod,
     *,
     mask: NDArray[Any] | None = None,
+    axes: str | None = None,
     application: Application | None = None,
     dtype: DTypeLike = np.float32,
     out: NDArray[Any] | None = None,
@@ -94,24 +111,30 @@ def correct_array(
     Args:
         image: (..., y, x), see `estimate_array`.
         method: from `make_method` or its class.
-        mask: of the image's shape, or (y, x) for all planes; nonzero marks objects.
+        mask: of the image's shape, or (y, x) for all planes; above 0 marks objects.
+        axes: see `estimate_array`.
         application: subtract or divide, weight, offset; see `Application`. A light
             background is taken over from the method.
-        dtype: of the result; float32 keeps negative values.
+        dtype: of the result: an integer type, float32 or float64; floats keep negative
+            values.
         out: array for the result, e.g. a memory map; its type then counts.
         background_out: float array that receives the background as well.
         zero_is_no_data: 0 means that nothing was recorded; it stays 0.
         progress: called with (planes or stacks done, all of them).
 
     Raises:
-        BackgroundError: for shapes or parameters that do not fit.
+        BackgroundError: for arrays or parameters that do not fit, or of a wrong type.
     """
-    how = _completed(application or Application(), method)
-    result = _target(image, out, dtype)
-    saved = None if background_out is None else _target(image, background_out, np.float32)
+    request = _Request.of(image, method, mask, axes, progress)
+    where = request.where
+    how = _completed(application, method)
+    result = _target(where.shape, out, dtype, _NUMBERS, "result")
+    saved = None
+    if background_out is not None:
+        saved = _target(where.shape, background_out, np.float32, _FLOATS, "background")
     counts = AppliedCounts()
     unestimated: list[Index] = []
-    for index, values, found in _results(image, method, mask, zero_is_no_data, progress):
+    for index, values, found in request.results(zero_is_no_data):
         part = found.image_to_correct(values)
         absent = no_data(values, zero_is_no_data=zero_is_no_data)
         if found.denoised is not None and absent is not None:
@@ -122,59 +145,124 @@ def correct_array(
         corrected, some = apply_background(
             part, found.background, how, dtype=result.dtype, coverage=absent
         )
-        result[index] = corrected
+        where.put(result, index, corrected)
         counts += some
         if saved is not None:
-            saved[index] = found.background
+            where.put(saved, index, found.background)
+    if out is None:
+        result = with_mask(result, request.hidden)
     return CorrectedArray(result, counts, tuple(unestimated))
 
 
-def _completed(application: Application, method: BackgroundMethod) -> Application:
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, checked.
+
+    Attributes:
+        pixels: the image, without a mask of its own.
+        hidden: the mask of a masked array, or None.
+        objects: the mask that was given, or None.
+        method: how to estimate.
+        where: the planes among the axes.
+        progress: to be told of each plane.
+    """
+
+    pixels: NDArray[Any]
+    hidden: NDArray[np.bool_] | None
+    objects: NDArray[Any] | None
+    method: BackgroundMethod
+    where: ArrayAxes
+    progress: Progress | None
+
+    @classmethod
+    def of(
+        cls,
+        image: Any,
+        method: BackgroundMethod,
+        mask: Any,
+        axes: str | None,
+        progress: Progress | None,
+    ) -> _Request:
+        """Check what was given.
+
+        Raises:
+            BackgroundError: for anything that does not fit, before a pixel is computed.
+        """
+        check_method(method)
+        if progress is not None and not callable(progress):
+            raise BackgroundError(f"progress is {shown(progress)}; expected a function or None.")
+        pixels = as_numbers(image, "image")
+        where = find_axes(tuple(pixels.shape), axes, stacks=method.depth_px > 0)
+        objects = None if mask is None else without_mask(as_numbers(mask, "mask"))[0]
+        if objects is not None and objects.shape not in (where.shape, where.mask_shape):
+            raise BackgroundError(
+                f"The mask has shape {objects.shape}, the image {where.shape}; expected the "
+                f"same, or {where.mask_shape} for all planes."
+            )
+        check_fits(method, where.plane_shape)
+        data, hidden = without_mask(pixels)
+        return cls(data, hidden, objects, method, where, progress)
+
+    def results(
+        self, zero_is_no_data: bool
+    ) -> Iterator[tuple[Index, NDArray[Any], BackgroundResult]]:
+        """Every plane or stack in turn, its axes in the order (z,) y, x."""
+        for done, index in enumerate(self.where.indices(), start=1):
+            values = self.where.part(self.pixels, index)
+            objects = None
+            if self.objects is not None:
+                objects = self.where.part_of_mask(self.objects, index) > 0
+            if self.hidden is not None:
+                objects = union(objects, self.where.part(self.hidden, index))
+            coverage = no_data(values, zero_is_no_data=zero_is_no_data)
+            yield index, values, self.method.background(values, objects, coverage)
+            if self.progress is not None:
+                self.progress(done, self.where.parts)
+
+
+def _completed(application: Application | None, method: BackgroundMethod) -> Application:
     """Rounding and light background as the method has them, where nothing else is said."""
-    rounding = application.rounding or ("half_up" if method.halves_up else "half_even")
-    light = application.light_background or bool(getattr(method, "light_background", False))
-    return replace(application, rounding=rounding, light_background=light)
+    how = Application() if application is None else application
+    if not isinstance(how, Application):
+        raise BackgroundError(f"application is {shown(how)}; expected an Application or None.")
+    rounding = how.rounding or ("half_up" if method.halves_up else "half_even")
+    light = how.light_background or bool(getattr(method, "light_background", False))
+    return replace(how, rounding=rounding, light_background=light)
 
 
-def _target(image: NDArray[Any], out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
+def _target(
+    shape: tuple[int, ...], out: Any, dtype: DTypeLike, kinds: tuple[Any, ...], what: str
+) -> NDArray[Any]:
+    """The array that is given for a result, or a new one.
+
+    Args:
+        shape: of the image.
+        out: array for the result, or None.
+        dtype: of a new one.
+        kinds: of numbers that it may hold.
+        what: its name in a message.
+    """
     if out is None:
-        return np.empty(image.shape, dtype)
-    if out.shape != image.shape:
+        try:
+            kind = np.dtype(dtype)
+        except TypeError as error:
+            raise BackgroundError(f"dtype is {shown(dtype)}, which is no type of NumPy.") from error
+        _check_kind(kind, kinds, "dtype")
+        return np.empty(shape, kind)
+    found: tuple[int, ...] | None = getattr(out, "shape", None)
+    if found != shape:
         raise BackgroundError(
-            f"The array for the result has shape {out.shape}, the image {image.shape}; "
-            "give an array of the same shape."
+            f"The array for the {what} has {f'shape {found}' if found else 'no shape'}, the image "
+            f"{shape}; give an array of the same shape."
         )
-    return out
+    _check_kind(as_numbers(out, f"array for the {what}").dtype, kinds, f"The array for the {what}")
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise BackgroundError(f"The array for the {what} is read-only; give one to write to.")
+    given: NDArray[Any] = out
+    return given
 
 
-def _results(
-    image: NDArray[Any],
-    method: BackgroundMethod,
-    mask: NDArray[Any] | None,
-    zero_is_no_data: bool,
-    progress: Progress | None,
-) -> Iterator[tuple[Index, NDArray[Any], BackgroundResult]]:
-    axes = 3 if method.depth_px else 2
-    if image.ndim < axes or 0 in image.shape:
-        raise BackgroundError(
-            f"The image has shape {image.shape}; expected {axes} or more axes, ending with "
-            f"{'z, y, x' if axes == 3 else 'y, x'}, and at least one pixel."
-        )
-    if mask is not None and mask.shape not in (image.shape, image.shape[-2:]):
-        raise BackgroundError(
-            f"The mask has shape {mask.shape}, the image {image.shape}; expected the same, or "
-            f"{image.shape[-2:]} for all planes."
-        )
-    check_fits(method, (image.shape[-2], image.shape[-1]))
-    leading = image.shape[:-axes]
-    total = int(np.prod(leading, dtype=np.int64))
-    for done, index in enumerate(np.ndindex(*leading), start=1):
-        values = np.asarray(image[index])
-        objects = None
-        if mask is not None:
-            part = mask[index] if mask.shape == image.shape else mask
-            objects = np.broadcast_to(np.asarray(part), values.shape)
-        coverage = no_data(values, zero_is_no_data=zero_is_no_data)
-        yield index, values, method.background(values, objects, coverage)
-        if progress is not None:
-            progress(done, total)
+def _check_kind(kind: np.dtype[Any], kinds: tuple[Any, ...], what: str) -> None:
+    if not any(np.issubdtype(kind, one) for one in kinds):
+        integers = "an integer type, " if np.integer in kinds else ""
+        raise BackgroundError(f"{what} is {kind}; expected {integers}float32 or float64.")

@@ -17,6 +17,7 @@ from fractal_mesospim_shading.core.background.methods import (
     SlidingParaboloid,
     TileMedian,
 )
+from fractal_mesospim_shading.core.background.parameter_checks import shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 METHODS: dict[str, type[BackgroundMethod]] = {
@@ -44,9 +45,9 @@ def make_method(name: str, **parameters: Any) -> BackgroundMethod:
     Raises:
         BackgroundError: for an unknown name or parameter, with those that exist.
     """
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise BackgroundError(
-            f"There is no background method {name!r}; choose one of {', '.join(METHODS)}."
+            f"There is no background method {shown(name)}; choose one of {', '.join(METHODS)}."
         )
     known = METHODS[name].__dataclass_fields__  # type: ignore[attr-defined]
     unknown = sorted(set(parameters) - set(known))

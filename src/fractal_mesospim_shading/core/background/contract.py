@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import checked_mask, no_data, union
+from fractal_mesospim_shading.core.background.parameter_checks import check_parameters, shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 Array = NDArray[np.float32]
@@ -81,14 +83,28 @@ class BackgroundMethod(Protocol):
         """Estimate the background.
 
         Args:
-            image: (y, x), or (z, y, x) for a method with a z radius.
-            mask: same shape; nonzero marks objects, ignored and interpolated under.
-            coverage: same shape; nonzero marks pixels without data. NaN is added.
+            image: (y, x), or (z, y, x) for a method with a z radius. Masked pixels of a
+                masked array are objects.
+            mask: same shape; above 0 marks objects, ignored and interpolated under.
+            coverage: same shape; above 0 marks pixels without data. NaN is added.
 
         Raises:
             BackgroundError: for parameters out of range or other shapes.
         """
         ...
+
+
+def check_method(method: Any) -> None:
+    """Refuse what is no method, such as the name or the class of one.
+
+    Raises:
+        BackgroundError: with what was given.
+    """
+    if isinstance(method, type) or not callable(getattr(method, "background", None)):
+        raise BackgroundError(
+            f"The method is {shown(method)}; expected one made by make_method('median') or the "
+            "like."
+        )
 
 
 Estimate = Callable[[NDArray[Any], NDArray[np.bool_] | None], Array]
@@ -98,6 +114,10 @@ class Planewise:
     """Answers of a method that works on one plane and knows no special rules."""
 
     halves_up: ClassVar[bool] = False
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_parameters(f"the method {self.name}", self)
 
     @property
     def alignment_px(self) -> int:
@@ -123,6 +143,7 @@ def estimated_where_usable(
     Raises:
         BackgroundError: for shapes that do not fit.
     """
+    image, mask = image_and_mask(image, mask)
     check_dimensions(image, depth_px)
     missing = union(no_data(image), checked_mask(image, coverage))
     ignored = union(checked_mask(image, mask), missing)

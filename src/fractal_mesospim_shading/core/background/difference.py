@@ -7,7 +7,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import as_float32, checked_mask
+from fractal_mesospim_shading.core.background.parameter_checks import (
+    check_radius,
+    is_number,
+    shown,
+)
 from fractal_mesospim_shading.errors import BackgroundError
 
 FilterName = Literal["median", "gaussian", "mean"]
@@ -19,12 +25,13 @@ def check_radii(small_radius_px: float | None, big_radius_px: float) -> None:
     Raises:
         BackgroundError: with both numbers.
     """
-    if not big_radius_px >= 1:
-        raise BackgroundError(f"The big radius is {big_radius_px} px; expected 1 or more.")
-    if small_radius_px is not None and not 1 <= small_radius_px < big_radius_px:
+    check_radius(big_radius_px, "The big radius")
+    if small_radius_px is None:
+        return
+    if not is_number(small_radius_px) or not 1 <= small_radius_px < big_radius_px:
         raise BackgroundError(
-            f"The small radius is {small_radius_px} px, the big one {big_radius_px}; expected "
-            "1 <= small < big, or no small filter."
+            f"The small radius is {shown(small_radius_px)} px, the big one {big_radius_px}; "
+            "expected 1 <= small < big, or no small filter."
         )
 
 
@@ -74,6 +81,7 @@ def difference_background(
         filter: median, gaussian or mean.
     """
     check_radii(None, big_radius_px)
+    image, mask = image_and_mask(image, mask)
     return filtered(image, checked_mask(image, mask), big_radius_px, filter)
 
 
@@ -102,6 +110,7 @@ def difference_of_filters(
         BackgroundError: for radii out of order, or a mask of another shape.
     """
     check_radii(small_radius_px, big_radius_px)
+    image, mask = image_and_mask(image, mask)
     background = difference_background(image, mask, big_radius_px=big_radius_px, filter=filter)
     if small_radius_px is None:
         return as_float32(image) - background

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.parameter_checks import check_radius
 from fractal_mesospim_shading.errors import BackgroundError
 
 Shape = Literal["disk", "imagej_disk", "square"]
@@ -27,8 +28,7 @@ def row_half_widths(radius_px: float, shape: Shape) -> NDArray[np.int64]:
     Raises:
         BackgroundError: for a radius below 1 or an unknown shape.
     """
-    if not radius_px >= 1:
-        raise BackgroundError(f"The radius is {radius_px} px; expected 1 or more.")
+    check_radius(radius_px, "The radius")
     if shape == "square":
         half = int(radius_px)
         return np.full(2 * half + 1, half)

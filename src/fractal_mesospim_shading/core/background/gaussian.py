@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.convolution import convolved
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import as_float32, checked_mask
+from fractal_mesospim_shading.core.background.parameter_checks import (
+    check_radius,
+    check_z_radius,
+    is_number,
+    shown,
+)
 from fractal_mesospim_shading.errors import BackgroundError
 
 Array = NDArray[np.float32]
@@ -61,10 +68,10 @@ def radius_pair(radius_px: Radius) -> tuple[float, float]:
         BackgroundError: for a radius below 1; the background would be the image.
     """
     pair = radius_px if isinstance(radius_px, tuple) else (radius_px, radius_px)
-    if len(pair) != 2 or not all(float(radius) >= 1 for radius in pair):
+    if len(pair) != 2 or not all(is_number(radius) and radius >= 1 for radius in pair):
         raise BackgroundError(
-            f"The radius of the local mean is {radius_px}; expected a number of pixels, or a "
-            "pair (y, x), of 1 or more. Below 1 the background would be the image itself."
+            f"The radius of the local mean is {shown(radius_px)}; expected a number of pixels, or "
+            "a pair (y, x), of 1 or more. Below 1 the background would be the image itself."
         )
     return float(pair[0]), float(pair[1])
 
@@ -84,10 +91,15 @@ def radii_per_channel(
     Raises:
         BackgroundError: for a list of the wrong length or a radius below 1.
     """
-    if isinstance(radius_px, int | float | np.number):
-        return [radius_pair(float(radius_px))] * channels
-    if isinstance(radius_px, tuple) and len(radius_px) == 2 and all(map(np.isscalar, radius_px)):
+    if is_number(radius_px):
+        return [radius_pair(float(radius_px))] * channels  # type: ignore[arg-type]
+    if isinstance(radius_px, tuple) and len(radius_px) == 2 and all(map(is_number, radius_px)):
         return [radius_pair((float(radius_px[0]), float(radius_px[1])))] * channels  # type: ignore[arg-type]
+    if not isinstance(radius_px, Sequence | np.ndarray) or isinstance(radius_px, str):
+        raise BackgroundError(
+            f"The radius is {shown(radius_px)}; expected a number, a tuple (y, x), or a list with "
+            "one entry for each channel."
+        )
     entries = list(radius_px)
     if len(entries) != channels:
         raise BackgroundError(
@@ -95,7 +107,7 @@ def radii_per_channel(
             "entry for each channel, one number for all, or a tuple (y, x) for all."
         )
     return [
-        radius_pair(float(entry) if np.isscalar(entry) else tuple(entry))  # type: ignore[arg-type]
+        radius_pair(tuple(entry) if isinstance(entry, list | np.ndarray) else entry)
         for entry in entries
     ]
 
@@ -139,8 +151,8 @@ def gaussian_background(
         BackgroundError: for a radius below 1 or a mask of another shape.
     """
     radii = radius_pair(radius_px)
-    if radius_z_px is not None and not radius_z_px >= 1:
-        raise BackgroundError(f"The z radius is {radius_z_px} planes; expected 1 or more.")
+    check_z_radius(radius_z_px)
+    image, mask = image_and_mask(image, mask)
     kernels = [gaussian_kernel(radius / 2) for radius in radii]
     kernel_z = None if radius_z_px is None else gaussian_kernel(radius_z_px / 2)
     return convolved(image, checked_mask(image, mask), kernels[0], kernels[1], kernel_z)
@@ -166,8 +178,8 @@ def mean_background(
         mask: (y, x); nonzero pixels do not enter the mean.
         radius_px: at least 1.
     """
-    if not radius_px >= 1:
-        raise BackgroundError(f"The radius of the mean is {radius_px} px; expected 1 or more.")
+    check_radius(radius_px, "The radius of the mean")
+    image, mask = image_and_mask(image, mask)
     kernel = np.full(2 * int(radius_px) + 1, 1 / (2 * int(radius_px) + 1))
     return convolved(image, checked_mask(image, mask), kernel, kernel)
 

@@ -23,7 +23,7 @@ def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
     """Grow the objects of a plane by a square.
 
     Args:
-        mask: (y, x); True or nonzero marks objects, so a label image will do.
+        mask: (y, x); True or above 0 marks objects, so a label image will do.
         radius_px: growth in every direction; 0 keeps the mask. PyAMA takes 10.
             Too small, and the halo of an object counts as background; too large,
             and little background remains.
@@ -36,7 +36,7 @@ def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
     """
     if radius_px < 0:
         raise BackgroundError(f"The dilation is {radius_px} px; expected 0 or more.")
-    objects: Bool = np.asarray(mask) != 0
+    objects: Bool = np.asarray(mask) > 0
     if radius_px == 0 or not objects.any():
         return objects
     import cv2
@@ -79,7 +79,7 @@ def union(*parts: Bool | None) -> Bool | None:
 
 
 def checked_mask(image: NDArray[Any], mask: NDArray[Any] | None) -> Bool | None:
-    """A mask as bool, None if nothing is marked.
+    """A mask as bool, None if nothing is above 0.
 
     Raises:
         BackgroundError: if the shapes differ.
@@ -91,7 +91,7 @@ def checked_mask(image: NDArray[Any], mask: NDArray[Any] | None) -> Bool | None:
             f"The mask has shape {np.shape(mask)}, the image {image.shape}; "
             "give a mask of the same shape."
         )
-    marked = np.asarray(mask) != 0
+    marked = np.asarray(mask) > 0
     return marked if marked.any() else None
 
 

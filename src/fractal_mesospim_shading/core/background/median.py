@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.footprints import Shape, row_half_widths
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import (
     as_float32,
     checked_mask,
     fill_from_nearest,
 )
+from fractal_mesospim_shading.core.background.parameter_checks import check_z_radius
 from fractal_mesospim_shading.core.background.sliding_histogram import middle_numbers
-from fractal_mesospim_shading.errors import BackgroundError
 
 # Block means are counted in sixteenths of a count for integer images.
 _FRACTION = 16
@@ -89,9 +90,9 @@ def median_background(
         BackgroundError: for a radius below 1 or a mask of another shape.
     """
     widths = row_half_widths(radius_px, shape)
+    image, mask = image_and_mask(image, mask)
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
-    if radius_z_px is not None and radius_z_px < 1:
-        raise BackgroundError(f"The z radius is {radius_z_px} planes; expected 1 or more.")
+    check_z_radius(radius_z_px)
     ignored = checked_mask(image, mask)
     if ignored is not None and ignored.all():
         return np.zeros(image.shape, np.float32)

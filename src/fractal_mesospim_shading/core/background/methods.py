@@ -22,6 +22,7 @@ from fractal_mesospim_shading.core.background.contract import (
     estimated_where_usable,
 )
 from fractal_mesospim_shading.core.background.footprints import Shape, half_size
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import checked_mask, no_data, union
 from fractal_mesospim_shading.core.background.tile_parameters import TileParameters
 
@@ -49,6 +50,7 @@ class TileMedian(TileParameters, Planewise):
     def background(
         self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
     ) -> BackgroundResult:
+        image, mask = image_and_mask(image, mask)
         check_dimensions(image, 0)
         mesh = self.mesh(image, mask, coverage)
         if mesh is None:
@@ -64,6 +66,7 @@ class TileMedian(TileParameters, Planewise):
         """The `Mesh` of a plane, to be evaluated in parts; None if no pixel is usable."""
         from fractal_mesospim_shading.core.background.tile_median import tile_median_mesh
 
+        image, mask = image_and_mask(image, mask)
         missing = union(no_data(image), checked_mask(image, coverage))
         return tile_median_mesh(image, mask, missing, self)
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.background.contract import BackgroundMethod
+from fractal_mesospim_shading.core.background.contract import BackgroundMethod, check_method
+from fractal_mesospim_shading.core.background.inputs import as_numbers, without_mask
+from fractal_mesospim_shading.core.background.parameter_checks import is_number, shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 _MAD_TO_SIGMA = 1.4826
@@ -23,14 +25,17 @@ def estimate_noise_sigma(plane: NDArray[Any], coverage: NDArray[np.bool_] | None
     few and do not count. Noise that is correlated between pixels comes out too small.
 
     Args:
-        plane: (y, x), at least 2 pixels wide.
+        plane: (y, x), at least 2 pixels wide. Masked pixels of a masked array do not count.
         coverage: True where there is no data.
 
     Raises:
         BackgroundError: if no two neighbours have data.
     """
-    values = np.asarray(plane, np.float64)
+    pixels, hidden = without_mask(as_numbers(plane, "plane"))
+    values = np.asarray(pixels, np.float64)
     usable = np.isfinite(values) if coverage is None else np.isfinite(values) & ~coverage
+    if hidden is not None:
+        usable &= ~hidden
     pairs = usable[:, 1:] & usable[:, :-1]
     if not pairs.any():
         raise BackgroundError("No two neighbouring pixels have data; no noise can be estimated.")
@@ -59,8 +64,9 @@ def noise_bias(method: BackgroundMethod, sigma: float, *, seed: int = _SEED) -> 
     Raises:
         BackgroundError: for a negative sigma.
     """
-    if not sigma >= 0:
-        raise BackgroundError(f"The noise is {sigma} counts; expected 0 or more.")
+    check_method(method)
+    if not is_number(sigma) or sigma < 0:
+        raise BackgroundError(f"The noise is {shown(sigma)} counts; expected 0 or more.")
     if sigma == 0 or method.name == "constant":
         return 0.0
     margin = int(2 * method.largest_radius_px) + 1

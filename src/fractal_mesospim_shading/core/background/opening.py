@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.background.disk_erosion import dilated, eroded
 from fractal_mesospim_shading.core.background.footprints import Shape, footprint, row_half_widths
 from fractal_mesospim_shading.core.background.gaussian import gaussian_smoothed
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import checked_mask, fill_from_nearest
-from fractal_mesospim_shading.errors import BackgroundError
+from fractal_mesospim_shading.core.background.parameter_checks import check_z_radius
 
 # OpenCV is faster for disks with up to this many rows; the results are equal.
 _SMALL_DISK_ROWS = 13
@@ -54,6 +55,7 @@ def opening_background(
     import cv2
 
     element = _Element(radius_px, shape, radius_z_px)
+    image, mask = image_and_mask(image, mask)
     ignored = checked_mask(image, mask)
     if ignored is not None and ignored.all():
         return np.zeros(image.shape, np.float32)
@@ -95,8 +97,7 @@ class _Element:
     """A neighbourhood, and the smallest and largest value in it."""
 
     def __init__(self, radius_px: float, shape: Shape, radius_z_px: int | None) -> None:
-        if radius_z_px is not None and radius_z_px < 1:
-            raise BackgroundError(f"The z radius is {radius_z_px} planes; expected 1 or more.")
+        check_z_radius(radius_z_px)
         self.widths = row_half_widths(radius_px, shape)
         self.radius_z_px = radius_z_px
         by_opencv = shape == "square" or self.widths.size <= _SMALL_DISK_ROWS

@@ -15,12 +15,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import (
     as_float32,
     checked_mask,
     fill_from_nearest,
 )
-from fractal_mesospim_shading.errors import BackgroundError
+from fractal_mesospim_shading.core.background.parameter_checks import check_radius
 
 Plane = NDArray[np.float32]
 _THIRD = np.float32(0.33333333)
@@ -64,8 +65,7 @@ def make_ball(radius_px: float) -> Ball:
     Raises:
         BackgroundError: for a radius below 1.
     """
-    if not radius_px >= 1:
-        raise BackgroundError(f"The radius is {radius_px} px; a ball needs 1 or more.")
+    check_radius(radius_px, "The radius of the ball")
     shrink = ball_shrink(radius_px)
     trim_percent = {1: 24, 2: 24, 4: 32, 8: 40}[shrink]
     radius = max(radius_px / shrink, 1.0)
@@ -103,6 +103,7 @@ def rolling_ball_background(
         BackgroundError: for a radius below 1 or a mask of another shape.
     """
     ball = make_ball(radius_px)
+    image, mask = image_and_mask(image, mask)
     ignored = checked_mask(image, mask)
     plane = as_float32(image)
     if ignored is not None:

@@ -12,13 +12,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import (
     as_float32,
     checked_mask,
     fill_from_nearest,
 )
+from fractal_mesospim_shading.core.background.parameter_checks import check_radius
 from fractal_mesospim_shading.core.background.rolling_ball import mean_3x3
-from fractal_mesospim_shading.errors import BackgroundError
 
 Plane = NDArray[np.float32]
 
@@ -50,8 +51,8 @@ def sliding_paraboloid_background(
     Raises:
         BackgroundError: for a radius below 1 or a mask of another shape.
     """
-    if not radius_px >= 1:
-        raise BackgroundError(f"The radius is {radius_px} px; a paraboloid needs 1 or more.")
+    check_radius(radius_px, "The radius of the paraboloid")
+    image, mask = image_and_mask(image, mask)
     ignored = checked_mask(image, mask)
     plane = as_float32(image)
     if ignored is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import (
     as_float32,
     checked_mask,
@@ -61,6 +62,7 @@ def tile_median_mesh(
     """
     how = parameters or TileParameters()
     how.check()
+    image, mask = image_and_mask(image, mask)
     objects = checked_mask(image, mask)
     if objects is not None:
         objects = dilate_mask(objects, how.dilation)

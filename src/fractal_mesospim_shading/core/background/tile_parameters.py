@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fractal_mesospim_shading.core.background.parameter_checks import check_parameters
 from fractal_mesospim_shading.errors import BackgroundError
 
 Interpolation = Literal["spline", "linear", "none"]
@@ -40,6 +41,9 @@ class TileParameters:
     interpolation: Interpolation = "spline"
     compatibility: Compatibility = "none"
     noise_map: bool = False
+
+    def __post_init__(self) -> None:
+        check_parameters("the method tile_median", self)
 
     @property
     def tile_shape_yx(self) -> tuple[int, int]:

@@ -1,0 +1,116 @@
+"""Parameters of the wrong type, refused in one sentence before anything is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+from functools import lru_cache
+from math import isfinite
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from fractal_mesospim_shading.errors import BackgroundError
+
+_WORDS = {float: "a number", int: "a whole number", bool: "True or False", type(None): "None"}
+
+
+def check_parameters(owner: str, parameters: Any) -> None:
+    """Compare the fields of a dataclass with their annotations.
+
+    Known are numbers (finite ones), whole numbers, True and False, None, choices of texts
+    and pairs. A whole number that comes as 2.0 becomes 2.
+
+    Args:
+        owner: whose parameters these are, for the message.
+        parameters: an instance of a dataclass.
+
+    Raises:
+        BackgroundError: what was given for which field, and what may be.
+    """
+    cls: Any = type(parameters)
+    kinds = _kinds_of(cls)
+    for name, allowed in kinds.items():
+        value = getattr(parameters, name)
+        if not any(_is_one(value, kind) for kind in allowed):
+            expected = " or ".join(dict.fromkeys(_in_words(kind) for kind in allowed))
+            raise BackgroundError(f"{name} of {owner} is {shown(value)}; expected {expected}.")
+        if int in allowed and isinstance(value, float | np.floating):
+            object.__setattr__(parameters, name, int(value))
+
+
+def is_number(value: Any) -> bool:
+    """Whether something is a finite number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return isfinite(value)
+
+
+def check_radius(radius: Any, what: str, least: float = 1) -> None:
+    """Refuse a radius in pixels that is no number, or too small.
+
+    Args:
+        radius: as it was given.
+        what: its name in the message.
+        least: the smallest that is allowed.
+
+    Raises:
+        BackgroundError: with what was found and what was expected.
+    """
+    if not is_number(radius) or radius < least:
+        raise BackgroundError(f"{what} is {shown(radius)} px; expected {least:g} or more.")
+
+
+def check_z_radius(radius: Any) -> None:
+    """Refuse a radius in planes that is no number, or below 1; None is no radius.
+
+    Raises:
+        BackgroundError: with what was found.
+    """
+    if radius is not None and (not is_number(radius) or radius < 1):
+        raise BackgroundError(f"The z radius is {shown(radius)} planes; expected 1 or more.")
+
+
+def shown(value: Any) -> str:
+    """A value as a short text for a message, with its type where that is not plain to see."""
+    text = reprlib.repr(value)
+    plain = value is None or isinstance(value, bool | int | float | str | list | tuple | dict)
+    return text if plain else f"{text} ({type(value).__name__})"
+
+
+@lru_cache(maxsize=64)
+def _kinds_of(cls: Any) -> dict[str, tuple[Any, ...]]:
+    """What each field may be: the members of its annotation."""
+    hints = get_type_hints(cls)
+    found = {}
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        several = get_origin(hint) in (Union, UnionType)
+        found[field.name] = get_args(hint) if several else (hint,)
+    return found
+
+
+def _is_one(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(inner)
+            and all(_is_one(item, one) for item, one in zip(value, inner, strict=True))
+        )
+    if kind is bool:
+        return isinstance(value, bool | np.bool_)
+    if kind not in (int, float):
+        return isinstance(value, kind)
+    return is_number(value) and (kind is float or value == int(value))
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"a pair (y, x), each {_in_words(get_args(kind)[0])}"
+    return _WORDS[kind]
