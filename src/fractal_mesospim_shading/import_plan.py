@@ -27,6 +27,7 @@ from fractal_mesospim_shading.images.mosaic_target import (
     import_attributes,
     import_levels,
 )
+from fractal_mesospim_shading.images.names import refuse_bad_name, refuse_long_name
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native_report import acquisition_metadata
 from fractal_mesospim_shading.images.native_state import container_attributes
@@ -124,12 +125,11 @@ def _unit(
     if options.correct_flatfield:
         parts.append("flatfield_corr")
     name = "_".join(part.strip("_") for part in parts)
-    if any(c in name for c in "/\\\0") or name in (".", ".."):
-        raise ParameterError(f"`image_name` gives {name!r}; expected a plain name without folders.")
-    stem = split_name(collection.name)[0]
-    return ImportUnit(
-        collection.url, mosaic.suffix, join_url(normalise_url(zarr_dir), f"{stem}.zarr", name)
-    )
+    refuse_bad_name(options.image_name.strip("_"), "image_name")
+    refuse_bad_name(name, "image_name")
+    url = join_url(normalise_url(zarr_dir), f"{split_name(collection.name)[0]}.zarr", name)
+    refuse_long_name(url, "image_name", "zarr_dir")
+    return ImportUnit(collection.url, mosaic.suffix, url)
 
 
 def prepare_import(

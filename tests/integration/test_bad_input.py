@@ -340,7 +340,22 @@ def test_output_within_the_source(refused, source, models):
     )
 
 
-@pytest.mark.parametrize("name", ["../brain2", "a/b", "..", "/tmp/x", "{name}", "{0}", "  ", "{"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../brain2",
+        "a/b",
+        "..",
+        "/tmp/x",
+        "{name}",
+        "{0}",
+        "  ",
+        "{",
+        "a\nb",
+        "{image_name:>9}",
+        "x" * 250,
+    ],
+)
 def test_names_that_lead_elsewhere(refused, source, models, name):
     refused(
         errors.ParameterError,

@@ -589,6 +589,10 @@ def test_wrong_choices_are_refused(acquisition, refused):
     refused(errors.ParameterError, "three positive numbers", url, chunks=[4, 16])
     refused(errors.ParameterError, "multiples of the chunk", url, output_shards=[4, 5, 5])
     refused(errors.ParameterError, "without folders", url, image_name="a/b")
+    refused(errors.ParameterError, "without folders", url, image_name="___")
+    refused(errors.ParameterError, "control characters", url, image_name="a\nb")
+    refused(errors.ParameterError, "image_name gives a name of", url, image_name="x" * 300)
+    refused(errors.ParameterError, "keep for themselves", url, image_name="zarr.json")
     refused(errors.ParameterError, "does not hold", url, exclude_groups=["nothing"])
     chosen = {"correct_flatfield": True}
     refused(errors.LayoutError, "fov_list", url, fov_list=[7], **chosen)

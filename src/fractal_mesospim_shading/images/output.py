@@ -14,6 +14,11 @@ from fractal_mesospim_shading.errors import ImageFormatError, OutputExistsError,
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import Document, native_dtype, output_document
 from fractal_mesospim_shading.images.mosaic import is_finished
+from fractal_mesospim_shading.images.names import (
+    from_template,
+    refuse_bad_name,
+    refuse_long_name,
+)
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.stores import is_remote, normalise_url
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
@@ -39,26 +44,17 @@ def output_url(source_url: str, template: str, folder: str | None) -> str:
         folder: where to put it; None for beside the source.
 
     Raises:
-        ParameterError: the name is none, leads elsewhere, is the source's own, or lies
-            within the source.
+        ParameterError: the name is none, or too long, or one that no result may have; it
+            leads elsewhere, is the source's own, or lies within the source.
     """
     parent, name = places.parent_and_name(source_url)
     stem, suffix = split_name(name)
-    try:
-        wished = template.format(image_name=stem)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise ParameterError(
-            f"`output_image_name` is {template!r}; the only placeholder is {{image_name}}."
-        ) from None
-    wished, _ = split_name(wished)
-    if not wished.strip() or wished in (".", "..") or any(c in wished for c in "/\\\0"):
-        raise ParameterError(
-            f"`output_image_name` gives {wished!r}; expected a plain name without folders. "
-            "The folder is set by `output_folder`."
-        )
+    wished, _ = split_name(from_template(template, stem, "output_image_name"))
+    refuse_bad_name(wished, "output_image_name")
     base = normalise_url(folder) if folder else parent
     target = places.join(base, wished + suffix)
-    if _resolved(target) == _resolved(source_url):
+    refuse_long_name(target, "output_image_name", "output_folder")
+    if _are_one(target, source_url):
         raise ParameterError(
             f"The result would be written onto its own source, {source_url}. Give another "
             "`output_image_name`; `overwrite_input` lets the result take the source's place."
@@ -82,6 +78,20 @@ def models_folder_url(final_url: str, source_url: str) -> str:
     parent, _ = places.parent_and_name(final_url)
     _, name = places.parent_and_name(source_url)
     return places.join(parent, f"{split_name(name)[0]}_shading_models")
+
+
+def _are_one(one: str, other: str) -> bool:
+    """Whether two addresses are of one thing, also where a file system ignores capitals."""
+    if _resolved(one) == _resolved(other):
+        return True
+    try:
+        return (
+            places.is_local(one)
+            and places.is_local(other)
+            and os.path.samefile(places.local_path(one), places.local_path(other))
+        )
+    except OSError:
+        return False
 
 
 def _resolved(url: str) -> str:

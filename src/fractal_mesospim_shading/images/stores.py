@@ -22,6 +22,7 @@ import zarr
 from zarr.errors import ContainsArrayError, NodeNotFoundError
 
 from fractal_mesospim_shading.errors import ImageFormatError, ImageNotFoundError, SourceReadError
+from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -45,16 +46,29 @@ def normalise_url(url: str | os.PathLike[str]) -> str:
     """One spelling for an address: no trailing slash, no `file://`, an absolute local path.
 
     Raises:
-        ImageNotFoundError: the address is empty.
+        ImageNotFoundError: the address is empty, or nothing can have it.
     """
     text = os.fspath(url).strip()
     if not text:
         raise ImageNotFoundError("The address of the image is empty; give a path or a URL.")
+    if not _can_be_a_path(text):
+        raise ImageNotFoundError(
+            f"The address '{shown(text)}' holds characters that no path can have. Check its "
+            "spelling."
+        )
     if text.startswith(("file:", "local:")):
         text = unquote(urlsplit(text).path)
     if is_remote(text):
         return text.rstrip("/")
     return os.path.abspath(os.path.expanduser(text))
+
+
+def _can_be_a_path(text: str) -> bool:
+    """Whether the system has a spelling for it: no NUL, no halves of surrogate pairs."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def is_remote(url: str) -> bool:
