@@ -82,7 +82,7 @@ def addresses(value: Any, name: str) -> list[str]:
     """
     if isinstance(value, str | os.PathLike):
         return [address(value, name)]
-    if not isinstance(value, list | tuple) or not value:
+    if not isinstance(value, list | tuple):
         raise ParameterError(
             f"`{name}` is {value_text(value)}; expected a path or an address, or a list of these."
         )
