@@ -43,6 +43,7 @@ _heard: ContextVar[tuple[list[str], ...]] = ContextVar("heard", default=())
 _options: set[str] = set()
 
 _NAMED = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`\s]+))?`(?=( is | has |:)?)")
+_BEGINS = (". ", "- ", "\n  ")
 # What the command line calls otherwise.
 _COMMAND_NAMES = {"zarr_url": "IMAGE", "containers": "CONTAINER", "methods": "--method"}
 
@@ -171,7 +172,9 @@ def _name(match: re.Match[str]) -> str:
         return name if value is None else f"{name} = {value}"
     if value is None:
         # "seed is 'x'" reads better than "seed= is 'x'".
-        return name if match.group(3) else f"{name}="
+        before = match.string[: match.start()]
+        subject = not before or before.endswith(_BEGINS) or match.group(3)
+        return name if subject else f"{name}="
     return f"{name}={_python(value)}"
 
 

@@ -92,7 +92,7 @@ def test_parameters_that_contradict_each_other(parameters, words, refused):
         ({"mask": {"kind": "label"}}, "label_name"),
         ({"mask": {"kind": "threshold"}}, "threshold"),
         ({"mask": {"kind": "threshold", "threshold": "nan"}}, "threshold"),
-        ({"save_noise": True, **_method("gaussian")}, "save_noise= needs the method tile_median"),
+        ({"save_noise": True, **_method("gaussian")}, "save_noise needs the method tile_median"),
         ({"level": 7}, "level"),
         ({"output_image_name": "{image_name}"}, "its own source"),
     ],
