@@ -622,9 +622,9 @@ def test_nothing_is_written_into_an_acquisition(acquisition, refused):
 def test_an_unwritable_folder(acquisition, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("x")
-    with pytest.raises(errors.ParameterError, match="Set zarr_dir to one that can"):
+    with pytest.raises(errors.ParameterError, match="Set zarr_dir= to one that can"):
         import_mesospim(str(acquisition), str(blocked), **SIGNS)
-    with pytest.raises(errors.ParameterError, match="Set output_folder to one that can"):
+    with pytest.raises(errors.ParameterError, match="Set output_folder= to one that can"):
         correct_flatfield(str(acquisition), output_folder=str(blocked))
 
 
