@@ -72,11 +72,14 @@ class TileMedianModel(MethodModel):
         default=1, ge=1, description="Median filter over this many squares; odd; 1 is none."
     )
     interpolation: Literal["spline", "linear", "none"] = Field(
-        default="spline", description="Surface between the squares."
+        default="spline",
+        description="Surface between the squares; the spline is held to the range of the four "
+        "around a pixel.",
     )
     compatibility: Literal["none", "pyama"] = Field(
         default="none",
-        description="pyama: put the squares where PyAMA does, half a pixel off.",
+        description="pyama: as PyAMA, with squares half a pixel off, and a surface that swings "
+        "beyond the squares around it at steps.",
     )
 
 

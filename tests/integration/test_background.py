@@ -34,6 +34,10 @@ METHODS: dict[str, tuple[dict[str, Any], Any]] = {
         {"method": "tile_median", "tile_size": 16},
         make_method("tile_median", tile_size=16),
     ),
+    "pyama": (
+        {"method": "tile_median", "tile_size": 16, "compatibility": "pyama"},
+        make_method("tile_median", tile_size=16, compatibility="pyama"),
+    ),
     "median": ({"method": "median", "radius": 9}, make_method("median", radius_px=9)),
     "exact median": (
         {"method": "median", "radius": 4, "exact": True},

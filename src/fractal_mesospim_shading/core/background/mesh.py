@@ -21,12 +21,15 @@ class Axis:
         first: (length,) index of the first coefficient that a pixel needs.
         weights: (length, n) its weight and those of the following ones.
         centres: of the tiles, in pixels.
+        before: (length,) index of the last centre that does not lie behind the pixel; the
+            one after it is the other neighbour. 0 where there is one centre only.
         degree: of the spline; None where coefficients are values.
     """
 
     first: NDArray[np.int64]
     weights: NDArray[np.float64]
     centres: NDArray[np.float64]
+    before: NDArray[np.int64]
     degree: int | None
 
     def coefficients(self, values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -48,6 +51,8 @@ class Mesh:
         centres_y, centres_x: pixel coordinates, 0 is the centre of the first pixel.
         shape: (y, x) of the image.
         interpolation: see `TileParameters`.
+        held: whether the surface stays within the values of the four tiles around a pixel.
+            A spline alone swings by a tenth of a step on both sides of it.
         noise: (rows, columns) float32, robust standard deviation in each tile, if
             it was asked for.
     """
@@ -57,6 +62,7 @@ class Mesh:
     centres_x: NDArray[np.float64]
     shape: tuple[int, int]
     interpolation: Interpolation
+    held: bool = True
     noise: NDArray[np.float32] | None = None
 
     def background(
@@ -91,23 +97,41 @@ class Mesh:
             horizontal.first[columns],
             horizontal.weights[columns],
         )
+        if self.held and max(vertical.degree or 0, horizontal.degree or 0) > 1:
+            lowest, highest = _ranges(values)
+            _hold(result, lowest, highest, vertical.before[rows], horizontal.before[columns])
         return result
 
 
 def _axis(centres: NDArray[np.float64], length: int, kind: Interpolation) -> Axis:
     # Beyond the outer centres the value is held, not extrapolated.
     place = np.clip(np.arange(length, dtype=np.float64), centres[0], centres[-1])
+    before = np.searchsorted(centres, place, side="right") - 1
+    before = np.clip(before, 0, max(centres.size - 2, 0))
     degree = min({"spline": 3, "linear": 1, "none": 0}[kind], centres.size - 1)
     if degree == 0:
         between = (centres[1:] + centres[:-1]) / 2
         nearest = np.searchsorted(between, place, side="right")
-        return Axis(nearest, np.ones((length, 1)), centres, None)
+        return Axis(nearest, np.ones((length, 1)), centres, before, None)
     from scipy.interpolate import BSpline, make_interp_spline
 
     knots = make_interp_spline(centres, np.zeros(centres.size), k=degree).t
     design: Any = BSpline.design_matrix(place, knots, degree)
     first = design.indices.reshape(length, degree + 1)[:, 0].astype(np.int64)
-    return Axis(first, np.asarray(design.data).reshape(length, degree + 1), centres, degree)
+    weights = np.asarray(design.data).reshape(length, degree + 1)
+    return Axis(first, weights, centres, before, degree)
+
+
+def _ranges(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Smallest and largest of each four neighbouring values; of two or one on a short axis."""
+    corners = [
+        values[min(y, values.shape[0] - 1) :, min(x, values.shape[1] - 1) :]
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
+    shape = tuple(max(size - 1, 1) for size in values.shape)
+    cut = np.stack([corner[: shape[0], : shape[1]] for corner in corners])
+    return cut.min(axis=0), cut.max(axis=0)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -127,3 +151,15 @@ def _evaluate(grid, rows, row_weights, columns, column_weights):  # type: ignore
                 total += column_weights[x, m] * line[columns[x] + m]
             result[y, x] = total
     return result
+
+
+@numba.njit(nogil=True, cache=True)
+def _hold(surface, lowest, highest, rows, columns):  # type: ignore[no-untyped-def]
+    """Cut a surface off at the range of the grid values around each pixel, in place."""
+    for y in range(surface.shape[0]):
+        low, high = lowest[rows[y]], highest[rows[y]]
+        for x in range(surface.shape[1]):
+            i = columns[x]
+            value = surface[y, x]
+            value = low[i] if value < low[i] else value
+            surface[y, x] = high[i] if value > high[i] else value

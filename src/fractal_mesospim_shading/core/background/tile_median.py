@@ -75,13 +75,15 @@ def tile_median_mesh(
     medians = _completed(medians, lambda: _frame_median(image, ignored))
     if how.noise_map:
         deviations = _completed(deviations, lambda: _frame_deviation(image, ignored))
-    half_pixel = 0.0 if how.compatibility == "pyama" else 0.5
+    as_pyama = how.compatibility == "pyama"
+    half_pixel = 0.0 if as_pyama else 0.5
     return Mesh(
         _grid_filtered(medians, how.filter_size),
         (edges_y[:-2] + edges_y[2:]) / 2 - half_pixel,
         (edges_x[:-2] + edges_x[2:]) / 2 - half_pixel,
         (image.shape[0], image.shape[1]),
         how.interpolation,
+        not as_pyama,
         _grid_filtered(deviations, how.filter_size) if how.noise_map else None,
     )
 

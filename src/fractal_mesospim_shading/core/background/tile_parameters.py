@@ -26,9 +26,11 @@ class TileParameters:
         sigma_clip: leave out values farther than this many standard deviations from
             the median of their tile, again and again (at most 10 times).
         filter_size: side of the median filter over the grid of tiles; odd, 1 is none.
-        interpolation: spline of degree min(3, tiles - 1), linear, or none (nearest).
-        compatibility: `pyama` puts the centres of the tiles half a pixel too far, as
-            PyAMA does; on a slope of g counts per pixel the error is g / 2.
+        interpolation: spline of degree min(3, tiles - 1), linear, or none (nearest). The
+            spline is held to the range of the medians of the four tiles around a pixel.
+        compatibility: `pyama` does as PyAMA. It puts the centres of the tiles half a pixel
+            too far; on a slope of g counts per pixel the error is g / 2. And it lets the
+            spline swing: by a tenth of a step, on both sides of it.
         noise_map: also estimate the standard deviation of each tile, as 1.4826 times
             the median absolute deviation.
     """
