@@ -183,7 +183,7 @@ def opening_rows() -> Iterator[Row]:
             peers = (Peer("OpenCV", opencv), Peer("SciPy", scipy, part))
             if shape == "disk" and radius > 15:
                 peers = peers[:1]
-            yield Row(f"{shape} {radius}", Opening(radius, shape), peers)  # type: ignore[arg-type]
+            yield Row(f"{shape} {radius}", Opening(radius, shape, 0.0), peers)  # type: ignore[arg-type]
 
 
 def median_rows() -> Iterator[Row]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.background_params import LocalBackgroundOptions, method_parameters
 from fractal_mesospim_shading.core.background import (
     METHODS,
     BackgroundMethod,
@@ -24,17 +25,12 @@ from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.messages import know_options
+from fractal_mesospim_shading.params import validated
 from fractal_mesospim_shading.sampling import layout_at_level, plane_count
 
 know_options("methods", "radius", "channel", "tile", "z", "level", "label")
 
 logger = logging.getLogger(__name__)
-
-_RADIUS_NAMES = {
-    "tile_median": "tile_size",
-    "difference_of_filters": "big_radius_px",
-    "constant": "",
-}
 
 
 def write_preview(
@@ -58,7 +54,8 @@ def write_preview(
     Args:
         image_url: of the image.
         output: PNG file to write.
-        methods: names, each with a radius after a colon if wanted; all where None.
+        methods: names, each with a radius after a colon if wanted (for `constant` with its
+            counts); all where None.
         radius: of methods that name none, in pixels of the level; for `tile_median` the
             side of the squares is four times as large.
         channel: label or index; None for the first.
@@ -77,7 +74,9 @@ def write_preview(
         LayoutError: a tile that does not exist.
     """
     image = MosaicImage.open(normalise_url(image_url), storage_options)
-    chosen = [_method(text, radius) for text in methods or METHODS]
+    _check_numbers(tile=tile, z=z, level=level)
+    named = [methods] if isinstance(methods, str) else methods
+    chosen = [_method(text, radius) for text in named or METHODS]
     box = _plane_box(image, channel, tile, z, level)
     mask = None
     if label is not None:
@@ -86,14 +85,14 @@ def write_preview(
         mask = LabelImage.open(image, label).read(box)[0]
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
-    results, refused = _compared(plane, chosen, mask)
+    results, notes = _compared(plane, chosen, mask)
     from fractal_mesospim_shading.report.figures import background_preview
 
     picture = background_preview(
         plane,
         results,
         pixel_size_um=image.metadata.pixel_size_um(level)["x"],
-        note="\n".join(f"Left out: {error}" for error in refused),
+        note="\n".join(notes),
     )
     try:
         Path(output).write_bytes(picture)
@@ -104,42 +103,63 @@ def write_preview(
 
 def _compared(
     plane: NDArray[Any], methods: Sequence[BackgroundMethod], mask: NDArray[np.bool_] | None
-) -> tuple[dict[str, tuple[NDArray[Any], NDArray[Any]]], list[BackgroundError]]:
-    """Background and result of each method that fits, and why others do not."""
+) -> tuple[dict[str, tuple[NDArray[Any], NDArray[Any]]], list[str]]:
+    """Background and result of each method that fits, and what has to be said of the others."""
     results: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     refused: list[BackgroundError] = []
+    notes: list[str] = []
     for method in methods:
         try:
             check_fits(method, (plane.shape[0], plane.shape[1]))
             background = np.empty(plane.shape, np.float32)
-            result = correct_array(
+            found = correct_array(
                 plane, method, mask=mask, background_out=background, zero_is_no_data=True
-            ).image
+            )
         except BackgroundError as error:
             refused.append(error)
+            notes.append(f"Left out: {error}")
             logger.warning("%s It is left out of the picture.", error)
         else:
-            results[_title(method)] = (background, result)
+            results[_title(method)] = (background, found.image)
+            if found.unestimated:
+                notes.append(
+                    f"{_title(method)}: no pixel to estimate from; the plane is as it was."
+                )
     if not results:
         raise refused[0]
-    return results, refused
+    return results, notes
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    """Refuse what is no whole number.
+
+    Raises:
+        ParameterError: with the name and the value.
+    """
+    for name, number in numbers.items():
+        if number is not None and not isinstance(number, int | np.integer):
+            raise ParameterError(f"`{name}` is {number!r}; expected a whole number.")
 
 
 def _method(text: str, radius: float | None) -> BackgroundMethod:
-    name, _, number = text.partition(":")
+    """A method as the run would have it."""
+    if not isinstance(text, str):
+        raise ParameterError(f"{text!r}: expected the name of a method, such as median:25.")
+    name, _, number = text.strip().partition(":")
+    if name not in METHODS:
+        return make_method(name)
+    own = {"tile_median": 4.0, "constant": None}.get(name, 1.0)
+    if not number and radius is not None and own is not None:
+        number = repr(own * radius)
     try:
-        own = float(number) if number else radius
+        float(number or 1)
     except ValueError:
         raise ParameterError(
             f"{text!r}: expected a method and a radius, such as median:25."
         ) from None
-    key = _RADIUS_NAMES.get(name, "radius_px")
-    parameters: dict[str, Any] = {}
-    if own is not None and key:
-        parameters[key] = round(4 * own if not number else own) if key == "tile_size" else own
-    if name == "opening":
-        # As the task has it: an opening of raw pixels follows the darkest noise.
-        parameters["smoothing_sigma_px"] = 2.0
+    options = validated(LocalBackgroundOptions, {"method": f"{name}:{number}"})
+    # One pixel is the unit of all lengths here.
+    _, parameters = method_parameters(options.method, (1.0, 1.0), 0, False)
     return make_method(name, **parameters)
 
 
@@ -151,7 +171,9 @@ def _title(method: Any) -> str:
     if method.name == "difference_of_filters":
         return f"{name}, radii {method.small_radius_px:g} and {method.big_radius_px:g} px"
     if method.name == "constant":
-        return f"{name}, the median of the plane"
+        return f"{name}, " + (
+            "the median of the plane" if method.value is None else f"{method.value:g} counts"
+        )
     return f"{name}, radius {method.radius_px:g} px"
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from fractal_mesospim_shading import background_params as bp
 from fractal_mesospim_shading.core.background import METHODS, make_method
+from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.params import validated
 
@@ -20,6 +21,21 @@ def test_the_defaults_of_each_method_make_a_method(name):
     found, parameters = bp.method_parameters(model_of({"method": name}), (1.0, 1.0), 0, False)
     assert found == name
     assert make_method(name, **parameters).name == name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_python_has_the_defaults_of_the_command(name):
+    """A method without a word, by `make_method` and by the task."""
+    _, parameters = bp.method_parameters(model_of({"method": name}), (1.0, 1.0), 0, False)
+    assert make_method(name) == make_method(name, **parameters)
+
+
+def test_an_application_has_the_defaults_of_the_command():
+    options = bp.LocalBackgroundOptions()
+    shared = {field.name for field in dataclasses.fields(Application)} - {"rounding"}
+    assert {name: getattr(options, name) for name in shared} == {
+        name: getattr(Application(), name) for name in shared
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)

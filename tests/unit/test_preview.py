@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import cli, errors
+from fractal_mesospim_shading import cli, correct_background, errors
 from fractal_mesospim_shading.core.background import METHODS
 from fractal_mesospim_shading.core.background.arrays import estimate_array
 from fractal_mesospim_shading.preview import write_preview
@@ -66,6 +66,40 @@ def test_what_does_not_fit_is_left_out_and_said(make_mosaic, drawn, tmp_path, ca
         write_preview(str(source), str(tmp_path / "p.png"), methods=["median:41"])
 
 
+def test_a_constant_is_drawn_with_its_own_number(make_mosaic, drawn, pixels, tmp_path):
+    methods = ["constant:100", "constant", "constant:-2.5"]
+    write_preview(str(make_mosaic()), str(tmp_path / "p.png"), methods=methods, radius=7)
+    plane = drawn["image"]
+    titles = ["constant, 100 counts", "constant, the median of the plane", "constant, -2.5 counts"]
+    assert list(drawn["methods"]) == titles
+    for title, value in zip(titles, (100, np.median(plane[plane > 0]), -2.5), strict=True):
+        background, result = drawn["methods"][title]
+        np.testing.assert_array_equal(background, np.where(plane == 0, 0, np.float32(value)))
+        np.testing.assert_array_equal(result, plane - background)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("size", ["", ":9"])
+def test_what_is_drawn_is_what_the_run_does(name, size, make_mosaic, drawn, tmp_path):
+    """The second plane of the first tile, as the command with the same words makes it."""
+    source = make_mosaic()
+    arguments = {"methods": f"{name}{size}", "tile": 1, "z": 1}
+    if not size and name in ("tile_median", "rolling_ball", "sliding_paraboloid"):
+        pytest.skip("the default is larger than the tile")
+    write_preview(str(source), str(tmp_path / "p.png"), **arguments)
+    [(background, result)] = drawn["methods"].values()
+    run = correct_background(str(source), method=f"{name}{size}", save_background=True)
+    own = (0, 1, slice(0, 48), slice(0, 40))
+    for url, shown in ((run.image_url, result), (run.companions["background"], background)):
+        np.testing.assert_array_equal(zarr.open_group(url, mode="r")["0"][own], shown)
+
+
+def test_a_plane_without_a_pixel_to_estimate_from_is_said(make_mosaic, drawn, tmp_path):
+    source = make_mosaic(array=np.zeros((96, 80), "uint16"), axes="yx", tile_shape=None)
+    write_preview(str(source), str(tmp_path / "p.png"), methods=["gaussian"])
+    assert "gaussian, radius 7 px: no pixel to estimate from" in str(drawn["note"])
+
+
 def test_the_plane_that_was_asked_for(make_mosaic, drawn, pixels, tmp_path):
     source = make_mosaic()
     output = str(tmp_path / "p.png")
@@ -103,6 +137,11 @@ def test_a_label_image_is_left_out(make_mosaic, drawn, tmp_path):
         ({"label": "cells"}, "no label image 'cells'"),
         ({"methods": ["gausian"]}, "no background method 'gausian'"),
         ({"methods": ["median:x"]}, "expected a method and a radius, such as median:25"),
+        ({"methods": ["median:-3"]}, "radius"),
+        ({"methods": ["constant:nan"]}, "value"),
+        ({"methods": [25]}, "25: expected the name of a method"),
+        ({"z": "1"}, "z=? is '1'; expected a whole number"),
+        ({"level": 0.5}, "level=? is 0.5; expected a whole number"),
     ],
 )
 def test_bad_input(arguments, words, make_mosaic, tmp_path):

@@ -64,7 +64,7 @@ class Application:
             the exponent.
         output_offset: counts added to the result. In a type without negative numbers
             an offset keeps the noise around 0; without it half of it is clipped.
-        reference: counts that a division by an equal background leaves unchanged.
+        reference: for a division, the counts of a pixel that equals its background.
         light_background: for integers, add the largest value of the type, so that
             dark objects stay dark on white, as ImageJ does.
         rounding: `half_even`, or `half_up` as ImageJ; None leaves it to the method and
@@ -74,7 +74,7 @@ class Application:
     mode: Mode = "subtract"
     weight: float = 1.0
     output_offset: float = 0.0
-    reference: float = 1.0
+    reference: float = 1000.0
     light_background: bool = False
     rounding: Rounding | None = None
 

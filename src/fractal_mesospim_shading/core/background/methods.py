@@ -123,11 +123,14 @@ class Median(Planewise):
 
 @dataclass(frozen=True)
 class Opening(Planewise):
-    """Morphological opening, of the top-hat; see `opening_background`."""
+    """Morphological opening of the smoothed image, of the top-hat; see `opening_background`.
+
+    A `smoothing_sigma_px` of 0 gives the bare opening, which follows the darkest noise.
+    """
 
     radius_px: float = 25.0
     shape: Shape = "disk"
-    smoothing_sigma_px: float = 0.0
+    smoothing_sigma_px: float = 2.0
     light_background: bool = False
     radius_z_px: int | None = None
 
