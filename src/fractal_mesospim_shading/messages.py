@@ -101,6 +101,12 @@ def warnings_heard() -> Iterator[list[str]]:
         _heard.reset(before)
 
 
+def heard_so_far() -> tuple[str, ...]:
+    """The warnings since the outermost `warnings_heard` began."""
+    heard = _heard.get()
+    return tuple(heard[0]) if heard else ()
+
+
 def listen() -> None:
     """Render the log lines of the package before any handler of the user sees them."""
     logger = logging.getLogger(_PACKAGE)

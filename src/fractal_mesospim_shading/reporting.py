@@ -18,6 +18,7 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
 from fractal_mesospim_shading.images.source import Box, Channel
 from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.models import ChannelModel
 from fractal_mesospim_shading.sampling import z_factor
 
@@ -143,7 +144,7 @@ def write_flatfield_report(
         ("Size", " x ".join(str(n) for n in image.levels[0].shape) + f" ({','.join(image.axes)})"),
         ("Time", f"{seconds:.0f} s, {voxels * image.dtype.itemsize / seconds / 1e6:.0f} MB/s"),
     )
-    report = ImageReport(name, tuple(channels), facts, image.notes)
+    report = ImageReport(name, tuple(channels), facts, image.notes, heard_so_far())
     html = places.join(parent, f"{split_name(name)[0]}_report.html")
     write_report(html, html.removesuffix(".html") + ".png", report)
     return html

@@ -23,6 +23,7 @@ from fractal_mesospim_shading.jobs.story import (
     save_all_models,
 )
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
+from fractal_mesospim_shading.messages import warnings_heard
 from fractal_mesospim_shading.models import ChannelModel
 from fractal_mesospim_shading.params import FlatfieldOptions
 from fractal_mesospim_shading.plan import CorrectionPlan, block_wish
@@ -67,10 +68,11 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
 
 def correct_mosaic(zarr_url: str, options: FlatfieldOptions) -> JobResult:
     """Correct the shading of one image."""
-    image = open_source(zarr_url, options)
-    for note in image.notes:
-        logger.info("%s", note)
-    return carry_out(prepare_flatfield(image, options))
+    with warnings_heard():
+        image = open_source(zarr_url, options)
+        for note in image.notes:
+            logger.info("%s", note)
+        return carry_out(prepare_flatfield(image, options))
 
 
 def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:

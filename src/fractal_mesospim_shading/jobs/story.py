@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from fractal_mesospim_shading.compute import estimate_workers, run_guarded
@@ -20,15 +22,18 @@ from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.target import write_attributes
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
+from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.params import ExecutionOptions, parameters_of
 from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.preparation import marked
-from fractal_mesospim_shading.reporting import gather_views, write_flatfield_report
+from fractal_mesospim_shading.reporting import Views, gather_views, write_flatfield_report
 from fractal_mesospim_shading.running import PartOfJob, running
 
 logger = logging.getLogger(__name__)
 
 Counts = dict[str, PixelCounts]
+
+_WARNINGS = "warnings.json"
 
 
 def carry_out(work: Work) -> JobResult:
@@ -52,6 +57,7 @@ def carry_out(work: Work) -> JobResult:
         # Also of a continued run: the earlier one may have been killed while it did this.
         _create(work, job)
         models = make_models(work.choices, options, job)
+        _keep_warnings(job)
         _run(work, models, job)
         work.carry()
         if work.models_folder is not None:
@@ -59,14 +65,18 @@ def carry_out(work: Work) -> JobResult:
         counts = _complete(work, models, job)
         # Now, for the source may be gone after the next lines.
         shown = work.reported
-        views = {} if shown is None else gather_views(shown, work.parts[0].plan.target)
+        views: Mapping[str, Views] = {}
+        if shown is not None:
+            with _only_warning("The planes of the report"):
+                views = gather_views(shown, work.parts[0].plan.target)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     seconds = time.monotonic() - started
     found = labelled(work.choices, models)
     report = None
     if shown is not None:
         added = work.choices[0].options.output_offset
-        report = write_flatfield_report(url, shown, views, found, counts, added, seconds)
+        with _only_warning("The report"):
+            report = write_flatfield_report(url, shown, views, found, counts, added, seconds)
     logger.info("Done in %.0f s: %s", seconds, url)
     return JobResult(
         url,
@@ -124,6 +134,31 @@ def save_all_models(folder: str, choices: Sequence[Choice], models: Sequence[Mod
         own = places.join(folder, choice.folder) if choice.folder else folder
         save_used_models(own, choice.image, found)
     logger.info("The models used are in %s", folder)
+
+
+@contextmanager
+def _only_warning(what: str) -> Iterator[None]:
+    """What comes after the pixels may fail as it likes: the result is complete without it."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is no reason to fail
+        logger.warning(
+            "%s could not be made (%s: %s). The result is complete all the same.",
+            what,
+            type(error).__name__,
+            error,
+        )
+
+
+def _keep_warnings(job: Job) -> None:
+    """Keep what was warned of until now for a run that goes on, and say it again in such a one."""
+    kept: list[str] = json.loads(job.recall(_WARNINGS) or b"[]")
+    for line in kept:
+        if line not in heard_so_far():
+            logger.warning("%s", line)
+    # Where no model is kept, all is looked at again, and warned of again.
+    if heard_so_far() and places.list_names(places.join(job.url, "profiles"), job.options):
+        job.remember(_WARNINGS, json.dumps(heard_so_far()).encode())
 
 
 def _make_parent(work: Work) -> None:

@@ -7,13 +7,17 @@ the user, no figure left behind. The same content gives the same bytes.
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import resample
+from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,19 +72,44 @@ def reduced(plane: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of no more than so many letters."""
-    return text if len(text) <= most else text[: most - 3] + "..."
+    """A text of no more than so many letters, on one line, nothing hidden in it."""
+    # No more is looked at: an escaped character is longer than the character.
+    line = shown(text[: most + 1])
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def drawable(text: str) -> str:
+    """A text for a figure: letters that the font lacks are question marks.
+
+    Set it with `parse_math=False`: a dollar sign in it is a dollar sign.
+    """
+    return "".join(c if c == "\n" or _has_glyph(c) else "?" for c in text)
+
+
+@lru_cache(maxsize=4096)
+def _has_glyph(character: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    return bool(get_font(findfont("DejaVu Sans")).get_char_index(ord(character)))
 
 
 def png(draw: Callable[[Figure], None], size_inches: tuple[float, float]) -> bytes:
     """Draw a figure and give it as PNG; importing matplotlib waits until here."""
+    # What matplotlib says of fonts and folders would mark a server's job.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # The user's own settings of matplotlib stay out of the figure, and as they were.
-    with matplotlib.style.context("default"), matplotlib.rc_context(_STYLE):
+    with (
+        warnings.catch_warnings(),
+        matplotlib.style.context("default"),
+        matplotlib.rc_context(_STYLE),
+    ):
+        # A figure of odd proportions is as good as it gets.
+        warnings.simplefilter("ignore")
         figure = Figure(figsize=size_inches, dpi=100, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         draw(figure)

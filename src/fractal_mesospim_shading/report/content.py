@@ -59,10 +59,12 @@ class ImageReport:
         title: such as the name of the image.
         channels: in the order of the image.
         facts: of the whole image: shape, size, time, throughput.
-        notes: lines that a person should read.
+        notes: lines that a person may want to read.
+        warnings: lines that a person should look at.
     """
 
     title: str
     channels: tuple[ChannelReport, ...]
     facts: Facts = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

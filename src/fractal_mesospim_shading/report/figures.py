@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.report.canvas import colour_bar, contrast, png, reduced, shortened
+from fractal_mesospim_shading.report.canvas import (
+    colour_bar,
+    contrast,
+    drawable,
+    png,
+    reduced,
+    shortened,
+)
 from fractal_mesospim_shading.report.content import ChannelReport, ImageReport
 
 if TYPE_CHECKING:
@@ -40,8 +47,10 @@ def overview_figure(report: ImageReport) -> bytes:
         for axes, channel in zip(grid, report.channels, strict=True):
             _flatfield_panel(figure, axes[0], channel)
             _plane_panels(figure, [axes[1], axes[2]], channel)
-            axes[0].set_title(f"{shortened(channel.label, 30)}: flat-field")
-        figure.suptitle(shortened(report.title, 90), fontsize=13)
+            label = drawable(shortened(channel.label, 30))
+            axes[0].set_title(f"{label}: flat-field", parse_math=False)
+        title = drawable(shortened(report.title, 90))
+        figure.suptitle(title, fontsize=13, parse_math=False)
 
     height = 1.0 + 3.6 * _aspect(report.channels)
     return png(draw, (14.5, 0.6 + height * len(report.channels)))
@@ -75,7 +84,7 @@ def background_preview(
         ratios = {"width_ratios": [1, 1, 1, 1.5]}
         grid = figure.subplots(len(methods), 4, squeeze=False, gridspec_kw=ratios)
         for axes, (name, (background, result)) in zip(grid, methods.items(), strict=True):
-            titles = ("image", f"{shortened(name, 38)}\nbackground", "result")
+            titles = ("image", f"{drawable(shortened(name, 38))}\nbackground", "result")
             for axis, title, plane in zip(axes, titles, (image, background, result), strict=False):
                 limits = (low, high) if title != "result" else (0.0, high - low)
                 extent = (0.0, image.shape[1] * scale, image.shape[0] * scale, 0.0)
@@ -83,7 +92,7 @@ def background_preview(
                     reduced(plane), cmap="gray", vmin=limits[0], vmax=limits[1], extent=extent
                 )
                 axis.axhline((chosen + 0.5) * scale, color=BEFORE, linewidth=0.8, linestyle="--")
-                axis.set_title(title)
+                axis.set_title(title, parse_math=False)
                 axis.set_xlabel(unit)
                 colour_bar(figure, axis, shown, "counts" if title == "result" else "")
             x = (np.arange(image.shape[1]) + 0.5) * scale
@@ -102,7 +111,7 @@ def background_preview(
             axes[3].legend(loc="upper right", ncols=3, framealpha=0.8)
 
         if note:
-            figure.supxlabel(note, fontsize=10)
+            figure.supxlabel(drawable(note), fontsize=10, parse_math=False)
 
     aspect = min(max(image.shape[0] / image.shape[1], 0.6), 2.0)
     return png(draw, (15.5, 0.2 + (0.9 + 2.9 * aspect) * len(methods)))

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 
 from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.messages import shown
+from fractal_mesospim_shading.report.canvas import shortened
 from fractal_mesospim_shading.report.content import ChannelReport, Facts, ImageReport
 from fractal_mesospim_shading.report.figures import channel_figure, overview_figure
 
@@ -15,15 +17,19 @@ _CSS = """
 body { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #222;
        max-width: 1200px; margin: 2em auto; padding: 0 1em; line-height: 1.4; }
 h1 { font-size: 1.5em; overflow-wrap: anywhere; }
-h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc; }
+h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc; overflow-wrap: anywhere; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { text-align: left; vertical-align: top; padding: 0.25em 1.2em 0.25em 0;
          border-bottom: 1px solid #e4e4e4; overflow-wrap: anywhere; }
 th { font-weight: normal; color: #555; white-space: nowrap; }
 img { max-width: 100%; height: auto; }
-.note { background: #fff6df; border-left: 4px solid #d9a400; padding: 0.4em 0.8em; }
+.note { background: #f3f3f3; border-left: 4px solid #999; padding: 0.4em 0.8em; }
+.warning { background: #fff6df; border-left: 4px solid #d9a400; padding: 0.4em 0.8em; }
 .caption { color: #555; font-size: 0.9em; }
 """
+
+_MOST = 200
+"""Letters of a label in a heading."""
 
 _CAPTION = (
     "Before and after have the same logarithmic contrast; the ticks at their edges mark where "
@@ -60,13 +66,14 @@ def write_report(
 
 def report_html(report: ImageReport) -> str:
     """The report as the text of an HTML page."""
-    title = escape(report.title)
+    title = _text(report.title)
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
         f"<title>{title}: shading correction</title><style>{_CSS}</style></head><body>",
         f"<h1>Shading correction of {title}</h1>",
-        *(f'<p class="note">{escape(note)}</p>' for note in report.notes),
+        *(f'<p class="warning">WARNING: {_text(line)}</p>' for line in report.warnings),
+        *(f'<p class="note">{_text(note)}</p>' for note in report.notes),
         _table(report.facts),
         *(_channel(channel) for channel in report.channels),
         "</body></html>",
@@ -76,7 +83,7 @@ def report_html(report: ImageReport) -> str:
 
 def _channel(channel: ChannelReport) -> str:
     image = base64.b64encode(channel_figure(channel)).decode()
-    label = escape(channel.label)
+    label = _text(shortened(channel.label, _MOST))
     description = f"Flat-field of channel {label}, and one plane before and after"
     parts = (
         f"<h2>Channel {label}</h2>",
@@ -90,5 +97,10 @@ def _channel(channel: ChannelReport) -> str:
 def _table(facts: Facts) -> str:
     if not facts:
         return ""
-    rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts)
+    rows = (f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts)
     return "<table>\n" + "\n".join(rows) + "\n</table>"
+
+
+def _text(value: str) -> str:
+    """A text from outside as it may stand in a page."""
+    return escape(shown(value))
