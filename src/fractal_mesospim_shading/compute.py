@@ -41,6 +41,7 @@ from fractal_mesospim_shading.plan import (
     recover,
 )
 from fractal_mesospim_shading.sampling import box_bytes
+from fractal_mesospim_shading.worker_versions import refuse_other_versions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -303,9 +304,11 @@ def workplace(options: ExecutionOptions, use: Resources) -> Iterator[Workplace]:
             yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers)
         return
     with _client(options, use) as client, client.as_current():
+        crew = Crew(client)
+        crew.admit()
         _prepare_workers(client)
         workers = max(use.workers, _threads_of(client))
-        yield Workplace(lambda plan: _Workers(client, plan), workers)
+        yield Workplace(lambda plan: _Workers(client, crew, plan), workers)
 
 
 class _Driver:
@@ -411,10 +414,10 @@ class _Threads:
 class _Workers:
     """Workers of a distributed scheduler; means travel between workers, not through here."""
 
-    def __init__(self, client: Client, plan: CorrectionPlan) -> None:
+    def __init__(self, client: Client, crew: Crew, plan: CorrectionPlan) -> None:
         self._client = client
+        self._crew = crew
         self._plan = client.scatter(plan, broadcast=True, hash=False)
-        self._present = _worker_addresses(client)
 
     def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
         from dask import delayed
@@ -434,12 +437,14 @@ class _Workers:
             try:
                 state = wait(waiting, timeout=2, return_when="FIRST_COMPLETED")
             except TimeoutError:
-                self._refuse_lost_workers()
+                self._crew.refuse_lost()
                 continue
+            # Before what newcomers made counts.
+            self._crew.admit()
             for future in state.done:
                 on_record(self._result(future))
             waiting = set(state.not_done)
-            self._refuse_lost_workers()
+            self._crew.refuse_lost()
         return dict(zip(tops, (self._result(future) for future in kept), strict=True))
 
     def _result(self, future: Any) -> Any:
@@ -452,11 +457,33 @@ class _Workers:
         except (KilledWorker, FutureCancelledError, CommClosedError) as error:
             raise _lost(str(error)) from error
 
-    def _refuse_lost_workers(self) -> None:
+
+class Crew:
+    """The workers of a cluster: who joins is asked for its version, who is lost is missed."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._present: set[str] = set()
+
+    def admit(self) -> None:
+        """Ask the workers that have joined since.
+
+        Raises:
+            WorkerVersionError: one of them has another package.
+        """
+        joined = _worker_addresses(self._client) - self._present
+        refuse_other_versions(self._client, joined)
+        self._present |= joined
+
+    def refuse_lost(self) -> None:
+        """Stop where a worker has gone: most likely it had too little memory.
+
+        Raises:
+            WorkerLostError: names it.
+        """
         lost = self._present - _worker_addresses(self._client)
         if lost:
             raise _lost(", ".join(sorted(lost)))
-        self._present |= _worker_addresses(self._client)
 
 
 def _lost(what: str) -> WorkerLostError:

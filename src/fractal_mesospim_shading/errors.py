@@ -70,6 +70,10 @@ class WorkerLostError(ShadingError, RuntimeError):
     """A worker process died while it computed."""
 
 
+class WorkerVersionError(ShadingError, RuntimeError):
+    """A Dask worker runs another version of this package."""
+
+
 class StoppedError(ShadingError, RuntimeError):
     """The run was stopped from outside: Ctrl-C, or SIGTERM."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -87,10 +88,13 @@ class Cluster:
         time.sleep(0.2)
         self.address = json.loads(self.address_file.read_text())["address"]
 
-    def _start(self, kind, *arguments):
+    def _start(self, kind, *arguments, **environment):
         command = [sys.executable, "-m", "dask", kind, "--scheduler-file", str(self.address_file)]
         process = subprocess.Popen(
-            [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **environment},
         )
         self.processes.append(process)
         return process
@@ -102,9 +106,9 @@ class Cluster:
             assert time.monotonic() < end
             time.sleep(0.05)
 
-    def add_worker(self):
+    def add_worker(self, **environment):
         options = ["--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--no-dashboard"]
-        self.workers.append(self._start("worker", *options))
+        self.workers.append(self._start("worker", *options, **environment))
 
     def wait_for_workers(self, number):
         from distributed import Client
@@ -159,6 +163,66 @@ def test_a_running_scheduler_and_a_worker_that_is_killed(
     assert 0 < recorded < 104
     result = correct_flatfield(source, output_image_name="killed", **arguments)
     assert tree(Path(result.image_url)) == wanted
+
+
+@pytest.fixture
+def other_package(tmp_path):
+    """A copy of the package; `version` writes it as another version, else one line differs."""
+
+    def make(version: str | None = None) -> str:
+        own = Path(fractal_mesospim_shading.__file__).parent
+        folder = tmp_path / f"other_{version}"
+        shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
+        if version is None:
+            with open(folder / own.name / "errors.py", "a") as file:
+                file.write("\nONE_MORE = 1\n")
+        else:
+            metadata = folder / f"{own.name}-{version}.dist-info" / "METADATA"
+            metadata.parent.mkdir()
+            metadata.write_text(
+                f"Metadata-Version: 2.1\nName: fractal-mesospim-shading\nVersion: {version}\n"
+            )
+        return str(folder)
+
+    return make
+
+
+def test_workers_of_another_version_are_refused_by_name(
+    expected, cluster, tmp_path, other_package, many_blocks
+):
+    source, arguments, _ = expected
+    cluster.add_worker()
+    cluster.add_worker(PYTHONPATH=other_package("0.0.7"))
+    cluster.wait_for_workers(2)
+    with pytest.raises(errors.WorkerVersionError) as caught:
+        correct_flatfield(
+            source,
+            output_image_name="dask",
+            execution="dask",
+            scheduler_address=cluster.address,
+            **arguments,
+        )
+    (line,) = [line for line in str(caught.value).splitlines() if "tcp://" in line]
+    assert "version 0.0.7" in line
+    assert not (tmp_path / "dask.zarr").exists()
+
+
+def test_a_worker_with_other_sources_that_joins_later_is_refused(cluster, other_package):
+    from distributed import Client
+
+    cluster.add_worker()
+    cluster.wait_for_workers(1)
+    with Client(cluster.address, set_as_default=False) as client:
+        crew = compute.Crew(client)
+        crew.admit()
+        first = set(client.scheduler_info(n_workers=-1)["workers"])
+        cluster.add_worker(PYTHONPATH=other_package())
+        cluster.wait_for_workers(2)
+        second = set(client.scheduler_info(n_workers=-1)["workers"]) - first
+        with pytest.raises(errors.WorkerVersionError, match="other source files") as caught:
+            crew.admit()
+        assert str(*second) in str(caught.value)
+        assert str(*first) not in str(caught.value)
 
 
 def test_errors_of_workers_are_those_of_the_package(expected, cluster, many_blocks):
