@@ -319,7 +319,7 @@ class _Driver:
     ) -> None:
         self._plan = plan
         self._grid: BlockGrid = plan.grid
-        self._done = done
+        self._done = plan.grid.settled(done)
         self._engine = engine
         self._on_record = on_record
         self._waiting: dict[Node, dict[Node, NodeResult]] = {}

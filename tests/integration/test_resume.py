@@ -238,6 +238,26 @@ def test_stopped_at_every_stage_of_the_pyramid(
     assert tree(Path(result.image_url)) == expected
 
 
+def test_a_record_that_is_missing_below_another_is_made_again(
+    make_mosaic, make_models, many_blocks, monkeypatch, tree, expected, tmp_path
+):
+    """Workers hand in their records in any order, and a kill may come in between."""
+    arguments = {"models_folder": str(make_models()), "camera_offset": 100, "n_workers": 1}
+    source = make_mosaic()
+    with monkeypatch.context() as patch, pytest.raises(errors.OutputWriteError):
+        _stop_after(patch, 70)
+        correct_flatfield(source, **arguments)
+    journal = tmp_path / ".brain_flatfield_corr.zarr.job" / "journal" / "blocks.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    assert any(json.loads(line)["node"] == "1/0.0.0.0" for line in lines)
+    journal.write_text("".join(li for li in lines if json.loads(li)["node"] != "0/0.0.0.0"))
+    chunk = journal.parents[1] / "image" / "0" / "0" / "0" / "0" / "0"
+    chunk.unlink()
+    result = correct_flatfield(source, **arguments)
+    assert tree(Path(result.image_url)) == expected
+    assert [found.pixels for found in result.counts.values()] == [4 * 96 * 80] * 2
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own that is soon full."""

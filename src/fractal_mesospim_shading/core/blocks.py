@@ -7,7 +7,7 @@ exactly one parent, so the means of a node's children are all that it is made fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -132,6 +132,22 @@ class BlockGrid:
         """All nodes of a level in the order of the array."""
         for index in product(*(range(count) for count in self.counts(level))):
             yield Node(level, index)
+
+    def settled(self, done: Collection[str]) -> set[str]:
+        """Those of some finished nodes below which nothing is left to do.
+
+        Records of several workers come in any order: a run that was killed may have the
+        record of a node and lack that of one of its children.
+
+        Args:
+            done: keys of nodes.
+        """
+        settled: set[str] = set()
+        for level in range(len(self.shapes) if done else 0):
+            for node in self.nodes(level):
+                if node.key in done and all(c.key in settled for c in self.children(node)):
+                    settled.add(node.key)
+        return settled
 
     @property
     def total(self) -> int:

@@ -35,6 +35,18 @@ def test_pixels_that_a_level_leaves_out_have_no_parent():
     assert Node(0, (4,)) in seen
 
 
+def test_nodes_are_settled_only_with_all_below_them():
+    grid = BlockGrid.of([(8, 8), (4, 4), (2, 2)], [(2, 2)] * 3)
+    everything = {node.key for level in range(3) for node in grid.nodes(level)}
+    assert len(everything) == 16 + 4 + 1
+    assert grid.settled(everything) == everything
+    assert grid.settled(set()) == set()
+    # A missing leaf unsettles what it is averaged into, and nothing else.
+    assert grid.settled(everything - {"0/3.0"}) == everything - {"0/3.0", "1/1.0", "2/0.0"}
+    assert grid.settled(everything - {"1/0.1"}) == everything - {"1/0.1", "2/0.0"}
+    assert grid.settled({"2/0.0", "1/0.0", "0/0.0"}) == {"0/0.0"}
+
+
 def test_names():
     assert Node(3, (0, 12, 5)).key == "3/0.12.5"
 
