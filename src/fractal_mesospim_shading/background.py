@@ -22,7 +22,12 @@ from fractal_mesospim_shading.compute import (
     parse_memory,
     resources,
 )
-from fractal_mesospim_shading.core.background import BackgroundMethod, check_fits, make_method
+from fractal_mesospim_shading.core.background import (
+    BackgroundMethod,
+    check_fits,
+    check_light,
+    make_method,
+)
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
@@ -303,6 +308,7 @@ def methods_of(
             parameters["noise_map"] = True
         method = make_method(name, **parameters)
         check_fits(method, tile_shape)
+        check_light(method, light_background=options.light_background)
         if method.depth_px and "z" not in image.axes:
             raise BackgroundError("A radius along z was given, but the image has no z axis.")
         # Parameters that contradict each other show on the smallest plane.

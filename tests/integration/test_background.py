@@ -285,6 +285,19 @@ def test_label_images_as_mask(axes, unit, name, tmp_path, small_blocks):
     np.testing.assert_array_equal(pixels_of(result.image_url), wanted)
 
 
+def test_labels_below_1_are_no_objects(tmp_path, small_blocks):
+    array = scene((1, 2, 96, 80))
+    cells = cells_of((2, 96, 80)).astype("int32")
+    options, method = METHODS["tile_median"]
+    source = write(tmp_path / "a.zarr", array)
+    write_label(source, np.where(cells > 0, cells, -1).astype("int32"), "zyx")
+    result = correct_background(
+        source, method=options, mask={"kind": "label", "label_name": "cells"}
+    )
+    wanted = expected(array, method, mask=cells[None])
+    np.testing.assert_array_equal(pixels_of(result.image_url), wanted)
+
+
 def test_a_label_image_for_each_frame(tmp_path, small_blocks):
     """PyAMA: t, y, x, with a segmentation of every frame."""
     array = scene((4, 96, 80))

@@ -64,6 +64,14 @@ def test_radius_below_1_or_above_the_tile(method, refused):
         (_method("difference_of_filters", small_radius=9, big_radius=5), "(?i)small"),
         (_method("difference_of_filters", small_radius=2, big_radius=50), "radius .* is 50 px"),
         (_method("tile_median", filter_size=4), "(?i)odd"),
+        *(
+            (
+                {"light_background": True, "output_type": kind, **_method(name)},
+                f"light_background.* is set, but the method {name} follows neither",
+            )
+            for name in ("median", "tile_median", "gaussian", "constant", "difference_of_filters")
+            for kind in ("source", "float32")
+        ),
     ],
 )
 def test_parameters_that_contradict_each_other(parameters, words, refused):

@@ -100,7 +100,7 @@ class LabelImage:
             for axis in self.axes
         )
         pixels = read_array(self.array(), join_url(self.url, self.path), own)
-        objects = np.asarray(pixels != 0)
+        objects = np.asarray(pixels > 0)
         planes = objects.reshape((-1, *objects.shape[-2:]))
         depth = where["z"].stop - where["z"].start if "z" in where else 1
         return np.broadcast_to(planes, (depth, *planes.shape[1:]))

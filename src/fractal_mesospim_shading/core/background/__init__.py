@@ -1,6 +1,11 @@
 """Local background: methods as parameters, kernels as functions of arrays."""
 
-from fractal_mesospim_shading.core.background.catalogue import METHODS, check_fits, make_method
+from fractal_mesospim_shading.core.background.catalogue import (
+    METHODS,
+    check_fits,
+    check_light,
+    make_method,
+)
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod, BackgroundResult
 from fractal_mesospim_shading.core.background.local_filters import (
     Constant,
@@ -28,5 +33,6 @@ __all__ = [
     "SlidingParaboloid",
     "TileMedian",
     "check_fits",
+    "check_light",
     "make_method",
 ]

@@ -3,7 +3,8 @@
     subtract: image - weight * background
     divide:   image * (reference / background) ^ weight
 
-computed in float32, rounded and clipped once, with what was clipped counted.
+computed in float32 (in float64 where the image, its background or the result has more digits),
+rounded and clipped once, with what was clipped counted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fractal_mesospim_shading.core.background.inputs import as_numbers, with_mask, without_mask
 from fractal_mesospim_shading.core.background.parameter_checks import check_parameters
+from fractal_mesospim_shading.core.background.wide import apply_wide, as_integers, is_wide
 from fractal_mesospim_shading.errors import BackgroundError
 
 Mode = Literal["subtract", "divide"]
@@ -65,8 +67,8 @@ class Application:
         output_offset: counts added to the result. In a type without negative numbers
             an offset keeps the noise around 0; without it half of it is clipped.
         reference: for a division, the counts of a pixel that equals its background.
-        light_background: for integers, add the largest value of the type, so that
-            dark objects stay dark on white, as ImageJ does.
+        light_background: for integers, add the largest value of the type to a difference,
+            so that dark objects stay dark on white, as ImageJ does.
         rounding: `half_even`, or `half_up` as ImageJ; None leaves it to the method and
             is `half_even` otherwise.
     """
@@ -88,7 +90,7 @@ class Application:
 
 def apply_background(
     image: NDArray[Any],
-    background: NDArray[np.float32],
+    background: NDArray[Any],
     application: Application | None = None,
     *,
     dtype: DTypeLike = np.float32,
@@ -99,7 +101,7 @@ def apply_background(
 
     Args:
         image: any shape, integer or float; a masked array gives one with the same mask.
-        background: float32, same shape.
+        background: float32, or float64 for counts above 2^24; same shape.
         application: how; subtract by default.
         dtype: of the result. float32 keeps negative values; integers are rounded
             and clipped.
@@ -128,36 +130,36 @@ def apply_background(
     absent = np.zeros(0, np.bool_)
     if coverage is not None and coverage.any():
         absent = np.ascontiguousarray(coverage).reshape(-1)
-    shape = background.reshape(-1)
+    wide = any(is_wide(kind) for kind in (flat.dtype, background.dtype, result.dtype))
+    shape = np.asarray(background.reshape(-1), np.float64 if wide else np.float32)
     if how.mode == "divide":
         shape = _divisor(flat, shape, absent, how)
     direct = result.flags.c_contiguous and result.dtype.isnative
     native = result.dtype.newbyteorder("=")
     target = result.reshape(-1) if direct else np.empty(image.size, native)
-    counts = _run(flat, np.ascontiguousarray(shape, np.float32), absent, target, how)
+    counts = _run(flat, np.ascontiguousarray(shape), absent, target, how)
     if not direct:
         result[...] = target.reshape(image.shape)
     return (result if out is not None else with_mask(result, hidden)), counts
 
 
-def as_type(background: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:
+def as_type(background: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     """A background as an image: rounded half up and clipped, as ImageJ does it."""
     kind = np.dtype(dtype)
     if not np.issubdtype(kind, np.integer):
         return background.astype(kind)
-    limits = np.iinfo(kind)
-    rounded = np.floor(background + np.float32(0.5))
-    return np.asarray(np.clip(rounded.astype(np.float64), limits.min, limits.max), kind)
+    return as_integers(np.floor(background + np.float32(0.5)), kind)[0]
 
 
 def _divisor(
     image: NDArray[Any],
-    background: NDArray[np.float32],
+    background: NDArray[Any],
     absent: NDArray[np.bool_],
     how: Application,
-) -> NDArray[np.float32]:
-    """The factors of a division, as a plane."""
-    used = background if absent.size == 0 else np.where(absent, np.float32(1), background)
+) -> NDArray[Any]:
+    """The factors of a division, as a plane of the type of the background."""
+    one = background.dtype.type(1)
+    used = background if absent.size == 0 else np.where(absent, one, background)
     low = int(np.count_nonzero(~(used > 0)))
     if low:
         raise BackgroundError(
@@ -165,33 +167,48 @@ def _divisor(
             f"{float(np.nanmin(used)):g}), so the image cannot be divided by it. Subtract it, "
             "or choose a larger radius, a mask, or another method."
         )
-    ratio = np.float32(how.reference) / used
-    return ratio if how.weight == 1 else np.power(ratio, np.float32(how.weight))
+    ratio: NDArray[Any] = background.dtype.type(how.reference) / used
+    return ratio if how.weight == 1 else np.power(ratio, background.dtype.type(how.weight))
 
 
 def _run(
     image: NDArray[Any],
-    plane: NDArray[np.float32],
+    plane: NDArray[Any],
     absent: NDArray[np.bool_],
     target: NDArray[Any],
     how: Application,
 ) -> AppliedCounts:
     integer = np.issubdtype(target.dtype, np.integer)
+    half_up = integer and how.rounding == "half_up"
+    divide = how.mode == "divide"
+    # Divided, dark objects stay darker than what is around them by themselves.
+    from_top = integer and how.light_background and not divide
+    if plane.dtype == np.float64:
+        weight, offset = float(how.weight), float(how.output_offset)
+        counts = apply_wide(
+            image,
+            plane,
+            absent,
+            target,
+            weight=weight,
+            offset=offset,
+            divide=divide,
+            half_up=half_up,
+            from_top=from_top,
+        )
+        return AppliedCounts(image.size, *counts)
     low, high = -np.inf, np.inf
     offset = float(how.output_offset)
     if integer:
         limits = np.iinfo(target.dtype)
         low, high = float(limits.min), float(limits.max)
-        offset += high if how.light_background else 0.0
-    half_up = integer and how.rounding == "half_up"
+        offset += high if from_top else 0.0
     numbers = (np.float32(how.weight), np.float32(offset + (0.5 if half_up else 0.0)))
     if image.dtype not in (np.uint8, np.uint16, np.float32):
         image = image.astype(np.float32)
     kernel = _to_integers if integer else _to_floats
-    counts = kernel(
-        image, plane, absent, *numbers, how.mode == "divide", half_up, low, high, target
-    )
-    return AppliedCounts(image.size, *(int(count) for count in counts))
+    found = kernel(image, plane, absent, *numbers, divide, half_up, low, high, target)
+    return AppliedCounts(image.size, *(int(count) for count in found))
 
 
 @numba.njit(nogil=True, cache=True)

@@ -22,7 +22,7 @@ from fractal_mesospim_shading.core.background.apply import (
     apply_background,
 )
 from fractal_mesospim_shading.core.background.array_axes import ArrayAxes, Index, find_axes
-from fractal_mesospim_shading.core.background.catalogue import check_fits
+from fractal_mesospim_shading.core.background.catalogue import check_fits, check_light
 from fractal_mesospim_shading.core.background.contract import (
     BackgroundMethod,
     BackgroundResult,
@@ -226,8 +226,8 @@ def _completed(application: Application | None, method: BackgroundMethod) -> App
     if not isinstance(how, Application):
         raise BackgroundError(f"application is {shown(how)}; expected an Application or None.")
     rounding = how.rounding or ("half_up" if method.halves_up else "half_even")
-    light = how.light_background or bool(getattr(method, "light_background", False))
-    return replace(how, rounding=rounding, light_background=light)
+    check_light(method, light_background=how.light_background)
+    return replace(how, rounding=rounding, light_background=method.light_background)
 
 
 def _target(

@@ -58,6 +58,32 @@ def make_method(name: str, **parameters: Any) -> BackgroundMethod:
     return METHODS[name](**parameters)
 
 
+def check_light(method: BackgroundMethod, *, light_background: bool) -> None:
+    """Refuse a light background that only half of the correction would know of.
+
+    Args:
+        method: that estimates.
+        light_background: whether dark objects are to stay dark on white.
+
+    Raises:
+        BackgroundError: the method knows no light background, or was made for a dark one.
+    """
+    if not light_background or method.light_background:
+        return
+    if method.follows_extremes:
+        raise BackgroundError(
+            f"`light_background` is set for the result, but not for the method {method.name}; "
+            "set it there."
+        )
+    names = ", ".join(name for name, one in METHODS.items() if one.follows_extremes)
+    raise BackgroundError(
+        f"`light_background` is set, but the method {method.name} follows neither the brightest "
+        f"places nor the darkest ones: it is right for dark objects as it is. Leave the option "
+        f"out (a result in integers keeps dark objects with `output_offset`), or take one of "
+        f"{names}."
+    )
+
+
 def check_fits(method: BackgroundMethod, tile_shape_yx: tuple[int, int]) -> None:
     """Refuse a method whose radius is below 1 or larger than the tile.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import checked_mask, no_data, union
 from fractal_mesospim_shading.core.background.parameter_checks import check_parameters, shown
+from fractal_mesospim_shading.core.background.wide import common_level, less_level, plus_level
 from fractal_mesospim_shading.errors import BackgroundError
 
 Array = NDArray[np.float32]
@@ -23,18 +24,19 @@ class BackgroundResult:
     """What a method found out about a plane or stack.
 
     Attributes:
-        background: float32, the shape of the image; 0 where there is no data.
+        background: the shape of the image; 0 where there is no data. float32, or float64
+            where counts above 2^24 need its digits.
         estimated: False if no pixel was usable. The background is 0 then, and the
             image passes through unchanged.
         noise: map of the background's standard deviation, for methods that have one.
-        denoised: float32, to be corrected in place of the image, for methods that
+        denoised: of the same type, to be corrected in place of the image, for methods that
             smooth the image as well; None otherwise.
     """
 
-    background: Array
+    background: NDArray[Any]
     estimated: bool = True
     noise: Array | None = None
-    denoised: Array | None = None
+    denoised: NDArray[Any] | None = None
 
     def image_to_correct(self, image: NDArray[Any]) -> NDArray[Any]:
         """The image, or its smoothed form where the method has made one."""
@@ -47,10 +49,18 @@ class BackgroundMethod(Protocol):
     Attributes:
         name: as users write it.
         halves_up: whether integers are rounded half up, as in ImageJ.
+        follows_extremes: whether it follows the darkest places, or the brightest ones if
+            it is told that the background is light; others know no such difference.
     """
 
     name: ClassVar[str]
     halves_up: ClassVar[bool]
+    follows_extremes: ClassVar[bool]
+
+    @property
+    def light_background(self) -> bool:
+        """Whether it looks for dark objects on a bright background."""
+        ...
 
     @property
     def largest_radius_px(self) -> float:
@@ -107,13 +117,15 @@ def check_method(method: Any) -> None:
         )
 
 
-Estimate = Callable[[NDArray[Any], NDArray[np.bool_] | None], Array]
+Estimate = Callable[[NDArray[Any], NDArray[np.bool_] | None], NDArray[Any]]
 
 
 class Planewise:
     """Answers of a method that works on one plane and knows no special rules."""
 
     halves_up: ClassVar[bool] = False
+    follows_extremes: ClassVar[bool] = False
+    light_background: bool = False
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -129,7 +141,13 @@ class Planewise:
 
 
 def estimated_where_usable(
-    image: NDArray[Any], mask: Marks, coverage: Marks, depth_px: int, estimate: Estimate
+    image: NDArray[Any],
+    mask: Marks,
+    coverage: Marks,
+    depth_px: int,
+    estimate: Estimate,
+    *,
+    in_float32: bool = True,
 ) -> BackgroundResult:
     """Run an estimate on the pixels that have data; the others get a background of 0.
 
@@ -139,6 +157,8 @@ def estimated_where_usable(
         coverage: pixels without data; NaN is added.
         depth_px: planes to each side that the estimate looks at.
         estimate: called with the image and all pixels to ignore, or None.
+        in_float32: whether it computes in float32; counts above 2^24 then come to it less
+            a common level.
 
     Raises:
         BackgroundError: for shapes that do not fit.
@@ -149,7 +169,9 @@ def estimated_where_usable(
     ignored = union(checked_mask(image, mask), missing)
     if ignored is not None and ignored.all():
         return BackgroundResult(np.zeros(image.shape, np.float32), estimated=False)
-    background = estimate(image, ignored)
+    level = common_level(image, ignored) if in_float32 else None
+    values = image if level is None else less_level(image, level)
+    background = plus_level(estimate(values, ignored), level)
     if missing is not None:
         background[missing] = 0
     return BackgroundResult(background)

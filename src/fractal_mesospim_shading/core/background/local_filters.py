@@ -21,6 +21,7 @@ from fractal_mesospim_shading.core.background.difference import (
     difference_background,
     filtered,
 )
+from fractal_mesospim_shading.core.background.wide import constant_plane
 
 if TYPE_CHECKING:
     from fractal_mesospim_shading.core.background.gaussian import NoiseFactor
@@ -139,9 +140,9 @@ class Constant(Planewise):
     def background(
         self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
     ) -> BackgroundResult:
-        def estimate(values: NDArray[Any], ignored: Bool | None) -> Array:
+        def estimate(values: NDArray[Any], ignored: Bool | None) -> NDArray[Any]:
             usable = values if ignored is None else values[~ignored]
             value = float(np.median(usable)) if self.value is None else self.value
-            return np.full(values.shape, value, np.float32)
+            return constant_plane(values.shape, value)
 
-        return estimated_where_usable(image, mask, coverage, 0, estimate)
+        return estimated_where_usable(image, mask, coverage, 0, estimate, in_float32=False)

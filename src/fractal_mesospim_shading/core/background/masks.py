@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.wide import largest_count
 from fractal_mesospim_shading.errors import BackgroundError
 
 Bool = NDArray[np.bool_]
@@ -47,7 +48,10 @@ def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
 
 
 def no_data(image: NDArray[Any], *, zero_is_no_data: bool = False) -> Bool | None:
-    """The pixels without data: NaN and infinity, and 0 if asked for.
+    """The pixels without data: NaN, infinity, numbers as large as these, and 0 if asked for.
+
+    The largest number of float32 stands for "nothing" in some programs; what is beyond it
+    in float64 would become infinite.
 
     Args:
         image: any shape, integer or float.
@@ -57,12 +61,11 @@ def no_data(image: NDArray[Any], *, zero_is_no_data: bool = False) -> Bool | Non
         bool of the same shape, or None where every pixel holds data.
     """
     missing: Bool | None = None
-    if np.issubdtype(image.dtype, np.floating):
-        # A sum is quicker than a look at each pixel; it may overflow, then look.
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(np.sum(image))
-        if not finite:
-            missing = ~np.isfinite(image)
+    if image.dtype.kind == "f" and image.size:
+        largest = largest_count(image.dtype)
+        # Two numbers are quicker than a look at each pixel; with NaN neither is less.
+        if not (-largest < image.min() and image.max() < largest):
+            missing = ~(np.abs(image) < largest)
     if zero_is_no_data:
         zero = image == 0
         missing = zero if missing is None else missing | zero
@@ -113,4 +116,5 @@ def fill_from_nearest(image: NDArray[np.float32], unknown: Bool) -> NDArray[np.f
 
 def as_float32(image: NDArray[Any]) -> NDArray[np.float32]:
     """A contiguous float32 copy (or the image itself) of any integer or float image."""
-    return np.ascontiguousarray(image, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(image, dtype=np.float32)

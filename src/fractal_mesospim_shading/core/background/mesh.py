@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.tile_parameters import Interpolation
+from fractal_mesospim_shading.core.background.wide import plus_level
 from fractal_mesospim_shading.errors import BackgroundError
 
 
@@ -55,6 +56,7 @@ class Mesh:
             A spline alone swings by a tenth of a step on both sides of it.
         noise: (rows, columns) float32, robust standard deviation in each tile, if
             it was asked for.
+        level: counts to add to the values, where float32 does not hold their sum.
     """
 
     values: NDArray[np.float32]
@@ -64,12 +66,11 @@ class Mesh:
     interpolation: Interpolation
     held: bool = True
     noise: NDArray[np.float32] | None = None
+    level: int | float | None = None
 
-    def background(
-        self, rows: slice = slice(None), columns: slice = slice(None)
-    ) -> NDArray[np.float32]:
+    def background(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
         """The background of a part of the image; the same bits as in the whole."""
-        return self._evaluated(self.values, rows, columns)
+        return plus_level(self._evaluated(self.values, rows, columns), self.level)
 
     def noise_map(
         self, rows: slice = slice(None), columns: slice = slice(None)

@@ -135,6 +135,7 @@ class Opening(Planewise):
     radius_z_px: int | None = None
 
     name: ClassVar[str] = "opening"
+    follows_extremes: ClassVar[bool] = True
 
     @property
     def largest_radius_px(self) -> float:
@@ -179,6 +180,7 @@ class RollingBall(Planewise):
     smooth: bool = True
 
     name: ClassVar[str] = "rolling_ball"
+    follows_extremes: ClassVar[bool] = True
     halves_up: ClassVar[bool] = True
 
     @property
@@ -218,6 +220,7 @@ class SlidingParaboloid(Planewise):
     correct_corners: bool = True
 
     name: ClassVar[str] = "sliding_paraboloid"
+    follows_extremes: ClassVar[bool] = True
     halves_up: ClassVar[bool] = True
 
     @property

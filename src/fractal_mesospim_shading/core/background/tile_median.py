@@ -22,6 +22,7 @@ from fractal_mesospim_shading.core.background.masks import (
 )
 from fractal_mesospim_shading.core.background.mesh import Mesh
 from fractal_mesospim_shading.core.background.tile_parameters import TileParameters
+from fractal_mesospim_shading.core.background.wide import common_level, less_level
 
 # The median absolute deviation of a normal distribution is sigma divided by this.
 _MAD_TO_SIGMA = 1.4826
@@ -71,6 +72,8 @@ def tile_median_mesh(
         return None
     size_y, size_x = how.tile_shape_yx
     edges_y, edges_x = tile_edges(image.shape[0], size_y), tile_edges(image.shape[1], size_x)
+    level = common_level(image, ignored)
+    image = image if level is None else less_level(image, level)
     medians, deviations = _tile_statistics(image, ignored, edges_y, edges_x, how)
     medians = _completed(medians, lambda: _frame_median(image, ignored))
     if how.noise_map:
@@ -85,12 +88,13 @@ def tile_median_mesh(
         how.interpolation,
         not as_pyama,
         _grid_filtered(deviations, how.filter_size) if how.noise_map else None,
+        level,
     )
 
 
 def tile_median_background(
     image: NDArray[Any], mask: NDArray[Any] | None = None, **parameters: Any
-) -> NDArray[np.float32]:
+) -> NDArray[Any]:
     """The background of a plane by medians of tiles.
 
     Args:
@@ -99,7 +103,7 @@ def tile_median_background(
         parameters: fields of `TileParameters`.
 
     Returns:
-        (y, x) float32; 0 everywhere if no pixel is usable.
+        (y, x) float32, or float64 for counts above 2^24; 0 everywhere if no pixel is usable.
     """
     mesh = tile_median_mesh(image, mask, parameters=TileParameters(**parameters))
     return np.zeros(image.shape, np.float32) if mesh is None else mesh.background()
