@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,26 @@ from fractal_mesospim_shading.synthetic import LightSheetWorld
 from fractal_mesospim_shading.synthetic_images import write_image, write_mosaic
 
 LABELS = ("488 nm", "561 nm")
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def unpack() -> Callable[[str, Path], None]:
+    """`unpack(name, folder)`: one of the samples of `tests/data`."""
+
+    def unpacked(name: str, folder: Path) -> None:
+        with tarfile.open(DATA / f"{name}.tar.xz") as file:
+            # The filter came with 3.11.4.
+            safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            file.extractall(folder, **safe)
+
+    return unpacked
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Outputs of other programs for the background methods."""
+    return DATA / "background"
 
 
 def _pixels(shape: tuple[int, ...], dtype: str = "uint16", seed: int = 0) -> NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 LABELS = ("488 nm", "561 nm")
 
 
@@ -77,14 +75,8 @@ def state() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
     return _state
 
 
-def _extract(name: str, folder: Path) -> NativeSample:
-    archive = SHARED_DATA / f"native_{name}.tar.xz"
-    if not archive.exists():
-        pytest.skip(f"the sample {archive.name} is not beside the project")
-    with tarfile.open(archive) as file:
-        # The filter came with 3.11.4.
-        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        file.extractall(folder, **safe)
+def _extract(name: str, folder: Path, unpack: Callable[[str, Path], None]) -> NativeSample:
+    unpack(f"native_{name}", folder)
     home = folder / name
     (container,) = (p for p in home.iterdir() if p.suffix == ".zarr")
     with np.load(home / "truth.npz") as content:
@@ -94,18 +86,24 @@ def _extract(name: str, folder: Path) -> NativeSample:
 
 
 @pytest.fixture(scope="session", params=["v04", "v05"])
-def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def native(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    unpack: Callable[[str, Path], None],
+) -> Any:
     """Each sample; after all tests every byte and modification time of it is as it was."""
-    sample = _extract(request.param, tmp_path_factory.mktemp("native"))
+    sample = _extract(request.param, tmp_path_factory.mktemp("native"), unpack)
     before = _state(sample.folder)
     yield sample
     assert _state(sample.folder) == before
 
 
 @pytest.fixture(scope="session")
-def native_v04(tmp_path_factory: pytest.TempPathFactory) -> NativeSample:
+def native_v04(
+    tmp_path_factory: pytest.TempPathFactory, unpack: Callable[[str, Path], None]
+) -> NativeSample:
     """The sample of version 0.4, which has a project file."""
-    return _extract("v04", tmp_path_factory.mktemp("native_v04"))
+    return _extract("v04", tmp_path_factory.mktemp("native_v04"), unpack)
 
 
 @pytest.fixture

@@ -451,7 +451,7 @@ def test_a_full_disk_is_seen_before(sides, tmp_path, monkeypatch, state):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     before = state(tmp_path)
-    with pytest.raises(errors.OutputWriteError, match="set output_folder to another disk"):
+    with pytest.raises(errors.OutputWriteError, match="set output_folder= to another disk"):
         correct_flatfield(str(path), models_folder=models)
     with pytest.raises(errors.OutputWriteError, match="set zarr_dir to another disk"):
         import_mesospim(str(path), str(tmp_path / "out"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import zarr
 
-SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
 PIXEL_UM = 0.65
 
 
@@ -90,14 +88,8 @@ def edit_attributes() -> Callable[[Path, Callable[[dict[str, Any]], None]], None
 
 
 @pytest.fixture(scope="session")
-def two_fovs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_fovs(tmp_path_factory: pytest.TempPathFactory, unpack: Callable[[str, Path], None]) -> Path:
     """A real image of two fields of view, as the Fractal project publishes it."""
-    archive = SHARED_DATA / "fractal_two_fovs.tar.xz"
-    if not archive.exists():
-        pytest.skip(f"the sample {archive.name} is not beside the project")
     folder = tmp_path_factory.mktemp("two_fovs")
-    with tarfile.open(archive) as file:
-        # The filter came with 3.11.4.
-        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        file.extractall(folder, **safe)
+    unpack("fractal_two_fovs", folder)
     return folder / "fractal_two_fovs.zarr"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,24 +28,19 @@ from fractal_mesospim_shading.synthetic_native import (
 )
 from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings, SyntheticStack
 
-SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16))
 SIGNS = SignOptions(-1, -1)
 
 
 @pytest.fixture(scope="module", params=["v04", "v05"])
 def sample(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    unpack: Callable[[str, Path], None],
 ) -> tuple[Path, dict[str, Any]]:
     """A container of the real writer, and what is true about it."""
-    archive = SHARED_DATA / f"native_{request.param}.tar.xz"
-    if not archive.exists():
-        pytest.skip(f"{archive.name} is not there: the shared sample data are missing")
     folder = tmp_path_factory.mktemp(request.param)
-    with tarfile.open(archive) as file:
-        # The filter came with 3.11.4.
-        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        file.extractall(folder, **safe)
+    unpack(f"native_{request.param}", folder)
     (truth_file,) = folder.rglob("truth.npz")
     truth = json.loads(str(np.load(truth_file)["truth"]))
     (container,) = truth_file.parent.glob("*.zarr")

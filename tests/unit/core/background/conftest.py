@@ -11,20 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-_GOLDEN = Path(__file__).resolve().parents[5] / "shared" / "data" / "background"
-
 cv2.setNumThreads(1)
 
 
 @pytest.fixture(scope="session")
-def golden() -> Callable[[str], tuple[dict[str, Any], dict[str, Any]]]:
-    """Reads the arrays and the metadata of a golden file, or skips."""
+def golden(golden_folder: Path) -> Callable[[str], tuple[dict[str, Any], dict[str, Any]]]:
+    """Reads the arrays and the metadata of a golden file."""
 
     def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        path = _GOLDEN / name
-        if not path.exists():
-            pytest.skip(f"golden file {name} is not beside the project")
-        with np.load(path) as stored:
+        with np.load(golden_folder / name) as stored:
             arrays = {key: stored[key] for key in stored.files}
         return arrays, json.loads(str(arrays.pop("meta")))
 
