@@ -453,6 +453,6 @@ def test_a_full_disk_is_seen_before(sides, tmp_path, monkeypatch, state):
     before = state(tmp_path)
     with pytest.raises(errors.OutputWriteError, match="set output_folder= to another disk"):
         correct_flatfield(str(path), models_folder=models)
-    with pytest.raises(errors.OutputWriteError, match="set zarr_dir to another disk"):
+    with pytest.raises(errors.OutputWriteError, match="set zarr_dir= to another disk"):
         import_mesospim(str(path), str(tmp_path / "out"))
     assert state(tmp_path) == before
