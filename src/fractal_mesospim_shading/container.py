@@ -76,17 +76,21 @@ def container_choices(url: str, options: FlatfieldOptions) -> tuple[Choice, ...]
     collection = open_collection(url, options)
     log_facts(collection)
     problems = Problems()
-    choices = _choices(collection.mosaics(), options, problems)
+    choices = _choices(collection.mosaics(), options, problems, saves=True)
     problems.raise_all()
     return choices
 
 
 def _choices(
-    mosaics: Sequence[NativeMosaic], options: FlatfieldOptions, problems: Problems
+    mosaics: Sequence[NativeMosaic],
+    options: FlatfieldOptions,
+    problems: Problems,
+    *,
+    saves: bool = False,
 ) -> tuple[Choice, ...]:
     choices = []
     for mosaic in mosaics:
-        plan = plan_models(mosaic, options, problems)
+        plan = plan_models(mosaic, options, problems, saves=saves)
         several = len(mosaics) > 1 and bool(mosaic.suffix)
         prefix, folder = (f"{mosaic.suffix}: ", mosaic.suffix) if several else ("", "")
         if plan is not None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.sampling import empty_planes
 from fractal_mesospim_shading.errors import LayoutError, SamplingError
+from fractal_mesospim_shading.images.profiles import SavedModel
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.models import ModelGroup, model_groups
 from fractal_mesospim_shading.params import (
@@ -32,21 +32,21 @@ class EstimationPlan:
         scenario: the one chosen.
         level: of the pyramid that flat-fields are estimated from.
         candidates: tile number -> planes of that level that may be drawn.
-        models: measured profiles by label of the model group, in the first scenario.
+        models: that were given, by label of the model group, in the first scenario.
         dark: measured dark frame by channel label.
     """
 
     scenario: Scenario
     level: int
     candidates: Mapping[int, Sequence[int]]
-    models: Mapping[str, ShadingProfile] = field(default_factory=dict)
+    models: Mapping[str, SavedModel] = field(default_factory=dict)
     dark: Mapping[str, NDArray[np.float32] | float] = field(default_factory=dict)
 
 
 def plan_estimation(
     image: MultitileImage,
     options: EstimationOptions,
-    models: Mapping[str, ShadingProfile],
+    models: Mapping[str, SavedModel],
     dark: Mapping[str, NDArray[np.float32] | float],
 ) -> EstimationPlan:
     """Choose scenario, level and planes.

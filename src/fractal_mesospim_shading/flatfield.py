@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fractal_mesospim_shading.core.correct import tile_correction
-from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.profile import range_warning
+from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.estimation import EstimationPlan, plan_estimation
-from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.given_profiles import (
+    GivenProfiles,
+    notes_on_given,
+    read_given_profiles,
+    refuse_unclear_labels,
+)
 from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
-from fractal_mesospim_shading.images.profiles import load_darkfield, load_models, save_models
+from fractal_mesospim_shading.images.profiles import ModelName, SavedModel, write_models
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.modelling import estimate_model
@@ -26,6 +33,8 @@ from fractal_mesospim_shading.models import (
     facts_line,
     model_digest,
     model_groups,
+    resampling,
+    saved_model,
 )
 from fractal_mesospim_shading.params import EstimationOptions
 from fractal_mesospim_shading.plan import FlatfieldKernel
@@ -38,40 +47,28 @@ Models = dict[str, ChannelModel]
 
 
 def plan_models(
-    image: MultitileImage, options: EstimationOptions, problems: Problems
+    image: MultitileImage,
+    options: EstimationOptions,
+    problems: Problems,
+    *,
+    saves: bool = False,
 ) -> EstimationPlan | None:
     """Check what the models will be made from; wrong things go to the problems.
 
     Reads model files and dark frames, but no pixel of the image.
+
+    Args:
+        image: to be corrected.
+        options: of the estimate.
+        problems: that take the errors.
+        saves: whether the models are written to a folder even without `save_models`.
     """
-    labels = [channel.label for channel in image.channels]
     with problems.collected():
         refuse_duplicate_labels(image.channels, image.url)
-    models = problems.run(lambda: _measured_models(image, options))
-    dark = problems.run(
-        lambda: load_darkfield(options.darkfield_file, labels) if options.darkfield_file else {}
-    )
-    return problems.run(lambda: plan_estimation(image, options, models or {}, dark or {}))
-
-
-def _measured_models(
-    image: MultitileImage, options: EstimationOptions
-) -> dict[str, ShadingProfile]:
-    if not options.models_folder:
-        return {}
-    folder = options.models_folder
-    if isinstance(image, NativeMosaic) and image.suffix:
-        # Of a container with several mosaics, each may have models of its own.
-        own = places.join(folder, image.suffix)
-        folder = own if places.exists(own) else folder
-    by_side: dict[Any, list[ModelGroup]] = {}
-    for group in model_groups(image):
-        by_side.setdefault(group.side, []).append(group)
-    models = {}
-    for side, groups in by_side.items():
-        found = load_models(folder, [g.channel.label for g in groups], side)
-        models.update({group.label: found[group.channel.label] for group in groups})
-    return models
+    with problems.collected():
+        refuse_unclear_labels(image, saves=saves or options.save_models)
+    given = problems.run(lambda: read_given_profiles(image, options)) or GivenProfiles()
+    return problems.run(lambda: plan_estimation(image, options, given.models, given.dark))
 
 
 def request_details(plans: Mapping[str, EstimationPlan]) -> dict[str, Any]:
@@ -81,7 +78,7 @@ def request_details(plans: Mapping[str, EstimationPlan]) -> dict[str, Any]:
         plans: by what goes before the labels of their models.
     """
     models = {
-        prefix + label: model_digest(model)
+        prefix + label: model_digest(model.profile)
         for prefix, plan in plans.items()
         for label, model in plan.models.items()
     }
@@ -120,20 +117,62 @@ def find_models(
         prefix: tells the images of one job apart.
     """
     models = {}
+    tile_shape = image.layout.tile_shape
+    for note in notes_on_given(GivenProfiles(plan.models, plan.dark), tile_shape):
+        logger.info("%s", note)
     for index, group in enumerate(model_groups(image)):
         name = f"{prefix}{index}.npz"
         kept = job.recall(name) if job is not None else None
         if kept is not None:
-            models[group.label] = ChannelModel.from_bytes(kept)
-            continue
-        model = estimate_model(image, group, plan, options, zero_fill=zero_fill, workers=workers)
-        logger.info("%s", facts_line(group.label, model))
-        # A measured model is at hand again, and the job's request holds its fingerprint.
-        given = group.label in plan.models and model.facts.get("offset_uncertainty") is None
-        if job is not None and not given:
-            job.remember(name, model.to_bytes())
+            model = ChannelModel.from_bytes(kept)
+        else:
+            with _named(group):
+                model = estimate_model(
+                    image, group, plan, options, zero_fill=zero_fill, workers=workers
+                )
+            model = _with_resampling(model, plan, group, tile_shape)
+            logger.info("%s", facts_line(group.label, model))
+            if job is not None and not _at_hand(model, plan, group):
+                job.remember(name, model.to_bytes())
+        if "resampled" in model.facts:
+            logger.info("Channel %s: resampled: %s", group.label, model.facts["resampled"])
+        strange = range_warning(model.profile.flatfield)
+        if strange is not None:
+            logger.warning("Channel %s: the flat-field %s", group.label, strange)
         models[group.label] = model
     return models
+
+
+@contextmanager
+def _named(group: ModelGroup) -> Iterator[None]:
+    """Let the error of a profile name the channel that it is for."""
+    try:
+        yield
+    except ProfileError as error:
+        raise ProfileError(f"Channel {group.label}: {error}") from error
+
+
+def _with_resampling(
+    model: ChannelModel, plan: EstimationPlan, group: ModelGroup, tile_shape: tuple[int, int]
+) -> ChannelModel:
+    """The model with a fact about the profiles given that have to be resampled for it."""
+    saved = plan.models.get(group.label)
+    profile = saved.profile if saved is not None else None
+    own = profile.darkfield if profile is not None else None
+    dark = own if own is not None else plan.dark.get(group.channel.label)
+    done = resampling(profile, dark, tile_shape)
+    return model if done is None else replace(model, facts={**model.facts, "resampled": done})
+
+
+def _at_hand(model: ChannelModel, plan: EstimationPlan, group: ModelGroup) -> bool:
+    """Whether a continued run has the model without the pixels of the image.
+
+    The job's request holds the fingerprint of models that were given.
+    """
+    estimated = (
+        model.profile.darkfield is None and model.facts.get("offset_uncertainty") is not None
+    )
+    return group.label in plan.models and not estimated
 
 
 def flatfield_kernel(
@@ -176,11 +215,9 @@ def profile_names(image: MultitileImage) -> dict[tuple[int, int | None], str]:
 
 def save_used_models(folder: str, image: MultitileImage, models: Models) -> None:
     """Write models so that `models_folder` reads them and they give the same result."""
+    saved: dict[ModelName, SavedModel] = {}
     for group in model_groups(image):
-        model = models[group.label]
-        profile = model.profile
-        if profile.darkfield is None:
-            profile = replace(profile, darkfield=model.offset)
         several = isinstance(image, NativeMosaic) and len(image.sides(group.channel.index)) > 1
-        side: Any = group.side if several else None
-        save_models(folder, {group.channel.label: profile}, side)
+        name = ModelName(group.channel.label, group.side if several else None)
+        saved[name] = saved_model(models[group.label], image.layout.tile_shape)
+    write_models(folder, saved)

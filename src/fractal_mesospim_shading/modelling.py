@@ -9,14 +9,20 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.binning import BinnedStack
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.core.sampling import choose_planes
 from fractal_mesospim_shading.estimation import EstimationPlan, candidate_planes
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.models import ChannelModel, Dark, ModelGroup, processor_warning
+from fractal_mesospim_shading.models import (
+    ChannelModel,
+    Dark,
+    ModelGroup,
+    dark_facts,
+    given_facts,
+    processor_warning,
+)
 from fractal_mesospim_shading.params import (
     Basic,
     BasicpyModelParams,
@@ -135,22 +141,19 @@ def _measured(
     zero_fill: bool,
     workers: int,
 ) -> ChannelModel:
-    profile = plan.models[group.label]
-    facts: dict[str, Any] = {"scenario": "measured model", "scale": profile.scale}
+    saved = plan.models[group.label]
+    profile, facts = saved.profile, given_facts(saved)
     if profile.darkfield is None and group.channel.label in plan.dark:
         profile = replace(profile, darkfield=plan.dark[group.channel.label])
+        facts |= dark_facts(profile.darkfield, "measured dark-field")
     if profile.darkfield is not None:
         dark = bool(np.any(profile.darkfield))
         warning = processor_warning(group, dark=dark, offset=None if dark else 0.0)
         if warning:
             logger.warning("%s", warning)
-        return ChannelModel(profile, 0.0, {**facts, **_dark_facts(profile.darkfield)})
+        return ChannelModel(profile, 0.0, facts)
     offset, more = _offset(image, group, None, plan, options, zero_fill=zero_fill, workers=workers)
     return ChannelModel(profile, offset, _as_json({**facts, **more}))
-
-
-def _dark_facts(dark: NDArray[np.float32] | float) -> dict[str, Any]:
-    return {"offset": float(np.mean(dark)), "offset_from": "measured dark-field"}
 
 
 def _offset(
@@ -169,7 +172,7 @@ def _offset(
     if warning:
         logger.warning("%s", warning)
     if measured:
-        return 0.0, _dark_facts(plan.dark[group.channel.label])
+        return 0.0, dark_facts(plan.dark[group.channel.label], "measured dark-field")
     if options.camera_offset is not None:
         return options.camera_offset, {"offset": options.camera_offset, "offset_from": "given"}
     if group.offset_gone:

@@ -6,14 +6,17 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.profile_shape import fits_tile, shape_text
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
+from fractal_mesospim_shading.images.profiles import Origin, SavedModel
 from fractal_mesospim_shading.images.source import Channel, MultitileImage
 from fractal_mesospim_shading.sampling import plane_count
 
@@ -152,9 +155,64 @@ def processor_warning(group: ModelGroup, *, dark: bool, offset: float | None) ->
     )
 
 
+def given_facts(saved: SavedModel) -> dict[str, Any]:
+    """The facts of a model that was read from a file, as far as the file tells them."""
+    profile, origin = saved.profile, saved.origin
+    facts: dict[str, Any] = {"scenario": "measured model", "scale": profile.scale}
+    if origin is None:
+        return facts | dark_facts(profile.darkfield, "measured dark-field")
+    made = origin.facts["scenario"]
+    if made != facts["scenario"]:
+        made_from = made if made == "BaSiCPy" else f"estimated from {made}"
+        facts["scenario"] = f"{made_from}, saved by fractal-mesospim-shading {origin.version}"
+    facts |= dark_facts(profile.darkfield, f"{origin.facts['offset_from']}, saved with the model")
+    uncertainty = origin.facts.get("offset_uncertainty")
+    if uncertainty is not None:
+        facts["offset_uncertainty"] = uncertainty
+    return facts | {"origin": {"version": origin.version, "facts": dict(origin.facts)}}
+
+
+def dark_facts(dark: Dark, origin: str) -> dict[str, Any]:
+    """The offset of a dark-field, and where it comes from; nothing where there is none."""
+    return {} if dark is None else {"offset": float(np.mean(dark)), "offset_from": origin}
+
+
+def saved_model(model: ChannelModel, tile_shape: tuple[int, int]) -> SavedModel:
+    """A model as it goes into a file, so that it corrects alike when it is read again.
+
+    Args:
+        model: with its offset, which becomes a dark-field of one number.
+        tile_shape: (y, x); a profile that would not be accepted for it is resampled.
+    """
+    profile, origin = model.profile, model.facts.get("origin")
+    if profile.darkfield is None:
+        profile = replace(profile, darkfield=model.offset)
+    dark = profile.darkfield
+    shapes = [profile.shape]
+    if isinstance(dark, np.ndarray):
+        shapes.append((dark.shape[0], dark.shape[1]))
+    if not all(fits_tile(shape, tile_shape) for shape in shapes):
+        profile = profile.resampled(tile_shape)
+    if origin is not None:
+        return SavedModel(profile, Origin(origin["version"], origin["facts"]))
+    return SavedModel(profile, Origin(version("fractal-mesospim-shading"), model.facts))
+
+
+def resampling(
+    profile: ShadingProfile | None, dark: Dark, tile_shape: tuple[int, int]
+) -> str | None:
+    """What is resampled of a flat-field and a dark-field that were given; None for nothing."""
+    parts = []
+    if profile is not None and profile.shape != tile_shape:
+        parts.append(f"flat-field from {shape_text(profile.shape)}")
+    if isinstance(dark, np.ndarray) and dark.shape != tile_shape:
+        parts.append(f"dark-field from {shape_text((dark.shape[0], dark.shape[1]))}")
+    return f"{', '.join(parts)} to {shape_text(tile_shape)} pixels (y, x)" if parts else None
+
+
 def facts_line(label: str, model: ChannelModel) -> str:
     """One line for the log."""
-    facts = model.facts
+    facts = {**model.facts.get("origin", {}).get("facts", {}), **model.facts}
     text = f"Channel {label}: {facts['scenario']}"
     if "planes_used" in facts:
         text += f", {facts['planes_used']} planes used"

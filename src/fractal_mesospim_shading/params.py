@@ -216,7 +216,14 @@ class EstimationOptions(BaseModel):
     darkfield_file: str | None = Field(
         default=None,
         description="Measured dark frame, in the orientation of a stored tile: .npy, .npz with "
-        "the key `darkfield`, TIFF (a stack is averaged), or a folder of these per channel.",
+        "the key `darkfield`, TIFF (a stack is averaged), or a folder with one `profiles.npz` (key "
+        "`darkfield`) for each channel, as in `models_folder`.",
+    )
+    profile_shape: Literal["keep_aspect", "stretch"] = Field(
+        default="keep_aspect",
+        description="Which measured flat-fields and dark frames are accepted. keep_aspect: those "
+        "of the aspect of a tile (within 2 %), with at least 16 pixels a side. stretch: any; they "
+        "are stretched over the tile.",
     )
     output_offset: float = Field(
         default=0.0,

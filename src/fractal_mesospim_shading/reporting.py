@@ -102,11 +102,12 @@ def write_flatfield_report(
     channels = []
     for channel in image.channels:
         view, model = views[channel.label], models[channel.label]
+        profile = model.profile.resampled(image.layout.tile_shape)
         dark = model.profile.darkfield
         offset = model.offset if dark is None else float(np.mean(dark))
         factor = _factor(image, view.level)
         quality = ShadingQuality.measure(
-            model.profile,
+            profile,
             view.before.mean(axis=0),
             view.after.mean(axis=0),
             image.layout,
@@ -115,16 +116,12 @@ def write_flatfield_report(
             factor=factor,
             counts=counts[channel.label],
         )
-        logger.info(
-            "Channel %s: step at the tile seams %.1f %% before, %.1f %% after",
-            channel.label,
-            100 * quality.seam_before,
-            100 * quality.seam_after,
-        )
+        if quality.seam_text is not None:
+            logger.info("Channel %s: step at the tile seams %s", channel.label, quality.seam_text)
         channels.append(
             ChannelReport(
                 channel.label,
-                model.profile,
+                profile,
                 view.before[view.shown],
                 view.after[view.shown],
                 image.layout,
@@ -151,6 +148,7 @@ def write_flatfield_report(
 
 
 def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    facts = {**facts.get("origin", {}).get("facts", {}), **facts}
     rows = [("Flat-field from", str(facts["scenario"]))]
     offset = f"{facts['offset']:.1f} counts"
     if facts.get("offset_uncertainty") is not None:
@@ -164,6 +162,8 @@ def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         rows.append(("Planes used in part", str(facts["planes_partly_used"])))
     if facts.get("relative_uncertainty") is not None:
         rows.append(("Flat-field uncertainty", f"{100 * facts['relative_uncertainty']:.2f} %"))
+    if "resampled" in facts:
+        rows.append(("Resampled", str(facts["resampled"])))
     return tuple(rows)
 
 

@@ -143,7 +143,7 @@ def estimate_models(
 
 def _mosaic_choices(image: MosaicImage, options: FlatfieldOptions) -> tuple[Choice, ...]:
     problems = Problems()
-    plan = plan_models(image, options, problems)
+    plan = plan_models(image, options, problems, saves=True)
     problems.raise_all()
     if plan is None:
         raise RuntimeError("a failed check left no error")

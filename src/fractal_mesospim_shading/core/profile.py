@@ -14,6 +14,14 @@ FloatImage = NDArray[np.float32]
 
 _ROWS = 16
 
+WIDEST_SPAN = 100.0
+"""Largest over smallest value of a flat-field that is still taken for shading."""
+
+USUAL_RANGE = (0.05, 20.0)
+"""Values of a flat-field (mean 1) outside which a person should look at it."""
+
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class ShadingProfile:
@@ -49,7 +57,8 @@ class ShadingProfile:
             baseline: counts.
 
         Raises:
-            ProfileError: wrong rank, NaN or infinite values, values of 0 or below.
+            ProfileError: wrong rank, NaN or infinite values, values of 0 or below, a flat-field
+                whose largest value is more than 100 times its smallest.
         """
         flat = _checked_image(flatfield, "flatfield")
         smallest = float(flat.min())
@@ -59,14 +68,21 @@ class ShadingProfile:
                 f"{int((flat <= 0).sum())} pixels); every value must be above 0. "
                 "Estimate it again, or leave out what made it reach 0."
             )
-        scale = float(flat.mean(dtype=np.float64))
+        with np.errstate(over="ignore"):
+            scale = float(flat.mean(dtype=np.float64))
+        if not np.isfinite(scale):
+            raise ProfileError(
+                f"The flatfield holds values as large as {float(flat.max()):g}; its mean is not "
+                "finite. Divide it by its largest value first."
+            )
+        _refuse_wide_span(smallest, float(flat.max()), scale)
         dark: FloatImage | float | None = None
         if darkfield is not None:
             array = np.asarray(darkfield)
-            if array.ndim == 0 or array.size == 1:
+            if array.size == 1 and array.dtype.kind in "uif":
                 dark = _checked_number(array.reshape(()).item(), "darkfield")
             else:
-                dark = _checked_image(array, "darkfield").astype(np.float32)
+                dark = _counts(_checked_image(array, "darkfield"), "darkfield")
         if baseline is not None:
             baseline = _checked_number(baseline, "baseline")
         return cls(
@@ -93,6 +109,27 @@ class ShadingProfile:
         return ShadingProfile(
             _frozen((flat / mean).astype(np.float32)), dark, self.baseline, self.scale * mean
         )
+
+
+def range_warning(flatfield: FloatImage) -> str | None:
+    """What to say of a flat-field that leaves the usual range of 0.05 to 20 anywhere.
+
+    Args:
+        flatfield: (y, x), mean 1.
+
+    Returns:
+        Words that follow "The flat-field"; None where there is nothing to say.
+    """
+    low, high = float(flatfield.min()), float(flatfield.max())
+    least, most = USUAL_RANGE
+    if low >= least and high <= most:
+        return None
+    number = int(np.count_nonzero((flatfield < least) | (flatfield > most)))
+    return (
+        f"goes from {low:.3g} to {high:.3g} of its mean, and {number} of its pixels lie outside "
+        f"{least:g} to {most:g}: noise and errors of the offset grow with it. Such values come "
+        "from an offset or dark frame near the light itself, or from dead or masked pixels."
+    )
 
 
 def resample(image: NDArray[np.floating[Any]], shape: tuple[int, int]) -> FloatImage:
@@ -144,11 +181,38 @@ def _divided(image: NDArray[Any], scale: float) -> FloatImage:
     return result
 
 
+def _refuse_wide_span(smallest: float, largest: float, mean: float) -> None:
+    if largest <= WIDEST_SPAN * smallest:
+        return
+    raise ProfileError(
+        f"The flatfield spans a factor of {largest / smallest:.3g} ({smallest / mean:.3g} to "
+        f"{largest / mean:.3g} of its mean); no more than {WIDEST_SPAN:g} can be shading. An "
+        "offset or dark frame as large as the light itself does this (give the right "
+        "`camera_offset` or `darkfield_file`, or estimate from planes with more light), and so do "
+        "dead, hot or masked pixels (replace them by their neighbours)."
+    )
+
+
+def _counts(image: NDArray[Any], name: str) -> FloatImage:
+    """Counts in float32; refused where that cannot hold them."""
+    largest = float(np.abs(image.astype(np.float64)).max())
+    if not largest <= _LARGEST:
+        raise ProfileError(
+            f"The {name} holds values as large as {largest:g}; expected counts of a camera."
+        )
+    return image.astype(np.float32)
+
+
 def _checked_image(values: ArrayLike, name: str) -> NDArray[Any]:
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
-        raise ProfileError(f"The {name} has shape {array.shape}; expected a filled image (y, x).")
-    if not (np.issubdtype(array.dtype, np.number) and np.isrealobj(array)):
+        hint = ""
+        if 0 not in array.shape and sum(n > 1 for n in array.shape) == 2:
+            hint = " Drop the axes of length 1 with np.squeeze."
+        raise ProfileError(
+            f"The {name} has shape {array.shape}; expected a filled image (y, x).{hint}"
+        )
+    if array.dtype.kind not in "uif":
         raise ProfileError(f"The {name} has type {array.dtype}; expected real numbers.")
     bad = int(np.count_nonzero(~np.isfinite(array)))
     if bad:
@@ -161,10 +225,10 @@ def _checked_image(values: ArrayLike, name: str) -> NDArray[Any]:
 def _checked_number(value: object, name: str) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ProfileError(f"The {name} is {value!r}; expected a number.") from None
-    if not np.isfinite(number):
-        raise ProfileError(f"The {name} is {number}; expected a finite number.")
+    if not abs(number) <= _LARGEST:
+        raise ProfileError(f"The {name} is {number:g}; expected a finite number of counts.")
     return number
 
 

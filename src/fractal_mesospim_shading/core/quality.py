@@ -84,6 +84,15 @@ class ShadingQuality:
             **fractions,
         )
 
+    @property
+    def seam_text(self) -> str | None:
+        """The seam step before and after; None where there is no seam with light before."""
+        if not np.isfinite(self.seam_before):
+            return None
+        if not np.isfinite(self.seam_after):
+            return f"{_percent(self.seam_before)} before; nothing is left to measure after"
+        return f"{_percent(self.seam_before)} before, {_percent(self.seam_after)} after"
+
     def rows(self) -> tuple[tuple[str, str], ...]:
         """Name and value of everything that was measured, as text."""
         rows = [
@@ -249,6 +258,10 @@ def _box_means(
 
 def _pairs(edges: NDArray[Any]) -> list[Span]:
     return [(int(a), int(b)) for a, b in pairwise(edges)]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
 
 
 def _fraction_text(fraction: float) -> str:

@@ -1,9 +1,12 @@
-"""Single arrays in files: .npy, .npz and TIFF, read without trust and written whole."""
+"""Arrays in .npy and .npz files, read without trust and written whole."""
 
 from __future__ import annotations
 
 import io
+import lzma
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Mapping
@@ -17,15 +20,24 @@ from fractal_mesospim_shading.errors import ProfileError
 
 T = TypeVar("T")
 
-# What NumPy and zipfile raise on files that are cut off, damaged or of another kind.
+# What the readers of such files raise where one is cut off, damaged or of another kind: also
+# MemoryError where its header declares more than there is.
 _UNREADABLE = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
     EOFError,
+    MemoryError,
     RuntimeError,
-    NotImplementedError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
+    lzma.LZMAError,
     zlib.error,
 )
 
@@ -43,7 +55,7 @@ def read_npy(path: Path) -> NDArray[Any]:
             raise OSError("an archive of several arrays, not a single one")
         return values
 
-    return _guarded(path, load)
+    return guarded(path, load)
 
 
 def read_npz(path: Path, keys: Collection[str]) -> dict[str, NDArray[Any]]:
@@ -64,33 +76,13 @@ def read_npz(path: Path, keys: Collection[str]) -> dict[str, NDArray[Any]]:
         with file:
             return {key: file[key] for key in file.files if key in keys}
 
-    return _guarded(path, load)
+    return guarded(path, load)
 
 
 def npz_keys(path: Path) -> str:
     """The keys of a .npz file, for a message."""
     with np.load(path, allow_pickle=False) as file:
         return ", ".join(sorted(file.files)) or "none"
-
-
-def read_tiff(path: Path) -> NDArray[Any]:
-    """Read the first series of a TIFF file.
-
-    Raises:
-        ProfileError: not there or not readable.
-    """
-    import tifffile
-
-    def load() -> NDArray[Any]:
-        try:
-            image = np.asarray(tifffile.imread(path))
-        except tifffile.TiffFileError as error:
-            raise OSError(str(error)) from error
-        if image.size == 0:
-            raise OSError("no image in it")
-        return image
-
-    return _guarded(path, load)
 
 
 def write_npz(path: Path, values: Mapping[str, Any]) -> None:
@@ -110,13 +102,23 @@ def write_npz(path: Path, values: Mapping[str, Any]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _guarded(path: Path, load: Callable[[], T]) -> T:
+def guarded(path: Path, load: Callable[[], T]) -> T:
+    """Read a file; whatever its reader raises becomes an error that names it.
+
+    Raises:
+        ProfileError: not there, no regular file, or not readable.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("not a regular file")
         return load()
     except FileNotFoundError as error:
         raise ProfileError(f"'{path}' is not there.") from error
+    except ProfileError:
+        raise
     except _UNREADABLE as error:
         raise ProfileError(
             f"'{path}' cannot be read ({type(error).__name__}: {error}). It is damaged, not the "
-            "kind of file its name says, or holds pickled objects, which are never loaded."
+            "kind of file its name says, compressed in a way that is not read here, or it holds "
+            "pickled objects, which are never loaded."
         ) from error

@@ -2,52 +2,78 @@
 
 <folder>/<channel label>/profiles.npz              keys flatfield, darkfield, baseline
 <folder>/<channel label>/left|right|both/profiles.npz  one for each illumination side
+
+Models that this package has saved say in one more key where they come from.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import OutputWriteError, ProfileError
-from fractal_mesospim_shading.images.array_files import (
-    npz_keys,
-    read_npy,
-    read_npz,
-    read_tiff,
-    write_npz,
+from fractal_mesospim_shading.images.array_files import npz_keys, read_npz, write_npz
+from fractal_mesospim_shading.images.model_names import (
+    folder_name,
+    refuse_one_folder_for_two,
+    refuse_shared_folders,
 )
 
-Side = Literal["left", "right", "both"]
 FILE_NAME = "profiles.npz"
+ORIGIN_KEY = "shading_provenance"
 _SIDES = ("left", "right", "both")
 _KEYS = ("flatfield", "darkfield", "baseline")
+_TEXTS = ("scenario", "offset_from")
+_NUMBERS = ("offset", "offset_uncertainty", "planes_used", "relative_uncertainty")
 
 
-def folder_name(label: str) -> str:
-    """Name of a channel's folder: slashes and backslashes become `_`.
+class ModelName(NamedTuple):
+    """What a model is for: a channel; `left`, `right` or `both` side of it, or (None) all."""
 
-    Raises:
-        ProfileError: the label is no name of a folder, or leads out of it.
+    label: str
+    side: str | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a saved model comes from.
+
+    Attributes:
+        version: of this package, which saved it.
+        facts: of the model when it was made, as JSON: `scenario`, `offset`,
+            `offset_uncertainty`, `offset_from`, planes used, and so on.
     """
-    name = label.replace("/", "_").replace("\\", "_")
-    if not name.strip() or name.strip(" .") == "" or "\0" in name:
-        raise ProfileError(
-            f"The channel label {label!r} cannot be the name of a folder. "
-            "Rename the channel in 'omero.channels'."
-        )
-    return name
+
+    version: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model in a file.
+
+    Attributes:
+        profile: flat-field of mean 1, dark-field, baseline; of the shape that is stored.
+        origin: None where the file does not say, as for models of other programs.
+    """
+
+    profile: ShadingProfile
+    origin: Origin | None = None
 
 
 def load_models(
-    folder: str | os.PathLike[str], labels: Iterable[str], side: Side | None = None
-) -> dict[str, ShadingProfile]:
+    folder: str | os.PathLike[str], labels: Iterable[str], side: str | None = None
+) -> dict[str, SavedModel]:
     """Read the models of all channels; every problem is reported, not just the first.
 
     Args:
@@ -57,23 +83,27 @@ def load_models(
             channel's.
 
     Returns:
-        Profiles by label, flat-fields scaled to mean 1, of the shape that is stored.
+        Models by label, flat-fields scaled to mean 1, of the shape that is stored.
 
     Raises:
-        ProfileError: missing or unusable files, all of them listed.
+        ProfileError: missing or unusable files, all of them listed; two labels that one
+            folder would serve.
     """
     root = _existing_folder(folder, "models_folder")
-    return _collected(labels, lambda label: load_profile(_model_file(root, label, side)), root)
+    labels = tuple(labels)
+    refuse_one_folder_for_two(root, labels)
+    return collected(labels, lambda label: load_model(model_file(root, label, side)), root)
 
 
-def load_profile(path: str | os.PathLike[str]) -> ShadingProfile:
+def load_model(path: str | os.PathLike[str]) -> SavedModel:
     """Read one `profiles.npz`.
 
     Raises:
         ProfileError: not there, not readable, no `flatfield`, or values that cannot be
             divided by; the message names the file.
     """
-    content = read_npz(Path(path), _KEYS)
+    content = read_npz(Path(path), (*_KEYS, ORIGIN_KEY))
+    text = content.pop(ORIGIN_KEY, None)
     if "flatfield" not in content:
         raise ProfileError(f"'{path}' has no key 'flatfield' (its keys: {npz_keys(Path(path))}).")
     baseline = content.get("baseline")
@@ -82,127 +112,123 @@ def load_profile(path: str | os.PathLike[str]) -> ShadingProfile:
         baseline = np.median(baseline)
     number = None if baseline is None else baseline.tolist()
     try:
-        return ShadingProfile.create(content["flatfield"], content.get("darkfield"), number)
+        profile = ShadingProfile.create(content["flatfield"], content.get("darkfield"), number)
     except ProfileError as error:
         raise ProfileError(f"'{path}': {error}") from error
+    return SavedModel(profile, _origin(text, content))
 
 
 def save_models(
-    folder: str | os.PathLike[str],
-    profiles: Mapping[str, ShadingProfile],
-    side: Side | None = None,
+    folder: str | os.PathLike[str], profiles: Mapping[str, ShadingProfile]
 ) -> dict[str, Path]:
+    """Write profiles of channels as they are, as `write_models` does.
+
+    Returns:
+        The file of each channel label.
+    """
+    models = {ModelName(label): SavedModel(profile) for label, profile in profiles.items()}
+    return {name.label: path for name, path in write_models(folder, models).items()}
+
+
+def write_models(
+    folder: str | os.PathLike[str], models: Mapping[ModelName, SavedModel]
+) -> dict[ModelName, Path]:
     """Write the models of channels; `load_models` reads them again.
 
-    The same profiles give the same bytes. Each file appears whole or not at all; models
+    The same models give the same bytes. Each file appears whole or not at all; models
     of other channels in the folder stay.
 
     Args:
         folder: made where it is not there.
-        profiles: by channel label.
-        side: illumination side they are for; None for all.
+        models: by channel and side.
 
     Returns:
-        The file of each channel.
+        The file of each model.
 
     Raises:
-        ProfileError: two labels would share a folder.
+        ProfileError: two labels would share a folder, before anything is written.
         OutputWriteError: no permission, or no space.
     """
     root = Path(folder)
-    files: dict[str, Path] = {}
-    for label in profiles:
-        path = root / folder_name(label) / (side or "") / FILE_NAME
-        if path in files.values():
-            raise ProfileError(
-                f"The channel label {label!r} and another one share the model folder "
-                f"'{path.parent}'. Rename one of the channels."
-            )
-        files[label] = path
-    for label, path in files.items():
+    refuse_shared_folders(name.label for name in models)
+    files: dict[ModelName, Path] = {}
+    for name, model in models.items():
+        path = root / folder_name(name.label) / (name.side or "") / FILE_NAME
+        arrays = {
+            key: np.asarray(value)
+            for key, value in _arrays(model.profile).items()
+            if value is not None
+        }
+        if model.origin is not None:
+            arrays[ORIGIN_KEY] = np.array(_origin_text(name, model.origin, arrays))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            values = {key: getattr(profiles[label], key) for key in _KEYS}
-            write_npz(path, {key: value for key, value in values.items() if value is not None})
+            write_npz(path, arrays)
         except OSError as error:
             raise OutputWriteError(
                 f"The model '{path}' cannot be written: {error}. Check the free space and the "
                 "rights, or choose another folder."
             ) from error
+        files[name] = path
     return files
 
 
-def load_darkfield(
-    path: str | os.PathLike[str], labels: Iterable[str]
-) -> dict[str, NDArray[np.float32] | float]:
-    """Read a measured dark frame.
+def _arrays(profile: ShadingProfile) -> dict[str, Any]:
+    return {
+        "flatfield": profile.flatfield,
+        "darkfield": profile.darkfield,
+        "baseline": profile.baseline,
+    }
 
-    Args:
-        path: a file for all channels (.npy; .npz with the key `darkfield`; TIFF), or a
-            folder with one `profiles.npz` for each channel, as for models. A stack is
-            averaged over all axes before (y, x). A single number is allowed in .npy and
-            .npz. In the orientation of the stored tile.
-        labels: of the channels.
 
-    Returns:
-        (y, x) float32 in counts, or one number, by label.
+def _origin_text(name: ModelName, origin: Origin, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Where a model comes from, as JSON that also says to which arrays it belongs."""
+    content = {
+        "package": "fractal-mesospim-shading",
+        "version": origin.version,
+        "channel": name.label,
+        "side": name.side,
+        "arrays": _fingerprint(arrays),
+        "facts": dict(origin.facts),
+    }
+    return json.dumps(content, sort_keys=True, allow_nan=False)
+
+
+def _origin(text: NDArray[Any] | None, arrays: Mapping[str, NDArray[Any]]) -> Origin | None:
+    """What a file says of its model; None where that is of other arrays, or cannot be read."""
+    if text is None or text.dtype.kind != "U" or text.size != 1:
+        return None
+    try:
+        content = json.loads(str(text.reshape(())))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or content.get("arrays") != _fingerprint(arrays):
+        return None
+    facts, version = content.get("facts"), content.get("version")
+    if not isinstance(facts, dict) or not isinstance(version, str):
+        return None
+    texts = all(isinstance(facts.get(key), str) for key in _TEXTS)
+    numbers = [facts.get(key) for key in _NUMBERS]
+    usual = all(n is None or (isinstance(n, int | float) and math.isfinite(n)) for n in numbers)
+    return Origin(version, facts) if texts and usual and numbers[0] is not None else None
+
+
+def _fingerprint(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for key in _KEYS:
+        if key in arrays:
+            array = np.ascontiguousarray(arrays[key])
+            digest.update(f"{key} {array.dtype.str} {np.shape(arrays[key])} ".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def model_file(root: Path, label: str, side: str | None) -> Path:
+    """The file of a channel's model, of one illumination side where it has its own.
 
     Raises:
-        ProfileError: missing or unusable files, all of them listed.
+        ProfileError: there is none; the message says what there is.
     """
-    file = Path(path)
-    if file.is_dir():
-        return _collected(
-            labels, lambda label: _darkfield_file(_model_file(file, label, None)), file
-        )
-    if not file.exists():
-        raise ProfileError(f"The `darkfield_file` '{file}' is not there. Check the path.")
-    frame = _darkfield_file(file)
-    return dict.fromkeys(labels, frame)
-
-
-def _darkfield_file(path: Path) -> NDArray[np.float32] | float:
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
-        content = read_npz(path, _KEYS)
-        if "darkfield" not in content:
-            raise ProfileError(f"'{path}' has no key 'darkfield' (its keys: {npz_keys(path)}).")
-        values = content["darkfield"]
-    elif suffix == ".npy":
-        values = read_npy(path)
-    elif suffix in (".tif", ".tiff"):
-        values = read_tiff(path)
-    else:
-        raise ProfileError(
-            f"The `darkfield_file` '{path}' is of the kind '{suffix}'; expected .npy, .npz, .tif, "
-            ".tiff, or a folder."
-        )
-    return _averaged(values, path)
-
-
-def _averaged(values: NDArray[Any], path: Path) -> NDArray[np.float32] | float:
-    if values.dtype.kind not in "uif" or values.size == 0:
-        raise ProfileError(
-            f"'{path}' holds {values.dtype} of shape {values.shape}; expected numbers."
-        )
-    if values.size == 1:
-        frame = values.astype(np.float64).reshape(1, 1)
-    elif values.ndim < 2:
-        raise ProfileError(
-            f"'{path}' has shape {values.shape}; expected an image (y, x), or a stack of them."
-        )
-    else:
-        stack = values.reshape(-1, *values.shape[-2:])
-        total = np.zeros(stack.shape[1:], np.float64)
-        for image in stack:
-            total += image
-        frame = total / len(stack)
-    if not np.isfinite(frame).all():
-        raise ProfileError(f"'{path}' holds NaN or infinite values; every value must be finite.")
-    return float(frame[0, 0]) if values.size == 1 else frame.astype(np.float32)
-
-
-def _model_file(root: Path, label: str, side: Side | None) -> Path:
     channel = root / folder_name(label)
     if side is not None and (channel / side / FILE_NAME).exists():
         return channel / side / FILE_NAME
@@ -223,13 +249,13 @@ def _existing_folder(folder: str | os.PathLike[str], parameter: str) -> Path:
     if not root.is_dir():
         found = "is a file" if root.exists() else "is not there"
         raise ProfileError(
-            f"The {parameter} '{root}' {found}; expected a folder that holds "
+            f"The `{parameter}` '{root}' {found}; expected a folder that holds "
             f"<channel label>/{FILE_NAME}."
         )
     return root
 
 
-def _collected(labels: Iterable[str], load: Callable[[str], Any], root: Path) -> dict[str, Any]:
+def collected(labels: Iterable[str], load: Callable[[str], Any], root: Path) -> dict[str, Any]:
     """Load for every label; one error that lists what failed for any of them."""
     loaded, problems = {}, []
     for label in labels:

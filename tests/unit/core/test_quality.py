@@ -116,3 +116,14 @@ def test_rows_leave_out_what_was_not_measured() -> None:
     rows = dict(ShadingQuality(1, 1, clipped=0, saturated=3e-6).rows())
     assert rows["Pixels clipped"] == "none"
     assert rows["Pixels saturated in the source"] == "3 in a million"
+
+
+def test_what_is_said_of_seams() -> None:
+    def said(before: float, after: float) -> str | None:
+        return ShadingQuality(0.5, 1.5, before, after).seam_text
+
+    nan = float("nan")
+    assert said(0.1234, 0.004) == "12.3 % before, 0.4 % after"
+    assert said(0.1, nan) == "10.0 % before; nothing is left to measure after"
+    assert said(nan, nan) is None
+    assert said(nan, 0.1) is None

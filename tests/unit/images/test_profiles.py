@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import OutputWriteError, ProfileError
 from fractal_mesospim_shading.images.profiles import (
-    folder_name,
-    load_darkfield,
+    ORIGIN_KEY,
+    ModelName,
+    Origin,
+    SavedModel,
+    load_model,
     load_models,
-    load_profile,
     save_models,
+    write_models,
 )
 
 RNG = np.random.default_rng(3)
@@ -33,7 +36,9 @@ def model(folder: Path, label: str, **content: object) -> Path:
 def test_models_as_numpy_writes_them(tmp_path: Path) -> None:
     model(tmp_path, "DAPI", flatfield=3 * FLAT, darkfield=DARK, baseline=np.array([4.0]), more=1)
     model(tmp_path, "GFP", flatfield=FLAT.astype(np.float32), darkfield=102)
-    models = load_models(tmp_path, ["DAPI", "GFP"])
+    loaded = load_models(tmp_path, ["DAPI", "GFP"])
+    assert [model.origin for model in loaded.values()] == [None, None]
+    models = {label: model.profile for label, model in loaded.items()}
     np.testing.assert_allclose(models["DAPI"].flatfield, FLAT / FLAT.mean(), rtol=1e-6)
     np.testing.assert_allclose(models["DAPI"].darkfield, DARK, rtol=1e-6)
     assert models["DAPI"].baseline == 4.0
@@ -44,31 +49,17 @@ def test_models_as_numpy_writes_them(tmp_path: Path) -> None:
 
 def test_a_baseline_for_each_plane_counts_by_its_median(tmp_path: Path) -> None:
     model(tmp_path, "DAPI", flatfield=FLAT, baseline=np.array([5.0, 1.0, 3.0]))
-    assert load_models(tmp_path, ["DAPI"])["DAPI"].baseline == 3.0
-
-
-def test_labels_that_are_no_folder_names(tmp_path: Path) -> None:
-    assert folder_name("488/561\\x") == "488_561_x"
-    model(tmp_path, "488_561", flatfield=FLAT)
-    assert set(load_models(tmp_path, ["488/561"])) == {"488/561"}
-    for label in ("..", ".", "", " ", "...", "a\0b"):
-        with pytest.raises(ProfileError, match="cannot be the name of a folder"):
-            folder_name(label)
-    model(tmp_path.parent, "escape_profiles", flatfield=FLAT)
-    with pytest.raises(ProfileError):
-        load_models(tmp_path, ["../escape_profiles"])
-    with pytest.raises(ProfileError):
-        load_models(tmp_path / "488_561", [".."])
+    assert load_models(tmp_path, ["DAPI"])["DAPI"].profile.baseline == 3.0
 
 
 def test_sides(tmp_path: Path) -> None:
     model(tmp_path, "A", flatfield=FLAT)
     model(tmp_path, "A/left", flatfield=FLAT[::-1])
     model(tmp_path, "B/right", flatfield=FLAT)
-    left = load_models(tmp_path, ["A"], side="left")["A"]
+    left = load_models(tmp_path, ["A"], side="left")["A"].profile
     np.testing.assert_allclose(left.flatfield, FLAT[::-1] / FLAT.mean(), rtol=1e-6)
     for side in ("right", "both", None):
-        found = load_models(tmp_path, ["A"], side=side)["A"]
+        found = load_models(tmp_path, ["A"], side=side)["A"].profile
         np.testing.assert_allclose(found.flatfield, FLAT / FLAT.mean(), rtol=1e-6)
     assert load_models(tmp_path, ["B"], side="right")
     with pytest.raises(ProfileError, match="models for right only"):
@@ -82,7 +73,19 @@ def test_sides(tmp_path: Path) -> None:
         ({"flatfield": np.where(FLAT > 1, np.nan, FLAT)}, "NaN"),
         ({"flatfield": FLAT - FLAT.min()}, "0 or below"),
         ({"flatfield": -FLAT}, "0 or below"),
-        ({"flatfield": FLAT[None]}, "shape"),
+        ({"flatfield": FLAT[None]}, "shape.*np.squeeze"),
+        ({"flatfield": FLAT[..., None]}, "shape.*np.squeeze"),
+        ({"flatfield": np.stack([FLAT] * 3, -1)}, "shape"),
+        ({"flatfield": FLAT > 1}, "real numbers"),
+        ({"flatfield": FLAT.astype("m8[s]")}, "real numbers"),
+        ({"flatfield": np.where(FLAT > 1.4, 1e3, FLAT)}, "spans a factor of"),
+        ({"flatfield": FLAT * 1e308}, "not finite"),
+        ({"flatfield": FLAT, "darkfield": 1e39}, "finite number"),
+        ({"flatfield": FLAT, "darkfield": np.array("5")}, "darkfield"),
+        ({"flatfield": FLAT, "darkfield": np.array(True)}, "darkfield"),
+        ({"flatfield": FLAT, "darkfield": FLAT * 1e39}, "as large as"),
+        ({"flatfield": FLAT, "darkfield": np.stack([DARK] * 3, -1)}, "darkfield"),
+        ({"flatfield": FLAT, "baseline": np.inf}, "baseline"),
         ({"flatfield": np.float32(1)}, "shape"),
         ({"flatfield": FLAT + 1j}, "real numbers"),
         ({"flatfield": np.array([[None, 1]], dtype=object)}, "pickled"),
@@ -106,11 +109,11 @@ def test_unreadable_files(tmp_path: Path) -> None:
     for content in (b"", b"text", whole[:-40], whole[:100], bytes(damaged)):
         path.write_bytes(content)
         with pytest.raises(ProfileError, match="cannot be read"):
-            load_profile(path)
+            load_model(path)
     with open(path, "wb") as file:
         np.save(file, FLAT)
     with pytest.raises(ProfileError, match="single array"):
-        load_profile(path)
+        load_model(path)
 
 
 def test_all_problems_in_one_error(tmp_path: Path) -> None:
@@ -134,7 +137,8 @@ def test_saved_models_are_read_again_exactly(tmp_path: Path) -> None:
         "plain": ShadingProfile.create(RNG.random((64, 64)) + 0.01),
     }
     files = save_models(tmp_path / "models", profiles)
-    again = load_models(tmp_path / "models", profiles)
+    loaded = load_models(tmp_path / "models", profiles)
+    again = {label: model.profile for label, model in loaded.items()}
     assert files["488 / GFP"] == tmp_path / "models" / "488 _ GFP" / "profiles.npz"
     for label, profile in profiles.items():
         np.testing.assert_array_equal(again[label].flatfield, profile.flatfield)
@@ -152,11 +156,71 @@ def test_saving_twice_gives_equal_bytes_and_leaves_no_drafts(tmp_path: Path) -> 
     save_models(tmp_path, {"A": ShadingProfile.create(FLAT)})
     assert save_models(tmp_path, profile)["A"].read_bytes() == first
     assert b"\x00\x00\x21\x00" in first[:20]  # the zip epoch, not the time of day
-    save_models(tmp_path, profile, side="left")
+    write_models(tmp_path, {ModelName("A", "left"): SavedModel(profile["A"])})
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")) == [
         "A/left/profiles.npz",
         "A/profiles.npz",
     ]
+
+
+FACTS = {
+    "scenario": "empty regions",
+    "offset": 99.0,
+    "offset_uncertainty": 1.25,
+    "offset_from": "estimated (noise of pairs of planes)",
+    "planes_used": 24,
+    "relative_uncertainty": None,
+}
+
+
+def test_where_a_model_comes_from_goes_with_it(tmp_path: Path) -> None:
+    model = SavedModel(ShadingProfile.create(FLAT, 99.0), Origin("1.2", FACTS))
+    name = ModelName("488/GFP", "left")
+    file = write_models(tmp_path, {name: model})[name]
+    assert load_models(tmp_path, ["488/GFP"], "left")["488/GFP"].origin == model.origin
+    first = file.read_bytes()
+    write_models(tmp_path, {name: load_model(file)})
+    assert file.read_bytes() == first
+    # As other programs read it.
+    with np.load(file, allow_pickle=False) as plain:
+        np.testing.assert_array_equal(plain["flatfield"], model.profile.flatfield)
+        assert plain["darkfield"] == 99.0
+        told = json.loads(str(plain[ORIGIN_KEY]))
+    assert (told["channel"], told["side"], told["version"]) == ("488/GFP", "left", "1.2")
+    assert told["facts"] == FACTS
+
+
+def test_what_a_file_says_of_other_arrays_is_not_believed(tmp_path: Path) -> None:
+    model = SavedModel(ShadingProfile.create(FLAT, 99.0), Origin("1.2", FACTS))
+    file = next(iter(write_models(tmp_path, {ModelName("A"): model}).values()))
+    with np.load(file, allow_pickle=False) as plain:
+        arrays = dict(plain)
+    told = json.loads(str(arrays[ORIGIN_KEY]))
+
+    def origin(**changed: object) -> Origin | None:
+        np.savez(file, **{**arrays, **changed})
+        return load_model(file).origin
+
+    assert origin() == model.origin
+    assert origin(darkfield=np.float64(98)) is None
+    assert origin(flatfield=arrays["flatfield"][::-1]) is None
+    assert origin(baseline=np.float64(3)) is None
+    for text in ("", "[]", "{}", "null", "no JSON", "[" * 100_000):
+        assert origin(**{ORIGIN_KEY: np.array(text)}) is None
+    assert origin(**{ORIGIN_KEY: np.array([1.0, 2.0])}) is None
+    for key, value in (
+        ("scenario", None),
+        ("offset_from", 3),
+        ("offset", "99"),
+        ("offset", float("nan")),
+        ("offset", None),
+        ("offset_uncertainty", [1]),
+        ("planes_used", "24"),
+    ):
+        text = json.dumps({**told, "facts": {**FACTS, key: value}})
+        assert origin(**{ORIGIN_KEY: np.array(text)}) is None
+    for key in ("facts", "version", "arrays"):
+        assert origin(**{ORIGIN_KEY: np.array(json.dumps({**told, key: 1}))}) is None
 
 
 def test_where_models_cannot_be_saved(tmp_path: Path) -> None:
@@ -167,61 +231,3 @@ def test_where_models_cannot_be_saved(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputWriteError, match="choose another folder"):
         save_models(tmp_path / "file", {"a": profile})
-
-
-def test_dark_frames(tmp_path: Path) -> None:
-    stack = RNG.integers(90, 110, (3, 2, 6, 8)).astype(np.uint16)
-    mean = stack.astype(np.float64).mean(axis=(0, 1))
-    np.save(tmp_path / "stack.npy", stack)
-    np.save(tmp_path / "number.npy", np.float64(101.5))
-    np.savez(tmp_path / "frame.npz", darkfield=DARK, other=1)
-    tifffile.imwrite(tmp_path / "frame.tif", stack[0, 0])
-    tifffile.imwrite(tmp_path / "stack.tiff", stack, photometric="minisblack")
-    expected = {
-        "stack.npy": mean,
-        "number.npy": 101.5,
-        "frame.npz": DARK,
-        "frame.tif": stack[0, 0],
-        "stack.tiff": mean,
-    }
-    for name, value in expected.items():
-        frames = load_darkfield(tmp_path / name, ["A", "B"])
-        assert set(frames) == {"A", "B"}
-        np.testing.assert_allclose(frames["B"], value, rtol=1e-6)
-        assert isinstance(frames["A"], float) == (name == "number.npy")
-
-
-def test_dark_frames_for_each_channel(tmp_path: Path) -> None:
-    model(tmp_path, "A", darkfield=DARK)
-    model(tmp_path, "B", flatfield=FLAT, darkfield=np.array(99))
-    frames = load_darkfield(tmp_path, ["A", "B"])
-    np.testing.assert_allclose(frames["A"], DARK, rtol=1e-6)
-    assert frames["B"] == 99.0
-    model(tmp_path, "C", flatfield=FLAT)
-    with pytest.raises(ProfileError, match="no key 'darkfield'"):
-        load_darkfield(tmp_path, ["A", "C"])
-
-
-def test_unusable_dark_frames(tmp_path: Path) -> None:
-    np.save(tmp_path / "nan.npy", np.where(DARK > 100.5, np.nan, DARK))
-    np.save(tmp_path / "row.npy", DARK[0])
-    np.save(tmp_path / "empty.npy", DARK[:0])
-    np.save(tmp_path / "text.npy", np.array([["a", "b"]]))
-    np.save(tmp_path / "object.npy", np.array([[None, 1]], dtype=object), allow_pickle=True)
-    np.savez(tmp_path / "key.npz", dark=DARK)
-    (tmp_path / "broken.tif").write_bytes(b"II*\0 and no more")
-    (tmp_path / "frame.png").write_bytes(b"")
-    for name, said in {
-        "nan.npy": "NaN",
-        "row.npy": "shape",
-        "empty.npy": "shape",
-        "text.npy": "expected numbers",
-        "object.npy": "pickled",
-        "key.npz": "no key 'darkfield'",
-        "broken.tif": "cannot be read",
-        "frame.png": r"expected \.npy",
-        "none.npy": "not there",
-    }.items():
-        with pytest.raises(ProfileError, match=said) as caught:
-            load_darkfield(tmp_path / name, ["A"])
-        assert name in str(caught.value)
