@@ -67,6 +67,8 @@ PARAMETERS = {
     "camera_offset": None,
     # A measured dark frame (.npy, .npz, .tif), better than any single number.
     "darkfield_file": None,
+    # "keep_aspect": measured profiles have the aspect of a tile; "stretch": any are stretched.
+    "profile_shape": "keep_aspect",
     # Counts to add to the result, so that noise below 0 is not cut off.
     "output_offset": 0.0,
     # Also subtract the model's baseline. For BaSiC that erases tissue.
