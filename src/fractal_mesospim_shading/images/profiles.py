@@ -89,7 +89,7 @@ def load_models(
         ProfileError: missing or unusable files, all of them listed; two labels that one
             folder would serve.
     """
-    root = _existing_folder(folder, "models_folder")
+    root = _existing_folder(folder)
     labels = tuple(labels)
     refuse_one_folder_for_two(root, labels)
     return collected(labels, lambda label: load_model(model_file(root, label, side)), root)
@@ -244,12 +244,12 @@ def model_file(root: Path, label: str, side: str | None) -> Path:
     raise ProfileError(f"'{path}' is not there.{hint}")
 
 
-def _existing_folder(folder: str | os.PathLike[str], parameter: str) -> Path:
+def _existing_folder(folder: str | os.PathLike[str]) -> Path:
     root = Path(folder)
     if not root.is_dir():
         found = "is a file" if root.exists() else "is not there"
         raise ProfileError(
-            f"The `{parameter}` '{root}' {found}; expected a folder that holds "
+            f"The `models_folder` '{root}' {found}; expected a folder that holds "
             f"<channel label>/{FILE_NAME}."
         )
     return root

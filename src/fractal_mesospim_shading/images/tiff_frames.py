@@ -73,7 +73,7 @@ def _refuse_colours(series: TiffPageSeries, path: Path) -> None:
         raise ProfileError(
             f"'{path}' holds {sizes['C']} channels (axes {series.axes}, shape {series.shape}); "
             "expected frames of one. Save each channel's dark frames as a file of their own: a "
-            "folder with one `profiles.npz` (key `darkfield`) for each channel is read as well."
+            "folder with one 'profiles.npz' (key 'darkfield') for each channel is read as well."
         )
 
 
