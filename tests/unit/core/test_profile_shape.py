@@ -47,7 +47,7 @@ def test_shapes_of_another_one(shape: tuple[int, int], said: str) -> None:
     assert problem is not None
     assert said in problem
     assert f"{shape[0]} x {shape[1]}" in problem and "5056 x 2960" in problem
-    assert "profile_shape to 'stretch'" in problem
+    assert "`profile_shape=stretch`" in problem
 
 
 def test_the_shape_of_a_small_tile_itself_fits() -> None:
