@@ -84,8 +84,6 @@ def test_what_is_drawn_is_what_the_run_does(name, size, make_mosaic, drawn, tmp_
     """The second plane of the first tile, as the command with the same words makes it."""
     source = make_mosaic()
     arguments = {"methods": f"{name}{size}", "tile": 1, "z": 1}
-    if not size and name in ("tile_median", "rolling_ball", "sliding_paraboloid"):
-        pytest.skip("the default is larger than the tile")
     write_preview(str(source), str(tmp_path / "p.png"), **arguments)
     [(background, result)] = drawn["methods"].values()
     run = correct_background(str(source), method=f"{name}{size}", save_background=True)

@@ -85,15 +85,19 @@ def check_light(method: BackgroundMethod, *, light_background: bool) -> None:
 
 
 def check_fits(method: BackgroundMethod, tile_shape_yx: tuple[int, int]) -> None:
-    """Refuse a method whose radius is below 1 or larger than the tile.
+    """Refuse a method whose radius is too small, or too large for the tile.
+
+    Balls, paraboloids and Gaussians may be larger than the tile, as in ImageJ; of a median
+    or an opening nothing but one number would be left.
 
     Raises:
         BackgroundError: with both numbers.
     """
     radius = method.largest_radius_px
-    if not 1 <= radius <= min(tile_shape_yx):
+    least, most = method.radius_range_px(min(tile_shape_yx))
+    if not least <= radius <= most:
         raise BackgroundError(
             f"The radius of the method {method.name} is {radius:g} px, the tile measures "
-            f"{tile_shape_yx[0]} x {tile_shape_yx[1]} px; expected a radius from 1 to "
-            f"{min(tile_shape_yx)} px."
+            f"{tile_shape_yx[0]} x {tile_shape_yx[1]} px; expected a radius from {least:g} to "
+            f"{most:.12g} px."
         )

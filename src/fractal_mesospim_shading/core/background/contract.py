@@ -64,7 +64,11 @@ class BackgroundMethod(Protocol):
 
     @property
     def largest_radius_px(self) -> float:
-        """To compare with the tile: a neighbourhood must not be larger than it."""
+        """The radius of its neighbourhood, the largest where it has several."""
+        ...
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        """The smallest and the largest radius for a tile whose shorter side is this long."""
         ...
 
     @property
@@ -120,6 +124,15 @@ def check_method(method: Any) -> None:
 Estimate = Callable[[NDArray[Any], NDArray[np.bool_] | None], NDArray[Any]]
 
 
+MOST_RADIUS_PX = 10_000.0
+"""Of methods that may reach farther than the tile: beyond it they take minutes for nothing, as
+the background has long been all but flat."""
+
+
+LEAST_PARABOLOID_PX = 0.2
+"""As in ImageJ, whose manual names 0.2 to 5 for images of 16 bits."""
+
+
 class Planewise:
     """Answers of a method that works on one plane and knows no special rules."""
 
@@ -130,6 +143,9 @@ class Planewise:
 
     def __post_init__(self) -> None:
         check_parameters(f"the method {self.name}", self)
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        return 1.0, float(side_px)
 
     @property
     def alignment_px(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.contract import (
+    MOST_RADIUS_PX,
     Array,
     BackgroundResult,
     Marks,
@@ -41,6 +42,9 @@ class Gaussian(Planewise):
     @property
     def largest_radius_px(self) -> float:
         return float(np.max(self.radius_px))
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        return 1.0, max(float(side_px), MOST_RADIUS_PX)
 
     @property
     def halo_px(self) -> int | None:
@@ -89,6 +93,9 @@ class DifferenceOfFilters(Planewise):
     @property
     def largest_radius_px(self) -> float:
         return self.big_radius_px
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        return 1.0, max(float(side_px), MOST_RADIUS_PX if self.filter == "gaussian" else 0.0)
 
     @property
     def halo_px(self) -> int | None:

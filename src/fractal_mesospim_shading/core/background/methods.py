@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.contract import (
+    LEAST_PARABOLOID_PX,
+    MOST_RADIUS_PX,
     Array,
     BackgroundResult,
     Marks,
@@ -187,6 +189,9 @@ class RollingBall(Planewise):
     def largest_radius_px(self) -> float:
         return self.radius_px
 
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        return 1.0, max(float(side_px), MOST_RADIUS_PX)
+
     @property
     def alignment_px(self) -> int:
         from fractal_mesospim_shading.core.background.rolling_ball import ball_shrink
@@ -195,9 +200,9 @@ class RollingBall(Planewise):
 
     @property
     def halo_px(self) -> int | None:
-        from fractal_mesospim_shading.core.background.rolling_ball import make_ball
+        from fractal_mesospim_shading.core.background.rolling_ball import ball_halo_px
 
-        return make_ball(self.radius_px).halo_px
+        return ball_halo_px(self.radius_px)
 
     def background(
         self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
@@ -226,6 +231,11 @@ class SlidingParaboloid(Planewise):
     @property
     def largest_radius_px(self) -> float:
         return self.radius_px
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        # Of curvature, in counts as well as pixels: it has little to do with the tile, and
+        # images of small numbers need large ones.
+        return LEAST_PARABOLOID_PX, 1e9
 
     @property
     def halo_px(self) -> int | None:

@@ -45,15 +45,24 @@ class Ball:
         """Pixels of the small image from the centre of the ball to its edge."""
         return self.heights.shape[0] // 2
 
-    @property
-    def halo_px(self) -> int:
-        """Pixels of the full image that a background pixel depends on, to each side."""
-        return 2 * self.half_width * self.shrink + 2 * self.shrink + 1
-
 
 def ball_shrink(radius_px: float) -> int:
     """The factor by which ImageJ makes an image smaller for a ball of this radius."""
     return 1 if radius_px <= 10 else 2 if radius_px <= 30 else 4 if radius_px <= 100 else 8
+
+
+def ball_halo_px(radius_px: float) -> int:
+    """Pixels of the full image that a background pixel depends on, to each side."""
+    shrink = ball_shrink(radius_px)
+    return 2 * _half_width(radius_px) * shrink + 2 * shrink + 1
+
+
+def _half_width(radius_px: float) -> int:
+    """Pixels of the small image from the centre of the ball to where its arc is cut off."""
+    shrink = ball_shrink(radius_px)
+    trim_percent = {1: 24, 2: 24, 4: 32, 8: 40}[shrink]
+    radius = max(radius_px / shrink, 1.0)
+    return floor(radius - int(trim_percent * radius) // 100 + 0.5)
 
 
 def make_ball(radius_px: float) -> Ball:
@@ -66,11 +75,8 @@ def make_ball(radius_px: float) -> Ball:
         BackgroundError: for a radius below 1.
     """
     check_radius(radius_px, "The radius of the ball")
-    shrink = ball_shrink(radius_px)
-    trim_percent = {1: 24, 2: 24, 4: 32, 8: 40}[shrink]
+    shrink, half = ball_shrink(radius_px), _half_width(radius_px)
     radius = max(radius_px / shrink, 1.0)
-    trimmed = int(trim_percent * radius) // 100
-    half = floor(radius - trimmed + 0.5)
     across = np.arange(-half, half + 1, dtype=np.float64)
     squared = radius * radius - across[:, None] ** 2 - across[None, :] ** 2
     return Ball(shrink, np.sqrt(np.maximum(squared, 0.0)).astype(np.float32))
@@ -131,11 +137,12 @@ def mean_3x3(plane: Plane) -> Plane:
 
 
 def _opened(small: Plane, ball: Ball) -> Plane:
-    half = ball.half_width
-    margin = 2 * half
     # The centre of the ball may lie outside; pixels outside do not stop it.
-    padded = np.pad(small, margin, constant_values=_HIGHEST)
-    centres = _lowest_difference(padded, ball.heights)
+    if ball.heights.shape[0] > min(small.shape):
+        centres = _lowest_difference_within(small, ball.heights, _HIGHEST)
+    else:
+        padded = np.pad(small, 2 * ball.half_width, constant_values=_HIGHEST)
+        centres = _lowest_difference(padded, ball.heights)
     # Where nothing stopped the ball, it must not raise the background either.
     centres[centres > 0.5 * _HIGHEST] = -_HIGHEST
     return np.asarray(_highest_sum(centres, ball.heights), np.float32)
@@ -230,6 +237,24 @@ def _lowest_difference(padded, ball):  # type: ignore[no-untyped-def]
                 for x in range(columns):
                     value = source[x] - height
                     target[x] = value if value < target[x] else target[x]
+    return result
+
+
+@numba.njit(nogil=True, cache=True)
+def _lowest_difference_within(small, ball, highest):  # type: ignore[no-untyped-def]
+    """The same for a ball larger than the image: only pairs with a pixel, and no margins."""
+    size, (height, width) = ball.shape[0], small.shape
+    result = np.full((height + size - 1, width + size - 1), highest, np.float32)
+    for y in range(result.shape[0]):
+        target = result[y]
+        for dy in range(max(size - 1 - y, 0), min(size, height + size - 1 - y)):
+            source = small[y + dy - size + 1]
+            for dx in range(size):
+                lift, start = ball[dy, dx], size - 1 - dx
+                for x in range(width):
+                    value = source[x] - lift
+                    here = target[start + x]
+                    target[start + x] = value if value < here else here
     return result
 
 

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.contract import LEAST_PARABOLOID_PX
 from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import (
     as_float32,
@@ -40,7 +41,9 @@ def sliding_paraboloid_background(
     Args:
         image: (y, x), integer or float; computed in float32 as in ImageJ.
         mask: (y, x), nonzero pixels take the value of the nearest other pixel first.
-        radius_px: of curvature at the apex; larger than the largest object.
+        radius_px: of curvature at the apex, 0.2 or more. In pixels for an image whose counts
+            are lengths in pixels: in an image with numbers n times as large, a radius n
+            times as small has the same form.
         light_background: dark objects on a bright background.
         smooth: a 3 x 3 maximum (whose mean shift is taken back) and a 3 x 3 mean first.
         correct_corners: do not take objects in the corners for background.
@@ -49,9 +52,9 @@ def sliding_paraboloid_background(
         (y, x) float32.
 
     Raises:
-        BackgroundError: for a radius below 1 or a mask of another shape.
+        BackgroundError: for a radius below 0.2 or a mask of another shape.
     """
-    check_radius(radius_px, "The radius of the paraboloid")
+    check_radius(radius_px, "The radius of the paraboloid", LEAST_PARABOLOID_PX)
     image, mask = image_and_mask(image, mask)
     ignored = checked_mask(image, mask)
     plane = as_float32(image)

@@ -17,14 +17,16 @@ from fractal_mesospim_shading.core.background.gaussian import (
 from fractal_mesospim_shading.errors import BackgroundError
 
 
-@pytest.mark.parametrize("radius", [1.0, 7.0, (2.0, 9.0), 40.0])
+@pytest.mark.parametrize("radius", [1.0, 7.0, (2.0, 9.0), 40.0, 700.0])
 def test_plane_equals_scipy_with_nearest_edges(scene, radius) -> None:
     image = scene((33, 41), np.float32)
     pair = radius if isinstance(radius, tuple) else (radius, radius)
     expected = image.astype(np.float64)
     for axis, r in enumerate(pair):
         expected = ndimage.correlate1d(expected, gaussian_kernel(r / 2), axis, mode="nearest")
-    np.testing.assert_allclose(gaussian_background(image, radius_px=radius), expected, rtol=2e-6)
+    # Sums of 2 000 numbers in float32 where the kernel is much larger than the image.
+    rtol = 2e-6 if np.max(radius) < 100 else 5e-6
+    np.testing.assert_allclose(gaussian_background(image, radius_px=radius), expected, rtol=rtol)
 
 
 def test_stack_equals_scipy(scene) -> None:

@@ -69,7 +69,8 @@ def _left(pixel: int, cells: int, shrink: int) -> tuple[int, np.float32]:
 @pytest.mark.parametrize(
     ("radius", "shape"),
     [(1, (9, 7)), (2.5, (8, 8)), (10, (17, 23)), (10.5, (19, 25)), (30, (26, 21)),
-     (31, (22, 30)), (100, (23, 41)), (101, (25, 34)), (150, (17, 16))],
+     (31, (22, 30)), (100, (23, 41)), (101, (25, 34)), (150, (17, 16)), (60, (9, 80)),
+     (400, (30, 9))],
 )  # fmt: skip
 def test_ball_of_any_radius_equals_loops(scene, radius, shape, dtype) -> None:
     image = scene(shape, dtype, seed=int(radius))
@@ -115,9 +116,9 @@ def _hull(values: np.ndarray, coefficient: float) -> np.ndarray:
     return np.interp(x, corners, lifted[corners]) - coefficient * x**2
 
 
-@pytest.mark.parametrize("radius", [1, 8, 60])
+@pytest.mark.parametrize("radius", [0.2, 0.5, 1, 8, 60, 900])
 def test_parabola_under_a_single_line_is_a_convex_hull(scene, radius) -> None:
-    line = scene((1, 80), np.float32, seed=radius)
+    line = scene((1, 80), np.float32, seed=int(radius))
     found = sliding_paraboloid_background(
         line, radius_px=radius, smooth=False, correct_corners=False
     )
@@ -135,6 +136,15 @@ def test_light_background_is_the_mirror_image(scene, function, smooth) -> None:
     if function is rolling_ball_background or not smooth:
         np.testing.assert_array_equal(bright, -dark)
     np.testing.assert_allclose(bright, -dark, atol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [8, 1000])
+def test_a_paraboloid_scales_with_the_counts(scene, factor) -> None:
+    """An image in 0 to 1 and a large radius have the form of counts and a small one."""
+    image = scene((30, 40), np.float32)
+    one = sliding_paraboloid_background(image, radius_px=1.5)
+    small = sliding_paraboloid_background(image / np.float32(factor), radius_px=1.5 * factor)
+    np.testing.assert_allclose(small * factor, one, rtol=1e-4)
 
 
 def test_corner_objects_are_not_background(scene) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fractal_mesospim_shading.core.background import (
     METHODS,
     Constant,
+    DifferenceOfFilters,
     Gaussian,
     Median,
     Opening,
@@ -176,10 +177,13 @@ def test_planewise_methods_refuse_stacks(scene) -> None:
         Median(4).background(scene((3, 20, 20), np.uint16))
 
 
-@pytest.mark.parametrize("method", [RollingBall(0.5), SlidingParaboloid(0), Median(0), Opening(-2),
-                                    Gaussian(0.9), Gaussian((5.0, 0.1))])  # fmt: skip
-def test_radius_below_one_is_refused(method) -> None:
-    with pytest.raises(BackgroundError, match="1 or more"):
+@pytest.mark.parametrize(
+    ("method", "least"),
+    [(RollingBall(0.5), "1"), (SlidingParaboloid(0.1), "0.2"), (SlidingParaboloid(0), "0.2"),
+     (Median(0), "1"), (Opening(-2), "1"), (Gaussian(0.9), "1"), (Gaussian((5.0, 0.1)), "1")],
+)  # fmt: skip
+def test_radius_below_the_least_is_refused(method, least) -> None:
+    with pytest.raises(BackgroundError, match=f"{least} or more"):
         method.background(np.ones((10, 10), np.uint16))
 
 
@@ -196,9 +200,22 @@ def test_bad_parameters_of_tile_median_are_refused(bad) -> None:
 
 def test_a_method_must_fit_the_tile() -> None:
     check_fits(RollingBall(20), (20, 30))
-    for method in (RollingBall(21), Gaussian((3.0, 25.0)), Median(0)):
-        with pytest.raises(BackgroundError, match="20 x 30"):
+    for method in (Opening(21), Median(20.5), Median(0), DifferenceOfFilters(2, 21, "mean"),
+                   RollingBall(0.5), Gaussian(0.5)):  # fmt: skip
+        with pytest.raises(BackgroundError, match="20 x 30.*from 1 to"):
             check_fits(method, (20, 30))
+
+
+def test_balls_paraboloids_and_gaussians_may_be_larger_than_the_tile() -> None:
+    for method in (RollingBall(10_000), Gaussian((3.0, 25.0)), SlidingParaboloid(1e9),
+                   SlidingParaboloid(0.2), DifferenceOfFilters(2, 300, "gaussian")):  # fmt: skip
+        check_fits(method, (20, 30))
+    for method in (RollingBall(10_001), Gaussian(1e5), SlidingParaboloid(1e10)):
+        with pytest.raises(BackgroundError, match="expected a radius from .* to 10+ px"):
+            check_fits(method, (20, 30))
+    with pytest.raises(BackgroundError, match="from 0.2 to"):
+        check_fits(SlidingParaboloid(0.1), (20, 30))
+    check_fits(RollingBall(12_000), (12_000, 15_000))
 
 
 def test_unknown_names_are_refused_with_those_that_exist() -> None:
