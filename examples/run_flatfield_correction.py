@@ -71,6 +71,8 @@ PARAMETERS = {
     "profile_shape": "keep_aspect",
     # Counts to add to the result, so that noise below 0 is not cut off.
     "output_offset": 0.0,
+    # What a pixel of 0 is: "auto" asks the pixels; "data" a value; "no_data" nothing was recorded.
+    "zero_is": "auto",
     # Also subtract the model's baseline. For BaSiC that erases tissue.
     "subtract_baseline": False,
     # ------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError
 from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.documents import document_of, fill_value
+from fractal_mesospim_shading.images.documents import document_of
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import companion_url, refuse_existing, target_levels
@@ -57,6 +57,7 @@ from fractal_mesospim_shading.preparation import (
     refuse_second_replacement,
     source_state,
 )
+from fractal_mesospim_shading.zero_look import zero_look
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +106,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
             dtype=dtype,
         )
     )
-    # Raw 0 stands for missing tiles and chunks only where these read as 0.
-    zero = fill_value(document_of(image.array(0))) == 0
-    kernel = problems.run(lambda: background_kernel(image, options, dtype, zero_is_no_data=zero))
+    kernel = problems.run(lambda: background_kernel(image, options, dtype))
     if options.save_noise and options.method.method != "tile_median":
         problems.errors.append(
             ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
@@ -229,8 +228,6 @@ def background_kernel(
     image: MosaicImage,
     options: LocalBackgroundOptions,
     dtype: np.dtype[Any],
-    *,
-    zero_is_no_data: bool,
 ) -> BackgroundKernel:
     """Everything that the correction of a block needs.
 
@@ -272,9 +269,8 @@ def background_kernel(
         axes=image.axes,
         layout=layout,
         methods=methods,
-        correction=PlaneCorrection(
-            application, dtype, zero_is_no_data, threshold, dilation, options.add_noise_bias
-        ),
+        correction=PlaneCorrection(application, dtype, threshold, dilation, options.add_noise_bias),
+        look=zero_look(image, options.zero_is, layout),
         label=label,
         companions=tuple(kind for kind, wanted in kinds.items() if wanted),
         depth=image.levels[0].shape[image.axes.index("z")] if "z" in image.axes else 1,

@@ -10,6 +10,7 @@ from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.params import (
     ExecutionOptions,
     OutputOptions,
+    ZeroIs,
     parse_list,
     parse_options,
 )
@@ -264,6 +265,7 @@ class LocalBackgroundOptions(BaseModel):
     mask: Annotated[Mask, BeforeValidator(parse_options)] = Field(
         default=NoMask(), description="Objects that the estimate leaves out."
     )
+    zero_is: ZeroIs = "auto"
     mode: Literal["subtract", "divide"] = Field(
         default="subtract",
         description="subtract light that was added (fluorescence); divide by what the light was "

@@ -163,6 +163,12 @@ def _add_preview_options(preview: argparse.ArgumentParser) -> None:
     preview.add_argument("--level", type=int, default=0, help="pyramid level (default: 0)")
     preview.add_argument("--label", default=None, help="label image to leave out")
     preview.add_argument(
+        "--zero-is",
+        choices=("auto", "data", "no_data"),
+        default="auto",
+        help="what a pixel of 0 is, as in correct-background (default: auto)",
+    )
+    preview.add_argument(
         "--radius", type=float, default=None, help="radius of all methods, in pixels"
     )
     preview.add_argument("--storage-options", help="JSON of fsspec options for remote addresses")
@@ -259,6 +265,7 @@ def _preview(given: argparse.Namespace) -> None:
             z=given.z,
             level=given.level,
             label=given.label,
+            zero_is=given.zero_is,
             storage_options=storage,
         )
     )

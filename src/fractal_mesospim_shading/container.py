@@ -94,7 +94,7 @@ def _choices(
         several = len(mosaics) > 1 and bool(mosaic.suffix)
         prefix, folder = (f"{mosaic.suffix}: ", mosaic.suffix) if several else ("", "")
         if plan is not None:
-            choices.append(Choice(mosaic, plan, options, True, prefix, folder))
+            choices.append(Choice(mosaic, plan, options, prefix, folder))
     return tuple(choices)
 
 
@@ -224,5 +224,5 @@ def _narrowed(
         image.layout,
         {label: whole.corrections[label]},
         {(0, None): label},
-        {0: whole.zero_is_no_data[placed.channel]},
+        whole.look.of_stack(placed.channel, image.axes, image.layout),
     )

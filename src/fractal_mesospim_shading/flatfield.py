@@ -13,6 +13,7 @@ import numpy as np
 
 from fractal_mesospim_shading.core.correct import tile_correction
 from fractal_mesospim_shading.core.profile import range_warning
+from fractal_mesospim_shading.core.zeros import ZeroRule, zero_rule
 from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.estimation import EstimationPlan, plan_estimation
 from fractal_mesospim_shading.given_profiles import (
@@ -39,6 +40,7 @@ from fractal_mesospim_shading.models import (
 from fractal_mesospim_shading.params import EstimationOptions
 from fractal_mesospim_shading.plan import FlatfieldKernel
 from fractal_mesospim_shading.preparation import Problems
+from fractal_mesospim_shading.zero_look import ZeroLook
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,6 @@ def find_models(
     plan: EstimationPlan,
     options: EstimationOptions,
     *,
-    zero_fill: bool,
     workers: int,
     job: Job | None = None,
     prefix: str = "",
@@ -111,7 +112,6 @@ def find_models(
         image: to estimate from.
         plan: from `plan_models`.
         options: of the estimate.
-        zero_fill: whether chunks that are not there read as 0.
         workers: boxes read at a time.
         job: that keeps what was made.
         prefix: tells the images of one job apart.
@@ -127,9 +127,7 @@ def find_models(
             model = ChannelModel.from_bytes(kept)
         else:
             with _named(group):
-                model = estimate_model(
-                    image, group, plan, options, zero_fill=zero_fill, workers=workers
-                )
+                model = estimate_model(image, group, plan, options, workers=workers)
             model = _with_resampling(model, plan, group, tile_shape)
             logger.info("%s", facts_line(group.label, model))
             if job is not None and not _at_hand(model, plan, group):
@@ -179,8 +177,6 @@ def flatfield_kernel(
     image: MultitileImage,
     models: Mapping[str, ChannelModel],
     options: EstimationOptions,
-    *,
-    zero_fill: bool,
 ) -> FlatfieldKernel:
     """Fold the models into what is done to each pixel."""
     corrections = {
@@ -193,14 +189,19 @@ def flatfield_kernel(
         )
         for label, model in models.items()
     }
-    no_data: dict[int, bool] = {}
+    subtracts: dict[int, bool] = {}
     for group in model_groups(image):
         channel = group.channel.index
-        # Without an offset taken off, a raw 0 may be a measurement. A native stack has
-        # zeros only where nothing was written: no camera gives 0 before its offset is gone.
-        subtracts = zero_fill and models[group.label].subtracts
-        no_data[channel] = no_data.get(channel, False) or subtracts
-    return FlatfieldKernel(image.axes, image.layout, corrections, profile_names(image), no_data)
+        # No camera gives 0 before its offset is gone; after that a raw 0 may be a measurement.
+        subtracts[channel] = subtracts.get(channel, False) or models[group.label].subtracts
+    rules: list[ZeroRule] = [
+        "no_data"
+        if options.zero_is == "auto" and subtracts[channel]
+        else zero_rule(options.zero_is)
+        for channel in range(len(image.channels))
+    ]
+    look = ZeroLook(image.axes, (image.layout,), tuple(rules))
+    return FlatfieldKernel(image.axes, image.layout, corrections, profile_names(image), look)
 
 
 def profile_names(image: MultitileImage) -> dict[tuple[int, int | None], str]:

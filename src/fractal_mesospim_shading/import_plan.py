@@ -182,7 +182,7 @@ def prepare_import(
         options=options,
         parts=(Part(plan, attributes, facts=_facts(collection, mosaic, earlier)),),
         source_states=(source_state(mosaic),),
-        choices=() if estimation is None else (Choice(mosaic, estimation, options, True),),
+        choices=() if estimation is None else (Choice(mosaic, estimation, options),),
         models_folder=f"{unit.zarr_url}_shading_models"
         if options.save_models and estimation is not None
         else None,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading import allocation, surfaces
 from fractal_mesospim_shading.core.background import BackgroundMethod
+from fractal_mesospim_shading.core.background.masks import no_data, union
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.errors import BackgroundError
@@ -21,6 +22,7 @@ from fractal_mesospim_shading.images.source import Box, MultitileImage
 from fractal_mesospim_shading.local_regions import YX, Regions, in_plane, size_of, within
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, Estimate, PlaneCorrection
 from fractal_mesospim_shading.surfaces import Nothing, Surface
+from fractal_mesospim_shading.zero_look import ZeroLook, Zeros
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Window:
     pixels: NDArray[Any]
     objects: NDArray[np.bool_] | None
 
+    def planes(self, unit: Any) -> slice:
+        """Where a unit, one of the planes or all of them, lies along z in the image."""
+        return (
+            self.z
+            if isinstance(unit, slice)
+            else slice(self.z.start + unit, self.z.start + unit + 1)
+        )
+
 
 @dataclass(frozen=True)
 class BackgroundKernel:
@@ -50,6 +60,7 @@ class BackgroundKernel:
         layout: the tiles, or one tile that is the whole plane.
         methods: by channel.
         correction: what is done to a plane.
+        look: what is done about zeros.
         label: where objects are, or None.
         companions: further images made: `background`, `noise`.
         depth: planes of the image.
@@ -60,6 +71,7 @@ class BackgroundKernel:
     layout: TileLayout
     methods: tuple[BackgroundMethod, ...]
     correction: PlaneCorrection
+    look: ZeroLook
     label: LabelImage | None
     companions: tuple[str, ...]
     depth: int
@@ -68,7 +80,7 @@ class BackgroundKernel:
     @cached_property
     def zero_is_no_data(self) -> dict[int, bool]:
         """By channel, for the contrast windows."""
-        return dict.fromkeys(range(len(self.methods)), self.correction.zero_is_no_data)
+        return self.look.may_be_no_data
 
     @cached_property
     def regions(self) -> Regions:
@@ -79,7 +91,8 @@ class BackgroundKernel:
 
     def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
         """What a block needs beside the pixels that it writes."""
-        return self.regions.working_bytes(block, source.dtype, source.read_grain())
+        needed = self.regions.working_bytes(block, source.dtype, source.read_grain())
+        return needed + self.look.working_bytes(source)
 
     def process(
         self, source: MultitileImage, box: Box
@@ -168,7 +181,10 @@ class BackgroundKernel:
             values = window.pixels[unit][(..., *inside)]
             keep = (planes, *cut) if at_once else cut
             try:
-                found = self._estimate(source, window, unit, piece, values, keep)
+                zeros = self._zeros(source, window.lead, window.planes(unit), area, values)
+                absent = union(no_data(values), zeros.without_data)
+                counts += BackgroundCounts(**zeros.counted(keep))
+                found = self._estimate(source, window, unit, piece, values, absent, keep)
                 target = outputs[0] if at_once else outputs[0][place]
                 counts += self.correction.apply(method, values[keep], found, target)
             except BackgroundError as error:
@@ -188,16 +204,33 @@ class BackgroundKernel:
         unit: Any,
         piece: Piece,
         values: NDArray[Any],
+        absent: NDArray[np.bool_] | None,
         keep: tuple[slice, ...],
     ) -> Estimate:
         method = self.methods[window.lead["c"]]
         if self.regions.by_surface(method) and not self._is_whole(piece):
             surface = self._surface(source, window.lead, window.z.start + unit, piece)
-            noise = "noise" in self.companions
-            return self.correction.on_surface(values[keep], surface, piece.in_tile, noise=noise)
+            own, noise = None if absent is None else absent[keep], "noise" in self.companions
+            return self.correction.on_surface(
+                values[keep], own, surface, piece.in_tile, noise=noise
+            )
         inside = within(self.regions.area(piece, method), window.yx)
         objects = None if window.objects is None else window.objects[unit][(..., *inside)]
-        return self.correction.estimate(method, np.ascontiguousarray(values), objects, keep)
+        pixels = np.ascontiguousarray(values)
+        return self.correction.estimate(method, pixels, objects, absent, keep)
+
+    def _zeros(
+        self,
+        source: MultitileImage,
+        lead: dict[str, int],
+        z: slice,
+        yx: YX,
+        values: NDArray[Any],
+    ) -> Zeros:
+        """The zeros of a plane, or of a stack of planes, in the shape of the values."""
+        return self.look.zeros(source, lead, z, yx, values.reshape((-1, *values.shape[-2:]))).like(
+            values
+        )
 
     def _surface(
         self, source: MultitileImage, lead: dict[str, int], z: int, piece: Piece
@@ -210,7 +243,9 @@ class BackgroundKernel:
             where = self.regions.box(lead, slice(z, z + 1), yx)
             plane = source.read(0, where).reshape(height, width)
             objects = None if self.label is None else self.label.read(where)[0]
-            return self.correction.surface(self.methods[lead["c"]], plane, objects)
+            zeros = self._zeros(source, lead, slice(z, z + 1), yx, plane)
+            absent = union(no_data(plane), zeros.without_data)
+            return self.correction.surface(self.methods[lead["c"]], plane, objects, absent)
 
         key = (self.run, lead["t"], lead["c"], z, piece.tile.y, piece.tile.x)
         return surfaces.kept.get(key, make)

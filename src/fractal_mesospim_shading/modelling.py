@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.core.binning import BinnedStack
+from fractal_mesospim_shading.core.binning import BinnedStack, without_margins
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.core.sampling import choose_planes
 from fractal_mesospim_shading.estimation import EstimationPlan, candidate_planes
@@ -59,7 +59,6 @@ def estimate_model(
     plan: EstimationPlan,
     options: EstimationOptions,
     *,
-    zero_fill: bool,
     workers: int,
 ) -> ChannelModel:
     """The model of one channel, or of one illumination side of it.
@@ -69,22 +68,23 @@ def estimate_model(
         group: of the image's model groups.
         plan: from `plan_estimation`.
         options: number of planes, seed, offset, parameters of BaSiC.
-        zero_fill: whether chunks that are not there read as 0.
         workers: boxes read at a time.
     """
     if isinstance(plan.scenario, MeasuredProfile):
-        return _measured(image, group, plan, options, zero_fill=zero_fill, workers=workers)
+        return _measured(image, group, plan, options, workers=workers)
     layout = layout_at_level(image, plan.level)
     candidates = candidate_planes(image, group, plan)
     refs = _drawn(image, candidates, plan.level, options.n_zplanes, options.seed)
     dark = _dark_at(plan.dark.get(group.channel.label), layout.tile_shape)
     sample = Sample(group.channel.index, plan.level, refs, layout)
-    no_data = zero_fill and options.camera_offset != 0
+    looked_at = options.zero_is == "auto" and dark is None
+    no_offset = looked_at and options.camera_offset == 0
+    no_data = options.zero_is != "data" and not no_offset
     stack = read_sample(image, sample, dark=dark, zero_is_no_data=no_data, workers=workers)
-    offset, facts = _offset(
-        image, group, stack, plan, options, zero_fill=zero_fill, workers=workers
-    )
-    if no_data and dark is None and offset <= 0:
+    if no_offset:
+        stack = without_margins(stack)
+    offset, facts = _offset(image, group, stack, plan, options, workers=workers)
+    if looked_at and not no_offset and offset <= 0:
         stack = _with_zeros(stack)
     facts |= {"level": plan.level, "seed": options.seed, "tiles": sorted(candidates)}
     facts["saturated_sampled"] = stack.saturated
@@ -138,7 +138,6 @@ def _measured(
     plan: EstimationPlan,
     options: EstimationOptions,
     *,
-    zero_fill: bool,
     workers: int,
 ) -> ChannelModel:
     saved = plan.models[group.label]
@@ -152,7 +151,7 @@ def _measured(
         if warning:
             logger.warning("%s", warning)
         return ChannelModel(profile, 0.0, facts)
-    offset, more = _offset(image, group, None, plan, options, zero_fill=zero_fill, workers=workers)
+    offset, more = _offset(image, group, None, plan, options, workers=workers)
     return ChannelModel(profile, offset, _as_json({**facts, **more}))
 
 
@@ -163,7 +162,6 @@ def _offset(
     plan: EstimationPlan,
     options: EstimationOptions,
     *,
-    zero_fill: bool,
     workers: int,
 ) -> tuple[float, dict[str, Any]]:
     """The camera offset in counts: measured, given, or estimated from the noise."""
@@ -179,19 +177,20 @@ def _offset(
         return 0.0, {"offset": 0.0, "offset_from": "taken away by an image processor"}
     from fractal_mesospim_shading.core.offset import estimate_offset
 
+    no_data = options.zero_is != "data"
     if stack is None or plan.level > 0:
         # The noise of averaged pixels says nothing about the camera.
         candidates = _full_resolution(image, group, plan, like_estimate=stack is not None)
         refs = _drawn(image, candidates, 0, _OFFSET_PLANES, options.seed)
         sample = Sample(group.channel.index, 0, refs, image.layout)
-        stack = read_sample(image, sample, dark=None, zero_is_no_data=zero_fill, workers=workers)
+        stack = read_sample(image, sample, dark=None, zero_is_no_data=no_data, workers=workers)
     estimate = estimate_offset(stack, mostly_empty=isinstance(plan.scenario, EmptyRegions))
     candidates = _full_resolution(image, group, plan, like_estimate=False)
     wanted = -(-_OFFSET_PIXELS // prod(stack.tile_shape))
     if len(stack.mean) < min(wanted, sum(len(planes) for planes in candidates.values())):
         refs = _drawn(image, candidates, 0, wanted, options.seed)
         sample = Sample(group.channel.index, 0, refs, image.layout)
-        stack = read_sample(image, sample, dark=None, zero_is_no_data=zero_fill, workers=workers)
+        stack = read_sample(image, sample, dark=None, zero_is_no_data=no_data, workers=workers)
         more = estimate_offset(stack, mostly_empty=False)
         estimate = min(estimate, more, key=lambda found: found.uncertainty)
     facts: dict[str, Any] = {

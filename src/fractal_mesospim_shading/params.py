@@ -52,6 +52,18 @@ def parse_options(value: Any) -> Any:
 NumberList = Annotated[list[int], BeforeValidator(parse_list)]
 
 
+ZeroIs = Annotated[
+    Literal["auto", "data", "no_data"],
+    Field(
+        description="What a pixel of 0 is. auto: no data under a camera offset, where a plane of "
+        "a tile is 0 throughout, and in margins (rows or columns that are 0 from an edge of the "
+        "tile inwards, up to data that begin with a step); every other 0 is a value. data: always "
+        "a value. no_data: nothing was recorded there; it counts nowhere and stays 0."
+    ),
+]
+"""What is done about pixels of 0, in all tasks."""
+
+
 class BasicpyModelParams(BaseModel):
     """Parameters of the BaSiCPy model, used where no empty regions and no models are given."""
 
@@ -230,6 +242,7 @@ class EstimationOptions(BaseModel):
         allow_inf_nan=False,
         description="Counts to add to the result, so that noise below 0 is not cut off.",
     )
+    zero_is: ZeroIs = "auto"
     subtract_baseline: bool = Field(
         default=False,
         description="Also subtract the baseline of the model. BaSiC's baseline is the brightness "

@@ -25,6 +25,7 @@ from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.core.pyramid import block_mean
 from fractal_mesospim_shading.images.source import Box, MultitileImage
 from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.zero_look import ZeroLook, Zeros
 
 BLOCK_BYTES = 16 * 2**20
 """Write units below this size are grouped to one block. Twice as much was a fifth slower."""
@@ -63,24 +64,39 @@ class FlatfieldKernel:
         layout: where the tiles lie.
         corrections: of a tile, by profile name.
         profile_names: by (channel, tile number); tile number None stands for all tiles.
-        zero_is_no_data: by channel.
+        look: what is done about zeros.
     """
 
     axes: str
     layout: TileLayout
     corrections: dict[str, TileCorrection]
     profile_names: dict[tuple[int, int | None], str]
-    zero_is_no_data: dict[int, bool]
+    look: ZeroLook
+
+    @property
+    def zero_is_no_data(self) -> dict[int, bool]:
+        """By channel, for the contrast windows."""
+        return self.look.may_be_no_data
+
+    def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
+        """What a block needs beside the pixels that it writes."""
+        return self.look.working_bytes(source)
 
     def process(
         self, source: MultitileImage, box: Box
     ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
         data = source.read(0, box)
         counts: dict[int, PixelCounts] = {}
-        for channel, planes in channel_stacks(data, self.axes, box):
+        for lead, z, planes in channel_stacks(data, self.axes, box):
+            channel = lead["c"]
             linear = self._painted(channel, box[-2], box[-1])
             stack = np.ascontiguousarray(planes)
-            found = correct(stack, linear, zero_is_no_data=self.zero_is_no_data[channel])
+            zeros = Zeros()
+            if self.look.looks(channel):
+                zeros = self.look.zeros(source, lead, z, (box[-2], box[-1]), stack)
+            none = self.look.rules[channel] == "no_data"
+            found = correct(stack, linear, zero_is_no_data=none, without_data=zeros.without_data)
+            found += PixelCounts(**zeros.counted())
             if stack is not planes and not np.shares_memory(stack, planes):
                 planes[...] = stack
             counts[channel] = counts.get(channel, PixelCounts()) + found
@@ -112,21 +128,29 @@ class CopyKernel:
     ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
         data = source.read(0, box)
         counts: dict[int, PixelCounts] = {}
-        for channel, planes in channel_stacks(data, self.axes, box):
+        for lead, _, planes in channel_stacks(data, self.axes, box):
+            channel = lead["c"]
             counts[channel] = counts.get(channel, PixelCounts()) + PixelCounts(planes.size)
         return (data,), counts
 
 
-def channel_stacks(data: NDArray[Any], axes: str, box: Box) -> list[tuple[int, NDArray[Any]]]:
-    """Views (n, y, x) of a block, one for each channel (and time point) in it."""
-    if "c" not in axes:
-        return [(0, data.reshape((-1, *data.shape[-2:])))]
-    axis = axes.index("c")
-    first = box[axis].start
+def channel_stacks(
+    data: NDArray[Any], axes: str, box: Box
+) -> list[tuple[dict[str, int], slice, NDArray[Any]]]:
+    """The channels and time points of a block.
+
+    Returns:
+        For each its index along t and c, where its planes lie along z, and a view (z, y, x) of
+        them; index 0, or the first plane, for axes that are not there.
+    """
+    along = dict(zip(axes, box, strict=True))
+    z = along.get("z", slice(0, 1))
     stacks = []
-    for index in np.ndindex(*data.shape[: axis + 1]):
+    for index in np.ndindex(*data.shape[: len(axes) - len(axes.lstrip("tc"))]):
+        first = dict.fromkeys("tc", 0)
+        first |= {axis: along[axis].start + i for axis, i in zip(axes, index, strict=False)}
         planes = data[index]
-        stacks.append((first + index[axis], planes.reshape((-1, *planes.shape[-2:]))))
+        stacks.append((first, z, planes.reshape((-1, *planes.shape[-2:]))))
     return stacks
 
 

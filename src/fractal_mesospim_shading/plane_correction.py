@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.background.apply import Application, apply_background
-from fractal_mesospim_shading.core.background.masks import dilate_mask, no_data
+from fractal_mesospim_shading.core.background.masks import dilate_mask
 from fractal_mesospim_shading.core.background.methods import TileMedian
 from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
 from fractal_mesospim_shading.core.correct import PixelCounts
@@ -66,7 +66,6 @@ class PlaneCorrection:
     Attributes:
         application: how the background is taken away.
         dtype: of the result.
-        zero_is_no_data: raw 0 is what missing tiles and chunks hold.
         threshold: counts above which a pixel is an object, or None.
         dilation_px: by which objects are widened.
         add_noise_bias: add back what noise pulls the estimate down by.
@@ -74,7 +73,6 @@ class PlaneCorrection:
 
     application: Application
     dtype: np.dtype[Any]
-    zero_is_no_data: bool = True
     threshold: float | None = None
     dilation_px: int = 0
     add_noise_bias: bool = False
@@ -84,6 +82,7 @@ class PlaneCorrection:
         method: BackgroundMethod,
         values: NDArray[Any],
         objects: NDArray[np.bool_] | None,
+        absent: NDArray[np.bool_] | None,
         keep: Keep,
     ) -> Estimate:
         """Estimate from a plane or stack, and keep a part.
@@ -92,9 +91,9 @@ class PlaneCorrection:
             method: of the channel.
             values: (y, x), or (z, y, x) for a method with a depth.
             objects: same shape; of a label image, before they are widened.
+            absent: same shape; pixels without data.
             keep: the part wanted.
         """
-        absent = self._absent(values)
         found = method.background(values, self._mask(values, objects), absent)
         missing = None if absent is None else absent[keep]
         background = found.background[keep]
@@ -110,10 +109,14 @@ class PlaneCorrection:
         return Estimate(part, background, noise, missing, found.estimated, has_data)
 
     def surface(
-        self, method: BackgroundMethod, plane: NDArray[Any], objects: NDArray[np.bool_] | None
+        self,
+        method: BackgroundMethod,
+        plane: NDArray[Any],
+        objects: NDArray[np.bool_] | None,
+        absent: NDArray[np.bool_] | None,
     ) -> Surface | Nothing:
-        """The surface of a whole plane."""
-        absent, mask = self._absent(plane), self._mask(plane, objects)
+        """The surface of a whole plane; the arguments are those of `estimate`."""
+        mask = self._mask(plane, objects)
         nothing = Nothing(absent is None or not absent.all())
         if isinstance(method, TileMedian):
             return method.mesh(plane, mask, absent) or nothing
@@ -124,17 +127,23 @@ class PlaneCorrection:
         return Level(float(usable.flat[0]))
 
     def on_surface(
-        self, values: NDArray[Any], surface: Surface | Nothing, keep: Keep, *, noise: bool
+        self,
+        values: NDArray[Any],
+        absent: NDArray[np.bool_] | None,
+        surface: Surface | Nothing,
+        keep: Keep,
+        *,
+        noise: bool,
     ) -> Estimate:
         """The background of a part of a plane from the surface of the whole.
 
         Args:
             values: (y, x), the part.
+            absent: same shape; pixels without data.
             surface: of the whole plane.
             keep: where the part lies in it.
             noise: whether its noise is wanted.
         """
-        absent = self._absent(values)
         if isinstance(surface, Nothing):
             zero = np.zeros(values.shape, np.float32)
             return Estimate(values, zero, None, absent, False, surface.has_data)
@@ -172,9 +181,6 @@ class PlaneCorrection:
         if np.issubdtype(raw.dtype, np.integer):
             saturated = int(np.count_nonzero(raw == np.iinfo(raw.dtype).max))
         return BackgroundCounts(raw.size, missing, some.clipped_low, some.clipped_high, saturated)
-
-    def _absent(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
-        return no_data(values, zero_is_no_data=self.zero_is_no_data)
 
     def _mask(
         self, values: NDArray[Any], objects: NDArray[np.bool_] | None

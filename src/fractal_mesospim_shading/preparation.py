@@ -17,7 +17,7 @@ import numpy as np
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, ShadingError
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.carrying import copy_tables_and_labels
-from fractal_mesospim_shading.images.documents import Document, document_of, fill_value
+from fractal_mesospim_shading.images.documents import Document, document_of
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
 from fractal_mesospim_shading.images.output import (
     convert_attributes,
@@ -81,13 +81,11 @@ class OutputPlan:
         final_url: where people will find it.
         target: its arrays, where they are written.
         attributes: of its group, before windows and marks.
-        zero_fill: whether chunks that are not there read as 0.
     """
 
     final_url: str
     target: TargetImage
     attributes: Document
-    zero_fill: bool
 
 
 def plan_output(
@@ -152,7 +150,7 @@ def plan_output(
         raise RuntimeError("a failed check left no error")
     target = TargetImage(image_url(final), zarr_format, levels, options_of(options))
     attributes = convert_attributes(image.attributes(), image.zarr_format, zarr_format)
-    return OutputPlan(final, target, attributes, fill_value(documents[0]) == 0)
+    return OutputPlan(final, target, attributes)
 
 
 def options_of(options: Any) -> places.StorageOptions:

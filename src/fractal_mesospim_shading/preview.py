@@ -18,6 +18,7 @@ from fractal_mesospim_shading.core.background import (
     make_method,
 )
 from fractal_mesospim_shading.core.background.arrays import correct_array
+from fractal_mesospim_shading.core.zeros import ZeroIs
 from fractal_mesospim_shading.errors import BackgroundError, OutputWriteError, ParameterError
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -27,6 +28,7 @@ from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.params import validated
 from fractal_mesospim_shading.sampling import layout_at_level, plane_count
+from fractal_mesospim_shading.zero_look import no_data_held
 
 know_options("methods", "radius", "channel", "tile", "z", "level", "label")
 
@@ -44,6 +46,7 @@ def write_preview(
     z: int | None = None,
     level: int = 0,
     label: str | None = None,
+    zero_is: ZeroIs = "auto",
     storage_options: StorageOptions = None,
 ) -> str:
     """Write a picture of several methods on one plane of one tile.
@@ -63,6 +66,7 @@ def write_preview(
         z: plane at the level; None for the middle.
         level: of the pyramid.
         label: name of a label image to leave out; only at level 0.
+        zero_is: what a pixel of 0 is, `auto`, `data` or `no_data`, as in the correction.
         storage_options: for a remote address.
 
     Returns:
@@ -85,7 +89,9 @@ def write_preview(
         mask = LabelImage.open(image, label).read(box)[0]
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
-    results, notes = _compared(plane, chosen, mask)
+    channel_of = box[image.axes.index("c")].start if "c" in image.axes else 0
+    held = no_data_held(image).get(image.channels[channel_of].label)
+    results, notes = _compared(plane, chosen, mask, zero_is, held)
     from fractal_mesospim_shading.report.figures import background_preview
 
     picture = background_preview(
@@ -102,7 +108,11 @@ def write_preview(
 
 
 def _compared(
-    plane: NDArray[Any], methods: Sequence[BackgroundMethod], mask: NDArray[np.bool_] | None
+    plane: NDArray[Any],
+    methods: Sequence[BackgroundMethod],
+    mask: NDArray[np.bool_] | None,
+    zero_is: ZeroIs,
+    held: bool | None,
 ) -> tuple[dict[str, tuple[NDArray[Any], NDArray[Any]]], list[str]]:
     """Background and result of each method that fits, and what has to be said of the others."""
     results: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
@@ -113,7 +123,12 @@ def _compared(
             check_fits(method, (plane.shape[0], plane.shape[1]))
             background = np.empty(plane.shape, np.float32)
             found = correct_array(
-                plane, method, mask=mask, background_out=background, zero_is_no_data=True
+                plane,
+                method,
+                mask=mask,
+                background_out=background,
+                zero_is=zero_is,
+                holds_no_data=held,
             )
         except BackgroundError as error:
             refused.append(error)

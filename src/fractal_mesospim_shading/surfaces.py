@@ -6,12 +6,8 @@ every block that cuts it. So planes of any size are corrected in blocks.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +15,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.background.local_filters import Constant
 from fractal_mesospim_shading.core.background.methods import TileMedian
-
-_KEPT = 512
+from fractal_mesospim_shading.kept import Kept
 
 
 class Surface(Protocol):
@@ -63,30 +58,5 @@ def uses_surface(method: BackgroundMethod) -> bool:
     return isinstance(method, TileMedian) or (isinstance(method, Constant) and method.value is None)
 
 
-class Surfaces:
-    """Surfaces of planes by what they belong to; each is made by one thread, others wait."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: OrderedDict[Any, Future[Surface | Nothing]] = OrderedDict()
-
-    def get(self, key: Any, make: Callable[[], Surface | Nothing]) -> Surface | Nothing:
-        """The surface of a key; made where it is not there."""
-        mine: Future[Surface | Nothing] = Future()
-        with self._lock:
-            held = self._held.setdefault(key, mine)
-            while len(self._held) > _KEPT:
-                self._held.popitem(last=False)
-        if held is mine:
-            try:
-                mine.set_result(make())
-            except BaseException as error:
-                mine.set_exception(error)
-                with self._lock:
-                    self._held.pop(key, None)
-                raise
-        return held.result()
-
-
-kept = Surfaces()
-"""Of this process."""
+kept: Kept[Surface | Nothing] = Kept(512)
+"""Surfaces of planes, of this process."""

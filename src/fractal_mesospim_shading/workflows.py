@@ -10,7 +10,6 @@ from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.flatfield import plan_models
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import is_container
-from fractal_mesospim_shading.images.documents import document_of, fill_value
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import models_folder_url
 from fractal_mesospim_shading.images.source import MultitileImage
@@ -113,7 +112,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         options=options,
         parts=(Part(block_plan(image, output), output.attributes),),
         source_states=(source_state(image),),
-        choices=(Choice(image, estimation, options, output.zero_fill),),
+        choices=(Choice(image, estimation, options),),
         replaces=image.url if overwrite_input else None,
         models_folder=folder,
         reported=image if options.report else None,
@@ -147,4 +146,4 @@ def _mosaic_choices(image: MosaicImage, options: FlatfieldOptions) -> tuple[Choi
     problems.raise_all()
     if plan is None:
         raise RuntimeError("a failed check left no error")
-    return (Choice(image, plan, options, fill_value(document_of(image.array(0))) == 0),)
+    return (Choice(image, plan, options),)

@@ -12,9 +12,10 @@ import pytest
 from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.kept import Kept
 from fractal_mesospim_shading.local_regions import Regions
 from fractal_mesospim_shading.plane_correction import BackgroundCounts
-from fractal_mesospim_shading.surfaces import Level, Nothing, Surfaces
+from fractal_mesospim_shading.surfaces import Level, Nothing
 
 GRID = TileLayout.from_origins(
     [(0, 0), (0, 40), (48, 0), (48, 40)], (48, 40), (96, 80), ["a", "b", "c", "d"]
@@ -30,9 +31,9 @@ def box(z, y, x):
 
 
 def test_counts_add_up_with_those_of_other_kernels():
-    total = BackgroundCounts(5, 1, 2, 3, 4, 1) + PixelCounts(1, 1, 1, 1, 1)
-    assert total == BackgroundCounts(6, 2, 3, 4, 5, 1)
-    assert total + BackgroundCounts(unestimated=2) == BackgroundCounts(6, 2, 3, 4, 5, 3)
+    total = BackgroundCounts(5, 1, 2, 3, 4, 7, 8, 1) + PixelCounts(1, 1, 1, 1, 1, 1, 1)
+    assert total == BackgroundCounts(6, 2, 3, 4, 5, 8, 9, 1)
+    assert total + BackgroundCounts(unestimated=2) == BackgroundCounts(6, 2, 3, 4, 5, 8, 9, 3)
 
 
 def test_a_halo_ends_at_the_tile():
@@ -97,7 +98,7 @@ def test_alignments_begin_with_whole_tiles():
 
 
 def test_a_surface_is_made_once():
-    surfaces, made = Surfaces(), []
+    surfaces, made = Kept(512), []
     ready = threading.Barrier(4)
 
     def make():
@@ -116,7 +117,7 @@ def test_a_surface_is_made_once():
 
 
 def test_a_surface_that_failed_is_tried_again():
-    surfaces = Surfaces()
+    surfaces = Kept(512)
 
     def fail():
         raise OSError("cannot be read")
@@ -128,7 +129,7 @@ def test_a_surface_that_failed_is_tried_again():
 
 
 def test_old_surfaces_make_room():
-    surfaces = Surfaces()
+    surfaces = Kept(512)
     for key in range(600):
         surfaces.get(key, lambda: Level(0.0))
     made = []

@@ -8,6 +8,7 @@ import pytest
 from fractal_mesospim_shading.core.correct import TileCorrection
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.plan import FlatfieldKernel, channel_stacks
+from fractal_mesospim_shading.zero_look import ZeroLook
 
 LAYOUT = TileLayout.from_origins([(0, 0), (4, 0), (0, 6), (4, 6)], (4, 6), (8, 12))
 
@@ -35,7 +36,7 @@ def test_each_pixel_gets_its_own_gain(axes, shape):
         LAYOUT,
         {name: TileCorrection(1 / gain, 0.0, 0.0) for name, gain in gains.items()},
         {(0, None): "a", (1, None): "b", (0, 3): "special"},
-        {0: False, 1: False},
+        ZeroLook(axes, (LAYOUT,), ("data", "data")),
     )
     box = (*(slice(0, n) for n in shape[:-2]), slice(2, 7), slice(3, 11))
     pixels, counts = kernel.process(Source(data, axes), box)
@@ -57,5 +58,11 @@ def test_stacks_of_channels():
     data = np.arange(2 * 2 * 3 * 4 * 5).reshape(2, 2, 3, 4, 5)
     box = (slice(0, 2), slice(1, 3), slice(0, 3), slice(0, 4), slice(0, 5))
     stacks = channel_stacks(data, "tczyx", box)
-    assert [channel for channel, _ in stacks] == [1, 2, 1, 2]
-    np.testing.assert_array_equal(stacks[2][1], data[1, 0])
+    leads = [lead for lead, _, _ in stacks]
+    assert leads == [{"t": t, "c": c} for t in (0, 1) for c in (1, 2)]
+    assert all(z == slice(0, 3) for _, z, _ in stacks)
+    np.testing.assert_array_equal(stacks[2][2], data[1, 0])
+    (lead, z, planes), *more = channel_stacks(data[0, 0], "zyx", (slice(4, 7), *box[-2:]))
+    assert (lead, z, more) == ({"t": 0, "c": 0}, slice(4, 7), [])
+    np.testing.assert_array_equal(planes, data[0, 0])
+    assert channel_stacks(data[0, 0, 0], "yx", box[-2:])[0][2].shape == (1, 4, 5)

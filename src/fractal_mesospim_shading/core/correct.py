@@ -72,6 +72,8 @@ class PixelCounts:
         no_data: raw value 0 that was left 0.
         clipped_low, clipped_high: results that left the range of the type.
         saturated: raw values at the upper end of the type.
+        zeros: raw 0 that the pixels say is a value, see `core/zeros`.
+        zero_blocks: blocks of these that are worth a word.
     """
 
     pixels: int = 0
@@ -79,6 +81,8 @@ class PixelCounts:
     clipped_low: int = 0
     clipped_high: int = 0
     saturated: int = 0
+    zeros: int = 0
+    zero_blocks: int = 0
 
     def __add__(self, other: PixelCounts) -> PixelCounts:
         return PixelCounts(
@@ -87,6 +91,8 @@ class PixelCounts:
             self.clipped_low + other.clipped_low,
             self.clipped_high + other.clipped_high,
             self.saturated + other.saturated,
+            self.zeros + other.zeros,
+            self.zero_blocks + other.zero_blocks,
         )
 
 
@@ -128,14 +134,37 @@ def paint(
     return Linear(gain, shift)
 
 
-def correct(raw: NDArray[Any], linear: Linear, *, zero_is_no_data: bool) -> PixelCounts:
+def correct(
+    raw: NDArray[Any],
+    linear: Linear,
+    *,
+    zero_is_no_data: bool,
+    without_data: NDArray[np.bool_] | None = None,
+) -> PixelCounts:
     """Correct a stack of planes in place.
 
     Args:
         raw: (n, y, x), contiguous, native byte order; uint8, uint16 or float32.
         linear: gain and shift, (y, x).
         zero_is_no_data: raw 0 stays 0, whatever the shift.
+        without_data: (n, y, x), True for pixels of 0 that stay 0 where others do not.
     """
+    counts = _corrected(raw, linear, zero_is_no_data)
+    if without_data is None:
+        return counts
+    raw[without_data] = 0
+    low = high = 0
+    if np.issubdtype(raw.dtype, np.integer):
+        # They were counted as the values that a 0 gives.
+        value = np.rint(linear.shift)
+        low = int(np.count_nonzero(without_data & (value < 0)))
+        high = int(np.count_nonzero(without_data & (value > np.float32(np.iinfo(raw.dtype).max))))
+    return counts + PixelCounts(
+        no_data=int(np.count_nonzero(without_data)), clipped_low=-low, clipped_high=-high
+    )
+
+
+def _corrected(raw: NDArray[Any], linear: Linear, zero_is_no_data: bool) -> PixelCounts:
     if np.issubdtype(raw.dtype, np.integer):
         top = int(np.iinfo(raw.dtype).max)
         no_data_value = 0 if zero_is_no_data else -1

@@ -28,6 +28,7 @@ from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.preparation import marked
 from fractal_mesospim_shading.reporting import Views, gather_views, write_flatfield_report
 from fractal_mesospim_shading.running import PartOfJob, running
+from fractal_mesospim_shading.zero_look import NO_DATA, no_data_met, tell_zeros
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,6 @@ def make_models(
                 choice.image,
                 choice.plan,
                 choice.options,
-                zero_fill=choice.zero_fill,
                 workers=workers,
                 job=job,
                 prefix=f"{number}-" if len(choices) > 1 else "",
@@ -184,7 +184,7 @@ def _create(work: Work, job: Job) -> None:
 def _run(work: Work, models: Sequence[Models], job: Job) -> None:
     """Process all blocks of all images that the job does not have yet."""
     kernels = [
-        flatfield_kernel(choice.image, found, choice.options, zero_fill=choice.zero_fill)
+        flatfield_kernel(choice.image, found, choice.options)
         for choice, found in zip(work.choices, models, strict=True)
     ]
 
@@ -220,14 +220,19 @@ def _complete(work: Work, models: Sequence[Models], job: Job) -> Counts:
             note = {**provenance(work.task, parameters, {}, {}), "content": kind}
             complete(companion, part.attributes, channels, own_histograms, note)
         mark = {**provenance(work.task, parameters, used, counts), **part.facts}
+        if work.corrects:
+            mark[NO_DATA] = no_data_met(counts)
         complete(target, part.attributes, channels, histograms, mark)
         prefix = work.choices[part.choice].prefix if work.choices else ""
         for label, number in counts.items():
             before = all_counts.get(prefix + label, work.counted())
             all_counts[prefix + label] = before + number
     work.tell(all_counts)
+    if work.corrects:
+        tell_zeros(all_counts)
     if work.enclosure is not None:
         mark = provenance(work.task, parameters, labelled(work.choices, models), all_counts)
+        mark[NO_DATA] = no_data_met(all_counts)
         final = marked(work.enclosure.attributes, mark, complete=True)
         write_attributes(job.image_url, work.enclosure.zarr_format, final, work.storage)
     return all_counts

@@ -37,7 +37,6 @@ class Choice:
         image: to estimate from.
         plan: scenario, level and planes.
         options: of the estimate.
-        zero_fill: whether chunks that are not there read as 0.
         prefix: what goes before the labels of its models where a job has several mosaics.
         folder: where its models go below the folder of all models; empty for that folder.
     """
@@ -45,7 +44,6 @@ class Choice:
     image: MultitileImage
     plan: EstimationPlan
     options: EstimationOptions
-    zero_fill: bool
     prefix: str = ""
     folder: str = ""
 
@@ -142,6 +140,11 @@ class Work:
     tell: Callable[[Mapping[str, PixelCounts]], None] = _no_word
     types: Mapping[str, bool] = field(default_factory=dict)
     listed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether pixels are changed; an import may copy them as they are."""
+        return bool(self.choices) or isinstance(self.options, BackgroundOptions)
 
     @property
     def storage(self) -> places.StorageOptions:

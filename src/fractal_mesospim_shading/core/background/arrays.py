@@ -31,6 +31,7 @@ from fractal_mesospim_shading.core.background.contract import (
 from fractal_mesospim_shading.core.background.inputs import as_numbers, with_mask, without_mask
 from fractal_mesospim_shading.core.background.masks import no_data, union
 from fractal_mesospim_shading.core.background.parameter_checks import shown
+from fractal_mesospim_shading.core.zeros import ZeroIs, ZeroRule, zero_rule, zeros_without_data
 from fractal_mesospim_shading.errors import BackgroundError
 
 Progress = Callable[[int, int], None]
@@ -49,11 +50,15 @@ class CorrectedArray:
         counts: of its pixels.
         unestimated: indices, along the axes other than (z,) y and x, of planes (or stacks)
             without a usable pixel. Their background is 0 and they passed through unchanged.
+        zero_blocks: blocks of more than 32 x 32 zeros, in all planes, that lie beside data far
+            above 0 and were taken for values: parts that were lost, perhaps, or the corners
+            of a turned image. `zero_is="no_data"` leaves them out.
     """
 
     image: NDArray[Any]
     counts: AppliedCounts
     unestimated: tuple[Index, ...]
+    zero_blocks: int = 0
 
 
 def estimate_array(
@@ -63,7 +68,8 @@ def estimate_array(
     mask: NDArray[Any] | None = None,
     axes: str | None = None,
     out: NDArray[Any] | None = None,
-    zero_is_no_data: bool = False,
+    zero_is: ZeroIs = "auto",
+    holds_no_data: bool | None = None,
     progress: Progress | None = None,
 ) -> NDArray[Any]:
     """The background of every plane.
@@ -77,7 +83,12 @@ def estimate_array(
         axes: a letter for each axis where they are others, such as `yxc` for colours in the
             last axis. Has to be given where the last axis of three or more holds 4 or fewer.
         out: float array for the background, e.g. a memory map; made if not given.
-        zero_is_no_data: 0 means that nothing was recorded.
+        zero_is: what a pixel of 0 is. `auto`: no data where a plane is 0 throughout, and in its
+            margins, rows or columns that are 0 from an edge inwards, up to data that begin
+            with a step; a value everywhere else. `data`: always a value. `no_data`: never.
+        holds_no_data: for `auto`, of a result of the flat-field correction: whether that met
+            pixels without data. If not, every 0 is a value; else whatever is 0 from an edge
+            inwards is a margin. None where it is not known.
         progress: called with (planes or stacks done, all of them).
 
     Returns:
@@ -86,10 +97,11 @@ def estimate_array(
     Raises:
         BackgroundError: for arrays or parameters that do not fit, or of a wrong type.
     """
+    rule = zero_rule(zero_is, holds_no_data)
     request = _Request.of(image, method, mask, axes, progress)
     result = _target(request.where.shape, out, np.float32, _FLOATS, "background")
-    for index, _, found in request.results(zero_is_no_data):
-        request.where.put(result, index, found.background)
+    for part in request.results(rule):
+        request.where.put(result, part.index, part.found.background)
     return result
 
 
@@ -103,7 +115,8 @@ def correct_array(
     dtype: DTypeLike = np.float32,
     out: NDArray[Any] | None = None,
     background_out: NDArray[Any] | None = None,
-    zero_is_no_data: bool = False,
+    zero_is: ZeroIs = "auto",
+    holds_no_data: bool | None = None,
     progress: Progress | None = None,
 ) -> CorrectedArray:
     """Estimate the background of every plane and take it away.
@@ -119,12 +132,14 @@ def correct_array(
             values.
         out: array for the result, e.g. a memory map; its type then counts.
         background_out: float array that receives the background as well.
-        zero_is_no_data: 0 means that nothing was recorded; it stays 0.
+        zero_is: what a pixel of 0 is, see `estimate_array`; a 0 without data stays 0.
+        holds_no_data: see `estimate_array`.
         progress: called with (planes or stacks done, all of them).
 
     Raises:
         BackgroundError: for arrays or parameters that do not fit, or of a wrong type.
     """
+    rule = zero_rule(zero_is, holds_no_data)
     request = _Request.of(image, method, mask, axes, progress)
     where = request.where
     how = _completed(application, method)
@@ -134,24 +149,45 @@ def correct_array(
         saved = _target(where.shape, background_out, np.float32, _FLOATS, "background")
     counts = AppliedCounts()
     unestimated: list[Index] = []
-    for index, values, found in request.results(zero_is_no_data):
-        part = found.image_to_correct(values)
-        absent = no_data(values, zero_is_no_data=zero_is_no_data)
+    blocks = 0
+    for part in request.results(rule):
+        found, absent = part.found, part.absent
+        values = found.image_to_correct(part.values)
         if found.denoised is not None and absent is not None:
-            part = np.where(absent, values, part)
+            values = np.where(absent, part.values, values)
         if not found.estimated:
-            unestimated.append(index)
+            unestimated.append(part.index)
             absent = np.ones(values.shape, np.bool_)
         corrected, some = apply_background(
-            part, found.background, how, dtype=result.dtype, coverage=absent
+            values, found.background, how, dtype=result.dtype, coverage=absent
         )
-        where.put(result, index, corrected)
+        where.put(result, part.index, corrected)
         counts += some
+        blocks += part.zero_blocks
         if saved is not None:
-            where.put(saved, index, found.background)
+            where.put(saved, part.index, found.background)
     if out is None:
         result = with_mask(result, request.hidden)
-    return CorrectedArray(result, counts, tuple(unestimated))
+    return CorrectedArray(result, counts, tuple(unestimated), blocks)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A plane, or stack of planes, with its background.
+
+    Attributes:
+        index: along the axes other than (z,) y and x.
+        values: its pixels.
+        absent: where there is no data, or None.
+        zero_blocks: see `CorrectedArray`.
+        found: the background.
+    """
+
+    index: Index
+    values: NDArray[Any]
+    absent: NDArray[np.bool_] | None
+    zero_blocks: int
+    found: BackgroundResult
 
 
 @dataclass(frozen=True)
@@ -203,9 +239,7 @@ class _Request:
         data, hidden = without_mask(pixels)
         return cls(data, hidden, objects, method, where, progress)
 
-    def results(
-        self, zero_is_no_data: bool
-    ) -> Iterator[tuple[Index, NDArray[Any], BackgroundResult]]:
+    def results(self, rule: ZeroRule) -> Iterator[_Part]:
         """Every plane or stack in turn, its axes in the order (z,) y, x."""
         for done, index in enumerate(self.where.indices(), start=1):
             values = self.where.part(self.pixels, index)
@@ -214,8 +248,10 @@ class _Request:
                 objects = self.where.part_of_mask(self.objects, index) > 0
             if self.hidden is not None:
                 objects = union(objects, self.where.part(self.hidden, index))
-            coverage = no_data(values, zero_is_no_data=zero_is_no_data)
-            yield index, values, self.method.background(values, objects, coverage)
+            zeros, blocks = zeros_without_data(values, rule)
+            absent = union(no_data(values), zeros)
+            found = self.method.background(values, objects, absent)
+            yield _Part(index, values, absent, blocks, found)
             if self.progress is not None:
                 self.progress(done, self.where.parts)
 

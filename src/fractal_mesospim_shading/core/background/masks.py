@@ -47,29 +47,26 @@ def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
     return np.asarray(grown, np.bool_)
 
 
-def no_data(image: NDArray[Any], *, zero_is_no_data: bool = False) -> Bool | None:
-    """The pixels without data: NaN, infinity, numbers as large as these, and 0 if asked for.
+def no_data(image: NDArray[Any]) -> Bool | None:
+    """The pixels of NaN, infinity, and numbers as large as these, which hold no data.
 
     The largest number of float32 stands for "nothing" in some programs; what is beyond it
-    in float64 would become infinite.
+    in float64 would become infinite. Zeros are another matter: see `core/zeros`.
 
     Args:
         image: any shape, integer or float.
-        zero_is_no_data: 0 means that nothing was recorded.
 
     Returns:
-        bool of the same shape, or None where every pixel holds data.
+        bool of the same shape, or None where every pixel is finite.
     """
-    missing: Bool | None = None
-    if image.dtype.kind == "f" and image.size:
-        largest = largest_count(image.dtype)
-        # Two numbers are quicker than a look at each pixel; with NaN neither is less.
-        if not (-largest < image.min() and image.max() < largest):
-            missing = ~(np.abs(image) < largest)
-    if zero_is_no_data:
-        zero = image == 0
-        missing = zero if missing is None else missing | zero
-    return missing if missing is not None and missing.any() else None
+    if image.dtype.kind != "f" or not image.size:
+        return None
+    largest = largest_count(image.dtype)
+    # Two numbers are quicker than a look at each pixel; with NaN neither is less.
+    if -largest < image.min() and image.max() < largest:
+        return None
+    missing: Bool = ~(np.abs(image) < largest)
+    return missing
 
 
 def union(*parts: Bool | None) -> Bool | None:

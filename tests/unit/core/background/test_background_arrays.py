@@ -143,14 +143,12 @@ def test_zeros_without_data_stay_zero_whatever_the_offset(scene) -> None:
     image[:, :10] = 0
     how = Application(output_offset=50)
     method = Median(radius_px=6, exact=True)
-    found = correct_array(image, method, application=how, dtype=np.uint16, zero_is_no_data=True)
+    found = correct_array(image, method, application=how, dtype=np.uint16, zero_is="no_data")
     assert (found.image[:, :10] == 0).all()
     assert found.counts.no_data == 400
     # The column beside the gap sees the background of its own side only.
     alone = method.background(image[:, 10:]).background
-    np.testing.assert_array_equal(
-        estimate_array(image, method, zero_is_no_data=True)[:, 10:], alone
-    )
+    np.testing.assert_array_equal(estimate_array(image, method, zero_is="no_data")[:, 10:], alone)
 
 
 def test_stack_methods_walk_over_time(scene) -> None:

@@ -242,7 +242,7 @@ def test_no_data_is_none_where_all_pixels_hold_data() -> None:
     assert no_data(np.ones((2, 2))) is None
     assert no_data(np.zeros((2, 2), np.uint16)) is None
     assert no_data(np.full((2, 2), 3e38, np.float32)) is None
-    assert no_data(np.array([[0, 3]]), zero_is_no_data=True).tolist() == [[True, False]]
+    assert no_data(np.array([[0, np.nan]])).tolist() == [[False, True]]
 
 
 def test_filling_takes_the_nearest_value() -> None:
