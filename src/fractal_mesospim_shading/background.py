@@ -197,7 +197,10 @@ def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
     label = kernel.label
     if label is None:
         return {}
-    return {"label_state": array_state(label.url, label.path, label.array())}
+    state: dict[str, Any] = {"label_state": array_state(label.url, label.path, label.array())}
+    if any(factor != 1 for factor in label.factors):
+        state["label_factors"] = list(label.factors)
+    return state
 
 
 def _companions(
@@ -254,6 +257,8 @@ def background_kernel(
     problems.raise_all()
     if methods is None:
         raise RuntimeError("a failed check left no error")
+    for remark in [] if label is None else label.remarks:
+        logger.info("%s", remark)
     application = Application(
         mode=options.mode,
         weight=options.weight,

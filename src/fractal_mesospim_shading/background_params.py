@@ -234,7 +234,9 @@ class LabelMask(BaseModel):
 
     kind: Literal["label"] = "label"
     label_name: str = Field(
-        min_length=1, description="Name of the label image; everything above 0 is an object."
+        min_length=1,
+        description="Name of the label image; everything above 0 is an object. It may be coarser "
+        "than the image, as its scale says, or have one plane for all.",
     )
     dilation: float = Field(default=0.0, ge=0, description="By how much objects are widened.")
     dilation_unit: Unit = Field(default="pixels", description="Unit of the dilation.")

@@ -308,6 +308,29 @@ def test_labels_below_1_are_no_objects(tmp_path, small_blocks):
     np.testing.assert_array_equal(pixels_of(result.image_url), wanted)
 
 
+@pytest.mark.parametrize("name", ["tile_median", "gaussian"])
+def test_a_coarser_label_image_and_one_of_one_plane(name, tmp_path, small_blocks, caplog):
+    array = scene((1, 3, 90, 76))
+    cells = cells_of((3, 96, 80))
+    options, method = METHODS[name]
+    # 90 rows are 22.5 of its own, written as 23.
+    coarse = cells[:1, ::4, ::4][:, :23, :19]
+    source = write(tmp_path / "a.zarr", array, None)
+    labels = zarr.open_group(str(source / "labels"), mode="a", zarr_format=2)
+    labels.attrs["labels"] = ["cells"]
+    style = {"axes": "zyx", "chunks": (1, 7, 7), "pixel_size_um": (5.0, 5.2, 5.2)}
+    write_image(source / "labels" / "cells", coarse, **style)
+    mask = {"kind": "label", "label_name": "cells", "dilation": 1}
+    with caplog.at_level(logging.INFO):
+        result = correct_background(source, method=options, mask=mask)
+    full = np.repeat(np.repeat(coarse[0], 4, axis=0), 4, axis=1)[:90, :76]
+    wanted = expected(array, method, None, mask=dilate_mask(full, 1))
+    np.testing.assert_array_equal(pixels_of(result.image_url), wanted)
+    assert "'cells' is coarser than the image, by 4 along y, 4 along x" in caplog.text
+    assert "'cells' has a length of 1 along z" in caplog.text
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
 def test_a_label_image_for_each_frame(tmp_path, small_blocks):
     """PyAMA: t, y, x, with a segmentation of every frame."""
     array = scene((4, 96, 80))

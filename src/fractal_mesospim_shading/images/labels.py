@@ -1,4 +1,8 @@
-"""A label image of an OME-Zarr, as a mask for the image it belongs to."""
+"""A label image of an OME-Zarr, as a mask for the image it belongs to.
+
+It has the size of the image, or is coarser by the ratio of their scales, as segmentations of
+a coarser level of the pyramid are; a single plane, channel or time point masks all alike.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +16,39 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.codecs import open_array
-from fractal_mesospim_shading.images.metadata import parse_metadata
+from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.reading import fingerprint, opened_array, read_array
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import join_url, open_group
 
+_SAME_RATIO = 0.01
+"""Scales are often rounded; a ratio this close to a whole number is one."""
+
 
 @dataclass(frozen=True)
 class LabelImage:
-    """A label image at full resolution, with the axes of its image but for c.
+    """The finest level of a label image.
 
     Attributes:
+        name: of the label image.
         url: of its group.
         path: of its finest array.
         axes: its own, such as `zyx`.
         image_axes: of the image it masks.
-        per_channel: whether it has objects of their own for each channel.
+        shape: of its array.
+        factors: how many pixels of the image one of its own is long, for each of its axes.
         fingerprint: of its array.
         storage_options: for remote addresses, as JSON.
     """
 
+    name: str
     url: str
     path: str
     axes: str
     image_axes: str
-    per_channel: bool
+    shape: tuple[int, ...]
+    factors: tuple[float, ...]
     fingerprint: str
     storage_options: str
 
@@ -47,7 +58,7 @@ class LabelImage:
 
         Raises:
             ParameterError: there is none of that name.
-            ImageFormatError: it has another shape than the image.
+            ImageFormatError: its size does not fit the image.
         """
         storage = json.loads(image.storage_options)
         labels = open_group(image.url, storage).get("labels")
@@ -62,28 +73,46 @@ class LabelImage:
         url = join_url(image.url, "labels", name)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, url)
         array = open_array(url, metadata.paths[0], storage)
-        sizes = dict(zip(image.axes, image.levels[0].shape, strict=True))
-        expected = tuple(sizes.get(axis, 1) for axis in metadata.axes)
-        shape = array.shape
-        fits = len(shape) == len(expected) and all(
-            n == e or (axis == "c" and n == 1)
-            for axis, n, e in zip(metadata.axes, shape, expected, strict=True)
-        )
-        if not fits or not set("yx") <= set(metadata.axes):
+        factors = _factors(image, metadata, array.shape)
+        if factors is None or not set("yx") <= set(metadata.axes):
+            own, other = metadata.pixel_size_um(), image.metadata.pixel_size_um()
             raise ImageFormatError(
-                f"The label image '{name}' has the shape {shape} ({','.join(metadata.axes)}), but "
-                f"the image has {image.levels[0].shape} ({','.join(image.axes)}); expected equal "
-                "sizes along each axis."
+                f"The label image '{name}' has the shape {array.shape} "
+                f"({','.join(metadata.axes)}) and pixels of {_sizes(own)}, but the image has "
+                f"{image.levels[0].shape} ({','.join(image.axes)}) and {_sizes(other)}; expected "
+                "equal sizes along each axis, or smaller ones by the ratio of the pixels."
             )
         return cls(
+            name=name,
             url=url,
             path=metadata.paths[0],
             axes=metadata.axes,
             image_axes=image.axes,
-            per_channel="c" in metadata.axes and shape[metadata.axes.index("c")] > 1,
+            shape=tuple(array.shape),
+            factors=factors,
             fingerprint=fingerprint(array),
             storage_options=image.storage_options,
         )
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know where it has not the size of the image."""
+        coarser, single = [], []
+        for axis, length, factor in zip(self.axes, self.shape, self.factors, strict=True):
+            if factor != 1 and axis != "c":
+                single += [axis] if length == 1 else []
+                coarser += [f"{factor:g} along {axis}"] if length > 1 else []
+        said = []
+        if coarser:
+            said.append(
+                f"The label image '{self.name}' is coarser than the image, by {', '.join(coarser)}."
+            )
+        if single:
+            said.append(
+                f"The label image '{self.name}' has a length of 1 along {', '.join(single)}: it "
+                "masks all alike."
+            )
+        return said
 
     def read(self, box: Box) -> NDArray[np.bool_]:
         """Where objects are, for a box of the image.
@@ -95,12 +124,18 @@ class LabelImage:
             bool, (z, y, x); a label image without z masks every plane alike.
         """
         where = dict(zip(self.image_axes, box, strict=True))
-        own = tuple(
-            slice(0, 1) if axis == "c" and not self.per_channel else where.get(axis, slice(0, 1))
-            for axis in self.axes
-        )
-        pixels = read_array(self.array(), join_url(self.url, self.path), own)
+        parts, places = [], []
+        for axis, length, factor in zip(self.axes, self.shape, self.factors, strict=True):
+            wanted = where.get(axis, slice(0, 1))
+            # By the centres of the pixels; the last one is held where it is cut short.
+            centres = np.arange(wanted.start, wanted.stop) + 0.5
+            own = np.minimum(np.floor(centres / factor).astype(np.int64), length - 1)
+            parts.append(slice(int(own[0]), int(own[-1]) + 1))
+            places.append(own - own[0])
+        pixels = read_array(self.array(), join_url(self.url, self.path), tuple(parts))
         objects = np.asarray(pixels > 0)
+        if any(factor != 1 for factor in self.factors):
+            objects = objects[np.ix_(*places)]
         planes = objects.reshape((-1, *objects.shape[-2:]))
         depth = where["z"].stop - where["z"].start if "z" in where else 1
         return np.broadcast_to(planes, (depth, *planes.shape[1:]))
@@ -108,3 +143,31 @@ class LabelImage:
     def array(self) -> zarr.Array[Any]:
         """Its array, opened once in each process."""
         return opened_array(self.url, self.path, self.storage_options, self.fingerprint)
+
+
+def _factors(
+    image: MosaicImage, metadata: ImageMetadata, shape: tuple[int, ...]
+) -> tuple[float, ...] | None:
+    """How many pixels of the image one of the label image is long; None where it does not fit."""
+    lengths = dict(zip(image.axes, image.levels[0].shape, strict=True))
+    own, other = metadata.pixel_size_um(), image.metadata.pixel_size_um()
+    factors: list[float] = []
+    for axis, length in zip(metadata.axes, shape, strict=True):
+        expected = lengths.get(axis, 1)
+        ratio = own[axis] / other[axis] if axis in own and axis in other else 1.0
+        whole = round(ratio)
+        if abs(ratio - whole) <= _SAME_RATIO * ratio:
+            ratio = float(whole)
+        if length == expected:
+            factors.append(1.0)
+        elif length == 1 and axis in "tcz":
+            factors.append(float(expected))
+        elif ratio > 1 and abs(length * ratio - expected) < ratio:
+            factors.append(ratio)
+        else:
+            return None
+    return tuple(factors)
+
+
+def _sizes(pixel_um: dict[str, float]) -> str:
+    return " x ".join(f"{size:g}" for size in pixel_um.values()) + " um"
