@@ -51,6 +51,10 @@ file of arguments as a Fractal server writes it; options beside it win. `--debug
 an error comes from. Exit codes: 0; 1 after an error of the run; 2 where an argument is wrong;
 130 where the run was stopped.
 
+An option that another one goes before (models before lists of tiles, a dark frame before a number)
+is passed over, and a line of the log says so. An option that can do nothing at all here is an
+error, such as `--z-levels` in an import without `--correct-flatfield`.
+
 Commands that are no tasks:
 
 - `mesospim-shading info IMAGE [--json]` shows what an image or an acquisition is: channels,

@@ -46,6 +46,7 @@ from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_kernel import BackgroundKernel
 from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, PlaneCorrection
+from fractal_mesospim_shading.precedence import passed_over_in_method, refuse_idle
 from fractal_mesospim_shading.preparation import (
     OutputPlan,
     Problems,
@@ -123,6 +124,10 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
                 )
         with problems.collected():
             refuse_full_disk(image, output, companions.values())
+    for line in passed_over_in_method(options.method):
+        logger.info("%s", line)
+    with problems.collected():
+        refuse_idle(options)
     with problems.collected():
         refuse_second_replacement(_TASK, image, overwrite_input=options.overwrite_input)
     problems.raise_all()

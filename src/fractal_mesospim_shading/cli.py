@@ -6,9 +6,10 @@ import argparse
 import gc
 import json
 import logging
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -17,13 +18,18 @@ from pydantic import BaseModel
 from fractal_mesospim_shading.allocation import use_one_arena
 from fractal_mesospim_shading.background_params import BackgroundOptions
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
-from fractal_mesospim_shading.messages import Door, LogLines, rendered, through
+from fractal_mesospim_shading.messages import Door, LogLines, rendered, shown, through
 from fractal_mesospim_shading.params import (
+    ExecutionOptions,
     FlatfieldOptions,
     ImportOptions,
+    OptionsT,
+    asked_for,
     ordered_fields,
     validated,
 )
+from fractal_mesospim_shading.precedence import IMAGE_OPTIONS
+from fractal_mesospim_shading.validation import address
 
 
 def program() -> int:
@@ -100,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     estimate = add("estimate", _estimate, "Only estimate the flat-fields and write the models.")
     estimate.add_argument("image", nargs="?", help="address of the image")
     estimate.add_argument("--output", required=True, help="folder for the models")
-    _add_options(estimate, FlatfieldOptions)
+    _add_options(estimate, FlatfieldOptions, hidden=IMAGE_OPTIONS)
 
     background = add(
         "correct-background", _correct_background, "Take the local background of an image away."
@@ -126,8 +132,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(command: argparse.ArgumentParser, model: type[BaseModel]) -> None:
-    """An option for each field; texts are passed on, and pydantic understands them."""
+def _add_options(
+    command: argparse.ArgumentParser, model: type[BaseModel], hidden: Collection[str] = ()
+) -> None:
+    """An option for each field; texts are passed on, and pydantic understands them.
+
+    Args:
+        command: to add to.
+        model: of the options.
+        hidden: those that the help does not offer, and whose use is an error of its own.
+    """
     command.add_argument(
         "--params", metavar="FILE", help="JSON file of arguments, as a Fractal server writes them"
     )
@@ -135,6 +149,7 @@ def _add_options(command: argparse.ArgumentParser, model: type[BaseModel]) -> No
         info = model.model_fields[name]
         flag = "--" + name.replace("_", "-")
         text = rendered(info.description or "").replace("%", "%%")
+        text = argparse.SUPPRESS if name in hidden else text
         options: dict[str, Any] = {"dest": f"option_{name}", "default": None, "help": text}
         kinds = get_args(info.annotation) or (info.annotation,)
         if info.annotation is bool:
@@ -190,94 +205,109 @@ def _metavar(kinds: Sequence[Any]) -> str:
     return next((names[kind] for kind in kinds if kind in names), "JSON")
 
 
-def _arguments(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _image_and_options(given: argparse.Namespace, model: type[OptionsT]) -> tuple[str, OptionsT]:
     """Address and options of a command."""
-    arguments = _given_options(given)
-    image = given.image or arguments.get("zarr_url")
-    arguments.pop("zarr_url", None)
-    if image is None:
+    written = _parameter_file(given)
+    of_file = written.pop("zarr_url", None)
+    if given.image is None and of_file is None:
         raise ParameterError("Give the address of the image, or 'zarr_url' in the --params file.")
-    return image, arguments
+    image = given.image if given.image is not None else address(of_file, "zarr_url")
+    return image, asked_for(model, written, _typed_options(given))
 
 
-def _given_options(given: argparse.Namespace) -> dict[str, Any]:
-    """Options from the file of parameters, and over them those given."""
-    arguments: dict[str, Any] = {}
-    if given.params is not None:
-        try:
-            arguments = json.loads(Path(given.params).read_text())
-        except (OSError, ValueError) as error:
-            raise ParameterError(f"--params {given.params} cannot be read: {error}") from error
-        if not isinstance(arguments, dict):
-            raise ParameterError(f"--params {given.params} holds no JSON object.")
-    for name, value in vars(given).items():
-        if name.startswith("option_") and value is not None:
-            arguments[name.removeprefix("option_")] = value
+def _parameter_file(given: argparse.Namespace) -> dict[str, Any]:
+    """What stands in the file of parameters, if one was given."""
+    if given.params is None:
+        return {}
+    try:
+        arguments = json.loads(Path(given.params).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ParameterError(f"--params {given.params} cannot be read: {error}") from error
+    if not isinstance(arguments, dict):
+        raise ParameterError(f"--params {given.params} holds no JSON object.")
     return arguments
+
+
+def _typed_options(given: argparse.Namespace) -> dict[str, Any]:
+    return {
+        name.removeprefix("option_"): value
+        for name, value in vars(given).items()
+        if name.startswith("option_") and value is not None
+    }
+
+
+def _storage_options(given: argparse.Namespace) -> dict[str, Any] | None:
+    """The storage options of commands that have no model of their options."""
+    return validated(ExecutionOptions, {"storage_options": given.storage_options}).storage_options
+
+
+def _print_address(url: str) -> None:
+    """Print an address for people and scripts; in a terminal, nothing is hidden in it."""
+    if sys.stdout.isatty():
+        print(shown(url))
+        return
+    try:
+        print(url)
+    except UnicodeEncodeError:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(url) + b"\n")
 
 
 def _info(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading.inspection import as_text, describe
 
-    options = json.loads(given.storage_options) if given.storage_options else None
-    found = describe(given.image, options)
+    found = describe(given.image, _storage_options(given))
     print(json.dumps(found, indent=2) if given.json else as_text(found))
 
 
 def _correct_flatfield(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading import workflows
 
-    image, arguments = _arguments(given)
-    result = workflows.correct_flatfield(image, validated(FlatfieldOptions, arguments))
-    print(result.image_url)
+    result = workflows.correct_flatfield(*_image_and_options(given, FlatfieldOptions))
+    _print_address(result.image_url)
 
 
 def _estimate(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading import workflows
 
-    image, arguments = _arguments(given)
-    workflows.estimate_models(image, given.output, validated(FlatfieldOptions, arguments))
-    print(given.output)
+    image, options = _image_and_options(given, FlatfieldOptions)
+    workflows.estimate_models(image, given.output, options)
+    _print_address(given.output)
 
 
 def _correct_background(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading import background
 
-    image, arguments = _arguments(given)
-    result = background.correct_background(image, validated(BackgroundOptions, arguments))
-    print(result.image_url)
-    for url in result.companions.values():
-        print(url)
+    result = background.correct_background(*_image_and_options(given, BackgroundOptions))
+    for url in (result.image_url, *result.companions.values()):
+        _print_address(url)
 
 
 def _preview(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading.preview import write_preview
 
-    storage = json.loads(given.storage_options) if given.storage_options else None
-    print(
-        write_preview(
-            given.image,
-            given.output,
-            methods=given.method,
-            radius=given.radius,
-            channel=given.channel,
-            tile=given.tile,
-            z=given.z,
-            level=given.level,
-            label=given.label,
-            zero_is=given.zero_is,
-            storage_options=storage,
-        )
+    picture = write_preview(
+        given.image,
+        given.output,
+        methods=given.method,
+        radius=given.radius,
+        channel=given.channel,
+        tile=given.tile,
+        z=given.z,
+        level=given.level,
+        label=given.label,
+        zero_is=given.zero_is,
+        storage_options=_storage_options(given),
     )
+    _print_address(picture)
 
 
 def _import(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading import importing
 
-    arguments = _given_options(given)
-    options = validated(ImportOptions, arguments)
+    options = asked_for(ImportOptions, _parameter_file(given), _typed_options(given))
     for unit in importing.plan_imports(given.containers, given.zarr_dir, options):
-        print(importing.import_image(unit, options).image_url)
+        _print_address(importing.import_image(unit, options).image_url)
 
 
 def _demo(given: argparse.Namespace) -> None:

@@ -40,6 +40,7 @@ from fractal_mesospim_shading.jobs.story import carry_out
 from fractal_mesospim_shading.jobs.work import Choice, Enclosure, JobResult, Part, Work
 from fractal_mesospim_shading.params import FlatfieldOptions
 from fractal_mesospim_shading.plan import CorrectionPlan, FlatfieldKernel, block_wish
+from fractal_mesospim_shading.precedence import refuse_idle
 from fractal_mesospim_shading.preparation import Problems, refuse_little_room
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,8 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
         ShadingError: one error with all problems.
     """
     problems = Problems()
+    with problems.collected():
+        refuse_idle(options, no_report="with a native acquisition, which has no report")
     if options.overwrite_input:
         problems.errors.append(
             ParameterError(

@@ -37,8 +37,9 @@ from fractal_mesospim_shading.models import (
     resampling,
     saved_model,
 )
-from fractal_mesospim_shading.params import EstimationOptions
+from fractal_mesospim_shading.params import EstimationOptions, choose_scenario
 from fractal_mesospim_shading.plan import FlatfieldKernel
+from fractal_mesospim_shading.precedence import passed_over, refuse_idle_baseline
 from fractal_mesospim_shading.preparation import Problems
 from fractal_mesospim_shading.zero_look import ZeroLook
 
@@ -70,6 +71,13 @@ def plan_models(
     with problems.collected():
         refuse_unclear_labels(image, saves=saves or options.save_models)
     given = problems.run(lambda: read_given_profiles(image, options)) or GivenProfiles()
+    scenario = choose_scenario(options)
+    profiles = {label: model.profile for label, model in given.models.items()}
+    with_dark = [label for label, found in profiles.items() if found.darkfield is not None]
+    for line in passed_over(options, scenario, with_dark):
+        logger.info("%s", line)
+    with problems.collected():
+        refuse_idle_baseline(options, scenario, [found.baseline for found in profiles.values()])
     return problems.run(lambda: plan_estimation(image, options, given.models, given.dark))
 
 

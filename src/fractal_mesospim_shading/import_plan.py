@@ -44,6 +44,7 @@ from fractal_mesospim_shading.job import image_url
 from fractal_mesospim_shading.jobs.work import Choice, Part, Work
 from fractal_mesospim_shading.params import ImportOptions
 from fractal_mesospim_shading.plan import CopyKernel, CorrectionPlan, block_wish
+from fractal_mesospim_shading.precedence import refuse_idle
 from fractal_mesospim_shading.preparation import Problems, refuse_little_room
 
 TASK = "import_mesospim"
@@ -82,6 +83,7 @@ def plan_imports(
     """
     if not containers:
         raise ParameterError("No container was given; expected at least one acquisition.")
+    refuse_idle(options)
     problems = Problems()
     units: list[ImportUnit] = []
     finished: list[Work] = []

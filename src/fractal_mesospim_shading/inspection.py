@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fractal_mesospim_shading.images import native_report
@@ -10,6 +11,7 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished
 from fractal_mesospim_shading.images.native_state import container_attributes, earlier_correction
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.inspection_native import container_text
+from fractal_mesospim_shading.messages import rendered, shown
 
 
 def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def _container(url: str, storage_options: StorageOptions) -> dict[str, Any]:
 def as_text(found: dict[str, Any]) -> str:
     """The same, to read."""
     if found["kind"] != "mosaic":
-        return container_text(found)
+        return plain_page(container_text(found))
     tiles = found["tiles"]
     state = "finished" if found["finished"] else "UNFINISHED: a run broke off before its end"
     size = ", ".join(f"{axis} {value:g}" for axis, value in found["pixel_size_um"].items())
@@ -107,7 +109,12 @@ def as_text(found: dict[str, Any]) -> str:
         )
     if found["notes"]:
         lines += ["", "Notes:", *(f"  {note}" for note in found["notes"])]
-    return "\n".join(lines)
+    return plain_page(lines)
+
+
+def plain_page(lines: Iterable[str]) -> str:
+    """Lines to read: options in the words of the door, nothing hidden in names and labels."""
+    return rendered("\n".join(shown(line) for line in lines))
 
 
 def _shape(shape: list[int]) -> str:

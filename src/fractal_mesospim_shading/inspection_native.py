@@ -16,8 +16,8 @@ _ORIGINS = {
 _WIDTH = 96
 
 
-def container_text(found: dict[str, Any]) -> str:
-    """The description of a container, to read.
+def container_text(found: dict[str, Any]) -> list[str]:
+    """The description of a container, line by line.
 
     Args:
         found: from `images.native_report.describe`.
@@ -45,7 +45,7 @@ def container_text(found: dict[str, Any]) -> str:
         own = [s for s in stacks if s["group"] in set(mosaic["groups"])]
         lines += ["", *_mosaic_lines(mosaic, own, len(found["mosaics"]) > 1)]
     lines += ["", *_suspicious_lines(found["suspicious"])]
-    return "\n".join(lines)
+    return lines
 
 
 def _time(found: dict[str, Any]) -> str:

@@ -338,7 +338,7 @@ class ImportTaskOptions(ImportStyleOptions, EstimationOptions):
 
     def import_options(self) -> ImportOptions:
         """The options of the import itself."""
-        return ImportOptions(**self.model_dump(exclude={"containers"}))
+        return ImportOptions(**self.model_dump(exclude={"containers"}, exclude_unset=True))
 
 
 class ImportUnitOptions(ExecutionOptions):
@@ -346,7 +346,7 @@ class ImportUnitOptions(ExecutionOptions):
 
     def combined(self, chosen: dict[str, Any]) -> ImportOptions:
         """The options of the first half with where to run."""
-        return ImportOptions(**{**chosen, **self.model_dump()})
+        return ImportOptions(**{**chosen, **self.model_dump(exclude_unset=True)})
 
 
 def ordered_fields(model: type[BaseModel]) -> list[str]:
@@ -438,6 +438,30 @@ def validated(model: type[OptionsT], arguments: dict[str, Any]) -> OptionsT:
         return model(**arguments)
     except ValidationError as error:
         raise ParameterError(sentences(error)) from None
+
+
+def asked_for(
+    model: type[OptionsT], written: dict[str, Any], typed: dict[str, Any] | None = None
+) -> OptionsT:
+    """Options of a form or a file, where every parameter stands, asked for or not.
+
+    Args:
+        model: of the options.
+        written: values of the form; one that is the default was not asked for.
+        typed: values that go before them, all of them asked for.
+
+    Raises:
+        ParameterError: names each argument, what was found and what was expected.
+    """
+    typed = typed or {}
+    values = dict(validated(model, {**written, **typed}))
+    fields = model.model_fields
+    changed = {
+        name: value
+        for name, value in written.items()
+        if name in typed or values[name] != fields[name].get_default()
+    }
+    return validated(model, {**changed, **typed})
 
 
 know_options("zarr_url", "zarr_dir", "output", *FlatfieldOptions.model_fields)

@@ -52,12 +52,32 @@ class Views:
     plane: int
 
 
-def gather_views(image: MosaicImage, target: TargetImage) -> dict[str, Views]:
-    """Read some coarse planes of source and result; empty where that would cost too much."""
-    level = next(
+def report_obstacle(image: MosaicImage, url: str) -> str | None:
+    """Why no report of a result can be written; None where it can.
+
+    Args:
+        image: the source.
+        url: of the result.
+    """
+    if not places.is_local(url):
+        return "where the result lies on remote storage"
+    level = _level(image)
+    if _cost(image, level, _planes(image, level)) > _READ_BYTES:
+        return "for an image without a coarse level to look at"
+    return None
+
+
+def _level(image: MosaicImage) -> int:
+    """The level that a report shows."""
+    return next(
         (i for i, found in enumerate(image.levels) if prod(found.shape[-2:]) <= _PLANE_PIXELS),
         len(image.levels) - 1,
     )
+
+
+def gather_views(image: MosaicImage, target: TargetImage) -> dict[str, Views]:
+    """Read some coarse planes of source and result; empty where that would cost too much."""
+    level = _level(image)
     planes = _planes(image, level)
     views: dict[str, Views] = {}
     shape = image.levels[level].shape[-2:]

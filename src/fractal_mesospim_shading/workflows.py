@@ -26,6 +26,7 @@ from fractal_mesospim_shading.messages import warnings_heard
 from fractal_mesospim_shading.models import ChannelModel
 from fractal_mesospim_shading.params import FlatfieldOptions
 from fractal_mesospim_shading.plan import CorrectionPlan, block_wish
+from fractal_mesospim_shading.precedence import refuse_idle
 from fractal_mesospim_shading.preparation import (
     OutputPlan,
     Problems,
@@ -36,6 +37,7 @@ from fractal_mesospim_shading.preparation import (
     refuse_second_replacement,
     source_state,
 )
+from fractal_mesospim_shading.reporting import report_obstacle
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,9 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         lambda: plan_output(image, options, name=name, overwrite_input=overwrite_input)
     )
     estimation = plan_models(image, options, problems)
+    obstacle = report_obstacle(image, image.url if output is None else output.final_url)
+    with problems.collected():
+        refuse_idle(options, no_report=obstacle)
     with problems.collected():
         refuse_second_replacement(TASK, image, overwrite_input=overwrite_input)
     if output is not None:
@@ -115,7 +120,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         choices=(Choice(image, estimation, options),),
         replaces=image.url if overwrite_input else None,
         models_folder=folder,
-        reported=image if options.report else None,
+        reported=image if options.report and obstacle is None else None,
         carry=carrier(image, output),
         types={"flatfield_corrected": True},
     )
@@ -131,6 +136,7 @@ def estimate_models(
         folder: for the models; `models_folder` of a later correction or import.
         options: of the estimate.
     """
+    refuse_idle(options, writes_image=False)
     if is_container(zarr_url, options.storage_options):
         choices = container_choices(zarr_url, options)
     else:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.messages import Door, through
-from fractal_mesospim_shading.params import ordered_fields, validated
+from fractal_mesospim_shading.params import asked_for, ordered_fields
 
 TaskFunction = Callable[..., Any]
 
@@ -60,7 +60,7 @@ def task_arguments(
                 raise TypeError(f"missing argument: {', '.join(missing)}")
             with through(Door.TASK):
                 try:
-                    return function(*(given[name] for name in first), validated(model, arguments))
+                    return function(*(given[name] for name in first), asked_for(model, arguments))
                 except ShadingError as error:
                     # Shown by whoever called the task, outside of this door.
                     error.args = (str(error),)

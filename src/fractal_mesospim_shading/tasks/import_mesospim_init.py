@@ -26,7 +26,7 @@ def import_mesospim_init(zarr_dir: str, options: ImportTaskOptions) -> dict[str,
                 "init_args": {
                     "container": unit.container,
                     "suffix": unit.suffix,
-                    "options": chosen.model_dump(mode="json"),
+                    "options": chosen.model_dump(mode="json", exclude_unset=True),
                 },
             }
             for unit in units
