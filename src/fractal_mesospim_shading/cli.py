@@ -31,6 +31,9 @@ from fractal_mesospim_shading.params import (
 from fractal_mesospim_shading.precedence import IMAGE_OPTIONS
 from fractal_mesospim_shading.validation import address
 
+FAULT = 70
+"""Exit code of what was not foreseen; those of all errors of ours are in `errors`."""
+
 
 def program() -> int:
     """The command line as a process of its own."""
@@ -41,7 +44,7 @@ def program() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0, or 1 after an error of the run, or 2 of the command line."""
+    """Run a command; returns 0, or the exit code of its error."""
     use_one_arena()
     with through(Door.COMMAND):
         given = _parser().parse_args(arguments)
@@ -58,12 +61,10 @@ def _run(given: argparse.Namespace) -> int:
         if given.debug:
             traceback.print_exc()
         print(f"Error: {error}", file=sys.stderr)
-        if isinstance(error, StoppedError):
-            return 130
-        return 2 if isinstance(error, ParameterError) else 1
+        return error.exit_code
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
-        return 130
+        return StoppedError.exit_code
     except BrokenPipeError:
         return 1
     except Exception as error:
@@ -74,7 +75,7 @@ def _run(given: argparse.Namespace) -> int:
             "it happened. Please report it.)",
             file=sys.stderr,
         )
-        return 1
+        return FAULT
     return 0
 
 

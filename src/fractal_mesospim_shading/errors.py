@@ -4,15 +4,29 @@ One root, `ShadingError`, for callers that want to catch them all. Each child is
 also the builtin that a caller would expect, so `except ValueError` keeps working.
 A message says what was found, what was expected, and what to do; options stand between
 backticks in it, and are shown in the words of the door (see `messages`).
+
+Each kind of mistake has one exit code of the command line, whatever the command:
+
+| code | kind |
+|---|---|
+| 1 | the data: what was given is not there, or cannot be read or used |
+| 2 | wrong use: an option or a value is wrong, or does not fit the image |
+| 3 | the place: no right or room to write, something in the way, memory or a worker missing |
+| 70 | a fault of this package |
+| 130 | stopped from outside |
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from fractal_mesospim_shading.messages import rendered
 
 
 class ShadingError(Exception):
     """Root of all errors that this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
 
     def __str__(self) -> str:
         return rendered(super().__str__())
@@ -21,20 +35,26 @@ class ShadingError(Exception):
 class ParameterError(ShadingError, ValueError):
     """An argument is wrong by itself or does not fit the image."""
 
+    exit_code = 2
+
 
 class LayoutError(ShadingError, ValueError):
     """The tiles of an image do not form a mosaic that can be corrected."""
+
+
+class TileNumberError(ParameterError, LayoutError):
+    """A tile was asked for that the mosaic does not have, or twice."""
 
 
 class ProfileError(ShadingError, ValueError):
     """A flat-field, dark-field or model folder is missing or unusable."""
 
 
-class SamplingError(ShadingError, ValueError):
+class SamplingError(ParameterError):
     """The planes asked for cannot give an estimate."""
 
 
-class BackgroundError(ShadingError, ValueError):
+class BackgroundError(ParameterError):
     """A background method cannot be used as asked, or cannot be divided by."""
 
 
@@ -53,30 +73,52 @@ class SourceReadError(ShadingError, OSError):
 class OutputWriteError(ShadingError, OSError):
     """The result cannot be written: no permission, or the disk is full."""
 
+    exit_code = 3
+
+
+class FolderError(ParameterError, OutputWriteError):
+    """The folder that was given for the result cannot be written."""
+
+    exit_code = 3
+
 
 class OutputExistsError(ShadingError, FileExistsError):
     """There is already something where the result would go."""
+
+    exit_code = 3
 
 
 class JobMismatchError(ShadingError, ValueError):
     """An unfinished job lies at the output, and it is not this one."""
 
+    exit_code = 3
+
 
 class JobLockedError(ShadingError, RuntimeError):
     """Another run is writing the same output at this moment."""
+
+    exit_code = 3
 
 
 class WorkerLostError(ShadingError, RuntimeError):
     """A worker process died while it computed."""
 
+    exit_code = 3
+
 
 class WorkerVersionError(ShadingError, RuntimeError):
     """A Dask worker runs another version of this package."""
+
+    exit_code = 3
 
 
 class StoppedError(ShadingError, RuntimeError):
     """The run was stopped from outside: Ctrl-C, or SIGTERM."""
 
+    exit_code = 130
+
 
 class MemoryLimitError(ShadingError, MemoryError):
     """The memory limit is too small for a single write unit."""
+
+    exit_code = 3

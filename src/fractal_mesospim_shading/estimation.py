@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.sampling import empty_planes
-from fractal_mesospim_shading.errors import LayoutError, SamplingError
+from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
 from fractal_mesospim_shading.images.profiles import SavedModel
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.models import ModelGroup, model_groups
@@ -52,7 +52,7 @@ def plan_estimation(
     """Choose scenario, level and planes.
 
     Raises:
-        LayoutError: a tile number that the mosaic does not have, or one given twice.
+        TileNumberError: a tile number that the mosaic does not have, or one given twice.
         SamplingError: z-levels that leave nothing, a level that does not exist.
     """
     scenario = choose_scenario(options)
@@ -115,10 +115,10 @@ def candidate_planes(
 def _checked_tiles(image: MultitileImage, numbers: Sequence[int]) -> list[int]:
     repeated = sorted({n for n in numbers if list(numbers).count(n) > 1})
     if repeated:
-        raise LayoutError(f"`fov_list` names the tiles {repeated} more than once.")
+        raise TileNumberError(f"`fov_list` names the tiles {repeated} more than once.")
     try:
         return [image.layout.tile(number).number for number in numbers]
     except LayoutError as error:
-        raise LayoutError(
+        raise TileNumberError(
             f"`fov_list`: {error} The tiles of this image are:\n{image.layout.map_text()}"
         ) from None

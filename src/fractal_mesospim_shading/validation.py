@@ -43,7 +43,7 @@ _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "literal_error": lambda limit: f"{limit['expected']}".replace("'", ""),
     "too_long": lambda limit: f"no more than {limit['max_length']} values",
     "too_short": lambda limit: f"at least {limit['min_length']} values",
-    "union_tag_invalid": lambda limit: f"{limit['expected_tags']}".replace("'", ""),
+    "union_tag_invalid": lambda limit: f"one of {limit['expected_tags']}",
 }
 
 

@@ -68,7 +68,7 @@ def test_all_doors_give_equal_bytes(make_mosaic, tree, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--method", '{"method": "median", "radius": 41}'], 1, "The radius of the method median"),
+        (["--method", '{"method": "median", "radius": 41}'], 2, "The radius of the method median"),
         (["--method", "{median"], 2, "expected JSON"),
         (["--method", "medium"], 2, "'median'"),
         (["--mask", '{"kind": "label", "label_name": "x"}'], 2, "no label image 'x'"),

@@ -164,7 +164,7 @@ def test_two_runs_at_once(command, tmp_path):
     _wait_for_blocks(tmp_path, first, 3)
     second = command(0.0)
     _, text = second.communicate(timeout=60)
-    assert second.returncode == 1
+    assert second.returncode == 3
     assert f"process {first.pid} on this machine, is writing this output" in text
     assert first.poll() is None
     # The refused run has not taken the lock away from the first.

@@ -5,8 +5,7 @@ import logging
 
 import pytest
 
-from fractal_mesospim_shading import cli, workflows
-from fractal_mesospim_shading.errors import ProfileError, StoppedError
+from fractal_mesospim_shading import cli, errors, workflows
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +60,27 @@ def test_a_file_of_the_server_and_options_that_go_before_it(asked, tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ProfileError("bad"), 1), (StoppedError("s"), 130), (ZeroDivisionError("x"), 1)],
+    [
+        (errors.ImageNotFoundError("bad"), 1),
+        (errors.ImageFormatError("bad"), 1),
+        (errors.SourceReadError("bad"), 1),
+        (errors.LayoutError("bad"), 1),
+        (errors.ProfileError("bad"), 1),
+        (errors.ParameterError("bad"), 2),
+        (errors.TileNumberError("bad"), 2),
+        (errors.SamplingError("bad"), 2),
+        (errors.BackgroundError("bad"), 2),
+        (errors.FolderError("bad"), 3),
+        (errors.OutputExistsError("bad"), 3),
+        (errors.OutputWriteError("bad"), 3),
+        (errors.JobLockedError("bad"), 3),
+        (errors.JobMismatchError("bad"), 3),
+        (errors.MemoryLimitError("bad"), 3),
+        (errors.WorkerLostError("bad"), 3),
+        (errors.StoppedError("s"), 130),
+        (KeyboardInterrupt(), 130),
+        (ZeroDivisionError("x"), 70),
+    ],
 )
 def test_errors_are_one_message_and_a_code(monkeypatch, capsys, error, code):
     def fail(url, options):
@@ -70,8 +89,11 @@ def test_errors_are_one_message_and_a_code(monkeypatch, capsys, error, code):
     monkeypatch.setattr(workflows, "correct_flatfield", fail)
     assert cli.main(["correct-flatfield", "/a.zarr"]) == code
     text = capsys.readouterr().err
-    assert text.startswith("Error: ")
     assert "Traceback" not in text
+    if isinstance(error, KeyboardInterrupt):
+        assert text == "Stopped.\n"
+        return
+    assert text.startswith("Error: ")
     assert cli.main(["correct-flatfield", "/a.zarr", "--debug"]) == code
     assert "Traceback" in capsys.readouterr().err
 

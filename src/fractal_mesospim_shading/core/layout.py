@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fractal_mesospim_shading.errors import LayoutError
+from fractal_mesospim_shading.errors import LayoutError, TileNumberError
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class TileLayout:
         """The tile of that number.
 
         Raises:
-            LayoutError: no such tile.
+            TileNumberError: no such tile.
         """
         try:
             return self.by_number[number]
@@ -143,7 +143,7 @@ class TileLayout:
             found = f"missing in this mosaic ({self.rows} rows x {self.columns} columns)"
             if not 1 <= number <= last:
                 found = f"outside this mosaic, which has the numbers 1 to {last}"
-            raise LayoutError(f"Tile {number} is {found}.") from None
+            raise TileNumberError(f"Tile {number} is {found}.") from None
 
     def pieces(self, y: slice, x: slice) -> Iterator[Piece]:
         """The parts of all tiles that lie in a box of the plane.

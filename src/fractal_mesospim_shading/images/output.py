@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.errors import ImageFormatError, OutputExistsError, ParameterError
+from fractal_mesospim_shading.errors import (
+    FolderError,
+    ImageFormatError,
+    OutputExistsError,
+    ParameterError,
+)
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import Document, native_dtype, output_document
 from fractal_mesospim_shading.images.mosaic import is_finished
@@ -152,14 +157,14 @@ def refuse_unwritable(url: str, folder_option: str = "output_folder") -> None:
     """Refuse a folder that cannot be written, before any work is done.
 
     Raises:
-        ParameterError: names `output_folder`, or what else gives the folder.
+        FolderError: names `output_folder`, or what else gives the folder.
     """
     if not places.is_local(url):
         return
     folder = places.local_path(url).parent
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ParameterError(
+        raise FolderError(
             f"The folder {folder} cannot be written. Set `{folder_option}` to one that can."
         )
 
