@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.params import (
+    Counts,
     ExecutionOptions,
     OutputOptions,
     ZeroIs,
@@ -198,7 +199,7 @@ class ConstantModel(MethodModel):
     model_config = ConfigDict(title="Constant")
 
     method: Literal["constant"] = "constant"
-    value: float | None = Field(
+    value: Counts | None = Field(
         default=None, description="Counts; unset takes the median of each plane."
     )
     value_per_channel: RadiusList | None = Field(
@@ -248,7 +249,7 @@ class ThresholdMask(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="Threshold")
 
     kind: Literal["threshold"] = "threshold"
-    threshold: float = Field(description="Counts above which a pixel is an object.")
+    threshold: Counts = Field(description="Counts above which a pixel is an object.")
     dilation: float = Field(default=0.0, ge=0, description="By how much objects are widened.")
     dilation_unit: Unit = Field(default="pixels", description="Unit of the dilation.")
 
@@ -276,7 +277,7 @@ class LocalBackgroundOptions(BaseModel):
     weight: float = Field(
         default=1.0, ge=0, le=1, description="Part of the background to take away, 0 to 1."
     )
-    reference: float = Field(
+    reference: Counts = Field(
         default=1000.0,
         gt=0,
         description="For `divide`: the counts of a pixel that equals its background.",
@@ -286,7 +287,7 @@ class LocalBackgroundOptions(BaseModel):
         description="float32 keeps negative values. source keeps the type of the image: values "
         "below 0 are cut off and counted, unless `output_offset` lifts them.",
     )
-    output_offset: float = Field(default=0.0, description="Counts to add to the result.")
+    output_offset: Counts = Field(default=0.0, description="Counts to add to the result.")
     light_background: bool = Field(
         default=False,
         description="Dark objects on a bright background: rolling ball, paraboloid and opening.",

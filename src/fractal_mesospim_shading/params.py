@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import know_options
@@ -49,6 +49,17 @@ def parse_options(value: Any) -> Any:
         raise ValueError("expected JSON of fewer levels") from None
 
 
+_LARGEST_COUNTS = 3.4e38
+"""What a pixel of 32 bits can hold; beyond, sums with pixels are infinite."""
+
+
+def _pixel_value(value: float) -> float:
+    if not abs(value) <= _LARGEST_COUNTS:
+        raise ValueError("expected a number of counts that a pixel can hold")
+    return value
+
+
+Counts = Annotated[float, AfterValidator(_pixel_value)]
 NumberList = Annotated[list[int], BeforeValidator(parse_list)]
 
 
@@ -67,7 +78,9 @@ ZeroIs = Annotated[
 class BasicpyModelParams(BaseModel):
     """Parameters of the BaSiCPy model, used where no empty regions and no models are given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="BaSiCPy model parameters")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, title="BaSiCPy model parameters"
+    )
 
     autosegment: bool = Field(
         default=False,
@@ -183,7 +196,7 @@ class ExecutionOptions(BaseModel):
 class EstimationOptions(BaseModel):
     """Where flat-fields come from, and how they are applied."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     models_folder: str | None = Field(
         default=None,
@@ -219,9 +232,8 @@ class EstimationOptions(BaseModel):
         "resolution for empty regions.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the choice of planes.")
-    camera_offset: float | None = Field(
+    camera_offset: Counts | None = Field(
         default=None,
-        allow_inf_nan=False,
         description="Counts that the camera adds to every pixel (about 100 to 200). Unset: "
         "estimated from the noise. 0: none, where it has been removed already.",
     )
@@ -237,9 +249,8 @@ class EstimationOptions(BaseModel):
         "of the aspect of a tile (within 2 %), with at least 16 pixels a side. stretch: any; they "
         "are stretched over the tile.",
     )
-    output_offset: float = Field(
+    output_offset: Counts = Field(
         default=0.0,
-        allow_inf_nan=False,
         description="Counts to add to the result, so that noise below 0 is not cut off.",
     )
     zero_is: ZeroIs = "auto"

@@ -75,3 +75,17 @@ def test_options_cannot_be_changed():
 def test_every_field_is_described():
     for name, field in FlatfieldOptions.model_fields.items():
         assert field.description, name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "-inf", "nan", 1e39, -1e308])
+@pytest.mark.parametrize("name", ["camera_offset", "output_offset"])
+def test_counts_are_numbers_that_a_pixel_can_hold(name, value):
+    with pytest.raises(ParameterError, match=name):
+        validated(FlatfieldOptions, {name: value})
+    assert getattr(validated(FlatfieldOptions, {name: -5}), name) == -5
+
+
+@pytest.mark.parametrize("name", ["epsilon", "smoothness_darkfield", "smoothness_flatfield"])
+def test_parameters_of_basicpy_are_finite(name):
+    with pytest.raises(ParameterError, match=f"{name}.*finite"):
+        validated(FlatfieldOptions, {"basicpy_model_params": {name: float("inf")}})

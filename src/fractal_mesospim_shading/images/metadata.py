@@ -6,6 +6,7 @@ zarr v3 group): https://ngff.openmicroscopy.org/0.5/.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _NGFF_KEYS = (
     "well",
     "bioformats2raw.layout",
 )
+# Sizes of a pixel in any unit; beyond, positions in pixels are no numbers any more.
+_SCALES = (1e-30, 1e30)
 _VERSIONED = ("multiscales", "omero", "image-label", "plate", "well")
 _MICROMETERS = {
     "angstrom": 1e-4,
@@ -227,6 +230,7 @@ def _axes(axes: Any, url: str) -> tuple[str, tuple[str | None, ...]]:
 
 
 def _scale(transformations: Any, ndim: int, url: str, *, required: bool) -> tuple[float, ...]:
+    _refuse_endless_translation(transformations, url)
     scales = [
         transformation.get("scale")
         for transformation in transformations or []
@@ -241,13 +245,27 @@ def _scale(transformations: Any, ndim: int, url: str, *, required: bool) -> tupl
         )
     try:
         values = tuple(float(value) for value in scales[0])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = (0.0,)
-    if not all(0 < value < float("inf") for value in values):
+    least, most = _SCALES
+    if not all(least <= value <= most for value in values):
         raise ImageFormatError(
-            f"The scale of an array of '{url}' is {scales[0]}; every number must be above 0."
+            f"The scale of an array of '{url}' is {scales[0]}; every number must be above 0 (from "
+            f"{least:g} to {most:g})."
         )
     return values
+
+
+def _refuse_endless_translation(transformations: Any, url: str) -> None:
+    for transformation in transformations or []:
+        if not isinstance(transformation, Mapping):
+            continue
+        values = transformation.get("translation")
+        numbers = [v for v in values if isinstance(v, float)] if isinstance(values, list) else []
+        if not all(math.isfinite(value) for value in numbers):
+            raise ImageFormatError(
+                f"The translation of an array of '{url}' is {values}; every number must be finite."
+            )
 
 
 def _channel_names(omero: Any, url: str) -> tuple[tuple[str | None, str | None], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -81,6 +82,14 @@ def _text(item: ElementTree.Element | None, path: str) -> str | None:
     return found.strip() if found and found.strip() else None
 
 
+def _numbers(item: ElementTree.Element | None, path: str) -> list[float]:
+    """The numbers of an element, separated by white space; all of them must be finite."""
+    numbers = [float(part) for part in (_text(item, path) or "").split()]
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"'{path}' holds a number that is not finite")
+    return numbers
+
+
 def _attribute_names(root: ElementTree.Element) -> dict[tuple[str, str | None], str]:
     names = {}
     for group in root.iter("Attributes"):
@@ -98,7 +107,7 @@ def _attributes(setup: ElementTree.Element | None) -> dict[str, str | None]:
 
 
 def _voxel(setup: ElementTree.Element | None) -> tuple[float, float, float] | None:
-    sizes = [float(part) for part in (_text(setup, "voxelSize/size") or "").split()]
+    sizes = _numbers(setup, "voxelSize/size")
     return (sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else None
 
 
@@ -108,7 +117,7 @@ def _shifts(root: ElementTree.Element) -> dict[int, tuple[float, float]]:
         whole = _IDENTITY
         for transform in registration.iter("ViewTransform"):
             # White space in the numbers includes line breaks.
-            numbers = [float(part) for part in (_text(transform, "affine") or "").split()]
+            numbers = _numbers(transform, "affine")
             if len(numbers) != 12:
                 continue
             affine = (tuple(numbers[:4]), tuple(numbers[4:8]), tuple(numbers[8:]))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FOV_TABLE = "FOV_ROI_table"
 _INDEX_KEYS = ("FieldIndex", "index", "__index_level_0__")
+_FARTHEST_PX = 1e12
 _TOLERANCE_PX = 0.1
 # Positions may have been stored as float32: one unit in the last place of 24 bits, and
 # as much again for the difference of two.
@@ -144,6 +145,7 @@ def _axis_in_pixels(
     length_um = _column(table, f"len_{axis}_micrometer")
     size = _common_size(length_um / pixel_um, length_um * _FLOAT32 / pixel_um, names, axis)
     position = start_um / pixel_um
+    _refuse_endless(position, names, axis)
     slack = _TOLERANCE_PX + 2 * np.abs(start_um) * _FLOAT32 / pixel_um
     negative = position < -slack
     if negative.any():
@@ -179,10 +181,26 @@ def _axis_in_pixels(
     return np.clip(grid, 0, extent - size).astype(np.int64), size, notes
 
 
+def _refuse_endless(position: NDArray[np.float64], names: Sequence[str], axis: str) -> None:
+    far = np.abs(position) > _FARTHEST_PX
+    if far.any():
+        first = int(np.flatnonzero(far)[0])
+        raise LayoutError(
+            f"Tile '{names[first]}' begins at {axis} = {position[first]:.3g} pixels; no image "
+            "reaches so far. The position or the pixel size is wrong."
+        )
+
+
 def _common_size(
     lengths: NDArray[np.float64], rounding: NDArray[np.float64], names: Sequence[str], axis: str
 ) -> int:
-    size = round(float(np.median(lengths)))
+    typical = float(np.median(lengths))
+    if not abs(typical) <= _FARTHEST_PX:
+        raise LayoutError(
+            f"The tiles are {typical:.3g} pixels long in {axis}; no image is so large. Their size "
+            "or the pixel size is wrong."
+        )
+    size = round(typical)
     odd = np.abs(lengths - size) > _TOLERANCE_PX + rounding
     if odd.any():
         first = int(np.flatnonzero(odd)[0])

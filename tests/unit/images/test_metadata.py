@@ -94,12 +94,38 @@ def test_units_become_micrometers(unit: str | None, factor: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "scale", [[1, 2, 3], [1, 1, 0, 1], [1, 1, -1, 1], [1, 1, None, 1], [1, 1, float("nan"), 1], 3]
+    "scale",
+    [
+        [1, 2, 3],
+        [1, 1, 0, 1],
+        [1, 1, -1, 1],
+        [1, 1, None, 1],
+        [1, 1, float("nan"), 1],
+        [1, 1, float("inf"), 1],
+        [1, 1, 1e-320, 1],
+        [1, 1e308, 1, 1],
+        [1, 1, 10**400, 1],
+        3,
+    ],
 )
 def test_scales_that_make_no_sense(scale: Any) -> None:
     datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}]
     with pytest.raises(ImageFormatError, match="scale"):
         parse(attributes(datasets=datasets))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_translations_have_to_be_finite(value: float) -> None:
+    scale = {"type": "scale", "scale": [1.0, 1.0, 1.0, 1.0]}
+
+    def read(shift: float) -> None:
+        moved = {"type": "translation", "translation": [0, 0, 0, shift]}
+        parse(attributes(datasets=[{"path": "0", "coordinateTransformations": [scale, moved]}]))
+        parse(attributes(coordinateTransformations=[scale, moved]))
+
+    read(-3.5)
+    with pytest.raises(ImageFormatError, match="translation.*finite"):
+        read(value)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,17 @@ def test_other_transforms_are_chained_last_one_first() -> None:
     assert view.shift_px == (2 * 5 + 10, 3 * 7 + 20)
 
 
-@pytest.mark.parametrize("text", ["", "<SpimData>", XML % GRID.replace("409.529412", "x")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<SpimData>",
+        XML % GRID.replace("409.529412", "x"),
+        XML % GRID.replace("409.529412", "nan"),
+        XML % STITCHED.replace("12.5", "inf"),
+        (XML % GRID).replace("2.125", "nan"),
+    ],
+)
 def test_unreadable_file(text: str) -> None:
-    with pytest.raises(ValueError, match=r"XML|could not convert"):
+    with pytest.raises(ValueError, match=r"XML|could not convert|not finite"):
         parse_xml(text.encode())

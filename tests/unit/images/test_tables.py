@@ -242,6 +242,10 @@ def test_an_offset_is_taken_off_and_said(offset: float) -> None:
         (table([]), "no row"),
         (table([(0, 0)]).drop(columns="len_y_micrometer"), "no column 'len_y_micrometer'"),
         (table([(0, 0), (np.nan, 60)]), "empty or NaN"),
+        (table([(0, 0), (0, np.inf)]), "empty or NaN"),
+        (table([(0, 0), (0, 1e300)]), "no image reaches so far"),
+        (table([(0, 0), (0, -1e300)]), "no image reaches so far"),
+        (table([(0, 0)], (40, 1e300)), "no image is so large"),
     ],
 )
 def test_tables_that_give_no_mosaic(frame: pd.DataFrame, said: str) -> None:
