@@ -54,6 +54,10 @@ class SamplingError(ParameterError):
     """The planes asked for cannot give an estimate."""
 
 
+class NoLightError(SamplingError):
+    """The planes of a channel hold nothing above the camera offset."""
+
+
 class BackgroundError(ParameterError):
     """A background method cannot be used as asked, or cannot be divided by."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,12 @@ from fractal_mesospim_shading.core.emptiness import (
     EmptySquares,
     find_empty,
     median_along_first,
+)
+from fractal_mesospim_shading.core.halves import (
+    HalfEstimate,
+    fine_structure,
+    split_in_halves,
+    unshared_structure,
 )
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.smoothing import smooth_profile, upsample
@@ -46,6 +53,9 @@ class EmptyEstimate:
         relative_uncertainty: the same with the offset's uncertainty and the structure
             of the dark frame, where that was not measured.
         saturated: pixels at the upper end of the type.
+        checked: whether there were planes enough to find sample among them.
+        fine_structure: see `core/halves`, as a fraction.
+        unshared_structure: fine structure in which two halves of the planes differ.
     """
 
     profile: ShadingProfile
@@ -57,6 +67,9 @@ class EmptyEstimate:
     relative_noise: float
     relative_uncertainty: float
     saturated: int
+    checked: bool
+    fine_structure: float
+    unshared_structure: float
 
 
 def estimate_flatfield(
@@ -65,6 +78,7 @@ def estimate_flatfield(
     *,
     offset_uncertainty: float = 0.0,
     dark_frame: NDArray[np.floating[Any]] | None = None,
+    tiles: Sequence[int] | None = None,
 ) -> EmptyEstimate:
     """Estimate the flat-field from planes chosen as empty.
 
@@ -79,11 +93,14 @@ def estimate_flatfield(
         offset_uncertainty: counts, for the uncertainty reported.
         dark_frame: (y, x) the measured dark frame that `bin_block` took off; it becomes
             the dark-field of the profile.
+        tiles: number of the tile of each plane, for messages and for the halves.
 
     Raises:
-        SamplingError: nothing usable; the message says what was found.
+        NoLightError: no plane is brighter than the offset.
+        SamplingError: too little usable; the message says what was found.
     """
     empty = find_empty(stack, offset)
+    empty.refuse_few(tiles)
     flat, valid = _combine(stack, offset, empty)
     share = float(valid.mean())
     if share < _LEAST_BINS:
@@ -94,7 +111,7 @@ def estimate_flatfield(
     flat /= np.mean(flat[valid])
     smoothed = smooth_profile(flat, valid)
     pixels = upsample(smoothed.image, stack.bin_px, stack.tile_shape)
-    used = np.flatnonzero(empty.keep.any(axis=(1, 2)))
+    used = list(empty.used)
     brightness = float(np.median(empty.brightness[used]))
     profile = ShadingProfile.create(
         np.maximum(pixels, 1e-3), offset if dark_frame is None else dark_frame
@@ -105,22 +122,75 @@ def estimate_flatfield(
         systematic = float(np.hypot(systematic, _DARK_STRUCTURE))
     return EmptyEstimate(
         profile=profile,
-        planes_used=tuple(int(k) for k in used),
+        planes_used=empty.used,
         planes_rejected=empty.reasons,
-        planes_partly_used=tuple(int(k) for k in used if not empty.keep[k].all()),
+        planes_partly_used=tuple(k for k in used if not empty.keep[k].all()),
         masked_fraction=1 - float(empty.keep[used].mean()),
         brightness=brightness,
         relative_noise=smoothed.relative_noise,
         relative_uncertainty=float(np.hypot(smoothed.relative_noise, systematic / brightness)),
         saturated=stack.saturated,
+        checked=empty.checked,
+        fine_structure=fine_structure(smoothed.image),
+        unshared_structure=_unshared(stack, offset, empty, tiles),
     )
+
+
+def _unshared(
+    stack: BinnedStack, offset: float, empty: EmptySquares, tiles: Sequence[int] | None
+) -> float:
+    """Fine structure in which two halves of the planes differ, as a fraction."""
+    first, second = (
+        _half(stack, offset, empty, planes) for planes in split_in_halves(empty.used, tiles)
+    )
+    return 0.0 if first is None or second is None else unshared_structure(first, second)
+
+
+def _half(
+    stack: BinnedStack, offset: float, empty: EmptySquares, planes: Sequence[int]
+) -> HalfEstimate | None:
+    found = _flat_of(stack, offset, empty, planes)
+    if found is None:
+        return None
+    one, other = (_flat_of(stack, offset, empty, planes[i::2]) for i in (0, 1))
+    noise = None if one is None or other is None else (one[0] - other[0]) / 2
+    return HalfEstimate(*found, noise)
+
+
+def _flat_of(
+    stack: BinnedStack, offset: float, empty: EmptySquares, planes: Sequence[int]
+) -> tuple[FloatArray, FloatArray] | None:
+    """The flat-field of some of the planes with the variance of its noise."""
+    keep = np.zeros_like(empty.keep)
+    keep[list(planes)] = empty.keep[list(planes)]
+    some = replace(empty, keep=keep)
+    if not some.used:
+        return None
+    flat, valid = _combine(stack, offset, some)
+    if not valid.any():
+        return None
+    mean = float(np.mean(flat[valid]))
+    return flat / mean, _variance_of_flat(stack, some, flat.shape) / mean**2
+
+
+def _variance_of_flat(
+    stack: BinnedStack, empty: EmptySquares, shape: tuple[int, ...]
+) -> FloatArray:
+    """Variance of the noise of the mean over planes, about."""
+    used = list(empty.used)
+    rows, columns = (np.arange(n) // NOISE_BINS for n in shape)
+    variance = _variance_of_squares(stack, empty)[rows][:, columns]
+    pixels = np.maximum(stack.count[used].astype(np.float64).mean(axis=0), 1)
+    planes = np.maximum(empty.keep[used].sum(axis=0)[rows][:, columns], 1)
+    level = float(np.mean(empty.brightness[used]))
+    return np.asarray(variance / pixels / planes / level**2)
 
 
 def _combine(
     stack: BinnedStack, offset: float, empty: EmptySquares
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Mean of the planes over their brightness, bin by bin, a few rows at a time."""
-    used = np.flatnonzero(empty.keep.any(axis=(1, 2)))
+    used = list(empty.used)
     keep = _shrunk(empty.keep[used])
     level = empty.brightness[used]
     weight = 1 / np.maximum(level / (_MOST_WEIGHT * np.median(level)), 1)

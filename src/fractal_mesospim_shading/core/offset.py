@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.binning import BinnedStack, sum_squares
+from fractal_mesospim_shading.core.binning import BinnedStack
 from fractal_mesospim_shading.core.emptiness import find_empty
+from fractal_mesospim_shading.core.noise_squares import NoiseSquares
 from fractal_mesospim_shading.core.skewness import (
     PhotonTransfer,
     offset_and_read_noise,
@@ -50,6 +51,8 @@ _LEAST_CELLS = 12
 _EVEN_SIGMAS = 2.0
 _LEAST_EVEN = 0.2
 _ROUNDS = 40
+# Structure of a dark frame that is left in the means of squares, counts.
+_DARK_STRUCTURE = 0.2
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,11 @@ class OffsetEstimate:
             where the data say nothing.
         method: in words.
         details: gain in counts per electron, squares used, their share, the darkest
-            square, statistical and systematic parts of the uncertainty; where the third
-            moment was used, the read noise in electrons and what that moment alone gives.
+            square, statistical and systematic parts of the uncertainty, what the line of
+            variance alone gives with its error, the mean square of its misfits in their
+            errors, the brightness that it rests on, and the spread of that over what else
+            spreads it; where the third moment was used, the read noise in electrons
+            and what that moment gives with its error.
     """
 
     value: float
@@ -80,6 +86,7 @@ class _Line:
     slope_error: float
     centre: float
     used: NDArray[np.bool_]
+    misfit: float
 
 
 def estimate_offset(stack: BinnedStack, *, mostly_empty: bool) -> OffsetEstimate:
@@ -93,58 +100,50 @@ def estimate_offset(stack: BinnedStack, *, mostly_empty: bool) -> OffsetEstimate
             left out; otherwise the lower envelope of the noise is taken, since the
             texture of a sample only adds to it.
     """
-    keep = np.isfinite(stack.noise_mean) & _even_squares(stack)
-    first = _fit(stack, keep, mostly_empty=False)
+    squares = NoiseSquares.of(stack)
+    first = offset_of_squares(squares)
     if not mostly_empty or not np.isfinite(first.uncertainty):
         return first
     try:
-        empty = find_empty(stack, min(first.value, _darkest(stack)))
+        empty = find_empty(stack, min(first.value, _darkest(squares)))
     except SamplingError:
         return first
-    return _fit(stack, keep & empty.keep, mostly_empty=True)
+    if not empty.enough:
+        return first
+    return _fit(squares, _usable(squares) & empty.keep, mostly_empty=True)
 
 
-def _even_squares(stack: BinnedStack) -> NDArray[np.bool_]:
-    """Squares of the noise grid whose bins differ by no more than the noise of their pixels.
+def offset_of_squares(squares: NoiseSquares) -> OffsetEstimate:
+    """Estimate the offset from squares of planes at full resolution that may hold sample."""
+    return _fit(squares, _usable(squares), mostly_empty=False)
 
-    A texture that adds a little to the differences of neighbouring pixels adds far
-    more to those of neighbouring bins, because optics leave little at the finest scale.
-    Second differences leave out the slope of the profile.
-    """
-    power = np.zeros(stack.noise_mean.shape)
-    number = np.zeros(stack.noise_mean.shape)
-    for k, mean in enumerate(stack.mean.astype(np.float64)):
-        for axis in (0, 1):
-            if mean.shape[axis] < 3:
-                continue
-            inner = (slice(1, -1), slice(None)) if axis == 0 else (slice(None), slice(1, -1))
-            # Each is the sum of three bins' noise with weights 1, -2, 1.
-            scaled = np.diff(mean, 2, axis=axis) ** 2 * stack.count[k][inner] / 6
-            values, known = np.zeros(mean.shape), np.zeros(mean.shape)
-            values[inner] = np.where(np.isfinite(scaled), scaled, 0)
-            known[inner] = np.isfinite(scaled)
-            power[k] += sum_squares(values[None])[0]
-            number[k] += sum_squares(known[None])[0]
+
+def _usable(squares: NoiseSquares) -> NDArray[np.bool_]:
+    return np.isfinite(squares.noise_mean) & _even_squares(squares)
+
+
+def _even_squares(squares: NoiseSquares) -> NDArray[np.bool_]:
+    """Squares whose bins differ by no more than the noise of their pixels."""
+    ratio, number = squares.roughness, squares.roughness_bins
+    finite = np.isfinite(ratio)
+    if not finite.any():
+        return np.zeros(ratio.shape, dtype=bool)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = power / number / stack.spatial
         # Second differences overlap: their mean square scatters as that of half as many.
-        limit = 1 + _EVEN_SIGMAS * np.sqrt(4 / number + 2 / stack.spatial_cells)
-        finite = np.isfinite(ratio)
-        if not finite.any():
-            return np.zeros(ratio.shape, dtype=bool)
+        limit = 1 + _EVEN_SIGMAS * np.sqrt(4 / number + 2 / squares.spatial_cells)
         # Where there is little noise, the curvature of the profile itself shows.
         least = np.quantile(ratio[finite], _LEAST_EVEN)
         even: NDArray[np.bool_] = finite & (ratio <= np.maximum(limit, least))
     return even
 
 
-def _fit(stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool) -> OffsetEstimate:
-    temporal = int(stack.temporal_cells.sum()) >= 0.2 * int(stack.spatial_cells.sum())
-    enough, mean, variance, cells = _observations(stack, keep, temporal)
+def _fit(squares: NoiseSquares, keep: NDArray[np.bool_], *, mostly_empty: bool) -> OffsetEstimate:
+    temporal = int(squares.temporal_cells.sum()) >= 0.2 * int(squares.spatial_cells.sum())
+    enough, mean, variance, cells = _observations(squares, keep, temporal)
     method = "noise of pairs of planes" if temporal else "noise within planes"
     if len(mean) < 8:
         return OffsetEstimate(0.0, np.inf, f"{method}: too few data", {"squares": len(mean)})
-    rounding = _ROUNDING if stack.integer else 0.0
+    rounding = _ROUNDING if squares.integer else 0.0
     line = _envelope(mean, variance - rounding, cells, one_sided=not mostly_empty)
     if line is None or line.slope <= 0:
         return OffsetEstimate(0.0, np.inf, f"{method}: it does not grow with brightness")
@@ -159,12 +158,21 @@ def _fit(stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool) -> 
         "gain": line.slope,
         "squares": float(line.used.sum()),
         "share": float(line.used.mean()),
-        "darkest": _darkest(stack),
+        "darkest": _darkest(squares),
+        "line": value,
+        "line_error": uncertainty,
+        "misfit": line.misfit,
+        "signal": line.centre - line.at_zero,
+        "contrast": _contrast(
+            mean[line.used],
+            variance[line.used] / cells[line.used],
+            _DARK_STRUCTURE if squares.integer else 0.0,
+        ),
     }
     if temporal:
         used = enough.copy()
         used[enough] = line.used
-        found = _with_third_moment(stack, line, used, rounding, mostly_empty=mostly_empty)
+        found = _with_third_moment(squares, line, used, rounding, mostly_empty=mostly_empty)
         if found is not None:
             value, uncertainty, more = found
             details |= more
@@ -175,13 +183,13 @@ def _fit(stack: BinnedStack, keep: NDArray[np.bool_], *, mostly_empty: bool) -> 
     if value > details["darkest"]:
         uncertainty = float(np.hypot(uncertainty, value - details["darkest"]))
         value = details["darkest"]
-    if value < 0 and stack.integer:
+    if value < 0 and squares.integer:
         uncertainty, value = float(np.hypot(uncertainty, value)), 0.0
     return OffsetEstimate(float(value), uncertainty, method, details)
 
 
 def _with_third_moment(
-    stack: BinnedStack,
+    squares: NoiseSquares,
     line: _Line,
     used: NDArray[np.bool_],
     rounding: float,
@@ -198,31 +206,48 @@ def _with_third_moment(
         used=used,
         rounding=rounding,
     )
-    third = third_moment_offset(stack, transfer, 0.0 if mostly_empty else _ENVELOPE_SHIFT)
+    third = third_moment_offset(squares, transfer, 0.0 if mostly_empty else _ENVELOPE_SHIFT)
     if third is None:
         return None
+    gain_systematic = _GAIN_ERROR_EMPTY if mostly_empty else _GAIN_ERROR
     value, uncertainty, read_noise = offset_and_read_noise(
-        transfer, third, _GAIN_ERROR_EMPTY if mostly_empty else _GAIN_ERROR, _OTHER_VARIANCE
+        transfer, third, gain_systematic, _OTHER_VARIANCE
     )
-    more = {"read_noise": read_noise, "third_moment": third.value, "third_error": third.error}
+    gain_error = np.hypot(transfer.gain_error / transfer.gain, gain_systematic)
+    more = {
+        "read_noise": read_noise,
+        "third_moment": third.value,
+        "third_error": float(np.hypot(third.error, 2 * third.signal * gain_error)),
+    }
     return value, uncertainty, more
 
 
+def _contrast(mean: FloatArray, variance_per_cell: FloatArray, structure: float) -> float:
+    """Spread of the means of squares over what does not change their noise with them.
+
+    That is the noise of the means themselves and the structure of the dark frame.
+    """
+    # Of the difference of two planes a cell of four pixels gives three degrees of freedom.
+    noise = float(np.mean(np.maximum(variance_per_cell, 0))) * 3 / 8
+    other = float(np.sqrt(noise + structure**2))
+    return float(np.std(mean)) / other if other > 0 else np.inf
+
+
 def _observations(
-    stack: BinnedStack, keep: NDArray[np.bool_], temporal: bool
+    squares: NoiseSquares, keep: NDArray[np.bool_], temporal: bool
 ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray, FloatArray]:
-    mean = stack.noise_mean.astype(np.float64)
-    variance, cells = stack.spatial, stack.spatial_cells
+    mean = squares.noise_mean
+    variance, cells = squares.spatial, squares.spatial_cells
     if temporal:
-        variance, cells = stack.temporal, stack.temporal_cells
+        variance, cells = squares.temporal, squares.temporal_cells
         mean = np.concatenate([(mean[:-1] + mean[1:]) / 2, mean[-1:]])
         keep = keep & np.concatenate([keep[1:], keep[-1:]])
     enough = keep & (cells >= _LEAST_CELLS) & np.isfinite(mean) & np.isfinite(variance)
     return enough, mean[enough], variance[enough], cells[enough].astype(np.float64)
 
 
-def _darkest(stack: BinnedStack) -> float:
-    means = stack.noise_mean[np.isfinite(stack.noise_mean)]
+def _darkest(squares: NoiseSquares) -> float:
+    means = squares.noise_mean[np.isfinite(squares.noise_mean)]
     return float(np.quantile(means, 0.001)) if means.size else 0.0
 
 
@@ -256,7 +281,7 @@ def _envelope(
     weight = cells / (2 * expected**2)
     residual = variance - shift * expected * np.sqrt(2 / cells) - expected
     spread = float((residual[used] ** 2 * weight[used]).sum() / max(used.sum() - 2, 1))
-    return _line_with_errors(line, mean[used], weight[used] / max(spread, 1.0), used)
+    return _line_with_errors(line, mean[used], weight[used] / max(spread, 1.0), used, spread)
 
 
 def _start(mean: FloatArray, variance: FloatArray, cells: FloatArray) -> tuple[float, float] | None:
@@ -286,7 +311,11 @@ def _weighted_line(x: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[fl
 
 
 def _line_with_errors(
-    line: tuple[float, float], x: FloatArray, weight: FloatArray, used: NDArray[np.bool_]
+    line: tuple[float, float],
+    x: FloatArray,
+    weight: FloatArray,
+    used: NDArray[np.bool_],
+    misfit: float,
 ) -> _Line:
     """The line with its standard deviations, if the weights are 1 / variance."""
     slope, at_zero = line
@@ -294,4 +323,4 @@ def _line_with_errors(
     centre = (weight * x).sum() / total
     spread = (weight * (x - centre) ** 2).sum()
     error = np.sqrt(1 / total + (at_zero - centre) ** 2 / spread) / abs(slope)
-    return _Line(slope, at_zero, float(error), float(spread**-0.5), float(centre), used)
+    return _Line(slope, at_zero, float(error), float(spread**-0.5), float(centre), used, misfit)

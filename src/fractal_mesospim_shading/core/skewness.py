@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.binning import NOISE_BINS, SKEW_PIXELS, BinnedStack
+from fractal_mesospim_shading.core.binning import SKEW_PIXELS
+from fractal_mesospim_shading.core.noise_squares import NoiseSquares
 
 FloatArray = NDArray[np.float64]
 
@@ -78,27 +79,27 @@ class ThirdMoment:
 
 
 def third_moment_offset(
-    stack: BinnedStack, line: PhotonTransfer, selection: float
+    squares: NoiseSquares, line: PhotonTransfer, selection: float
 ) -> ThirdMoment | None:
     """The offset from the squares that the line was fitted to; None where they are too few.
 
     Args:
-        stack: binned planes.
+        squares: of planes.
         line: of variance against mean.
         selection: by how many standard deviations the variances are too low, because high
             ones were left out; the third moment is then too low with them.
     """
-    mean = stack.noise_mean.astype(np.float64)
+    mean = squares.noise_mean
     mean = np.concatenate([(mean[:-1] + mean[1:]) / 2, mean[-1:]])
-    known = line.used & (stack.third_pixels > 0) & np.isfinite(mean)
+    known = line.used & (squares.third_pixels > 0) & np.isfinite(mean)
     if known.sum() < _LEAST_POSITIONS:
         return None
     mean = np.where(known, mean, 0.0)
-    missing = 2 * selection * np.sqrt(2 / np.maximum(stack.temporal_cells, 1))
-    offset = np.where(known, mean - stack.third / (line.gain**2 * (1 + missing)), 0.0)
+    missing = 2 * selection * np.sqrt(2 / np.maximum(squares.temporal_cells, 1))
+    offset = np.where(known, mean - squares.third / (line.gain**2 * (1 + missing)), 0.0)
     variance = np.maximum(line.gain * (mean - line.at_zero), 1e-3 * line.gain) + line.rounding
     spread = _CHAIN * _PIXEL_VARIANCE * variance**3
-    weight = np.where(known, line.gain**4 * stack.third_pixels / spread, 0.0)
+    weight = np.where(known, line.gain**4 * squares.third_pixels / spread, 0.0)
     weight = _without_far(offset, weight)
     # A defect of the camera is at one place in all planes.
     total = weight.sum(axis=0)
@@ -106,7 +107,7 @@ def third_moment_offset(
     if there.sum() < _LEAST_POSITIONS:
         return None
     places = (mean * weight).sum(axis=0)[there] / total[there]
-    slope = _slope_bias(mean, weight, stack.bin_px * NOISE_BINS) / line.gain
+    slope = _slope_bias(mean, weight, squares.square_px) / line.gain
     values = (offset * weight).sum(axis=0)[there] / total[there] + slope[there]
     weight = _without_far(values, total[there])
     value = float((weight * values).sum() / weight.sum())
