@@ -46,6 +46,7 @@ from fractal_mesospim_shading.params import ImportOptions
 from fractal_mesospim_shading.plan import CopyKernel, CorrectionPlan, block_wish
 from fractal_mesospim_shading.precedence import refuse_idle
 from fractal_mesospim_shading.preparation import Problems, refuse_little_room
+from fractal_mesospim_shading.zero_look import NO_DATA
 
 TASK = "import_mesospim"
 
@@ -241,9 +242,33 @@ def _facts(
         **acquisition_facts(mosaic),
         "metadata": acquisition_metadata(collection),
     }
-    if earlier is not None:
-        acquisition["corrected_before"] = earlier
-    return {"acquisition": acquisition}
+    if earlier is None:
+        return {"acquisition": acquisition}
+    acquisition["corrected_before"] = earlier
+    return {"acquisition": acquisition, NO_DATA: _no_data_held(mosaic, earlier)}
+
+
+def _no_data_held(mosaic: NativeMosaic, earlier: dict[str, Any]) -> dict[str, bool]:
+    """Whether channels of a corrected acquisition hold pixels without data, as a mosaic.
+
+    Args:
+        mosaic: of its stacks, with nothing where there is none.
+        earlier: our mark in it.
+    """
+    said: dict[str, bool] = earlier.get(NO_DATA) or {}
+    held: dict[str, bool] = {}
+    for channel in mosaic.channels:
+        labels = {channel.label, *(f"{channel.label}/{s}" for s in mosaic.sides(channel.index))}
+        own = [
+            said[k] for k in said if k in labels or k.removeprefix(f"{mosaic.suffix}: ") in labels
+        ]
+        gaps = any(
+            len(mosaic.planes_of(channel.index, tile.number)) < mosaic.shape[1]
+            for tile in mosaic.layout.tiles
+        )
+        if own:
+            held[channel.label] = any(own) or gaps
+    return held
 
 
 def _write_tables(mosaic: NativeMosaic, target: TargetImage) -> None:

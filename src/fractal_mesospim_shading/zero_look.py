@@ -245,7 +245,11 @@ def no_data_held(image: MosaicImage) -> dict[str, bool]:
     said = mark.get(NO_DATA) if isinstance(mark, Mapping) else None
     if not isinstance(said, Mapping):
         return {}
-    return {label: held for label, held in said.items() if isinstance(held, bool)}
+    held = {label: some for label, some in said.items() if isinstance(some, bool)}
+    if len(held) == len(image.channels) == 1:
+        # A stack of an acquisition is named with its side there.
+        return {image.channels[0].label: next(iter(held.values()))}
+    return held
 
 
 def no_data_met(counts: Mapping[str, PixelCounts]) -> dict[str, bool]:

@@ -112,8 +112,11 @@ PARAMETERS = {
 # --- All doors agree ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("zero_is", ["auto", "data", "no_data"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "zero_is"),
+    [(name, "auto") for name in METHODS]
+    + [(name, said) for name in ("tile_median", "gaussian") for said in ("data", "no_data")],
+)
 def test_task_and_arrays_agree(name, zero_is, tmp_path, blocks):
     image, absent = with_zeros(camera())
     array = np.stack([image, spots()])
@@ -134,7 +137,7 @@ def test_task_and_arrays_agree(name, zero_is, tmp_path, blocks):
 
 @pytest.mark.parametrize("name", ["tile_median", "median", "constant"])
 def test_light_of_spots_on_a_true_zero_stays(name, tmp_path):
-    array = spots((6, 72, 128))[None]
+    array = spots()[None]
     source = write(tmp_path / "a.zarr", array, None)
     options, _ = PARAMETERS[name]
     if name == "median":
@@ -232,11 +235,9 @@ def test_a_chunk_that_is_not_there_is_one_of_zeros(tmp_path, tree, blocks):
     array = image[None]
     made = {}
     for name in ("absent", "zeros"):
-        source = write(tmp_path / name / "a.zarr", array)
-        if name == "zeros":
-            stored = zarr.open_array(
-                str(source / "0"), mode="r+", config={"write_empty_chunks": True}
-            )
+        source = write(tmp_path / name / "a.zarr", array, chunks=(1, 16, 32))
+        with zarr.config.set({"array.write_empty_chunks": name == "zeros"}):
+            stored = zarr.open_array(str(source / "0"), mode="r+")
             stored[...] = array
         made[name] = tree(source)
         for task in (correct_background, correct_flatfield):
@@ -387,21 +388,21 @@ def test_under_an_offset_every_zero_is_no_data(tmp_path, blocks):
 def test_estimates_leave_the_same_zeros_out(tmp_path):
     """Empty planes and a margin make no difference to the flat-field; single zeros are values."""
     rng = np.random.default_rng(0)
-    x = np.linspace(-1, 1, 64)
-    flat = np.ones((72, 1)) * (1.2 - 0.4 * x**2)
+    x = np.linspace(-1, 1, 128)
+    flat = np.ones((128, 1)) * (1.2 - 0.4 * x**2)
     flat /= flat.mean()
-    full = rng.poisson(200 * flat, (30, *flat.shape)).astype("uint16")
+    full = rng.poisson(200 * flat, (20, *flat.shape)).astype("uint16")
     holes = full.copy()
-    holes[:9] = 0
-    holes[:, :16] = 0
+    holes[:6] = 0
+    holes[:, :13] = 0
     errors = {}
     for name, array in (("full", full), ("holes", holes)):
         source = write(tmp_path / f"{name}.zarr", array[None], None)
-        for zero_is in ("auto", "no_data", "data"):
+        for zero_is in ("auto", "no_data", "data")[: 3 if name == "full" else 2]:
             result = correct_flatfield(
                 source,
                 fov_list=[1],
-                n_zplanes=30,
+                n_zplanes=20,
                 camera_offset=0,
                 zero_is=zero_is,
                 overwrite=True,
@@ -410,8 +411,7 @@ def test_estimates_leave_the_same_zeros_out(tmp_path):
             model = result.models[LABELS[0]].profile.flatfield[20:]
             ratio = model / flat[20:]
             errors[name, zero_is] = float(np.std(ratio / ratio.mean()))
-    assert max(error for (name, _), error in errors.items() if name == "full") < 0.01
-    assert errors["holes", "auto"] < 0.01 and errors["holes", "no_data"] < 0.01
+    assert len(errors) == 5 and max(errors.values()) < 0.01
 
 
 # --- A result of the flat-field, given to the background ------------------------------------------
@@ -472,8 +472,13 @@ def test_margins_of_a_result_that_holds_no_data(tmp_path, caplog, blocks):
     with caplog.at_level(logging.INFO):
         result = correct_background(flat.image_url, method="median:9", output_offset=5)
     found = pixels_of(result.image_url)
-    np.testing.assert_array_equal(found[absent], 0)
-    assert (found[~absent & (image == 0)] > 2).all()
+    method = make_method("median", radius_px=9)
+    for part in (np.s_[..., :64], np.s_[..., 64:]):
+        for plane, without, result_ in zip(
+            image[part][0], absent[part][0], found[part][0], strict=True
+        ):
+            wanted = plane - method.background(plane, None, without).background + 5
+            np.testing.assert_array_equal(result_, np.where(without, 0, wanted))
     assert result.counts[LABELS[0]].no_data == absent.sum()
     assert "planes and margins of 0 are no data" in caplog.text
     # A second background is told as well.

@@ -13,6 +13,7 @@ from fractal_mesospim_shading.core.binning import (
     BinnedStack,
     bin_block,
     choose_bin,
+    without_margins,
 )
 from fractal_mesospim_shading.errors import SamplingError
 
@@ -153,3 +154,28 @@ def test_wrong_slots_and_odd_bins_are_refused() -> None:
     with pytest.raises(SamplingError, match="even"):
         bin_block(stack, 0, 0, 3)
     assert NOISE_BINS * 2 == 16
+
+
+def test_planes_of_zeros_and_margins_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    full = rng.integers(90, 110, (4, 96, 96)).astype("uint16")
+    full[:, 50, 50] = 0  # a value
+    holes = full.copy()
+    holes[1] = 0
+    holes[2, :, :5] = 0
+    found, wanted = without_margins(_binned(holes, bin_px=2)), _binned(full, bin_px=2)
+    assert without_margins(wanted) is wanted
+    kept = np.ones(found.mean.shape, bool)
+    kept[1] = False
+    # Bins of 2 pixels: two lie in the margin, and the one that it ends in is left out as well.
+    kept[2, :, :3] = False
+    np.testing.assert_array_equal(np.isfinite(found.mean), kept)
+    np.testing.assert_array_equal(found.mean[kept], wanted.mean[kept])
+    np.testing.assert_array_equal(found.count, np.where(kept, wanted.count, 0))
+    squares = np.ones(found.spatial.shape, bool)
+    squares[1], squares[2, :, 0] = False, False
+    for name in ("noise_mean", "spatial"):
+        np.testing.assert_array_equal(np.isfinite(getattr(found, name)), squares)
+        assert np.allclose(getattr(found, name)[squares], getattr(wanted, name)[squares])
+    assert not found.temporal_cells[:2].any() and not found.temporal_cells[2, :, 0].any()
+    assert (found.spatial_cells > 0).tolist() == squares.tolist()
