@@ -139,6 +139,12 @@ def refuse_existing(
         )
 
 
+def finished_at(url: str, options: places.StorageOptions = None) -> bool:
+    """Whether a finished image lies at an address, or one that this package has not made."""
+    attributes = _group_attributes(url, options)
+    return attributes is not None and is_finished(attributes)
+
+
 def _group_attributes(url: str, options: places.StorageOptions) -> Document | None:
     """Attributes of a zarr group, None where there is none."""
     group = places.read_bytes(places.join(url, "zarr.json"), options)

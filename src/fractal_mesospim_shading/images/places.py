@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError
 
 StorageOptions = Mapping[str, Any] | None
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def is_local(url: str) -> bool:
@@ -53,11 +59,74 @@ def exists(url: str, options: StorageOptions = None) -> bool:
     return bool(filesystem.exists(path))
 
 
+def regular(path: str | os.PathLike[str], flags: int) -> int:
+    """An `opener` for `open`: opens a regular file, and never waits for anything else.
+
+    Opening a named pipe would wait for its other end, perhaps for ever.
+
+    Raises:
+        SourceReadError: a pipe, a device or a socket.
+        OSError: as `os.open` does.
+    """
+    flags |= getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags | _NONBLOCK, 0o666)
+    except BlockingIOError:
+        # A regular file that a file server has leased to somebody: wait until it is free.
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise _not_regular(path) from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _not_regular(path)
+
+
+def regular_here(path: str | os.PathLike[str], flags: int) -> int:
+    """The same for a file of our own, which is never a link to somewhere else.
+
+    Raises:
+        OutputWriteError: a link.
+        SourceReadError: a pipe, a device or a socket.
+    """
+    try:
+        return regular(path, flags | _NOFOLLOW)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise OutputWriteError(
+                f"{os.fspath(path)} is a link; unfinished work is never read or written through "
+                "links. Look where it leads, and remove the link."
+            ) from error
+        raise
+
+
+def _not_regular(path: str | os.PathLike[str]) -> SourceReadError:
+    return SourceReadError(
+        f"'{os.fspath(path)}' is no regular file (a named pipe, a device or a socket); expected a "
+        "file. Put the file itself there."
+    )
+
+
+def is_link(url: str) -> bool:
+    """Whether a local address is a symbolic link itself."""
+    return is_local(url) and os.path.islink(local_path(url))
+
+
 def read_bytes(url: str, options: StorageOptions = None) -> bytes | None:
-    """The content of a file, None where there is none."""
+    """The content of a file, None where there is none.
+
+    Raises:
+        SourceReadError: it is no regular file.
+    """
     try:
         if is_local(url):
-            return local_path(url).read_bytes()
+            with open(local_path(url), "rb", opener=regular) as file:
+                return file.read()
         filesystem, path = _remote(url, options)
         filesystem.invalidate_cache()
         return bytes(filesystem.cat_file(path))
@@ -86,17 +155,77 @@ def write_bytes(url: str, data: bytes, options: StorageOptions = None) -> None:
 
 def _write_local(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    # One name for all processes: what a killed one left is written over.
+    # One name for all processes: what a killed one left is taken away.
     draft = target.with_name(f".{target.name}.draft")
     try:
-        with open(draft, "wb") as file:
+        with _new_file(draft) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, target)
+    except FileNotFoundError:
+        # Another process wrote the same document at this moment, and was done first.
+        if target.read_bytes() != data:
+            raise
     except OSError:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _new_file(path: Path) -> Any:
+    """A file that was not there before: neither a link that leads elsewhere, nor a pipe."""
+    try:
+        return open(path, "xb")
+    except FileExistsError:
+        path.unlink(missing_ok=True)
+        with suppress(FileExistsError):
+            return open(path, "xb")
+    # Another process writes the same document at this moment.
+    return open(path, "wb", opener=regular_here)
+
+
+def modified(url: str, options: StorageOptions = None) -> float | None:
+    """When a remote file was last written, in seconds, by the clock of its storage.
+
+    None where the storage does not say.
+    """
+    filesystem, path = _remote(url, options)
+    filesystem.invalidate_cache()
+    try:
+        return float(filesystem.modified(path).timestamp())
+    except (NotImplementedError, FileNotFoundError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def relative_files(url: str, options: StorageOptions = None) -> list[str]:
+    """Paths of all files below a remote address, relative to it, sorted."""
+    filesystem, path = _remote(url, options)
+    filesystem.invalidate_cache()
+    root = path.rstrip("/") + "/"
+    return sorted(name.removeprefix(root) for name in filesystem.find(path))
+
+
+def copy_remote(pairs: Sequence[tuple[str, str]], options: StorageOptions = None) -> None:
+    """Copy files within a remote storage; object stores do it without sending the content.
+
+    Raises:
+        OutputWriteError: a file could not be copied.
+    """
+    if not pairs:
+        return
+    filesystem, _ = _remote(pairs[0][0], options)
+    stripped = filesystem._strip_protocol
+    sources, targets = ([stripped(pair[i]) for pair in pairs] for i in (0, 1))
+    try:
+        filesystem.copy(sources, targets, on_error="raise")
+    except NotImplementedError:
+        for source, target in pairs:
+            write_bytes(target, read_bytes(source, options) or b"", options)
+    except OSError as error:
+        raise OutputWriteError(
+            f"{pairs[0][0]} (or one of {len(pairs)} files beside it) cannot be copied to "
+            f"{pairs[0][1]}: {error}. Restore access, and run the same command again."
+        ) from error
 
 
 def remove(url: str, options: StorageOptions = None) -> None:
@@ -128,11 +257,25 @@ def list_names(url: str, options: StorageOptions = None) -> list[str]:
 
 
 def remove_drafts(url: str) -> None:
-    """Remove the unfinished files that a killed writer left below a local folder.
+    """Remove the unfinished files that a killed writer left below a local folder of ours.
 
     zarr's own pipeline, and `write_bytes`, write under another name first.
+
+    Raises:
+        OutputWriteError: there is a link in it, which this package never makes there, and
+            through which it would write somewhere else.
     """
-    for folder, _, names in os.walk(local_path(url)):
-        for name in names:
-            if name.endswith((".partial", ".draft")):
-                Path(folder, name).unlink(missing_ok=True)
+    waiting = [os.fspath(local_path(url))]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise OutputWriteError(
+                        f"{entry.path} is a link within unfinished work; nothing is written "
+                        "through it. Look where it leads, remove it, and run the same command "
+                        "again with restart."
+                    )
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.name.endswith((".partial", ".draft")):
+                    Path(entry.path).unlink(missing_ok=True)

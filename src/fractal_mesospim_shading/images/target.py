@@ -186,8 +186,9 @@ def write_attributes(
 ) -> None:
     """Write the metadata of a group."""
     if zarr_format == 2:
-        places.write_bytes(places.join(url, ".zgroup"), _json({"zarr_format": 2}), options)
+        # The group comes last: there is none without the mark of what is unfinished.
         places.write_bytes(places.join(url, ".zattrs"), _json(attributes), options)
+        places.write_bytes(places.join(url, ".zgroup"), _json({"zarr_format": 2}), options)
     else:
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         places.write_bytes(places.join(url, "zarr.json"), _json(group), options)
