@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,16 +31,14 @@ from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError
-from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import document_of
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.output import companion_url, refuse_existing, target_levels
+from fractal_mesospim_shading.images.output import companion_url, target_levels
 from fractal_mesospim_shading.images.places import StorageOptions
-from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.job import job_url, restore_replaced
-from fractal_mesospim_shading.jobs.story import carry_out
+from fractal_mesospim_shading.job_folder import job_url, read_request
+from fractal_mesospim_shading.jobs.story import carry_out, completed_in_place
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_kernel import BackgroundKernel
 from fractal_mesospim_shading.plan import CorrectionPlan
@@ -64,6 +61,8 @@ logger = logging.getLogger(__name__)
 
 _TASK = "correct_background"
 
+_TYPES = {"background_corrected": True}
+
 _TRIAL_PX = 8
 
 BLOCK_BYTES = 32 * 2**20
@@ -85,7 +84,9 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
         ShadingError: one readable error; the source is as it was, and so is any earlier
             result. What was finished is continued by the same call.
     """
-    restore_replaced(normalise_url(zarr_url))
+    earlier = completed_in_place(zarr_url, _TASK, options, _TYPES)
+    if earlier is not None:
+        return earlier
     image = open_source(zarr_url, options)
     return carry_out(prepare_background(image, options))
 
@@ -105,6 +106,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
             name=options.output_image_name,
             overwrite_input=options.overwrite_input,
             dtype=dtype,
+            companions=_kinds(options),
         )
     )
     kernel = problems.run(lambda: background_kernel(image, options, dtype))
@@ -115,13 +117,6 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     companions: dict[str, TargetImage] = {}
     if output is not None:
         companions = _companions(image, options, output)
-        for kind in companions:
-            with problems.collected():
-                refuse_existing(
-                    companion_url(output.final_url, kind),
-                    options.storage_options,
-                    overwrite=options.overwrite,
-                )
         with problems.collected():
             refuse_full_disk(image, output, companions.values())
     for line in passed_over_in_method(options.method):
@@ -149,7 +144,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         counted=BackgroundCounts,
         carry=carrier(image, output),
         tell=_tell,
-        types={"background_corrected": True},
+        types=_TYPES,
     )
 
 
@@ -193,8 +188,9 @@ def background_plan(
 
 def _blocks_begun(final_url: str, storage: StorageOptions) -> list[int] | None:
     """The size of blocks of an unfinished run at this place, if there is one."""
-    request = places.read_bytes(places.join(job_url(final_url), "request.json"), storage)
-    found: list[int] | None = None if request is None else json.loads(request)["blocks"][""]
+    request = read_request(job_url(final_url), storage) or {}
+    blocks = request.get("blocks")
+    found: list[int] | None = blocks.get("") if isinstance(blocks, dict) else None
     return found
 
 
@@ -208,17 +204,18 @@ def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
     return state
 
 
+def _kinds(options: BackgroundOptions) -> tuple[str, ...]:
+    """The kinds of images written beside the result."""
+    wanted = {"background": options.save_background, "noise": options.save_noise}
+    return tuple(kind for kind, asked in wanted.items() if asked)
+
+
 def _companions(
     image: MosaicImage, options: BackgroundOptions, output: OutputPlan
 ) -> dict[str, TargetImage]:
     """The images written beside the result: background, noise."""
-    kinds = []
-    if options.save_background:
-        kinds.append("background")
-    if options.save_noise:
-        kinds.append("noise")
     found = {}
-    for kind in kinds:
+    for kind in _kinds(options):
         levels = target_levels(
             image.levels,
             [document_of(image.array(level)) for level in range(len(image.levels))],

@@ -32,6 +32,7 @@ from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.encodings import simple_encoding
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.stores import split_zip
+from fractal_mesospim_shading.images.syncing import sync_machine
 from fractal_mesospim_shading.params import ExecutionOptions
 from fractal_mesospim_shading.plan import (
     CorrectionPlan,
@@ -249,7 +250,11 @@ def _prepare_workers(client: Client) -> None:
 
 
 def run_blocks(
-    plan: CorrectionPlan, workplace: Workplace, done: set[str], on_record: OnRecord
+    plan: CorrectionPlan,
+    workplace: Workplace,
+    done: set[str],
+    on_record: OnRecord,
+    before_batch: Callable[[], None] | None = None,
 ) -> None:
     """Process all blocks that are not done, at all levels.
 
@@ -258,6 +263,7 @@ def run_blocks(
         workplace: where to run.
         done: keys of the nodes that the journal has.
         on_record: called in this process for each finished node.
+        before_batch: called before each batch; may raise to stop.
 
     Raises:
         WorkerLostError: a worker process died.
@@ -267,6 +273,8 @@ def run_blocks(
     most = max(64, 32 * workplace.workers)
     driver.recover_above(plan.grid.batch_level(most))
     for batch in plan.grid.batches(most):
+        if before_batch is not None:
+            before_batch()
         driver.run(batch)
 
 
@@ -282,6 +290,10 @@ class Engine(Protocol):
         """Run all tasks, hand over each record as it comes, and return the tops' results."""
 
 
+def _nothing() -> None:
+    """Nothing to sync."""
+
+
 @dataclass(frozen=True)
 class Workplace:
     """Threads or a cluster, open for the blocks of one or more plans.
@@ -289,15 +301,24 @@ class Workplace:
     Attributes:
         engine: gives the engine of a plan.
         workers: blocks in flight.
+        sync: brings to the device what workers on other machines have written; those on this
+            machine share its memory.
     """
 
     engine: Callable[[CorrectionPlan], Engine]
     workers: int
+    sync: Callable[[], None] = _nothing
 
 
 @contextmanager
-def workplace(options: ExecutionOptions, use: Resources) -> Iterator[Workplace]:
-    """Open the place where blocks are computed; a cluster of our own ends with the context."""
+def workplace(options: ExecutionOptions, use: Resources, folder: str) -> Iterator[Workplace]:
+    """Open the place where blocks are computed; a cluster of our own ends with the context.
+
+    Args:
+        options: where to run.
+        use: of this machine, or of each job.
+        folder: address that the blocks are written below.
+    """
     if options.execution == "threads":
         prepare_process(use.workers)
         with freed_memory_kept():
@@ -308,7 +329,11 @@ def workplace(options: ExecutionOptions, use: Resources) -> Iterator[Workplace]:
         crew.admit()
         _prepare_workers(client)
         workers = max(use.workers, _threads_of(client))
-        yield Workplace(lambda plan: _Workers(client, crew, plan), workers)
+        sync = _nothing
+        if options.execution != "processes" and places.is_local(folder):
+            # Those who left have had the half minute after which their system writes by itself.
+            sync = partial(client.run, sync_machine, places.local_path(folder))
+        yield Workplace(lambda plan: _Workers(client, crew, plan), workers, sync)
 
 
 class _Driver:

@@ -28,20 +28,19 @@ from fractal_mesospim_shading.images.output import (
     convert_attributes,
     models_folder_url,
     output_url,
-    refuse_existing,
     refuse_unwritable,
     target_levels,
     zarr_format_of,
 )
 from fractal_mesospim_shading.images.stores import join_url
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.job import image_url
+from fractal_mesospim_shading.job_folder import image_url
 from fractal_mesospim_shading.jobs.story import carry_out
 from fractal_mesospim_shading.jobs.work import Choice, Enclosure, JobResult, Part, Work
 from fractal_mesospim_shading.params import FlatfieldOptions
 from fractal_mesospim_shading.plan import CorrectionPlan, FlatfieldKernel, block_wish
 from fractal_mesospim_shading.precedence import refuse_idle
-from fractal_mesospim_shading.preparation import Problems, refuse_little_room
+from fractal_mesospim_shading.preparation import Problems, refuse_little_room, refuse_taken
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     )
     if final is not None:
         with problems.collected():
-            refuse_existing(final, storage, overwrite=options.overwrite)
+            refuse_taken(final, storage, overwrite=options.overwrite)
         with problems.collected():
             refuse_unwritable(final)
     mosaics = problems.run(collection.mosaics) or ()
@@ -199,7 +198,7 @@ def _parts(
             axes=image.axes,
             shards=options.output_shards,
         )
-        url = places.join(image_url(final), group)
+        url = places.join(image_url(final, storage), group)
         target = TargetImage(url, zarr_format, levels, storage)
         attributes = convert_attributes(image.attributes(), image.zarr_format, zarr_format)
         wish = block_wish(levels[0].shape, image.dtype)

@@ -32,7 +32,6 @@ from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native_report import acquisition_metadata
 from fractal_mesospim_shading.images.native_state import container_attributes
 from fractal_mesospim_shading.images.output import (
-    refuse_existing,
     refuse_unwritable,
     split_name,
     zarr_format_of,
@@ -40,12 +39,13 @@ from fractal_mesospim_shading.images.output import (
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.images.stores import join_url, normalise_url
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.job import image_url
+from fractal_mesospim_shading.job_folder import image_url
 from fractal_mesospim_shading.jobs.work import Choice, Part, Work
 from fractal_mesospim_shading.params import ImportOptions
 from fractal_mesospim_shading.plan import CopyKernel, CorrectionPlan, block_wish
 from fractal_mesospim_shading.precedence import refuse_idle
-from fractal_mesospim_shading.preparation import Problems, refuse_little_room
+from fractal_mesospim_shading.preparation import Problems, refuse_little_room, refuse_taken
+from fractal_mesospim_shading.settling import left_to_its_job
 from fractal_mesospim_shading.zero_look import NO_DATA
 
 TASK = "import_mesospim"
@@ -168,7 +168,7 @@ def prepare_import(
     problems.raise_all()
     if levels is None:
         raise RuntimeError("a failed check left no error")
-    target = TargetImage(image_url(unit.zarr_url), zarr_format, levels, storage)
+    target = TargetImage(image_url(unit.zarr_url, storage), zarr_format, levels, storage)
     copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
     plan = CorrectionPlan(
         mosaic,
@@ -212,6 +212,9 @@ def prepare_import(
 def is_there(work: Work) -> bool:
     """Whether an earlier run of the same import has finished this image."""
     if work.options.overwrite or not places.exists(work.final_url, work.storage):
+        return False
+    if left_to_its_job(work.final_url, work.storage):
+        # Its job does what is left to do, and says that it is complete.
         return False
     try:
         mark = container_attributes(work.final_url, work.storage).get(MARK)
@@ -293,7 +296,7 @@ def _list_attributes(collection: TileCollection, mosaic: NativeMosaic) -> dict[s
 
 
 def _refuse_existing(work: Work) -> None:
-    refuse_existing(
+    refuse_taken(
         work.final_url,
         work.storage,
         overwrite=work.options.overwrite,

@@ -218,9 +218,10 @@ class Job:
         must not shine through where the new one has none.
         """
         if not self._in_folder:
+            ours = begun_in_place(self.final_url, self.options)
             kinds = [companion_url(self.image_url, kind) for kind in self.companions]
             for made in (self.image_url, *kinds):
-                if not finished_at(made, self.options):
+                if ours or not finished_at(made, self.options):
                     places.remove(made, self.options)
         return clear(self.url, self.options)
 

@@ -28,7 +28,7 @@ BESIDE = "beside"
 LOCK = "lock"
 
 _LOCKS = re.compile(r"lock(\.[0-9a-f]{8})?")
-_DRAFT = re.compile(r"\..+\.draft")
+_DRAFT = re.compile(r"\.(request|finish)\.json\.draft")
 # In the order in which they go: the journal makes blocks count, the records make the job.
 _MEMBERS = ("journal", "image", "profiles", BESIDE, REQUEST, SIBLING, RECORD)
 
@@ -58,6 +58,8 @@ def image_url(
         return beside
     if places.exists(places.join(job_url(final_url), SIBLING), options):
         return beside
+    if begun_in_place(final_url, options) and not finished_at(final_url, options):
+        return final_url
     urls = [final_url, *(companion_url(final_url, kind) for kind in companions)]
     return beside if any(finished_at(url, options) for url in urls) else final_url
 
@@ -108,7 +110,9 @@ def refuse_foreign(url: str, options: StorageOptions = None) -> None:
         OutputWriteError: names what is there.
     """
     names = [
-        name for name in places.list_names(url, options) if not _is_lock(name) and name != SIBLING
+        name
+        for name in places.list_names(url, options)
+        if not (_is_lock(name) or name == SIBLING or _DRAFT.fullmatch(name))
     ]
     links = [name for name in names if places.is_link(places.join(url, name))]
     if links:
@@ -194,6 +198,12 @@ def name_left(url: str, left: list[str], failed: list[str]) -> None:
             url,
             _listed(left),
         )
+
+
+def holds_lock_alone(url: str) -> bool:
+    """Whether a local folder of a job is there, with nothing in it but a lock."""
+    path = places.local_path(url)
+    return path.is_dir() and all(map(_is_lock, places.list_names(url)))
 
 
 def leftovers(place: str) -> list[str]:

@@ -185,6 +185,12 @@ class ExecutionOptions(BaseModel):
         "container, else of the machine. With `execution` slurm: of each job; unset: what a block "
         "of this image needs.",
     )
+    durable: bool = Field(
+        default=False,
+        description="Wait for the disk after every few blocks, so that a run that is ended by a "
+        "power cut can be continued from there. A finished result is safe in any case: its last "
+        "step always waits.",
+    )
     storage_options: Annotated[dict[str, Any] | None, BeforeValidator(parse_options)] = Field(
         default=None,
         exclude=True,
@@ -423,6 +429,7 @@ def parameters_of(options: BaseModel) -> dict[str, Any]:
         "n_workers",
         "scheduler_address",
         "memory_limit",
+        "durable",
         "storage_options",
         "output_folder",
         "output_image_name",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import lcm, prod
@@ -202,6 +202,12 @@ class CorrectionPlan:
             [level.scale for level in levels],
             self.wish,
         )
+
+    def files(self, key: str) -> Iterator[str]:
+        """Local files that hold the pixels of a node, for all images written, if they exist."""
+        node = Node.of_key(key)
+        for target in self.targets:
+            yield from target.files(node.level, self.grid.box(node))
 
     @cached_property
     def sampling(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from fractal_mesospim_shading.images.carrying import copy_tables_and_labels
 from fractal_mesospim_shading.images.documents import Document, document_of
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
 from fractal_mesospim_shading.images.output import (
+    companion_url,
     convert_attributes,
     output_url,
     pixel_bytes,
@@ -30,8 +31,9 @@ from fractal_mesospim_shading.images.output import (
 )
 from fractal_mesospim_shading.images.stores import normalise_url, split_zip
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.job import image_url, job_url, restore_replaced
+from fractal_mesospim_shading.job_folder import image_url, job_url
 from fractal_mesospim_shading.params import OutputOptions
+from fractal_mesospim_shading.settling import left_to_its_job, sweep
 
 T = TypeVar("T")
 
@@ -95,6 +97,7 @@ def plan_output(
     name: str,
     overwrite_input: bool = False,
     dtype: np.dtype[Any] | None = None,
+    companions: tuple[str, ...] = (),
 ) -> OutputPlan:
     """Decide on the output; everything about it that can be wrong is found here.
 
@@ -104,6 +107,7 @@ def plan_output(
         name: template of the result's name.
         overwrite_input: the result takes the source's place in the end.
         dtype: of the result where it is not the source's.
+        companions: kinds of images written beside the result.
 
     Raises:
         ShadingError: one error with all problems.
@@ -111,12 +115,15 @@ def plan_output(
     problems = Problems()
     final = problems.run(lambda: output_url(image.url, name, options.output_folder))
     if final is not None:
-        restore_replaced(final)
         with problems.collected():
             # A result that ends up in the place of the source has no name of its own.
-            refuse_existing(
-                final, options_of(options), overwrite=options.overwrite or overwrite_input
-            )
+            overwrite = options.overwrite or overwrite_input
+            refuse_taken(final, options_of(options), overwrite=overwrite)
+        for kind in companions:
+            with problems.collected():
+                refuse_taken(
+                    final, options_of(options), overwrite=options.overwrite, companion=kind
+                )
         with problems.collected():
             refuse_unwritable(final)
     if overwrite_input and options.output_folder is not None:
@@ -148,9 +155,36 @@ def plan_output(
     problems.raise_all()
     if final is None or levels is None:
         raise RuntimeError("a failed check left no error")
-    target = TargetImage(image_url(final), zarr_format, levels, options_of(options))
+    url = image_url(final, options_of(options), companions)
+    target = TargetImage(url, zarr_format, levels, options_of(options))
     attributes = convert_attributes(image.attributes(), image.zarr_format, zarr_format)
     return OutputPlan(final, target, attributes)
+
+
+def refuse_taken(
+    final_url: str,
+    storage: places.StorageOptions,
+    *,
+    overwrite: bool,
+    companion: str | None = None,
+    name_option: str = "output_image_name",
+) -> None:
+    """Refuse a result that is there already; one whose job is at its end is left to that job.
+
+    Args:
+        final_url: where the result goes.
+        storage: options of a remote address.
+        overwrite: whether it may be replaced.
+        companion: kind of an image that goes with it, to be looked at instead.
+        name_option: the parameter that gives another name.
+
+    Raises:
+        OutputExistsError: it exists and is not to be replaced, or is no image at all.
+    """
+    if not left_to_its_job(final_url, storage):
+        sweep(final_url)
+        url = final_url if companion is None else companion_url(final_url, companion)
+        refuse_existing(url, storage, overwrite=overwrite, name_option=name_option)
 
 
 def options_of(options: Any) -> places.StorageOptions:
@@ -242,7 +276,7 @@ def refuse_little_room(
     Raises:
         OutputWriteError: says how much is needed and how much there is.
     """
-    if not places.is_local(final_url) or places.exists(job_url(final_url)):
+    if not places.is_local(final_url) or places.exists(places.join(job_url(final_url), "journal")):
         # A run that is continued needs room for the rest only.
         return
     folder = places.local_path(final_url).parent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -102,6 +102,7 @@ def write_flatfield_report(
     counts: Mapping[str, PixelCounts],
     output_offset: float,
     seconds: float,
+    written_to: Callable[[str], str],
 ) -> str | None:
     """Write `<name>_report.html` and `.png` beside a result; None where there is nothing to show.
 
@@ -112,6 +113,10 @@ def write_flatfield_report(
         models, counts: by channel label.
         output_offset: counts that were added.
         seconds: that the correction took.
+        written_to: where to write the file that goes to an address.
+
+    Returns:
+        The address of the report.
     """
     if not views or not places.is_local(url):
         return None
@@ -154,7 +159,7 @@ def write_flatfield_report(
                 (size["y"], size["x"]),
             )
         )
-    parent, name = places.parent_and_name(url)
+    _, name = places.parent_and_name(url)
     voxels = prod(image.levels[0].shape)
     facts = (
         ("Source", places.parent_and_name(image.url)[1]),
@@ -162,9 +167,15 @@ def write_flatfield_report(
         ("Time", f"{seconds:.0f} s, {voxels * image.dtype.itemsize / seconds / 1e6:.0f} MB/s"),
     )
     report = ImageReport(name, tuple(channels), facts, image.notes, heard_so_far())
-    html = places.join(parent, f"{split_name(name)[0]}_report.html")
-    write_report(html, html.removesuffix(".html") + ".png", report)
+    html = report_url(url)
+    write_report(written_to(html), written_to(html.removesuffix(".html") + ".png"), report)
     return html
+
+
+def report_url(url: str) -> str:
+    """Where people find the report of a result."""
+    parent, name = places.parent_and_name(url)
+    return places.join(parent, f"{split_name(name)[0]}_report.html")
 
 
 def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,30 +16,39 @@ RunPlan = Callable[[CorrectionPlan, "PartOfJob"], None]
 
 
 @contextmanager
-def running(plans: Sequence[CorrectionPlan], options: Any, *, done: int) -> Iterator[RunPlan]:
+def running(plans: Sequence[CorrectionPlan], options: Any, job: Job) -> Iterator[RunPlan]:
     """Open one workplace and one progress bar for the plans of a job.
 
     Args:
         plans: all that are going to be run; their kernels may come later.
         options: where to run.
-        done: blocks that an earlier run has finished.
+        job: that has the blocks that an earlier run has finished.
     """
     total = sum(plan.grid.total for plan in plans)
     use = _common(plans, options)
-    with Progress(total, done=done) as progress, workplace(options, use) as place:
+    folder = plans[0].target.url
+    with (
+        Progress(total, done=len(job.done)) as progress,
+        workplace(options, use, folder) as place,
+    ):
 
         def run_plan(plan: CorrectionPlan, job: PartOfJob) -> None:
             def record(entry: dict[str, Any]) -> None:
-                job.record(entry)
+                job.record(entry, plan.files(entry["node"]))
                 progress.advance()
 
-            run_blocks(plan, place, job.done, record)
+            run_blocks(plan, place, job.done, record, before_batch=job.check_owned)
             if len(job.done) != plan.grid.total:
                 raise RuntimeError(
                     f"{len(job.done)} of {plan.grid.total} blocks were written; please report this"
                 )
 
-        yield run_plan
+        job.syncs_elsewhere(place.sync)
+        try:
+            yield run_plan
+            place.sync()
+        finally:
+            job.syncs_elsewhere(None)
 
 
 def _common(plans: Sequence[CorrectionPlan], options: Any) -> Resources:
@@ -66,7 +75,11 @@ class PartOfJob:
         """Records of this image."""
         return [r for r in self._job.records if r["node"].startswith(self._prefix)]
 
-    def record(self, record: dict[str, Any]) -> None:
-        """Put a finished block of this image on record."""
-        self._job.record({**record, "node": self._prefix + record["node"]})
+    def check_owned(self) -> None:
+        """Look whether the output is still this run's own."""
+        self._job.check_owned()
+
+    def record(self, record: dict[str, Any], written: Iterable[str] = ()) -> None:
+        """Put a finished block of this image on record; `written` are its local files."""
+        self._job.record({**record, "node": self._prefix + record["node"]}, written)
         self.done.add(record["node"])

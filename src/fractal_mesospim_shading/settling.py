@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from fractal_mesospim_shading.errors import ImageNotFoundError, ShadingError
 from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.locks import JobLock
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.job import Job
-from fractal_mesospim_shading.job_folder import begun_in_place, job_url, leftovers
+from fractal_mesospim_shading.job_folder import (
+    LOCK,
+    begun_in_place,
+    holds_lock_alone,
+    job_url,
+    leave,
+    leftovers,
+)
 from fractal_mesospim_shading.job_request import Request
 from fractal_mesospim_shading.placing import RECORD, Ending
 
@@ -19,6 +29,18 @@ def left_to_its_job(final_url: str, options: StorageOptions = None) -> bool:
     """
     record = places.join(job_url(final_url), RECORD)
     return places.exists(record, options) or begun_in_place(final_url, options)
+
+
+def sweep(final_url: str) -> None:
+    """Remove the empty folder of a job that was killed after it had removed all else."""
+    url = job_url(final_url)
+    if not places.is_local(url) or places.is_link(url) or not holds_lock_alone(url):
+        return
+    lock = JobLock(places.join(url, LOCK))
+    with suppress(ShadingError, OSError):
+        lock.acquire()
+        lock.release()
+        leave(url)
 
 
 def settle(place: str) -> Request | None:

@@ -13,10 +13,9 @@ from fractal_mesospim_shading.images.collection import is_container
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import models_folder_url
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.images.stores import normalise_url
-from fractal_mesospim_shading.job import restore_replaced
 from fractal_mesospim_shading.jobs.story import (
     carry_out,
+    completed_in_place,
     labelled,
     make_models,
     save_all_models,
@@ -42,6 +41,7 @@ from fractal_mesospim_shading.reporting import report_obstacle
 logger = logging.getLogger(__name__)
 
 TASK = "correct_flatfield"
+_TYPES = {"flatfield_corrected": True}
 
 
 def block_plan(image: MultitileImage, output: OutputPlan) -> CorrectionPlan:
@@ -61,7 +61,9 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
         ShadingError: one readable error; the source is as it was, and so is any earlier
             result. What was finished is continued by the same call.
     """
-    restore_replaced(normalise_url(zarr_url))
+    earlier = completed_in_place(zarr_url, TASK, options, _TYPES)
+    if earlier is not None:
+        return earlier
     if is_container(zarr_url, options.storage_options):
         return correct_container(zarr_url, options)
     return correct_mosaic(zarr_url, options)
@@ -122,7 +124,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         models_folder=folder,
         reported=image if options.report and obstacle is None else None,
         carry=carrier(image, output),
-        types={"flatfield_corrected": True},
+        types=_TYPES,
     )
 
 

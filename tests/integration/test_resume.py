@@ -314,14 +314,20 @@ def test_what_was_estimated_is_not_estimated_again(
     assert tree(Path(result.image_url)) == tree(Path(whole.image_url))
 
 
-def test_killed_between_the_two_renamings(make_mosaic, make_models, tree, tmp_path):
-    """The source of overwrite_input is found under its own name again."""
+def test_what_an_earlier_version_left_is_not_taken_for_the_image(
+    make_mosaic, make_models, tree, tmp_path
+):
+    """It may be half removed: it is named, and not corrected as if it were whole."""
     source, models = make_mosaic(), str(make_models())
-    before = tree(source)
-    os.rename(source, tmp_path / ".brain.zarr.0a1b2c3d.replaced")
-    result = correct_flatfield(source, models_folder=models, camera_offset=100)
-    assert tree(source) == before
-    assert MosaicImage.open(result.image_url).finished
+    hidden = tmp_path / ".brain.zarr.0a1b2c3d.replaced"
+    os.rename(source, hidden)
+    before = tree(hidden)
+    with pytest.raises(errors.ImageNotFoundError, match=hidden.name):
+        correct_flatfield(source, models_folder=models, camera_offset=100)
+    with pytest.raises(errors.ImageNotFoundError):
+        correct_flatfield(tmp_path / "brain", models_folder=models, camera_offset=100)
+    assert tree(hidden) == before
+    assert not source.exists()
 
 
 def test_killed_before_the_metadata_were_written(
@@ -343,11 +349,11 @@ def test_killed_before_the_metadata_were_written(
     assert tree(Path(result.image_url)) == expected
 
 
-@pytest.mark.parametrize("kept", ["request.json", "journal"])
+@pytest.mark.parametrize("kept", ["request.json", "image"])
 def test_killed_while_the_folder_of_the_job_was_removed(
     kept, make_mosaic, make_models, tree, expected, tmp_path, monkeypatch, many_blocks
 ):
-    """What is left of a finished job is not taken for blocks of the next one."""
+    """What is left of a dropped job is not taken for blocks of the next one."""
     source, models = make_mosaic(), str(make_models())
     arguments = {"models_folder": models, "camera_offset": 100}
     with monkeypatch.context() as patch:
@@ -356,8 +362,108 @@ def test_killed_while_the_folder_of_the_job_was_removed(
             correct_flatfield(source, **arguments)
     job = tmp_path / ".brain_flatfield_corr.zarr.job"
     for entry in list(job.iterdir()):
-        if entry.name != kept:
+        # The journal goes first, the record last.
+        if entry.name not in (kept, "request.json"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     result = correct_flatfield(source, **arguments)
     assert tree(Path(result.image_url)) == expected
     assert not job.exists()
+
+
+# The command line, killed before one of the calls that change the names on the disk.
+KILLED = """
+import os, signal, sys
+from fractal_mesospim_shading import cli
+from fractal_mesospim_shading.images import syncing
+
+fatal, *command = sys.argv[1:]
+count = 0
+
+def before(function):
+    def call(*arguments, **named):
+        global count
+        count += armed
+        if count == int(fatal):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **named)
+    return call
+
+armed = 0
+place = syncing.sync_groups
+
+def begins(folder):
+    # The results are complete: from here on.
+    global armed
+    armed = 1
+    return place(folder)
+
+syncing.sync_groups = begins
+for name in ("rename", "replace", "unlink", "rmdir"):
+    setattr(os, name, before(getattr(os, name)))
+sys.exit(cli.main(command))
+"""
+
+
+def _killed(fatal: int, *command: str) -> bool:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(fatal), *command], capture_output=True, text=True
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+@pytest.mark.parametrize("fatal", [2, 3, 9])
+def test_killed_in_the_last_step_of_a_result_in_place(
+    fatal, make_mosaic, make_models, tree, tmp_path
+):
+    source, models = make_mosaic(), str(make_models())
+    command = ["correct-flatfield", str(source), "--models-folder", models]
+    command += ["--camera-offset", "100", "--no-report", "--overwrite-input"]
+    assert _killed(fatal, *command)
+    again = subprocess.run(
+        [sys.executable, "-m", "fractal_mesospim_shading.cli", *command],
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines() == [str(source)]
+    assert "complete" in again.stderr
+    assert "by correct_flatfield, version" in again.stderr
+    assert sorted(os.listdir(tmp_path)) == ["brain.zarr", "models"]
+    mark = MosaicImage.open(source).attributes()["mesospim_shading"]
+    assert mark["complete"]
+    # Once, and not twice.
+    assert "history" not in mark
+
+
+@pytest.mark.parametrize("fatal", [3, 6])
+def test_several_results_of_one_job_killed_between_their_renamings(
+    fatal, make_mosaic, tree, tmp_path
+):
+    source = make_mosaic()
+    command = ["correct-background", str(source), "--method", "median:3", "--save-background"]
+    whole = subprocess.run([sys.executable, "-m", "fractal_mesospim_shading.cli", *command])
+    assert whole.returncode == 0
+    results = {name: tree(tmp_path / name) for name in os.listdir(tmp_path)}
+    assert len(results) == 3
+    command.append("--overwrite")
+    assert _killed(fatal, *command)
+    again = subprocess.run(
+        [sys.executable, "-m", "fractal_mesospim_shading.cli", *command],
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+    assert len(again.stdout.splitlines()) == 2
+    assert {name: tree(tmp_path / name) for name in os.listdir(tmp_path)} == results
+
+
+def test_the_same_command_after_an_orderly_end_says_how_it_was_made(make_mosaic, make_models):
+    source, models = make_mosaic(), str(make_models())
+    arguments = {"models_folder": models, "camera_offset": 100}
+    correct_flatfield(source, **arguments)
+    with pytest.raises(
+        errors.OutputExistsError,
+        match=r"complete \(by correct_flatfield, version .*camera_offset 100",
+    ):
+        correct_flatfield(source, **arguments)

@@ -30,6 +30,12 @@ class Node:
         """Name in the journal, such as `0/0.3.2.1`."""
         return f"{self.level}/{'.'.join(str(i) for i in self.index)}"
 
+    @classmethod
+    def of_key(cls, key: str) -> Node:
+        """The inverse of `key`."""
+        level, _, index = key.partition("/")
+        return cls(int(level), tuple(int(i) for i in index.split(".")))
+
 
 @dataclass(frozen=True)
 class BlockGrid:

@@ -36,7 +36,10 @@ _RACE_SECONDS = 0.2
 """Where no lock of the system helps: after so long the last of several that came at once has
 written its name."""
 
-_TRIES = 20
+_DYING_SECONDS = 0.1
+"""A process that was killed needs a moment until the system has closed its files."""
+
+_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,16 @@ class Holder:
         """Who wrote the content of a lock; None where it says nothing."""
         try:
             found = json.loads(content or b"")
+            host = str(found["host"])
+            # Earlier versions named the host alone.
+            here = host == socket.gethostname()
             return cls(
                 str(found.get("token", "")),
-                str(found["host"]),
+                host,
                 int(found["pid"]),
                 found.get("started"),
-                str(found.get("machine", "")),
-                str(found.get("processes", "")),
+                str(found.get("machine", _machine() if here else "")),
+                str(found.get("processes", _processes() if here else "")),
                 found.get("system_lock") is True,
             )
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -90,6 +96,11 @@ class Holder:
     def is_neighbour(self) -> bool:
         """Whether it is, or was, a process that this one could see."""
         return bool(self.machine) and (self.machine, self.processes) == (_machine(), _processes())
+
+    @property
+    def runs(self) -> bool:
+        """Whether it still runs; of a neighbour."""
+        return self.started is not None and _started(self.pid) == self.started
 
     def describe(self) -> str:
         """Names it for a message."""
@@ -115,7 +126,7 @@ def seems_dead(
         # It would still hold it.
         return True
     if holder.is_neighbour:
-        return holder.started is None or _started(holder.pid) != holder.started
+        return not holder.runs
     return age is not None and age >= DEAD_SECONDS
 
 
@@ -176,6 +187,10 @@ class JobLock:
         """
         for _ in range(_TRIES):
             system_lock = self._place.take()
+            if system_lock is False and self._is_dying():
+                self._place.let_go()
+                time.sleep(_DYING_SECONDS)
+                continue
             try:
                 self._refuse_living(system_lock)
                 me = Holder.me(uuid.uuid4().hex)
@@ -193,6 +208,11 @@ class JobLock:
                 return
             self._place.let_go()
         raise JobLockedError(f"The lock {self._url} could not be taken; try again.")
+
+    def _is_dying(self) -> bool:
+        """Whether the holder was killed, and its files are about to be closed."""
+        holder = Holder.parse(self._place.read())
+        return holder is not None and holder.is_neighbour and not holder.runs
 
     def _refuse_living(self, system_lock: bool | None) -> None:
         holder = Holder.parse(self._place.read())
@@ -249,11 +269,12 @@ class JobLock:
         """Give the lock back; one that another run has taken over stays with it."""
         if self._beating is not None:
             self._beating.set()
-        with suppress(OSError):
-            if not self.lost and self._place.read() == self._content:
-                self._place.remove()
-                return
-        self._place.let_go()
+        try:
+            with suppress(OSError):
+                if not self.lost and self._place.read() == self._content:
+                    self._place.remove()
+        finally:
+            self._place.let_go()
 
     def _start_beating(self) -> None:
         self._seen = time.monotonic()

@@ -18,7 +18,7 @@ from fractal_mesospim_shading.errors import (
 )
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import Document, native_dtype, output_document
-from fractal_mesospim_shading.images.mosaic import is_finished
+from fractal_mesospim_shading.images.mosaic import MARK, is_finished
 from fractal_mesospim_shading.images.names import (
     from_template,
     refuse_bad_name,
@@ -133,10 +133,27 @@ def refuse_existing(
         # Where nothing can be renamed, unfinished work has its final name already.
         return
     if not overwrite:
+        mark = attributes.get(MARK)
+        told = f", complete ({how_made(mark)})" if isinstance(mark, dict) and mark else ""
         raise OutputExistsError(
-            f"There is already something at {url}. Choose another `{name_option}`, or set "
+            f"There is already something at {url}{told}. Choose another `{name_option}`, or set "
             "`overwrite` to replace it once the new result is complete."
         )
+
+
+def mark_of(url: str, options: places.StorageOptions = None) -> Document:
+    """What this package has written down in an image that it made; empty where there is nothing."""
+    mark = (_group_attributes(url, options) or {}).get(MARK)
+    return mark if isinstance(mark, dict) else {}
+
+
+def how_made(mark: Document) -> str:
+    """One line on how an image was made, from our mark in it."""
+    parameters = mark.get("parameters")
+    given = parameters.items() if isinstance(parameters, dict) else ()
+    chosen = [f"{key} {value}" for key, value in given if value not in (None, False, "", [], {})]
+    text = f"by {mark.get('task')}, version {mark.get('version')}"
+    return ": ".join([text, ", ".join(chosen)[:300]]) if chosen else text
 
 
 def finished_at(url: str, options: places.StorageOptions = None) -> bool:

@@ -6,12 +6,13 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError
+from fractal_mesospim_shading.images.stores import connection_errors
 
 StorageOptions = Mapping[str, Any] | None
 
@@ -43,6 +44,26 @@ def parent_and_name(url: str) -> tuple[str, str]:
     return parent, name
 
 
+@contextmanager
+def _reached(url: str, options: StorageOptions) -> Iterator[tuple[Any, str]]:
+    """The file system and path of a remote address; what its client raises is an OSError.
+
+    Raises:
+        SourceReadError: the storage cannot be reached, or refuses.
+    """
+    try:
+        filesystem, path = _remote(url, options)
+        filesystem.invalidate_cache()
+        yield filesystem, path
+    except OSError:
+        raise
+    except connection_errors() as error:
+        raise SourceReadError(
+            f"'{url}' cannot be reached: {type(error).__name__}: {error}. Check the address, the "
+            "rights and `storage_options`."
+        ) from error
+
+
 def _remote(url: str, options: StorageOptions) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
@@ -54,9 +75,8 @@ def exists(url: str, options: StorageOptions = None) -> bool:
     """Whether there is a file or a folder."""
     if is_local(url):
         return os.path.lexists(local_path(url))
-    filesystem, path = _remote(url, options)
-    filesystem.invalidate_cache()
-    return bool(filesystem.exists(path))
+    with _reached(url, options) as (filesystem, path):
+        return bool(filesystem.exists(path))
 
 
 def regular(path: str | os.PathLike[str], flags: int) -> int:
@@ -127,9 +147,8 @@ def read_bytes(url: str, options: StorageOptions = None) -> bytes | None:
         if is_local(url):
             with open(local_path(url), "rb", opener=regular) as file:
                 return file.read()
-        filesystem, path = _remote(url, options)
-        filesystem.invalidate_cache()
-        return bytes(filesystem.cat_file(path))
+        with _reached(url, options) as (filesystem, path):
+            return bytes(filesystem.cat_file(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -144,8 +163,8 @@ def write_bytes(url: str, data: bytes, options: StorageOptions = None) -> None:
         if is_local(url):
             _write_local(local_path(url), data)
         else:
-            filesystem, remote = _remote(url, options)
-            filesystem.pipe_file(remote, data)
+            with _reached(url, options) as (filesystem, remote):
+                filesystem.pipe_file(remote, data)
     except OSError as error:
         raise OutputWriteError(
             f"{url} cannot be written: {error}. Make room or restore access, and run the same "
@@ -189,20 +208,18 @@ def modified(url: str, options: StorageOptions = None) -> float | None:
 
     None where the storage does not say.
     """
-    filesystem, path = _remote(url, options)
-    filesystem.invalidate_cache()
     try:
-        return float(filesystem.modified(path).timestamp())
+        with _reached(url, options) as (filesystem, path):
+            return float(filesystem.modified(path).timestamp())
     except (NotImplementedError, FileNotFoundError, KeyError, AttributeError, TypeError):
         return None
 
 
 def relative_files(url: str, options: StorageOptions = None) -> list[str]:
     """Paths of all files below a remote address, relative to it, sorted."""
-    filesystem, path = _remote(url, options)
-    filesystem.invalidate_cache()
-    root = path.rstrip("/") + "/"
-    return sorted(name.removeprefix(root) for name in filesystem.find(path))
+    with _reached(url, options) as (filesystem, path):
+        root = path.rstrip("/") + "/"
+        return sorted(name.removeprefix(root) for name in filesystem.find(path))
 
 
 def copy_remote(pairs: Sequence[tuple[str, str]], options: StorageOptions = None) -> None:
@@ -213,11 +230,11 @@ def copy_remote(pairs: Sequence[tuple[str, str]], options: StorageOptions = None
     """
     if not pairs:
         return
-    filesystem, _ = _remote(pairs[0][0], options)
-    stripped = filesystem._strip_protocol
-    sources, targets = ([stripped(pair[i]) for pair in pairs] for i in (0, 1))
     try:
-        filesystem.copy(sources, targets, on_error="raise")
+        with _reached(pairs[0][0], options) as (filesystem, _):
+            stripped = filesystem._strip_protocol
+            sources, targets = ([stripped(pair[i]) for pair in pairs] for i in (0, 1))
+            filesystem.copy(sources, targets, on_error="raise")
     except NotImplementedError:
         for source, target in pairs:
             write_bytes(target, read_bytes(source, options) or b"", options)
@@ -237,10 +254,9 @@ def remove(url: str, options: StorageOptions = None) -> None:
         else:
             path.unlink(missing_ok=True)
         return
-    filesystem, remote = _remote(url, options)
-    filesystem.invalidate_cache()
-    if filesystem.exists(remote):
-        filesystem.rm(remote, recursive=True)
+    with _reached(url, options) as (filesystem, remote):
+        if filesystem.exists(remote):
+            filesystem.rm(remote, recursive=True)
 
 
 def list_names(url: str, options: StorageOptions = None) -> list[str]:
@@ -248,11 +264,10 @@ def list_names(url: str, options: StorageOptions = None) -> list[str]:
     if is_local(url):
         path = local_path(url)
         return sorted(os.listdir(path)) if path.is_dir() else []
-    filesystem, remote = _remote(url, options)
-    filesystem.invalidate_cache()
-    if not filesystem.exists(remote):
-        return []
-    entries = filesystem.ls(remote, detail=False)
+    with _reached(url, options) as (filesystem, remote):
+        if not filesystem.exists(remote):
+            return []
+        entries = filesystem.ls(remote, detail=False)
     return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -163,6 +163,23 @@ class TargetImage:
         for index in product(*covering(target.unit, box)):
             key = self.array(level).metadata.encode_chunk_key(index)
             places.remove(places.join(self.url, target.path, key), self.storage_options)
+
+    def files(self, level: int, box: Box) -> Iterator[str]:
+        """Local files of the units in a box, and their folders; some may not be there."""
+        if not places.is_local(self.url):
+            return
+        target = self.levels[level]
+        keys = [
+            self.array(level).metadata.encode_chunk_key(index)
+            for index in product(*covering(target.unit, box))
+        ]
+        folder = places.local_path(self.url) / target.path
+        found = [folder / key for key in keys]
+        folders = {
+            above for path in found for above in path.parents if folder in (above, *above.parents)
+        }
+        yield from map(str, found)
+        yield from map(str, sorted(folders))
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read back what was written, in native byte order."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from fractal_mesospim_shading.background_params import BackgroundOptions
 from fractal_mesospim_shading.compute import estimate_workers, run_guarded
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.finishing import complete, provenance, totals
@@ -19,15 +20,21 @@ from fractal_mesospim_shading.flatfield import (
     save_used_models,
 )
 from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.output import how_made, mark_of
+from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.images.target import write_attributes
 from fractal_mesospim_shading.job import Job
+from fractal_mesospim_shading.job_request import plain
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
 from fractal_mesospim_shading.messages import heard_so_far
-from fractal_mesospim_shading.params import ExecutionOptions, parameters_of
+from fractal_mesospim_shading.params import ExecutionOptions, FlatfieldOptions, parameters_of
 from fractal_mesospim_shading.plan import CorrectionPlan
+from fractal_mesospim_shading.plane_correction import BackgroundCounts
 from fractal_mesospim_shading.preparation import marked
-from fractal_mesospim_shading.reporting import Views, gather_views, write_flatfield_report
+from fractal_mesospim_shading.reporting import gather_views, report_url, write_flatfield_report
 from fractal_mesospim_shading.running import PartOfJob, running
+from fractal_mesospim_shading.settling import settle
 from fractal_mesospim_shading.zero_look import NO_DATA, no_data_met, tell_zeros
 
 logger = logging.getLogger(__name__)
@@ -49,10 +56,18 @@ def carry_out(work: Work) -> JobResult:
     _make_parent(work)
     with (
         run_guarded(),
-        Job(work.final_url, work.request(), work.storage, companions=work.companions).start(
-            restart=options.restart
+        Job(
+            work.final_url,
+            work.request(),
+            work.storage,
+            companions=work.companions,
+            durable=options.durable,
+        ).start(
+            restart=options.restart, overwrite=options.overwrite or work.replaces is not None
         ) as job,
     ):
+        if job.finished:
+            return _completed(work, job)
         if job.continued:
             logger.info("An unfinished run is continued: %d blocks are there.", len(job.done))
         # Also of a continued run: the earlier one may have been killed while it did this.
@@ -63,26 +78,18 @@ def carry_out(work: Work) -> JobResult:
         work.carry()
         if work.models_folder is not None:
             save_all_models(work.models_folder, work.choices, models)
+        # Nothing is marked as complete that a power cut could take away.
+        job.sync()
         counts = _complete(work, models, job)
-        # Now, for the source may be gone after the next lines.
-        shown = work.reported
-        views: Mapping[str, Views] = {}
-        if shown is not None:
-            with _only_warning("The planes of the report"):
-                views = gather_views(shown, work.parts[0].plan.target)
+        # Now: a run that is killed after the next line has nothing left to do. And the source may
+        # be gone.
+        report = _report(work, labelled(work.choices, models), counts, job, started)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
-    seconds = time.monotonic() - started
-    found = labelled(work.choices, models)
-    report = None
-    if shown is not None:
-        added = work.choices[0].options.output_offset
-        with _only_warning("The report"):
-            report = write_flatfield_report(url, shown, views, found, counts, added, seconds)
-    logger.info("Done in %.0f s: %s", seconds, url)
+    logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
     return JobResult(
         url,
         work.source_url,
-        found,
+        labelled(work.choices, models),
         counts,
         companions={kind: job.companion_url(kind) for kind in work.companions},
         noise_factors=work.parts[0].facts.get("noise_factors", {}),
@@ -91,6 +98,67 @@ def carry_out(work: Work) -> JobResult:
         attributes=dict(work.listed),
         types=dict(work.types),
     )
+
+
+def _completed(work: Work, job: Job) -> JobResult:
+    """What an earlier run of the same job had completed before it was stopped."""
+    report = None if work.reported is None else report_url(work.final_url)
+    return replace(
+        _told(work.final_url, work.source_url, work.task, work.storage),
+        companions={kind: job.companion_url(kind) for kind in work.companions},
+        models_folder=work.models_folder,
+        report=report if report is not None and places.exists(report) else None,
+        attributes=dict(work.listed),
+        types=dict(work.types),
+    )
+
+
+def completed_in_place(
+    url: str, task: str, options: FlatfieldOptions | BackgroundOptions, types: Mapping[str, bool]
+) -> JobResult | None:
+    """What an earlier run of the same command put into the place of its source, and was stopped.
+
+    A job that was stopped while its result took the place of an image is brought to its end
+    first, whichever it is.
+
+    Args:
+        url: of the source.
+        task: name of the task.
+        options: what is asked for.
+        types: of the result, for Fractal's image list.
+
+    Returns:
+        None where there is none, and the work has to be done.
+    """
+    address = normalise_url(url)
+    ended = settle(address)
+    if ended is None or not options.overwrite_input or options.restart:
+        return None
+    asked = plain({"task": task, "source": address, "parameters": parameters_of(options)})
+    if any(ended.get(name) != value for name, value in asked.items()):
+        return None
+    return replace(_told(address, address, task, None), types=dict(types))
+
+
+def _told(url: str, source_url: str, task: str, storage: StorageOptions) -> JobResult:
+    """A result that is there already, with the counts of its provenance; how it was made is said.
+
+    Args:
+        url: of the result.
+        source_url: what it was made from.
+        task: that made it.
+        storage: options of a remote address.
+    """
+    mark = mark_of(url, storage)
+    logger.info(
+        "%s is complete: an earlier run of the same command had finished it, and was stopped "
+        "while it tidied up (%s). What it had left is removed.",
+        url,
+        how_made(mark),
+    )
+    counted = BackgroundCounts if task == "correct_background" else PixelCounts
+    counts = {label: counted(**numbers) for label, numbers in mark.get("pixels", {}).items()}
+    return JobResult(url, source_url, counts=counts)
 
 
 def make_models(
@@ -150,6 +218,21 @@ def _only_warning(what: str) -> Iterator[None]:
         )
 
 
+def _report(work: Work, models: Models, counts: Counts, job: Job, started: float) -> str | None:
+    """Write the report of a complete result, to be placed beside it with the result itself."""
+    if work.reported is None:
+        return None
+    place = work.replaces or work.final_url
+    added = work.choices[0].options.output_offset
+    with _only_warning("The report"):
+        views = gather_views(work.reported, work.parts[0].plan.target)
+        seconds = time.monotonic() - started
+        return write_flatfield_report(
+            place, work.reported, views, models, counts, added, seconds, job.beside
+        )
+    return None
+
+
 def _keep_warnings(job: Job) -> None:
     """Keep what was warned of until now for a run that goes on, and say it again in such a one."""
     kept: list[str] = json.loads(job.recall(_WARNINGS) or b"[]")
@@ -196,7 +279,7 @@ def _run(work: Work, models: Sequence[Models], job: Job) -> None:
         return replace(part.plan, kernel=kernel)
 
     plans = [part.plan for part in work.parts]
-    with running(plans, work.options, done=len(job.done)) as run_plan:
+    with running(plans, work.options, job) as run_plan:
         for number, part in enumerate(work.parts, start=1):
             if part.name:
                 logger.info("Stack %d of %d: %s", number, len(work.parts), part.name)

@@ -17,7 +17,7 @@ from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.job import Request
+from fractal_mesospim_shading.job_request import Request
 from fractal_mesospim_shading.params import (
     EstimationOptions,
     FlatfieldOptions,

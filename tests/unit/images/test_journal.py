@@ -2,15 +2,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
-import threading
 
 import pytest
 
-from fractal_mesospim_shading.errors import JobLockedError, OutputWriteError
-from fractal_mesospim_shading.images.journal import JobLock, Journal
+from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.images.journal import Journal
 
 RECORDS = [{"node": f"0/{i}", "channels": {"0": {"counts": [i]}}} for i in range(5)]
 
@@ -82,92 +78,27 @@ def test_remote_journals_are_written_in_parts(tmp_path):
     assert [record["node"] for record in Journal(url).read()][-2:] == ["0/4", "1/0"]
 
 
-@pytest.fixture(params=["local", "remote"])
-def lock_url(request, tmp_path):
-    base = str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
-    return f"{base}/job/lock"
-
-
-def test_a_second_run_is_refused_until_the_first_lets_go(lock_url):
-    first, second = JobLock(lock_url), JobLock(lock_url)
-    first.acquire()
-    with pytest.raises(JobLockedError, match=f"process {os.getpid()} on this machine"):
-        second.acquire()
-    first.release()
-    second.acquire()
-    second.release()
-
-
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    url = str(tmp_path / "job" / "lock")
-    code = (
-        "import sys, time; from fractal_mesospim_shading.images.journal import JobLock;"
-        f"JobLock({url!r}).acquire(); print('held', flush=True); time.sleep(60)"
+def test_a_durable_journal_is_on_the_device_when_a_record_counts(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda d: (synced.append(os.readlink(f"/proc/self/fd/{d}")), fsync(d))
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "held\n"
-    with pytest.raises(JobLockedError, match=f"process {child.pid} on this machine"):
-        JobLock(url).acquire()
-    child.kill()
-    # A zombie, not yet waited for, writes no more.
-    JobLock(url).acquire() if _is_zombie(child.pid) else child.wait()
-    child.wait()
-    child.stdout.close()
-    if not os.path.exists(url) or json.loads(open(url).read())["pid"] == child.pid:
-        JobLock(url).acquire()
-    assert json.loads(open(url).read())["pid"] == os.getpid()
-    assert os.listdir(tmp_path / "job") == ["lock"]
+    url = str(tmp_path / "journal")
+    Journal(url).add(RECORDS[0])
+    assert synced == []
+    Journal(url, durable=True).add(RECORDS[1])
+    assert synced == [str(tmp_path / "journal" / "blocks.jsonl")]
+    (tmp_path / "journal" / "blocks.jsonl").unlink()
+    Journal(url, durable=True).add(RECORDS[1])
+    # Its name as well.
+    assert synced[1:] == [str(tmp_path / "journal" / "blocks.jsonl"), str(tmp_path / "journal")]
 
 
-def _is_zombie(pid: int) -> bool:
-    for _ in range(1000):
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] == "Z":
-                    return True
-        except FileNotFoundError:
-            return False
-    return False
-
-
-def test_a_number_used_again_by_another_process_does_not_block(tmp_path):
-    path = tmp_path / "lock"
-    lock = {"host": socket.gethostname(), "pid": os.getpid(), "started": "another time"}
-    path.write_text(json.dumps(lock))
-    JobLock(str(path)).acquire()
-    assert json.loads(path.read_text())["started"] != "another time"
-
-
-def test_another_machine_blocks_and_the_error_says_how_to_go_on(tmp_path):
-    path = tmp_path / "lock"
-    path.write_text(json.dumps({"host": "node17", "pid": 1, "started": "x"}))
-    with pytest.raises(JobLockedError, match=rf"on node17.*remove {path}"):
-        JobLock(str(path)).acquire()
-    assert path.exists()
-
-
-def test_one_of_many_takes_a_dead_lock(tmp_path):
-    path = tmp_path / "lock"
-    for _ in range(20):
-        path.write_text(
-            json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "x"})
-        )
-        barrier, taken = threading.Barrier(8), []
-
-        def take(barrier=barrier, taken=taken):
-            barrier.wait()
-            try:
-                JobLock(str(path)).acquire()
-            except JobLockedError:
-                return
-            taken.append(1)
-
-        threads = [threading.Thread(target=take) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(taken) == 1
-        assert os.listdir(tmp_path) == ["lock"]
-        path.unlink()
+def test_a_link_in_place_of_the_journal_is_not_written_through(tmp_path):
+    (tmp_path / "precious").write_bytes(b"x")
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "blocks.jsonl").symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputWriteError, match="link"):
+        Journal(str(tmp_path / "journal")).add(RECORDS[0])
+    assert (tmp_path / "precious").read_bytes() == b"x"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError
 from fractal_mesospim_shading.images import places
 
 
@@ -79,3 +79,75 @@ def test_drafts_are_removed(tmp_path):
     places.remove_drafts(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == [".zattrs", "0"]
     assert os.listdir(tmp_path / "0") == ["1"]
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".zattrs")
+    with pytest.raises(SourceReadError, match=r"\.zattrs' is no regular file"):
+        places.read_bytes(str(tmp_path / ".zattrs"))
+    os.mkfifo(tmp_path / ".file.draft")
+    places.write_bytes(str(tmp_path / "file"), b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_a_draft_that_is_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "precious").write_bytes(b"x")
+    (tmp_path / ".file.draft").symlink_to(tmp_path / "precious")
+    places.write_bytes(str(tmp_path / "file"), b"whole")
+    assert (tmp_path / "precious").read_bytes() == b"x"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_a_file_that_a_server_has_leased_to_somebody_is_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"whole")
+    flags = []
+    opened = os.open
+
+    def leased(path, flag, *rest):
+        flags.append(flag)
+        if len(flags) == 1:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return opened(path, flag, *rest)
+
+    monkeypatch.setattr(os, "open", leased)
+    assert places.read_bytes(str(tmp_path / "file")) == b"whole"
+    assert [bool(flag & os.O_NONBLOCK) for flag in flags] == [True, False]
+
+
+def test_two_processes_that_write_the_same_document(tmp_path, monkeypatch):
+    """As the units of an import do with the group around their images."""
+    replace = os.replace
+
+    def other_was_first(draft, target):
+        replace(draft, target)
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", other_was_first)
+    places.write_bytes(str(tmp_path / "file"), b"whole")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_links_below_unfinished_work_are_refused(tmp_path, kind):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "a.partial").write_bytes(b"x")
+    (tmp_path / "image" / "0").mkdir(parents=True)
+    name = "" if kind == "folder" else "a.partial"
+    (tmp_path / "image" / "0" / "c").symlink_to(tmp_path / "precious" / name)
+    with pytest.raises(OutputWriteError, match="0/c is a link"):
+        places.remove_drafts(str(tmp_path / "image"))
+    assert os.listdir(tmp_path / "precious") == ["a.partial"]
+
+
+def test_what_a_remote_client_raises_is_an_error_of_ours():
+    pytest.importorskip("s3fs")
+    options = {
+        "key": "k",
+        "secret": "s",
+        "client_kwargs": {"endpoint_url": "http://127.0.0.1:9"},
+        "config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 0.2},
+    }
+    with pytest.raises(SourceReadError, match="s3://bucket/x' cannot be reached"):
+        places.read_bytes("s3://bucket/x", options)
+    with pytest.raises(OutputWriteError, match="s3://bucket/x"):
+        places.write_bytes("s3://bucket/x", b"", options)
