@@ -103,6 +103,9 @@ PARAMETERS = {
     "execution": "threads",
     # How many of them. None: as many as there are processors.
     "n_workers": None,
+    # Wait for the disk after every few blocks, so that a power cut costs nothing. A finished
+    # result is safe in any case.
+    "durable": False,
     # Memory to stay within, such as "8GB". None: what the computer has.
     "memory_limit": None,
     # Address of a Dask scheduler, for "dask": "tcp://host:8786".
