@@ -160,12 +160,7 @@ def write_flatfield_report(
             )
         )
     _, name = places.parent_and_name(url)
-    voxels = prod(image.levels[0].shape)
-    facts = (
-        ("Source", places.parent_and_name(image.url)[1]),
-        ("Size", " x ".join(str(n) for n in image.levels[0].shape) + f" ({','.join(image.axes)})"),
-        ("Time", f"{seconds:.0f} s, {voxels * image.dtype.itemsize / seconds / 1e6:.0f} MB/s"),
-    )
+    facts = _image_facts(image, seconds)
     report = ImageReport(name, tuple(channels), facts, image.notes, heard_so_far())
     html = report_url(url)
     write_report(written_to(html), written_to(html.removesuffix(".html") + ".png"), report)
@@ -176,6 +171,15 @@ def report_url(url: str) -> str:
     """Where people find the report of a result."""
     parent, name = places.parent_and_name(url)
     return places.join(parent, f"{split_name(name)[0]}_report.html")
+
+
+def _image_facts(image: MosaicImage, seconds: float) -> tuple[tuple[str, str], ...]:
+    voxels = prod(image.levels[0].shape)
+    return (
+        ("Source", places.parent_and_name(image.url)[1]),
+        ("Size", " x ".join(str(n) for n in image.levels[0].shape) + f" ({','.join(image.axes)})"),
+        ("Time", f"{seconds:.0f} s, {voxels * image.dtype.itemsize / seconds / 1e6:.0f} MB/s"),
+    )
 
 
 def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
