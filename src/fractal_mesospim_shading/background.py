@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from fractal_mesospim_shading.job_folder import job_url, read_request
 from fractal_mesospim_shading.jobs.story import carry_out, completed_in_place
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_kernel import BackgroundKernel
+from fractal_mesospim_shading.mask_report import tell_masks
 from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, PlaneCorrection
 from fractal_mesospim_shading.precedence import passed_over_in_method, refuse_idle
@@ -143,7 +144,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         replaces=image.url if options.overwrite_input else None,
         counted=BackgroundCounts,
         carry=carrier(image, output),
-        tell=_tell,
+        tell=_teller(image, kernel),
         types=_TYPES,
     )
 
@@ -333,14 +334,20 @@ def noise_factors(
     return found
 
 
-def _tell(counts: Mapping[str, PixelCounts]) -> None:
-    for label, found in counts.items():
-        clipped = (found.clipped_low + found.clipped_high) / max(found.pixels - found.no_data, 1)
-        logger.info("Channel %s: %.2f %% of the pixels were cut off", label, 100 * clipped)
-        if isinstance(found, BackgroundCounts) and found.unestimated:
-            logger.warning(
-                "Channel %s: %d planes of tiles had no pixel outside of the mask; they passed "
-                "through unchanged. Check the mask.",
-                label,
-                found.unestimated,
-            )
+def _teller(
+    image: MosaicImage, kernel: BackgroundKernel
+) -> Callable[[Mapping[str, PixelCounts]], None]:
+    """What says what the counts of an image mean."""
+    labels = [channel.label for channel in image.channels]
+    methods = dict(zip(labels, kernel.methods, strict=True))
+
+    def tell(counts: Mapping[str, PixelCounts]) -> None:
+        for label, found in counts.items():
+            cut = (found.clipped_low + found.clipped_high) / max(found.pixels - found.no_data, 1)
+            logger.info("Channel %s: %.2f %% of the pixels were cut off", label, 100 * cut)
+        masked = {
+            label: found for label, found in counts.items() if isinstance(found, BackgroundCounts)
+        }
+        tell_masks(masked, methods, kernel.correction)
+
+    return tell

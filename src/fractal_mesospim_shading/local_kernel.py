@@ -193,8 +193,8 @@ class BackgroundKernel:
                 image = found.background if kind == "background" else found.noise
                 if image is not None:
                     output[... if at_once else place] = image
-            if not found.estimated and found.has_data and _is_first(piece):
-                counts += BackgroundCounts(unestimated=outputs[0].shape[0] if at_once else 1)
+            if _is_first(piece):
+                counts += found.counted(outputs[0].shape[0] if at_once else 1)
         return counts
 
     def _estimate(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.background.apply import Application, apply_background
-from fractal_mesospim_shading.core.background.masks import dilate_mask
+from fractal_mesospim_shading.core.background.masks import dilate_mask, largest_dilation
 from fractal_mesospim_shading.core.background.methods import TileMedian
 from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
 from fractal_mesospim_shading.core.correct import PixelCounts
@@ -24,19 +24,33 @@ Keep = tuple[slice, ...]
 """The part of a plane (y, x) or stack (z, y, x) that is wanted."""
 
 
+SCARCE = 0.01
+"""Of the pixels with data; an estimate from fewer is worth a word."""
+
+
 @dataclass(frozen=True)
 class BackgroundCounts(PixelCounts):
     """What happened to the pixels of a block.
 
     Attributes:
         unestimated: planes of tiles with data, but no pixel to estimate from.
+        eaten: of these, planes whose objects left some before they were widened.
+        most_dilation: the largest dilation that leaves some in each of these.
+        scarce: planes with less than 1 % of their pixels to estimate from.
+        even: planes in which no square had pixels enough.
     """
 
     unestimated: int = 0
+    eaten: int = 0
+    most_dilation: int = 0
+    scarce: int = 0
+    even: int = 0
 
     def __add__(self, other: PixelCounts) -> BackgroundCounts:
-        sums = [getattr(self, name) + getattr(other, name, 0) for name in vars(self)]
-        return BackgroundCounts(*sums)
+        sums = {name: getattr(self, name) + getattr(other, name, 0) for name in vars(self)}
+        eaten = [one for one in (self, other) if isinstance(one, BackgroundCounts) and one.eaten]
+        sums["most_dilation"] = min((one.most_dilation for one in eaten), default=0)
+        return BackgroundCounts(**sums)
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,10 @@ class Estimate:
         absent: True where there is no data; None where there is everywhere.
         estimated: False where no pixel could be used; the part stays as it is.
         has_data: whether the plane holds pixels at all.
+        share: of the pixels with data, those that the estimate used.
+        even: whether no square of the plane had pixels enough.
+        largest_dilation: of the objects that would have left a pixel; None where no dilation
+            is to blame.
     """
 
     values: NDArray[Any]
@@ -57,6 +75,22 @@ class Estimate:
     absent: NDArray[np.bool_] | None
     estimated: bool
     has_data: bool = True
+    share: float = 1.0
+    even: bool = False
+    largest_dilation: int | None = None
+
+    def counted(self, planes: int) -> BackgroundCounts:
+        """What is to be said of so many planes that were estimated together."""
+        if self.estimated:
+            scarce = planes if self.share < SCARCE else 0
+            return BackgroundCounts(scarce=scarce, even=planes if self.even else 0)
+        if not self.has_data:
+            return BackgroundCounts()
+        if self.largest_dilation is None:
+            return BackgroundCounts(unestimated=planes)
+        return BackgroundCounts(
+            unestimated=planes, eaten=planes, most_dilation=self.largest_dilation
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +128,8 @@ class PlaneCorrection:
             absent: same shape; pixels without data.
             keep: the part wanted.
         """
-        found = method.background(values, self._mask(values, objects), absent)
+        marked = self._marked(values, objects)
+        found = method.background(values, self._widened(marked), absent)
         missing = None if absent is None else absent[keep]
         background = found.background[keep]
         if self.add_noise_bias and found.estimated:
@@ -105,8 +140,18 @@ class PlaneCorrection:
             if missing is not None:
                 part = np.where(missing, values[keep], part)
         noise = None if found.noise is None else found.noise[keep]
-        has_data = found.estimated or absent is None or not absent.all()
-        return Estimate(part, background, noise, missing, found.estimated, has_data)
+        if not found.estimated:
+            nothing = self._nothing(method, marked, absent)
+            return Estimate(
+                part,
+                background,
+                noise,
+                missing,
+                False,
+                nothing.has_data,
+                largest_dilation=nothing.largest_dilation,
+            )
+        return Estimate(part, background, noise, missing, True, share=found.share, even=found.even)
 
     def surface(
         self,
@@ -116,15 +161,16 @@ class PlaneCorrection:
         absent: NDArray[np.bool_] | None,
     ) -> Surface | Nothing:
         """The surface of a whole plane; the arguments are those of `estimate`."""
-        mask = self._mask(plane, objects)
-        nothing = Nothing(absent is None or not absent.all())
+        marked = self._marked(plane, objects)
+        mask = self._widened(marked)
         if isinstance(method, TileMedian):
-            return method.mesh(plane, mask, absent) or nothing
+            mesh = method.mesh(plane, mask, absent)
+            return self._nothing(method, marked, absent) if mesh is None else mesh
         found = method.background(plane, mask, absent)
         if not found.estimated:
-            return nothing
+            return self._nothing(method, marked, absent)
         usable = found.background if absent is None else found.background[~absent]
-        return Level(float(usable.flat[0]))
+        return Level(float(usable.flat[0]), found.share, found.even)
 
     def on_surface(
         self,
@@ -146,14 +192,24 @@ class PlaneCorrection:
         """
         if isinstance(surface, Nothing):
             zero = np.zeros(values.shape, np.float32)
-            return Estimate(values, zero, None, absent, False, surface.has_data)
+            return Estimate(
+                values,
+                zero,
+                None,
+                absent,
+                False,
+                surface.has_data,
+                largest_dilation=surface.largest_dilation,
+            )
         background = surface.background(keep[0], keep[1])
         map_ = surface.noise_map(keep[0], keep[1]) if noise else None
         if absent is not None:
             background[absent] = 0
             if map_ is not None:
                 map_[absent] = 0
-        return Estimate(values, background, map_, absent, True)
+        return Estimate(
+            values, background, map_, absent, True, share=surface.share, even=surface.even
+        )
 
     def apply(
         self, method: BackgroundMethod, raw: NDArray[Any], found: Estimate, out: NDArray[Any]
@@ -182,17 +238,33 @@ class PlaneCorrection:
             saturated = int(np.count_nonzero(raw == np.iinfo(raw.dtype).max))
         return BackgroundCounts(raw.size, missing, some.clipped_low, some.clipped_high, saturated)
 
-    def _mask(
+    def _marked(
         self, values: NDArray[Any], objects: NDArray[np.bool_] | None
     ) -> NDArray[np.bool_] | None:
+        """Where objects are, before they are widened; None where there are none."""
         if objects is None and self.threshold is None:
             return None
         marked = np.asarray(values > self.threshold) if objects is None else objects
-        if not marked.any():
-            return None
-        if values.ndim == 2:
-            return dilate_mask(marked, self.dilation_px)
+        return marked if marked.any() else None
+
+    def _widened(self, marked: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        if marked is None or marked.ndim == 2:
+            return None if marked is None else dilate_mask(marked, self.dilation_px)
         return np.stack([dilate_mask(plane, self.dilation_px) for plane in marked])
+
+    def _nothing(
+        self,
+        method: BackgroundMethod,
+        marked: NDArray[np.bool_] | None,
+        absent: NDArray[np.bool_] | None,
+    ) -> Nothing:
+        """Why no pixel of a plane can be used."""
+        if absent is not None and absent.all():
+            return Nothing(False)
+        own = method.dilation if isinstance(method, TileMedian) else 0
+        if marked is None or not self.dilation_px + own:
+            return Nothing(True)
+        return Nothing(True, largest_dilation(marked, absent))
 
     def _without_bias(
         self,

@@ -137,8 +137,10 @@ def _compared(
         else:
             results[_title(method)] = (background, found.image)
             if found.unestimated:
+                left = found.largest_dilation
+                why = "" if left is None else f" (a dilation of up to {left} px leaves some)"
                 notes.append(
-                    f"{_title(method)}: no pixel to estimate from; the plane is as it was."
+                    f"{_title(method)}: no pixel to estimate from{why}; the plane is as it was."
                 )
     if not results:
         raise refused[0]

@@ -19,7 +19,13 @@ from fractal_mesospim_shading.kept import Kept
 
 
 class Surface(Protocol):
-    """The background of a plane, to be evaluated in parts."""
+    """The background of a plane, to be evaluated in parts; see `Level` for the attributes."""
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def even(self) -> bool: ...
 
     def background(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         """Of a part of the plane, (y, x)."""
@@ -30,9 +36,17 @@ class Surface(Protocol):
 
 @dataclass(frozen=True)
 class Level:
-    """A surface of one value."""
+    """A surface of one value.
+
+    Attributes:
+        value: in counts.
+        share: of the pixels with data, those that it rests on.
+        even: whether parts of the plane should have had values of their own.
+    """
 
     value: float
+    share: float = 1.0
+    even: bool = False
 
     def background(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -48,9 +62,12 @@ class Nothing:
 
     Attributes:
         has_data: whether the plane holds pixels at all, which then are all masked.
+        largest_dilation: of the objects that leaves a pixel; None where a dilation is not
+            to blame.
     """
 
     has_data: bool
+    largest_dilation: int | None = None
 
 
 def uses_surface(method: BackgroundMethod) -> bool:

@@ -385,6 +385,141 @@ def test_wholly_masked_planes_pass_with_a_warning(name, cut, tmp_path, caplog, r
     assert result.counts[LABELS[0]].unestimated == 1  # type: ignore[attr-defined]
 
 
+def gaps(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of 24 x 20 pixels; 24 and 20 to the next in each tile, so that 23 px leave some."""
+    cells = np.zeros(shape, "uint16")
+    for y in range(0, shape[-2], 48):
+        for x in range(0, shape[-1], 40):
+            cells[..., y : y + 24, x : x + 20] = 1
+    array = np.rint(300 + 500 * cells + np.random.default_rng(3).normal(0, 5, shape))
+    return array.astype("uint16"), cells
+
+
+def warnings_of(caplog) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    ("method", "dilation", "blamed"),
+    [
+        (
+            {"method": "tile_median", "tile_size": 30, "dilation": 24},
+            0,
+            "widened 24 px by the dilation of the method tile_median,",
+        ),
+        (
+            {"method": "tile_median", "tile_size": 30, "dilation": 14},
+            10,
+            "widened 10 px by the dilation of the mask and 14 px by the dilation of the method",
+        ),
+        ({"method": "gaussian", "radius": 9}, 24, "widened 24 px by the dilation of the mask,"),
+        ({"method": "constant"}, 24, "widened 24 px by the dilation of the mask,"),
+        (
+            {"method": "gaussian", "radius": 9, "radius_z_planes": 2},
+            24,
+            "widened 24 px by the dilation of the mask,",
+        ),
+    ],
+)
+def test_a_dilation_that_eats_all_background_is_named(
+    method, dilation, blamed, cut, tmp_path, caplog, request
+):
+    if cut:
+        request.getfixturevalue("small_blocks")
+    array, cells = gaps((1, 2, 96, 80))
+    # In the lower tiles the gaps are 4 px narrower, and there is nothing to correct in one.
+    cells[..., 72:76, :] = cells[..., 71:72, :]
+    cells[..., 48:, 60:64] = cells[..., 48:, 59:60]
+    source = write(tmp_path / "a.zarr", array)
+    write_label(source, cells[0], "zyx")
+    mask = {"kind": "label", "label_name": "cells", "dilation": dilation}
+    with caplog.at_level(logging.INFO):
+        result = correct_background(source, method=method, mask=mask, save_background=True)
+    np.testing.assert_array_equal(pixels_of(result.image_url), array)
+    assert not pixels_of(result.companions["background"]).any()
+    [warning] = warnings_of(caplog)
+    assert f"In 8 planes of tiles the objects, {blamed}" in warning
+    assert "The largest dilation that leaves some in each of them is 19 px" in warning
+    assert ("px in all." in warning) == (" and " in blamed)
+    # What was advised helps.
+    caplog.clear()
+    left = 19 if not (dilation and "dilation" in method) else 5
+    if "dilation" in method:
+        method = {**method, "dilation": left if not dilation else 14}
+    mask["dilation"] = left if dilation else 0
+    with caplog.at_level(logging.WARNING):
+        result = correct_background(source, method=method, mask=mask, overwrite=True)
+    assert not warnings_of(caplog)
+    assert abs(np.median(pixels_of(result.image_url)[cells == 0])) < 10
+
+
+def test_some_planes_eaten_and_some_masked_are_one_warning(tmp_path, caplog):
+    array, cells = gaps((1, 3, 96, 80))
+    cells[0, 1] = 1
+    source = write(tmp_path / "a.zarr", array, None)
+    write_label(source, cells[0], "zyx")
+    mask = {"kind": "label", "label_name": "cells", "dilation": 40}
+    with caplog.at_level(logging.WARNING):
+        correct_background(source, method={"method": "gaussian"}, mask=mask)
+    [warning] = warnings_of(caplog)
+    assert "1 planes of tiles had no pixel outside of the mask" in warning
+    assert "In 2 planes of tiles the objects, widened 40 px" in warning
+
+
+def test_a_threshold_below_everything_is_named(tmp_path, caplog):
+    array, _ = gaps((1, 2, 96, 80))
+    source = write(tmp_path / "a.zarr", array)
+    with caplog.at_level(logging.WARNING):
+        correct_background(
+            source, method={"method": "gaussian"}, mask={"kind": "threshold", "threshold": 50}
+        )
+    [warning] = warnings_of(caplog)
+    assert "488 nm: 8 planes of tiles had no pixel outside of the mask" in warning
+    assert "Everything in them lies above the threshold of 50 counts." in warning
+
+
+@pytest.mark.parametrize("name", ["tile_median", "gaussian", "constant"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_mask_that_leaves_little_is_said_in_a_plain_line(name, cut, tmp_path, caplog, request):
+    if cut:
+        request.getfixturevalue("small_blocks")
+    array, _ = gaps((1, 2, 96, 80))
+    cells = np.ones((2, 96, 80), "uint16")
+    cells[:, 5::48, 3::40] = 0
+    cells[1, :, :40] = 0
+    options, _ = METHODS[name]
+    source = write(tmp_path / "a.zarr", array)
+    write_label(source, cells, "zyx")
+    options = options | ({"dilation": 0} if name == "tile_median" else {})
+    with caplog.at_level(logging.INFO):
+        correct_background(source, method=options, mask={"kind": "label", "label_name": "cells"})
+    assert not warnings_of(caplog)
+    assert "In 6 planes of tiles less than 1 % of the pixels lay outside of the mask" in caplog.text
+    assert "warning" not in caplog.text.lower()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_squares_that_all_lack_pixels_are_said(cut, tmp_path, caplog, request):
+    if cut:
+        request.getfixturevalue("small_blocks")
+    array, cells = gaps((1, 1, 96, 80))
+    cells[...] = np.arange(80) % 6 != 0
+    source = write(tmp_path / "a.zarr", array)
+    write_label(source, cells[0], "zyx")
+    method = {"method": "tile_median", "tile_size": 24, "dilation": 0}
+    mask = {"kind": "label", "label_name": "cells"}
+    for fraction, number in ((0.1, 0), (0.5, 4)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            correct_background(
+                source, method={**method, "min_unmasked_fraction": fraction}, mask=mask,
+                overwrite=True,
+            )  # fmt: skip
+        said = f"In {number} planes of tiles no square had a share of {fraction:g}" in caplog.text
+        assert said == bool(number)
+
+
 # --- What is done with the background -----------------------------------------------------------
 
 

@@ -36,6 +36,16 @@ def test_counts_add_up_with_those_of_other_kernels():
     assert total + BackgroundCounts(unestimated=2) == BackgroundCounts(6, 2, 3, 4, 5, 8, 9, 3)
 
 
+def test_the_least_dilation_of_all_planes_is_kept():
+    none = BackgroundCounts(pixels=9)
+    first = BackgroundCounts(unestimated=2, eaten=2, most_dilation=7, scarce=1)
+    second = BackgroundCounts(unestimated=2, eaten=1, most_dilation=4, even=3)
+    for total in (none + first + second, second + (first + none), first + none + second):
+        assert (total.unestimated, total.eaten, total.most_dilation) == (4, 3, 4)
+        assert (total.scarce, total.even) == (1, 3)
+    assert (none + PixelCounts(1)).most_dilation == 0
+
+
 def test_a_halo_ends_at_the_tile():
     """A gaussian of radius 4 reaches floor(2.5758 * 2) = 5 pixels."""
     found = regions("gaussian", radius_px=4.0)

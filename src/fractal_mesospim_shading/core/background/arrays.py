@@ -29,7 +29,8 @@ from fractal_mesospim_shading.core.background.contract import (
     check_method,
 )
 from fractal_mesospim_shading.core.background.inputs import as_numbers, with_mask, without_mask
-from fractal_mesospim_shading.core.background.masks import no_data, union
+from fractal_mesospim_shading.core.background.masks import largest_dilation, no_data, union
+from fractal_mesospim_shading.core.background.methods import TileMedian
 from fractal_mesospim_shading.core.background.parameter_checks import shown
 from fractal_mesospim_shading.core.zeros import ZeroIs, ZeroRule, zero_rule, zeros_without_data
 from fractal_mesospim_shading.errors import BackgroundError
@@ -53,12 +54,16 @@ class CorrectedArray:
         zero_blocks: blocks of more than 32 x 32 zeros, in all planes, that lie beside data far
             above 0 and were taken for values: parts that were lost, perhaps, or the corners
             of a turned image. `zero_is="no_data"` leaves them out.
+        largest_dilation: the largest `dilation` of tile_median that leaves a pixel of background
+            in each of the planes that passed through and whose mask leaves some unwidened; None
+            where no dilation is to blame.
     """
 
     image: NDArray[Any]
     counts: AppliedCounts
     unestimated: tuple[Index, ...]
     zero_blocks: int = 0
+    largest_dilation: int | None = None
 
 
 def estimate_array(
@@ -149,6 +154,7 @@ def correct_array(
         saved = _target(where.shape, background_out, np.float32, _FLOATS, "background")
     counts = AppliedCounts()
     unestimated: list[Index] = []
+    dilations: list[int] = []
     blocks = 0
     for part in request.results(rule):
         found, absent = part.found, part.absent
@@ -157,6 +163,7 @@ def correct_array(
             values = np.where(absent, part.values, values)
         if not found.estimated:
             unestimated.append(part.index)
+            dilations += part.dilations_left(method)
             absent = np.ones(values.shape, np.bool_)
         corrected, some = apply_background(
             values, found.background, how, dtype=result.dtype, coverage=absent
@@ -168,7 +175,8 @@ def correct_array(
             where.put(saved, part.index, found.background)
     if out is None:
         result = with_mask(result, request.hidden)
-    return CorrectedArray(result, counts, tuple(unestimated), blocks)
+    largest = min(dilations, default=None)
+    return CorrectedArray(result, counts, tuple(unestimated), blocks, largest)
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,7 @@ class _Part:
     Attributes:
         index: along the axes other than (z,) y and x.
         values: its pixels.
+        objects: of the masks, or None.
         absent: where there is no data, or None.
         zero_blocks: see `CorrectedArray`.
         found: the background.
@@ -185,9 +194,17 @@ class _Part:
 
     index: Index
     values: NDArray[Any]
+    objects: NDArray[np.bool_] | None
     absent: NDArray[np.bool_] | None
     zero_blocks: int
     found: BackgroundResult
+
+    def dilations_left(self, method: BackgroundMethod) -> list[int]:
+        """The largest dilation that leaves a pixel, where one left none."""
+        if self.objects is None or not isinstance(method, TileMedian):
+            return []
+        largest = largest_dilation(self.objects, self.absent)
+        return [] if largest is None else [largest]
 
 
 @dataclass(frozen=True)
@@ -251,7 +268,7 @@ class _Request:
             zeros, blocks = zeros_without_data(values, rule)
             absent = union(no_data(values), zeros)
             found = self.method.background(values, objects, absent)
-            yield _Part(index, values, absent, blocks, found)
+            yield _Part(index, values, objects, absent, blocks, found)
             if self.progress is not None:
                 self.progress(done, self.where.parts)
 

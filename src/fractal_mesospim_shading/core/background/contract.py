@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.inputs import image_and_mask
-from fractal_mesospim_shading.core.background.masks import checked_mask, no_data, union
+from fractal_mesospim_shading.core.background.masks import (
+    checked_mask,
+    no_data,
+    union,
+    usable_share,
+)
 from fractal_mesospim_shading.core.background.parameter_checks import check_parameters, shown
 from fractal_mesospim_shading.core.background.wide import common_level, less_level, plus_level
 from fractal_mesospim_shading.errors import BackgroundError
@@ -31,12 +36,17 @@ class BackgroundResult:
         noise: map of the background's standard deviation, for methods that have one.
         denoised: of the same type, to be corrected in place of the image, for methods that
             smooth the image as well; None otherwise.
+        share: of the pixels with data, those that the estimate used.
+        even: whether no part of the plane had pixels enough for an estimate of its own, so
+            that there is one number for all.
     """
 
     background: NDArray[Any]
     estimated: bool = True
     noise: Array | None = None
     denoised: NDArray[Any] | None = None
+    share: float = 1.0
+    even: bool = False
 
     def image_to_correct(self, image: NDArray[Any]) -> NDArray[Any]:
         """The image, or its smoothed form where the method has made one."""
@@ -190,7 +200,8 @@ def estimated_where_usable(
     background = plus_level(estimate(values, ignored), level)
     if missing is not None:
         background[missing] = 0
-    return BackgroundResult(background)
+    share = usable_share(ignored, missing, image.size)
+    return BackgroundResult(background, share=share)
 
 
 def check_dimensions(image: NDArray[Any], depth_px: int) -> None:

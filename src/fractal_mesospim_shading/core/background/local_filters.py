@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -125,7 +125,7 @@ class DifferenceOfFilters(Planewise):
 
         # Objects are what is to be kept: only pixels without data stay out here.
         denoised = estimated_where_usable(image, None, coverage, 0, small_filter)
-        return BackgroundResult(result.background, denoised=denoised.background)
+        return replace(result, denoised=denoised.background)
 
 
 @dataclass(frozen=True)

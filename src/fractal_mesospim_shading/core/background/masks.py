@@ -47,6 +47,50 @@ def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
     return np.asarray(grown, np.bool_)
 
 
+def largest_dilation(objects: NDArray[Any], absent: Bool | None = None) -> int | None:
+    """The largest dilation of the objects of a plane, or of each of a stack, that leaves a pixel.
+
+    Args:
+        objects: (y, x) or (z, y, x); above 0 marks objects.
+        absent: same shape; pixels without data.
+
+    Returns:
+        Pixels by which `dilate_mask` may widen the objects before none of background is
+        left; None where there is none without a dilation.
+    """
+    import cv2
+
+    most = 0
+    marked: Bool = np.asarray(objects) > 0
+    planes = marked.reshape(-1, *marked.shape[-2:])
+    gone = np.zeros_like(planes) if absent is None else absent.reshape(planes.shape)
+    for plane, missing in zip(planes, gone, strict=True):
+        free = ~plane & ~missing
+        if not free.any():
+            continue
+        if not plane.any():
+            # Nothing grows there.
+            return int(max(plane.shape))
+        # Steps of a king to the nearest object: squares reach one step farther each.
+        away = cv2.distanceTransform((~plane).view(np.uint8), cv2.DIST_C, 3)
+        most = max(most, int(away[free].max()))
+    return most - 1 if most else None
+
+
+def usable_share(ignored: Bool | None, absent: Bool | None, size: int) -> float:
+    """The part of the pixels with data that an estimate may use.
+
+    Args:
+        ignored: pixels that it may not use, or None.
+        absent: of these, pixels without data, or None.
+        size: of the plane.
+    """
+    if ignored is None:
+        return 1.0
+    with_data = size - (0 if absent is None else int(np.count_nonzero(absent)))
+    return (size - int(np.count_nonzero(ignored))) / max(with_data, 1)
+
+
 def no_data(image: NDArray[Any]) -> Bool | None:
     """The pixels of NaN, infinity, and numbers as large as these, which hold no data.
 

@@ -56,6 +56,8 @@ class Mesh:
             A spline alone swings by a tenth of a step on both sides of it.
         noise: (rows, columns) float32, robust standard deviation in each tile, if
             it was asked for.
+        share: of the pixels with data, those that the values rest on.
+        even: whether all values are that of the whole image, as no tile had pixels enough.
         level: counts to add to the values, where float32 does not hold their sum.
     """
 
@@ -67,6 +69,8 @@ class Mesh:
     held: bool = True
     noise: NDArray[np.float32] | None = None
     level: int | float | None = None
+    share: float = 1.0
+    even: bool = False
 
     def background(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
         """The background of a part of the image; the same bits as in the whole."""

@@ -62,7 +62,8 @@ class TileMedian(TileParameters, Planewise):
         if missing is not None:
             for plane in planes:
                 plane[missing] = 0
-        return BackgroundResult(planes[0], noise=planes[1] if self.noise_map else None)
+        noise = planes[1] if self.noise_map else None
+        return BackgroundResult(planes[0], noise=noise, share=mesh.share, even=mesh.even)
 
     def mesh(self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None) -> Mesh | None:
         """The `Mesh` of a plane, to be evaluated in parts; None if no pixel is usable."""

@@ -19,6 +19,7 @@ from fractal_mesospim_shading.core.background.masks import (
     checked_mask,
     dilate_mask,
     union,
+    usable_share,
 )
 from fractal_mesospim_shading.core.background.mesh import Mesh
 from fractal_mesospim_shading.core.background.tile_parameters import TileParameters
@@ -67,7 +68,8 @@ def tile_median_mesh(
     objects = checked_mask(image, mask)
     if objects is not None:
         objects = dilate_mask(objects, how.dilation)
-    ignored = union(objects, checked_mask(image, coverage))
+    missing = checked_mask(image, coverage)
+    ignored = union(objects, missing)
     if ignored is not None and ignored.all():
         return None
     size_y, size_x = how.tile_shape_yx
@@ -75,6 +77,7 @@ def tile_median_mesh(
     level = common_level(image, ignored)
     image = image if level is None else less_level(image, level)
     medians, deviations = _tile_statistics(image, ignored, edges_y, edges_x, how)
+    even = medians.size > 1 and bool(np.isnan(medians).all())
     medians = _completed(medians, lambda: _frame_median(image, ignored))
     if how.noise_map:
         deviations = _completed(deviations, lambda: _frame_deviation(image, ignored))
@@ -89,6 +92,8 @@ def tile_median_mesh(
         not as_pyama,
         _grid_filtered(deviations, how.filter_size) if how.noise_map else None,
         level,
+        usable_share(ignored, missing, image.size),
+        even,
     )
 
 
