@@ -156,5 +156,5 @@ def test_the_command(make_mosaic, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(output)
     width, height = struct.unpack(">II", output.read_bytes()[16:24])
     assert width == 1550 and 500 < height < 1500
-    assert cli.main([*arguments[:2], "--output", str(tmp_path / "no" / "p.png")]) == 1
+    assert cli.main([*arguments[:2], "--output", str(tmp_path / "no" / "p.png")]) == 3
     assert "cannot be written" in capsys.readouterr().err
