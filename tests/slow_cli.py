@@ -20,8 +20,9 @@ write = target.TargetImage.write
 
 
 def slowly(*arguments):
-    write(*arguments)
+    written = write(*arguments)
     time.sleep(float(seconds))
+    return written
 
 
 target.TargetImage.write = slowly  # type: ignore[method-assign]

@@ -74,6 +74,10 @@ class SourceReadError(ShadingError, OSError):
     """A chunk of the source exists but cannot be read."""
 
 
+class SourceChangedError(ShadingError, RuntimeError):
+    """The source did not stay what it was while it was read."""
+
+
 class OutputWriteError(ShadingError, OSError):
     """The result cannot be written: no permission, or the disk is full."""
 

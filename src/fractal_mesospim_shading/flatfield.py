@@ -22,6 +22,7 @@ from fractal_mesospim_shading.given_profiles import (
     read_given_profiles,
     refuse_unclear_labels,
 )
+from fractal_mesospim_shading.images.file_states import noted_reads
 from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
 from fractal_mesospim_shading.images.profiles import ModelName, SavedModel, write_models
@@ -41,6 +42,7 @@ from fractal_mesospim_shading.params import EstimationOptions, choose_scenario
 from fractal_mesospim_shading.plan import FlatfieldKernel
 from fractal_mesospim_shading.precedence import passed_over, refuse_idle_baseline
 from fractal_mesospim_shading.preparation import Problems
+from fractal_mesospim_shading.watching import remember_reads
 from fractal_mesospim_shading.zero_look import ZeroLook
 
 logger = logging.getLogger(__name__)
@@ -134,12 +136,14 @@ def find_models(
         if kept is not None:
             model = ChannelModel.from_bytes(kept)
         else:
-            with _named(group):
+            with noted_reads() as notes, _named(group):
                 model = estimate_model(image, group, plan, options, workers=workers)
             model = _with_resampling(model, plan, group, tile_shape)
             logger.info("%s", facts_line(group.label, model))
             if job is not None and not _at_hand(model, plan, group):
                 job.remember(name, model.to_bytes())
+            if job is not None:
+                remember_reads(job, name, notes)
         if "resampled" in model.facts:
             logger.info("Channel %s: resampled: %s", group.label, model.facts["resampled"])
         strange = range_warning(model.profile.flatfield)

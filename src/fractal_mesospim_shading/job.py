@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
@@ -203,7 +203,8 @@ class Job:
         if self._local:
             places.remove_drafts(self.image_url)
         self.continued = True
-        self.records = self._journal.read()
+        # A block that was made again has a second record; the last one counts.
+        self.records = list({record["node"]: record for record in self._journal.read()}.values())
         self.done = {record["node"] for record in self.records}
 
     @property
@@ -271,6 +272,11 @@ class Job:
             for record, _ in waiting:
                 self._journal.add(record)
         self._journal.flush()
+
+    def drop(self, keys: Collection[str]) -> None:
+        """Take blocks for not done, so that they are made again."""
+        self.records = [record for record in self.records if record["node"] not in keys]
+        self.done -= set(keys)
 
     def remember(self, name: str, data: bytes) -> None:
         """Keep something that a continued run would have to work out again."""

@@ -26,11 +26,12 @@ REQUEST = "request.json"
 SIBLING = "sibling"
 BESIDE = "beside"
 LOCK = "lock"
+SOURCE_FILES = "source_files.npz"
 
 _LOCKS = re.compile(r"lock(\.[0-9a-f]{8})?")
 _DRAFT = re.compile(r"\.(request|finish)\.json\.draft")
 # In the order in which they go: the journal makes blocks count, the records make the job.
-_MEMBERS = ("journal", "image", "profiles", BESIDE, REQUEST, SIBLING, RECORD)
+_MEMBERS = ("journal", "image", "profiles", SOURCE_FILES, BESIDE, REQUEST, SIBLING, RECORD)
 
 
 def job_url(final_url: str) -> str:

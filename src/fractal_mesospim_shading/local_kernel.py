@@ -18,7 +18,7 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.errors import BackgroundError
 from fractal_mesospim_shading.images.labels import LabelImage
-from fractal_mesospim_shading.images.source import Box, MultitileImage
+from fractal_mesospim_shading.images.source import Box, MultitileImage, StoredArray
 from fractal_mesospim_shading.local_regions import YX, Regions, in_plane, size_of, within
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, Estimate, PlaneCorrection
 from fractal_mesospim_shading.surfaces import Nothing, Surface
@@ -81,6 +81,11 @@ class BackgroundKernel:
     def zero_is_no_data(self) -> dict[int, bool]:
         """By channel, for the contrast windows."""
         return self.look.may_be_no_data
+
+    @property
+    def besides(self) -> Sequence[StoredArray]:
+        """The label image."""
+        return () if self.label is None else (self.label.stored,)
 
     @cached_property
     def regions(self) -> Regions:

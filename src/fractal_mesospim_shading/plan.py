@@ -23,7 +23,8 @@ from fractal_mesospim_shading.core.correct import (
 from fractal_mesospim_shading.core.histogram import Histogram, lattice, on_lattice
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.core.pyramid import block_mean
-from fractal_mesospim_shading.images.source import Box, MultitileImage
+from fractal_mesospim_shading.images.file_states import noted_reads
+from fractal_mesospim_shading.images.source import Box, MultitileImage, StoredArray
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.zero_look import ZeroLook, Zeros
 
@@ -48,6 +49,10 @@ def block_wish(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
 
 class Kernel(Protocol):
     """What turns a box of the source into a box of the result."""
+
+    @property
+    def besides(self) -> Sequence[StoredArray]:
+        """Arrays that are read besides the source."""
 
     def process(
         self, source: MultitileImage, box: Box
@@ -81,6 +86,10 @@ class FlatfieldKernel:
     def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
         """What a block needs beside the pixels that it writes."""
         return self.look.working_bytes(source)
+
+    @property
+    def besides(self) -> Sequence[StoredArray]:
+        return ()
 
     def process(
         self, source: MultitileImage, box: Box
@@ -122,6 +131,10 @@ class CopyKernel:
 
     axes: str
     zero_is_no_data: dict[int, bool]
+
+    @property
+    def besides(self) -> Sequence[StoredArray]:
+        return ()
 
     def process(
         self, source: MultitileImage, box: Box
@@ -246,10 +259,10 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
     if plan.kernel is None:
         raise RuntimeError("The plan has no kernel yet; estimate or load the profiles first.")
     box = plan.grid.box(node)
-    data, counts = plan.kernel.process(plan.source, box)
-    for target, pixels in zip(plan.targets, data, strict=True):
-        target.write(0, box, pixels)
-    record: dict[str, Any] = {"node": node.key}
+    with noted_reads() as notes:
+        data, counts = plan.kernel.process(plan.source, box)
+    written = [t.write(0, box, pixels) for t, pixels in zip(plan.targets, data, strict=True)]
+    record: dict[str, Any] = {"node": node.key, "read": notes.records(), "written": written}
     axes = plan.source.axes
     channel_axis = axes.index("c") if "c" in axes else None
     no_data = getattr(plan.kernel, "zero_is_no_data", {})
@@ -287,15 +300,15 @@ def process_parent(plan: CorrectionPlan, node: Node, results: Sequence[NodeResul
     """Put a coarser block together from the means of its children, and write it."""
     box = plan.grid.box(node)
     shape = tuple(s.stop - s.start for s in box)
-    data = []
+    data, written = [], []
     for i, target in enumerate(plan.targets):
         pixels = allocation.empty(shape, target.levels[node.level].dtype)
         for result in results:
             if result.mean is not None:
                 pixels[within(result.mean.box, box)] = result.mean.take(i)
-        target.write(node.level, box, pixels)
+        written.append(target.write(node.level, box, pixels))
         data.append(pixels)
-    return NodeResult({"node": node.key}, _mean(plan, node, data))
+    return NodeResult({"node": node.key, "written": written}, _mean(plan, node, data))
 
 
 def recover(plan: CorrectionPlan, node: Node) -> NodeResult:

@@ -7,22 +7,29 @@ from contextlib import contextmanager
 from typing import Any
 
 from fractal_mesospim_shading.compute import Resources, resources, run_blocks, workplace
+from fractal_mesospim_shading.images.journal import Record
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.progress import Progress
+
+Accept = Callable[[Record], None]
+"""Looks at the record of a block before it counts."""
 
 RunPlan = Callable[[CorrectionPlan, "PartOfJob"], None]
 """Processes the blocks of a plan that its part of a job does not have yet."""
 
 
 @contextmanager
-def running(plans: Sequence[CorrectionPlan], options: Any, job: Job) -> Iterator[RunPlan]:
+def running(
+    plans: Sequence[CorrectionPlan], options: Any, job: Job, accept: Accept
+) -> Iterator[RunPlan]:
     """Open one workplace and one progress bar for the plans of a job.
 
     Args:
         plans: all that are going to be run; their kernels may come later.
         options: where to run.
         job: that has the blocks that an earlier run has finished.
+        accept: looks at each record before it counts, and may refuse it with an error.
     """
     total = sum(plan.grid.total for plan in plans)
     use = _common(plans, options)
@@ -34,6 +41,7 @@ def running(plans: Sequence[CorrectionPlan], options: Any, job: Job) -> Iterator
 
         def run_plan(plan: CorrectionPlan, job: PartOfJob) -> None:
             def record(entry: dict[str, Any]) -> None:
+                accept(entry)
                 job.record(entry, plan.files(entry["node"]))
                 progress.advance()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -131,7 +132,8 @@ def _in_order(function: Callable[[Box], T], boxes: Iterable[Box], workers: int) 
     with ThreadPoolExecutor(workers) as pool:
         try:
             for box in boxes:
-                waiting.append(pool.submit(function, box))
+                # What reads are noted by belongs to this thread's context.
+                waiting.append(pool.submit(copy_context().run, function, box))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:

@@ -785,7 +785,7 @@ def _stop_after(patch, blocks: int) -> None:
         seen.append(box)
         if len(seen) > blocks:
             raise errors.OutputWriteError("No space left on device")
-        write_(image, level, box, data)
+        return write_(image, level, box, data)
 
     patch.setattr(target.TargetImage, "write", failing)
 
@@ -812,7 +812,7 @@ def test_a_stopped_run_is_continued_with_the_blocks_it_began_with(tmp_path, tree
 
     def counted(image, level, box, data):
         written.append((image.url, level, str(box)))
-        write_(image, level, box, data)
+        return write_(image, level, box, data)
 
     monkeypatch.setattr(target.TargetImage, "write", counted)
     result = correct_background(source, n_workers=1, **arguments)

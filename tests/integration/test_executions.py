@@ -363,7 +363,7 @@ def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, mo
         seen.append(box)
         if len(seen) > 50:
             raise errors.OutputWriteError("the network is gone")
-        write(image, level, box, data)
+        return write(image, level, box, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(target.TargetImage, "write", failing)

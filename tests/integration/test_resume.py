@@ -106,7 +106,7 @@ def test_a_killed_run_is_continued_and_redoes_only_what_was_in_flight(
 
     def counted(image, level, box, data):
         written.append((level, tuple(s.start for s in box)))
-        write(image, level, box, data)
+        return write(image, level, box, data)
 
     monkeypatch.setattr(target.TargetImage, "write", counted)
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
@@ -216,7 +216,7 @@ def _stop_after(monkeypatch, blocks, error=None):
         seen.append(box)
         if len(seen) > blocks:
             raise error or errors.OutputWriteError("No space left on device")
-        write(image, level, box, data)
+        return write(image, level, box, data)
 
     monkeypatch.setattr(target.TargetImage, "write", failing)
 

@@ -34,7 +34,8 @@ from fractal_mesospim_shading.images.encodings import (
     simple_encoding,
     simple_type,
 )
-from fractal_mesospim_shading.images.plain_files import OutputFile, content_of
+from fractal_mesospim_shading.images.file_states import Known, refuse_broken_name, state_of
+from fractal_mesospim_shading.images.plain_files import OutputFile, content_of, open_file
 
 _WORTH = 8
 
@@ -74,23 +75,32 @@ class ChunkFiles:
         whole, wanted = (prod(sizes) for sizes in zip(*touched, strict=True))
         return bool(wanted * _WORTH >= whole)
 
-    def read(self, box: Box, out: NDArray[Any]) -> None:
+    def read(self, box: Box, out: NDArray[Any]) -> list[Known]:
         """Decode all chunks that a box touches.
 
         Args:
             box: within the array.
             out: of the box's shape and the array's type; C order.
 
+        Returns:
+            The state of each file as it was read, in the order of the array.
+
         Raises:
-            OSError, ValueError, RuntimeError: a file cannot be read or decoded.
+            OSError, ValueError, RuntimeError: a file cannot be read or decoded, or a name is
+                there that leads to no file.
         """
+        found: list[Known] = []
         for index in product(*covering(self.unit, box)):
+            path = f"{self.folder}/{self.key(index)}"
             try:
-                file = open(self.folder / self.key(index), "rb", buffering=0)
+                file = open_file(path)
             except FileNotFoundError:
+                refuse_broken_name(path, str(self.folder))
+                found.append(None)
                 out[within(_overlap(self._box(index, self.unit), box), box)] = self.fill
                 continue
             with file:
+                found.append(state_of(path, os.fstat(file.fileno())))
                 for place, start, length in self._pieces(index, file):
                     part = _overlap(place, box)
                     if all(s.start < s.stop for s in part):
@@ -99,6 +109,7 @@ class ChunkFiles:
                             target[...] = self.fill
                         else:
                             self._decode_part(content_of(file, start, length), place, part, target)
+        return found
 
     def write(self, box: Box, data: NDArray[Any]) -> None:
         """Encode and write the units of a box; what is nothing but the fill value is left out.

@@ -25,6 +25,7 @@ from zarr.storage import LocalStore
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.gzip_streams import timeless
+from fractal_mesospim_shading.images.plain_files import open_file
 from fractal_mesospim_shading.images.stores import (
     Mode,
     StorageOptions,
@@ -117,7 +118,7 @@ def first_truncated(array: zarr.Array[Any], keys: Iterable[str]) -> str | None:
         return None
     for key in keys:
         try:
-            with open(store.root / array.path / key, "rb") as file:
+            with open_file(f"{store.root / array.path}/{key}") as file:
                 header = file.read(16)
                 length = os.fstat(file.fileno()).st_size
         except FileNotFoundError:

@@ -18,8 +18,8 @@ from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.reading import fingerprint, opened_array, read_array
-from fractal_mesospim_shading.images.source import Box
+from fractal_mesospim_shading.images.reading import fingerprint, opened, read_array
+from fractal_mesospim_shading.images.source import Box, StoredArray
 from fractal_mesospim_shading.images.stores import join_url, open_group
 
 _SAME_RATIO = 0.01
@@ -142,7 +142,12 @@ class LabelImage:
 
     def array(self) -> zarr.Array[Any]:
         """Its array, opened once in each process."""
-        return opened_array(self.url, self.path, self.storage_options, self.fingerprint)
+        return opened(self.stored)
+
+    @property
+    def stored(self) -> StoredArray:
+        """Where its pixels lie."""
+        return StoredArray(self.url, self.path, self.storage_options, self.fingerprint)
 
 
 def _factors(

@@ -22,8 +22,8 @@ from fractal_mesospim_shading.images.metadata import (
     parse_metadata,
 )
 from fractal_mesospim_shading.images.plain_tables import read_plain_table
-from fractal_mesospim_shading.images.reading import fingerprint, opened_array, read_array
-from fractal_mesospim_shading.images.source import Box, Channel, Level
+from fractal_mesospim_shading.images.reading import fingerprint, opened, read_array
+from fractal_mesospim_shading.images.source import Box, Channel, Level, StoredArray
 from fractal_mesospim_shading.images.stores import (
     StorageOptions,
     join_url,
@@ -150,8 +150,12 @@ class MosaicImage:
         Raises:
             ImageFormatError: the array is not the one that was there when the image was opened.
         """
+        return opened(self.stored(level)[0])
+
+    def stored(self, level: int) -> tuple[StoredArray]:
+        """The array of a level."""
         path, expected = self.levels[level].path, self.fingerprints[level]
-        return opened_array(self.url, path, self.storage_options, expected)
+        return (StoredArray(self.url, path, self.storage_options, expected),)
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read a box of a level.

@@ -14,8 +14,8 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError, ParameterError
 from fractal_mesospim_shading.images.native_channels import NativeChannel
 from fractal_mesospim_shading.images.native_stack import Stack
-from fractal_mesospim_shading.images.reading import opened_array, read_array
-from fractal_mesospim_shading.images.source import Box, Channel, Level
+from fractal_mesospim_shading.images.reading import opened, read_array
+from fractal_mesospim_shading.images.source import Box, Channel, Level, StoredArray
 from fractal_mesospim_shading.images.stores import join_url
 
 
@@ -262,10 +262,15 @@ class NativeMosaic:
     def _read_stack(
         self, placed: PlacedStack, z: slice, in_tile: tuple[slice, slice]
     ) -> NDArray[Any]:
-        stack = placed.stack
-        path = stack.levels[0].path
-        where = join_url(self.url, stack.group)
-        array = opened_array(where, path, self.storage_options, stack.fingerprint)
+        stored = self._stored(placed.stack)
         box = (placed.planes_in_array(z), *in_tile)
-        pixels = read_array(array, join_url(where, path), box)
-        return pixels[::-1] if stack.downward else pixels
+        pixels = read_array(opened(stored), stored.where, box)
+        return pixels[::-1] if placed.stack.downward else pixels
+
+    def stored(self, level: int) -> tuple[StoredArray, ...]:
+        """The arrays of all stacks; there is no level but 0."""
+        return tuple(self._stored(placed.stack) for placed in self.placed)
+
+    def _stored(self, stack: Stack) -> StoredArray:
+        where = join_url(self.url, stack.group)
+        return StoredArray(where, stack.levels[0].path, self.storage_options, stack.fingerprint)

@@ -24,6 +24,12 @@ _STAGE_BYTES = 8 * 2**20
 _REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
+def open_file(path: str) -> FileIO:
+    """Open a file to read; what is no file, such as a pipe, does not keep us waiting."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    return FileIO(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb")
+
+
 def content_of(file: FileIO, start: int, length: int) -> memoryview:
     """Some bytes of a file, in a buffer that is used again.
 

@@ -13,12 +13,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.buffer import default_buffer_prototype
+from zarr.storage import LocalStore
 
 from fractal_mesospim_shading import allocation
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
 from fractal_mesospim_shading.images.chunk_files import chunk_files
 from fractal_mesospim_shading.images.codecs import first_truncated, open_array
-from fractal_mesospim_shading.images.source import Box
+from fractal_mesospim_shading.images.file_states import Known, current_notes, file_ranges, states
+from fractal_mesospim_shading.images.source import Box, StoredArray
 from fractal_mesospim_shading.images.stores import join_url, reading_errors
 
 
@@ -28,6 +30,15 @@ def fingerprint(array: zarr.Array[Any]) -> str:
     content.pop("attributes", None)
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def opened(stored: StoredArray) -> zarr.Array[Any]:
+    """The zarr array, opened once for each process.
+
+    Raises:
+        ImageFormatError: it is missing, or another array took its place meanwhile.
+    """
+    return opened_array(stored.url, stored.path, stored.storage_options, stored.fingerprint)
 
 
 @lru_cache(maxsize=1024)
@@ -63,36 +74,49 @@ def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
     Raises:
         SourceReadError: a chunk is there but cannot be read; the message names it.
     """
-    truncated = first_truncated(array, (key for key, _ in stored_units(array, box)))
+    try:
+        truncated = first_truncated(array, (key for key, _ in stored_units(array, box)))
+        if truncated is None:
+            pixels, found = _read_pixels(array, box)
+    except reading_errors() as error:
+        raise _named(array, where, box, error) from error
     if truncated is not None:
         raise SourceReadError(
             f"The chunk '{join_url(where, truncated)}' cannot be read: the file is cut off. Copy "
             "it again from the original."
         )
-    try:
-        return read_pixels(array, box)
-    except reading_errors() as error:
-        raise _named(array, where, box, error) from error
+    notes = current_notes()
+    if notes is not None:
+        notes.add(where, file_ranges(array, box), found)
+    return pixels
 
 
-def read_pixels(array: zarr.Array[Any], box: Box) -> NDArray[Any]:
-    """Read a box as it is, into a buffer that is used again where that is possible."""
-    if not array.dtype.isnative:
-        return np.asarray(array[box])
-    pixels = allocation.empty([part.stop - part.start for part in box], array.dtype)
-    files = chunk_files(array)
+def _read_pixels(array: zarr.Array[Any], box: Box) -> tuple[NDArray[Any], list[Known]]:
+    """Read a box as it is, into a buffer that is used again where that is possible.
+
+    Returns:
+        The pixels, and the states of the files they come from, taken before these were read.
+    """
+    files = chunk_files(array) if array.dtype.isnative else None
     if files is not None and files.suits(box):
-        files.read(box, pixels)
-        return pixels
+        pixels = allocation.empty([part.stop - part.start for part in box], array.dtype)
+        return pixels, files.read(box, pixels)
+    found: list[Known] = []
+    if isinstance(array.store, LocalStore) or current_notes() is not None:
+        # zarr takes every name that it cannot open for a chunk that is not there.
+        found = states(array, file_ranges(array, box))
+    if not array.dtype.isnative:
+        return np.asarray(array[box]), found
+    pixels = allocation.empty([part.stop - part.start for part in box], array.dtype)
     kind = default_buffer_prototype().nd_buffer
     array.get_basic_selection(tuple(box), out=kind.from_ndarray_like(pixels))
-    return pixels
+    return pixels, found
 
 
 def _named(array: zarr.Array[Any], where: str, box: Box, error: Exception) -> SourceReadError:
     for key, part in stored_units(array, box):
         try:
-            read_pixels(array, part)
+            _read_pixels(array, part)
         except reading_errors() as found:
             return SourceReadError(
                 f"The chunk '{join_url(where, key)}' cannot be read "

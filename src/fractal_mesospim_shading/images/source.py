@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.images.stores import join_url
 
 Box = tuple[slice, ...]
 """One slice with explicit start and stop for each axis of an array."""
@@ -49,6 +50,28 @@ class Level:
     scale: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class StoredArray:
+    """An array on disk that pixels come from.
+
+    Attributes:
+        url: address of its group.
+        path: within the group.
+        storage_options: for remote addresses, as JSON; may hold secrets.
+        fingerprint: of its metadata.
+    """
+
+    url: str
+    path: str
+    storage_options: str = field(repr=False)
+    fingerprint: str
+
+    @property
+    def where(self) -> str:
+        """Its address."""
+        return join_url(self.url, self.path)
+
+
 class MultitileImage(Protocol):
     """A multi-channel stack of planes, each plane a mosaic of tiles."""
 
@@ -82,6 +105,9 @@ class MultitileImage(Protocol):
         Raises:
             SourceReadError: a chunk cannot be read; the message names it.
         """
+
+    def stored(self, level: int) -> Sequence[StoredArray]:
+        """The arrays that the pixels of a level come from."""
 
     def read_units(self, level: int) -> Sequence[int]:
         """Shape of the smallest piece that is decoded as a whole, one number an axis."""

@@ -21,6 +21,7 @@ from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.chunk_files import chunk_files, is_all
 from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.documents import Document, fill_value, native_dtype
+from fractal_mesospim_shading.images.file_states import digest_of_sizes, file_ranges, states
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.plain_files import past_cache
 from fractal_mesospim_shading.images.source import Box
@@ -116,8 +117,11 @@ class TargetImage:
                 )
             return _arrays[key]
 
-    def write(self, level: int, box: Box, data: NDArray[Any]) -> None:
+    def write(self, level: int, box: Box, data: NDArray[Any]) -> str:
         """Write a box that covers whole units; units of nothing but the fill value stay unwritten.
+
+        Returns:
+            What `on_disk` says of it.
 
         Raises:
             OutputWriteError: the disk is full, or something else of that kind.
@@ -129,12 +133,22 @@ class TargetImage:
                 files.write(box, data)
             else:
                 self._write_with_zarr(level, box, data)
+            return self.on_disk(level, box)
         except reading_errors() as error:
             raise OutputWriteError(
                 f"Level {self.levels[level].path} of {self.url} cannot be written at "
                 f"{[(s.start, s.stop) for s in box]}: {error}. What was finished is kept: make "
                 "room or restore access, and run the same command again."
             ) from error
+
+    def on_disk(self, level: int, box: Box) -> str:
+        """A text that tells which units of a box are on the disk, and how large each is.
+
+        Raises:
+            OSError: the storage cannot be reached, or the array is gone.
+        """
+        array = self.array(level)
+        return digest_of_sizes(states(array, file_ranges(array, box)))
 
     def _write_with_zarr(self, level: int, box: Box, data: NDArray[Any]) -> None:
         target = self.levels[level]

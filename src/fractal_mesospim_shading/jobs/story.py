@@ -35,6 +35,7 @@ from fractal_mesospim_shading.preparation import marked
 from fractal_mesospim_shading.reporting import gather_views, report_url, write_flatfield_report
 from fractal_mesospim_shading.running import PartOfJob, running
 from fractal_mesospim_shading.settling import settle
+from fractal_mesospim_shading.watching import Watch, arrays_read
 from fractal_mesospim_shading.zero_look import NO_DATA, no_data_met, tell_zeros
 
 logger = logging.getLogger(__name__)
@@ -72,14 +73,16 @@ def carry_out(work: Work) -> JobResult:
             logger.info("An unfinished run is continued: %d blocks are there.", len(job.done))
         # Also of a continued run: the earlier one may have been killed while it did this.
         _create(work, job)
+        watch = _watch(work, job)
         models = make_models(work.choices, options, job)
         _keep_warnings(job)
-        _run(work, models, job)
+        _run(work, models, job, watch)
         work.carry()
         if work.models_folder is not None:
             save_all_models(work.models_folder, work.choices, models)
         # Nothing is marked as complete that a power cut could take away.
         job.sync()
+        watch.confirm()
         counts = _complete(work, models, job)
         # Now: a run that is killed after the next line has nothing left to do. And the source may
         # be gone.
@@ -264,7 +267,21 @@ def _create(work: Work, job: Job) -> None:
             target.create(marked(part.attributes, {}, complete=False))
 
 
-def _run(work: Work, models: Sequence[Models], job: Job) -> None:
+def _watch(work: Work, job: Job) -> Watch:
+    """Look at the files of the source, and at what an earlier run has left."""
+    plans = {part.name: part.plan for part in work.parts}
+    wholly = [array for plan in plans.values() for array in arrays_read(plan)]
+    images = [choice.image for choice in work.choices]
+    partly = [
+        array
+        for image in images
+        for level in range(len(image.levels))
+        for array in image.stored(level)
+    ]
+    return Watch.begin(job, plans, wholly, partly)
+
+
+def _run(work: Work, models: Sequence[Models], job: Job, watch: Watch) -> None:
     """Process all blocks of all images that the job does not have yet."""
     kernels = [
         flatfield_kernel(choice.image, found, choice.options)
@@ -279,7 +296,7 @@ def _run(work: Work, models: Sequence[Models], job: Job) -> None:
         return replace(part.plan, kernel=kernel)
 
     plans = [part.plan for part in work.parts]
-    with running(plans, work.options, job) as run_plan:
+    with running(plans, work.options, job, watch.accept) as run_plan:
         for number, part in enumerate(work.parts, start=1):
             if part.name:
                 logger.info("Stack %d of %d: %s", number, len(work.parts), part.name)
