@@ -379,6 +379,36 @@ def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, mo
     }
 
 
+def test_objects_that_change_while_they_are_read(expected, bucket, many_blocks, monkeypatch):
+    """An object store tells versions apart by their ETags."""
+    from fsspec.core import url_to_fs
+
+    from fractal_mesospim_shading.job import Job
+
+    source, arguments, _ = expected
+    url, options = bucket
+    url += "/changing"
+    _upload(source, f"{url}/brain.zarr", options)
+    filesystem, path = url_to_fs(url, **options)
+    record, seen = Job.record, []
+
+    def recorded(job, entry):
+        record(job, entry)
+        seen.append(entry)
+        if len(seen) == 104:
+            content = filesystem.cat_file(f"{path}/brain.zarr/0/1/1/5/2")
+            filesystem.pipe_file(f"{path}/brain.zarr/0/0/0/0/0", content)
+
+    monkeypatch.setattr(Job, "record", recorded)
+    with pytest.raises(errors.SourceChangedError, match="0/0/0/0/0', or one beside it"):
+        correct_flatfield(
+            f"{url}/brain.zarr",
+            output_folder=str(source.parent / "out"),
+            storage_options=options,
+            **arguments,
+        )
+
+
 def test_chunks_of_an_earlier_result_do_not_shine_through(make_mosaic, make_models, bucket, pixels):
     """Empty chunks stay unwritten, so those of what is replaced have to go."""
     url, options = bucket
