@@ -289,7 +289,7 @@ class ReadNotes:
 
         Files that fill a box are one record. A file that was found in two states has two.
         """
-        records = []
+        records: list[list[Any]] = []
         for where, files in self._files.items():
             for box in boxes_of(files):
                 found = [files[index] for index in product(*(range(*part) for part in box))]

@@ -180,6 +180,34 @@ def test_reads_are_noted_once_each(tmp_path: Path) -> None:
     assert second[3] == digest_of(states(array, second[1]))
 
 
+@pytest.mark.parametrize(
+    ("boxes", "count"),
+    [
+        ([((0, 3), (1, 4), (2, 5))], 1),
+        # Chunk by chunk, and in slabs.
+        ([((z, z + 1), (y, y + 1), (0, 7)) for z in range(3) for y in range(4)], 1),
+        # An edge around a block, read in parts that overlap.
+        ([((0, 1), (0, 5), (0, 5)), ((0, 1), (2, 3), (0, 9))], 3),
+        ([((0, 1), (0, 1), (0, 1)), ((5, 6), (5, 6), (5, 6))], 2),
+    ],
+)
+def test_files_that_fill_a_box_are_one_record(boxes: Any, count: int) -> None:
+    notes = ReadNotes()
+    files = set()
+    for box in boxes:
+        own = list(product(*(range(*part) for part in box)))
+        files |= set(own)
+        notes.add("here", box, [FileState(sum(index), str(index)) for index in own])
+    records = notes.records()
+    assert len(records) == count
+    held = [index for _, box, *_ in records for index in product(*(range(*part) for part in box))]
+    assert len(held) == len(files) == sum(present for _, _, present, _ in records)
+    assert set(held) == files
+    for _, box, _, digest in records:
+        own = [FileState(sum(i), str(i)) for i in product(*(range(*part) for part in box))]
+        assert digest == digest_of(own)
+
+
 def test_a_file_that_changes_between_two_reads_is_noted_twice() -> None:
     notes = ReadNotes()
     for version in ("1", "1", "2"):
