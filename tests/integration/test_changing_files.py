@@ -36,8 +36,8 @@ def during(monkeypatch):
     def at(action: Callable[[], object], after: int = 1) -> None:
         record, seen = Job.record, []
 
-        def recorded(job, entry):
-            record(job, entry)
+        def recorded(job, entry, *more):
+            record(job, entry, *more)
             seen.append(entry)
             if len(seen) == after:
                 action()
@@ -301,8 +301,8 @@ def test_files_of_the_result_that_vanish_while_the_job_runs(
     image = tmp_path / ".brain_flatfield_corr.zarr.job" / "image"
     record, seen = Job.record, []
 
-    def recorded(job, entry):
-        record(job, entry)
+    def recorded(job, entry, *more):
+        record(job, entry, *more)
         seen.append(entry)
         if len(seen) == 90:
             (image / FIRST).unlink()
@@ -332,8 +332,8 @@ def test_stacks_of_a_container_that_were_lost(tmp_path, monkeypatch):
 
     record = Job.record
 
-    def stopping(job, entry):
-        record(job, entry)
+    def stopping(job, entry, *more):
+        record(job, entry, *more)
         raise errors.OutputWriteError("No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(errors.OutputWriteError):
