@@ -25,7 +25,7 @@ from fractal_mesospim_shading.given_profiles import (
 from fractal_mesospim_shading.images.file_states import noted_reads
 from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
-from fractal_mesospim_shading.images.profiles import ModelName, SavedModel, write_models
+from fractal_mesospim_shading.images.profiles import ModelName, write_models
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.modelling import estimate_model
@@ -228,9 +228,17 @@ def profile_names(image: MultitileImage) -> dict[tuple[int, int | None], str]:
 
 def save_used_models(folder: str, image: MultitileImage, models: Models) -> None:
     """Write models so that `models_folder` reads them and they give the same result."""
-    saved: dict[ModelName, SavedModel] = {}
+    tile_shape = image.layout.tile_shape
+    names = model_names(image)
+    write_models(
+        folder, {names[label]: saved_model(model, tile_shape) for label, model in models.items()}
+    )
+
+
+def model_names(image: MultitileImage) -> dict[str, ModelName]:
+    """What each model is kept as, by the label of its group."""
+    names = {}
     for group in model_groups(image):
         several = isinstance(image, NativeMosaic) and len(image.sides(group.channel.index)) > 1
-        name = ModelName(group.channel.label, group.side if several else None)
-        saved[name] = saved_model(models[group.label], image.layout.tile_shape)
-    write_models(folder, saved)
+        names[group.label] = ModelName(group.channel.label, group.side if several else None)
+    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile_shape import shape_problem, shape_text, turn_is_unseen
 from fractal_mesospim_shading.errors import ProfileError
-from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.array_files import local_file
 from fractal_mesospim_shading.images.dark_frames import DarkFrame, load_darkfield
 from fractal_mesospim_shading.images.model_names import (
     refuse_one_folder_for_two,
@@ -122,15 +122,13 @@ def notes_on_given(given: GivenProfiles, tile_shape: Shape) -> tuple[str, ...]:
 def _read_models(image: MultitileImage, options: EstimationOptions) -> dict[str, SavedModel]:
     if not options.models_folder:
         return {}
-    folder = options.models_folder
+    folder = local_file(options.models_folder, "models_folder")
     if isinstance(image, NativeMosaic) and image.suffix:
         # Of a container with several mosaics, each may have models of its own.
-        own = places.join(folder, image.suffix)
-        folder = own if places.exists(own) else folder
-    if places.local_path(folder).is_dir():
-        refuse_one_folder_for_two(
-            places.local_path(folder), [channel.label for channel in image.channels]
-        )
+        own = folder / image.suffix
+        folder = own if own.is_dir() else folder
+    if folder.is_dir():
+        refuse_one_folder_for_two(folder, [channel.label for channel in image.channels])
     by_side: dict[str | None, list[ModelGroup]] = {}
     for group in model_groups(image):
         by_side.setdefault(group.side, []).append(group)
@@ -148,11 +146,15 @@ def _refuse_other_shapes(given: GivenProfiles, tile_shape: Shape) -> None:
         if problem is not None:
             labels.setdefault((array.name, problem), []).append(f"'{array.label}'")
     lines = [
-        f"{name[0].upper()}{name[1:]} of channel {', '.join(same)} is {problem}"
+        f"{name[0].upper()}{name[1:]} of {_channels(same)} is {problem}"
         for (name, problem), same in labels.items()
     ]
     if lines:
         raise ProfileError("\n".join(lines))
+
+
+def _channels(labels: Sequence[str]) -> str:
+    return f"channel{'s' if len(labels) > 1 else ''} {', '.join(labels)}"
 
 
 def _arrays(given: GivenProfiles) -> Iterator[_GivenArray]:

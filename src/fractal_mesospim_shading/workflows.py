@@ -6,9 +6,7 @@ import logging
 
 from fractal_mesospim_shading.compute import resources
 from fractal_mesospim_shading.container import container_choices, correct_container
-from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.flatfield import plan_models
-from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import is_container
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import models_folder_url
@@ -18,6 +16,7 @@ from fractal_mesospim_shading.jobs.story import (
     completed_in_place,
     labelled,
     make_models,
+    refuse_folder_of_models,
     save_all_models,
 )
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
@@ -97,13 +96,6 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         refuse_second_replacement(TASK, image, overwrite_input=overwrite_input)
     if output is not None:
         planned = output
-        if options.save_models and not places.is_local(planned.final_url):
-            problems.errors.append(
-                ParameterError(
-                    "`save_models` writes folders beside the result, which lies on remote storage. "
-                    "Estimate the models with `mesospim-shading estimate` into a local folder."
-                )
-            )
         with problems.collected():
             refuse_full_disk(image, planned)
         with problems.collected():
@@ -143,6 +135,7 @@ def estimate_models(
         choices = container_choices(zarr_url, options)
     else:
         choices = _mosaic_choices(open_source(zarr_url, options), options)
+    refuse_folder_of_models(folder, choices)
     models = make_models(choices, options)
     save_all_models(folder, choices, models)
     return labelled(choices, models)

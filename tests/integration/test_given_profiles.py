@@ -91,7 +91,7 @@ def test_every_door_refuses_a_flatfield_of_another_shape(
     for name, door in doors().items():
         with pytest.raises(errors.ProfileError, match=said) as caught:
             door(models_folder=models)
-        assert "'488 nm', '561 nm'" in str(caught.value), name
+        assert "of channels '488 nm', '561 nm'" in str(caught.value), name
         assert not (tmp_path / "out").exists()
 
 
@@ -332,6 +332,50 @@ def test_labels_are_no_matter_where_no_model_is_kept(make_mosaic: Any) -> None:
     source = make_mosaic(channels=("488_520/35", "488_520_35"))
     result = correct_flatfield(source, fov_list=[1, 2, 3, 4], camera_offset=0, report=False)
     assert set(result.models) == {"488_520/35", "488_520_35"}
+
+
+def test_a_folder_that_models_cannot_be_written_to_is_seen_before(
+    doors: Any, make_models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, models = doors(), str(make_models(darkfield=100.0))
+    given = {"models_folder": models, "save_models": True, "report": False}
+    for path in (
+        tmp_path / "brain_shading_models",
+        tmp_path / "data" / "b_shading_models",
+        tmp_path / "out" / "b.zarr" / "raw_image_flatfield_corr_shading_models",
+        tmp_path / "out" / "models",
+        tmp_path / "out" / "native",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("in the way")
+    before = sorted(tmp_path.rglob("*"))
+    for name, door in prepared.items():
+        own = {k: v for k, v in given.items() if k == "models_folder" or "estimate" not in name}
+        if name == "import":
+            del own["report"]
+        with pytest.raises(errors.OutputWriteError, match="stands in its place"):
+            door(**own)
+    assert sorted(tmp_path.rglob("*")) == before
+    # A folder within it that belongs to somebody else.
+    (tmp_path / "brain_shading_models").unlink()
+    (tmp_path / "brain_shading_models" / "561 nm").mkdir(parents=True)
+    (tmp_path / "brain_shading_models" / "561 nm" / "profiles.npz").mkdir()
+    with pytest.raises(errors.OutputWriteError, match="561 nm.*profiles.npz"):
+        prepared["mosaic"](**given)
+
+
+def test_models_are_read_and_written_on_file_systems_only(
+    make_mosaic: Any, make_models: Any
+) -> None:
+    source, models = make_mosaic(), make_models(darkfield=100.0)
+    with pytest.raises(errors.ParameterError, match="not to 's3://bucket/models'"):
+        estimate_flatfield(source, "s3://bucket/models", models_folder=str(models))
+    with pytest.raises(errors.ProfileError, match="models_folder.*is remote"):
+        correct_flatfield(source, models_folder="s3://bucket/models")
+    with pytest.raises(errors.ProfileError, match="darkfield_file.*is remote"):
+        correct_flatfield(source, fov_list=[1], darkfield_file="s3://bucket/dark.npy")
+    result = correct_flatfield(source, models_folder=f"file://{models}", report=False)
+    assert result.models["561 nm"].offset == 0.0
 
 
 # --- Models that were estimated before -------------------------------------------------------

@@ -47,7 +47,7 @@ def shape_problem(shape: Shape, tile_shape: Shape) -> str | None:
     if min(shape) < LEAST_SIDE:
         return (
             f"{found}; expected the tile's shape, or its aspect with at least {LEAST_SIDE} pixels "
-            "a side. For a camera offset, give a single number. If it is right as it is, set "
+            "a side (or, for a camera offset, a single number). If it is right as it is, set "
             "`profile_shape=stretch`."
         )
     if _same_aspect(shape[::-1], tile_shape):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ProfileError
+from fractal_mesospim_shading.images import places
 
 T = TypeVar("T")
 
@@ -40,6 +41,24 @@ _UNREADABLE = (
     lzma.LZMAError,
     zlib.error,
 )
+
+
+def local_file(address: str | os.PathLike[str], option: str) -> Path:
+    """The path of a file or folder that was given.
+
+    Args:
+        address: a path, or `file://`.
+        option: that gave it, for the message.
+
+    Raises:
+        ProfileError: it is remote.
+    """
+    if not places.is_local(os.fspath(address)):
+        raise ProfileError(
+            f"The `{option}` '{os.fspath(address)}' is remote; profiles are read from this "
+            "machine's file systems. Copy it there first."
+        )
+    return places.local_path(os.fspath(address))
 
 
 def read_npy(path: Path) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile_shape import fits_tile
 from fractal_mesospim_shading.errors import ProfileError
-from fractal_mesospim_shading.images.array_files import npz_keys, read_npy, read_npz
+from fractal_mesospim_shading.images.array_files import local_file, npz_keys, read_npy, read_npz
 from fractal_mesospim_shading.images.model_names import refuse_one_folder_for_two
 from fractal_mesospim_shading.images.profiles import collected, model_file
 from fractal_mesospim_shading.images.tiff_frames import read_tiff
@@ -45,7 +45,7 @@ def load_darkfield(
         ProfileError: missing or unusable files, all of them listed; two labels that one
             folder would serve.
     """
-    file = Path(path)
+    file = local_file(path, "darkfield_file")
     if file.is_dir():
         labels = tuple(labels)
         refuse_one_folder_for_two(file, labels)

@@ -91,11 +91,11 @@ def _alike(labels: Iterable[str]) -> list[Sequence[str]]:
             name = folder_name(label)
         except ProfileError:
             continue
-        groups.setdefault(_portable(name), []).append(label)
+        groups.setdefault(portable(name), []).append(label)
     return [same for same in groups.values() if len(same) > 1]
 
 
-def _portable(name: str) -> str:
+def portable(name: str) -> str:
     """What is left of a name on a file system that ignores case and dots at the end."""
     return unicodedata.normalize("NFC", name).casefold().rstrip(" .")
 

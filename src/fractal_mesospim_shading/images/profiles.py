@@ -21,10 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.errors import OutputWriteError, ProfileError
-from fractal_mesospim_shading.images.array_files import npz_keys, read_npz, write_npz
+from fractal_mesospim_shading.errors import (
+    FolderError,
+    OutputWriteError,
+    ParameterError,
+    ProfileError,
+)
+from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.array_files import local_file, npz_keys, read_npz, write_npz
 from fractal_mesospim_shading.images.model_names import (
     folder_name,
+    portable,
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )
@@ -149,11 +156,11 @@ def write_models(
         ProfileError: two labels would share a folder, before anything is written.
         OutputWriteError: no permission, or no space.
     """
-    root = Path(folder)
+    root = places.local_path(os.fspath(folder))
     refuse_shared_folders(name.label for name in models)
     files: dict[ModelName, Path] = {}
     for name, model in models.items():
-        path = root / folder_name(name.label) / (name.side or "") / FILE_NAME
+        path = root.joinpath(*model_parts(name))
         arrays = {
             key: np.asarray(value)
             for key, value in _arrays(model.profile).items()
@@ -171,6 +178,48 @@ def write_models(
             ) from error
         files[name] = path
     return files
+
+
+def model_parts(name: ModelName) -> tuple[str, ...]:
+    """Folders and file of a model within its models folder."""
+    sides = (name.side,) if name.side else ()
+    return (folder_name(name.label), *sides, FILE_NAME)
+
+
+def refuse_models_folder(folder: str, files: Iterable[tuple[str, ...]]) -> None:
+    """Refuse a folder in which models could not be kept, before any is made.
+
+    Args:
+        folder: address of the models folder that is going to be written.
+        files: folders and name of each file in it.
+
+    Raises:
+        ParameterError: the folder is remote.
+        FolderError: it, or one in it, cannot be written.
+        ProfileError: two files would be one.
+    """
+    if not places.is_local(folder):
+        raise ParameterError(
+            f"Models are written to folders of a file system, not to '{folder}'. Leave "
+            "`save_models` out, and estimate them with `mesospim-shading estimate` into a folder."
+        )
+    root = places.local_path(folder)
+    seen: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for parts in files:
+        other = seen.setdefault(tuple(portable(part) for part in parts), parts)
+        if other is not parts:
+            raise ProfileError(
+                f"Two models would be written to one file: '{root.joinpath(*other)}' and "
+                f"'{root.joinpath(*parts)}'. Rename one of the channels in 'omero.channels'."
+            )
+        path = root.joinpath(*parts)
+        nearest = next(place for place in path.parents if os.path.lexists(place))
+        if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            stands = path if path.is_dir() else nearest
+            raise FolderError(
+                f"The model '{path}' cannot be written: '{stands}' is no folder that can be "
+                "written, or stands in its place. Move it away, or choose another folder."
+            )
 
 
 def _arrays(profile: ShadingProfile) -> dict[str, Any]:
@@ -245,7 +294,7 @@ def model_file(root: Path, label: str, side: str | None) -> Path:
 
 
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:
-    root = Path(folder)
+    root = local_file(folder, "models_folder")
     if not root.is_dir():
         found = "is a file" if root.exists() else "is not there"
         raise ProfileError(

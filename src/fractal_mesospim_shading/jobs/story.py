@@ -17,11 +17,13 @@ from fractal_mesospim_shading.flatfield import (
     Models,
     find_models,
     flatfield_kernel,
+    model_names,
     save_used_models,
 )
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.output import how_made, mark_of
 from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.images.profiles import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.stores import normalise_url
 from fractal_mesospim_shading.images.target import write_attributes
 from fractal_mesospim_shading.job import Job
@@ -54,6 +56,8 @@ def carry_out(work: Work) -> JobResult:
     """
     started = time.monotonic()
     options = work.options
+    if work.models_folder is not None:
+        refuse_folder_of_models(work.models_folder, work.choices)
     _make_parent(work)
     with (
         run_guarded(),
@@ -197,6 +201,22 @@ def labelled(choices: Sequence[Choice], models: Sequence[Models]) -> Models:
         for choice, found in zip(choices, models, strict=True)
         for label, model in found.items()
     }
+
+
+def refuse_folder_of_models(folder: str, choices: Sequence[Choice]) -> None:
+    """Refuse a folder in which the models of a job could not be kept.
+
+    Raises:
+        ShadingError: it cannot be written, or two models would share a file.
+    """
+    refuse_models_folder(
+        folder,
+        [
+            ((choice.folder,) if choice.folder else ()) + model_parts(name)
+            for choice in choices
+            for name in model_names(choice.image).values()
+        ],
+    )
 
 
 def save_all_models(folder: str, choices: Sequence[Choice], models: Sequence[Models]) -> None:

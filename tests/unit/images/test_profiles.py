@@ -17,6 +17,8 @@ from fractal_mesospim_shading.images.profiles import (
     SavedModel,
     load_model,
     load_models,
+    model_parts,
+    refuse_models_folder,
     save_models,
     write_models,
 )
@@ -231,3 +233,20 @@ def test_where_models_cannot_be_saved(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputWriteError, match="choose another folder"):
         save_models(tmp_path / "file", {"a": profile})
+
+
+def test_files_of_several_mosaics_that_would_be_one(tmp_path: Path) -> None:
+    folder = str(tmp_path / "models")
+    two_sides = [model_parts(ModelName("Rot90", side)) for side in ("left", "right")]
+    refuse_models_folder(folder, [*two_sides, ("Rot90", *model_parts(ModelName("488 nm")))])
+    for label in ("left", "Left", "left."):
+        of_another = ("rot90", *model_parts(ModelName(label)))
+        with pytest.raises(ProfileError, match="written to one file"):
+            refuse_models_folder(folder, [*two_sides, of_another])
+    assert not (tmp_path / "models").exists()
+
+
+def test_links_that_lead_nowhere_are_no_folders(tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputWriteError, match="stands in its place"):
+        refuse_models_folder(str(tmp_path / "models"), [model_parts(ModelName("A"))])
