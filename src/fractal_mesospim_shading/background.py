@@ -26,6 +26,7 @@ from fractal_mesospim_shading.core.background import (
     check_fits,
     check_light,
     make_method,
+    remark_on_height,
 )
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.correct import PixelCounts
@@ -260,7 +261,9 @@ def background_kernel(
     problems.raise_all()
     if methods is None:
         raise RuntimeError("a failed check left no error")
-    for remark in [] if label is None else label.remarks:
+    heights = (remark_on_height(method, image.dtype) for method in methods)
+    remarks = [] if label is None else label.remarks
+    for remark in dict.fromkeys([*remarks, *filter(None, heights)]):
         logger.info("%s", remark)
     application = Application(
         mode=options.mode,

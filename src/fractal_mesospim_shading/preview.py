@@ -16,6 +16,7 @@ from fractal_mesospim_shading.core.background import (
     BackgroundMethod,
     check_fits,
     make_method,
+    remark_on_height,
 )
 from fractal_mesospim_shading.core.background.arrays import correct_array
 from fractal_mesospim_shading.core.zeros import ZeroIs
@@ -136,6 +137,10 @@ def _compared(
             logger.warning("%s It is left out of the picture.", error)
         else:
             results[_title(method)] = (background, found.image)
+            remark = remark_on_height(method, plane.dtype)
+            if remark is not None:
+                logger.info("%s", remark)
+                notes.append(f"{_title(method)}: its height is in counts, see the log.")
             if found.unestimated:
                 left = found.largest_dilation
                 why = "" if left is None else f" (a dilation of up to {left} px leaves some)"

@@ -600,6 +600,18 @@ def test_light_background(name, tmp_path, small_blocks):
     assert np.median(found) > 65000
 
 
+@pytest.mark.parametrize("name", ["rolling_ball", "sliding_paraboloid", "opening"])
+def test_images_of_floats_under_a_ball_are_a_plain_line(name, tmp_path, caplog):
+    array = scene((2, 1, 96, 80), "float32") / 1000
+    options, _ = METHODS[name]
+    source = write(tmp_path / "a.zarr", array)
+    with caplog.at_level(logging.INFO):
+        correct_background(source, method=options)
+    said = [r for r in caplog.records if "has a height in counts" in r.getMessage()]
+    assert len(said) == (0 if name == "opening" else 1)
+    assert "warning" not in caplog.text.lower()
+
+
 @pytest.mark.parametrize("name", ["opening", "rolling_ball"])
 def test_the_bias_of_the_noise_is_added_back(name, tmp_path, small_blocks):
     """On a flat plane with noise, whose background is known, the mean error goes."""

@@ -92,6 +92,15 @@ def test_what_is_drawn_is_what_the_run_does(name, size, make_mosaic, drawn, tmp_
         np.testing.assert_array_equal(zarr.open_group(url, mode="r")["0"][own], shown)
 
 
+def test_a_ball_on_floats_has_a_note(make_mosaic, drawn, tmp_path, caplog):
+    plane = np.random.default_rng(0).random((96, 80), "float32")
+    source = make_mosaic(array=plane, axes="yx", tile_shape=None, chunks=(16, 32))
+    with caplog.at_level(logging.INFO):
+        write_preview(str(source), str(tmp_path / "p.png"), methods=["rolling_ball:9", "median:9"])
+    assert drawn["note"] == "rolling ball, radius 9 px: its height is in counts, see the log."
+    assert "range from 0 to 1" in caplog.text
+
+
 def test_a_plane_without_a_pixel_to_estimate_from_is_said(make_mosaic, drawn, tmp_path):
     source = make_mosaic(array=np.zeros((96, 80), "uint16"), axes="yx", tile_shape=None)
     write_preview(str(source), str(tmp_path / "p.png"), methods=["gaussian"])

@@ -5,6 +5,7 @@ from fractal_mesospim_shading.core.background.catalogue import (
     check_fits,
     check_light,
     make_method,
+    remark_on_height,
 )
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod, BackgroundResult
 from fractal_mesospim_shading.core.background.local_filters import (
@@ -35,4 +36,5 @@ __all__ = [
     "check_fits",
     "check_light",
     "make_method",
+    "remark_on_height",
 ]

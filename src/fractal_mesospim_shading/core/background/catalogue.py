@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod
 from fractal_mesospim_shading.core.background.local_filters import (
     Constant,
@@ -81,6 +83,26 @@ def check_light(method: BackgroundMethod, *, light_background: bool) -> None:
         f"places nor the darkest ones: it is right for dark objects as it is. Leave the option "
         f"out (a result in integers keeps dark objects with `output_offset`), or take one of "
         f"{names}."
+    )
+
+
+def remark_on_height(method: BackgroundMethod, dtype: np.dtype[Any]) -> str | None:
+    """What a person should know of a ball or paraboloid on an image of floats.
+
+    Args:
+        method: any.
+        dtype: of the image.
+
+    Returns:
+        One sentence or two; None where there is nothing to say.
+    """
+    if not method.height_in_counts or dtype.kind != "f":
+        return None
+    return (
+        f"The image holds floats, and {method.name} has a height in counts, as large as its radius "
+        f"of {method.largest_radius_px:g} px, whatever the range of the image. Where the pixels "
+        "range from 0 to 1 or the like, it takes most of every object away with the background: "
+        "multiply such an image first, by 65535 for instance."
     )
 
 

@@ -59,12 +59,15 @@ class BackgroundMethod(Protocol):
     Attributes:
         name: as users write it.
         halves_up: whether integers are rounded half up, as in ImageJ.
+        height_in_counts: whether its neighbourhood has a height besides its radius, which makes
+            it depend on the range of the pixels.
         follows_extremes: whether it follows the darkest places, or the brightest ones if
             it is told that the background is light; others know no such difference.
     """
 
     name: ClassVar[str]
     halves_up: ClassVar[bool]
+    height_in_counts: ClassVar[bool]
     follows_extremes: ClassVar[bool]
 
     @property
@@ -147,6 +150,7 @@ class Planewise:
     """Answers of a method that works on one plane and knows no special rules."""
 
     halves_up: ClassVar[bool] = False
+    height_in_counts: ClassVar[bool] = False
     follows_extremes: ClassVar[bool] = False
     light_background: bool = False
     name: ClassVar[str]

@@ -185,6 +185,7 @@ class RollingBall(Planewise):
     name: ClassVar[str] = "rolling_ball"
     follows_extremes: ClassVar[bool] = True
     halves_up: ClassVar[bool] = True
+    height_in_counts: ClassVar[bool] = True
 
     @property
     def largest_radius_px(self) -> float:
@@ -228,6 +229,7 @@ class SlidingParaboloid(Planewise):
     name: ClassVar[str] = "sliding_paraboloid"
     follows_extremes: ClassVar[bool] = True
     halves_up: ClassVar[bool] = True
+    height_in_counts: ClassVar[bool] = True
 
     @property
     def largest_radius_px(self) -> float:

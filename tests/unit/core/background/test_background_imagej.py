@@ -7,6 +7,7 @@ from math import floor, sqrt
 import numpy as np
 import pytest
 
+from fractal_mesospim_shading.core.background import METHODS, make_method, remark_on_height
 from fractal_mesospim_shading.core.background.apply import Application, apply_background
 from fractal_mesospim_shading.core.background.rolling_ball import rolling_ball_background
 from fractal_mesospim_shading.core.background.sliding_paraboloid import (
@@ -145,6 +146,28 @@ def test_a_paraboloid_scales_with_the_counts(scene, factor) -> None:
     one = sliding_paraboloid_background(image, radius_px=1.5)
     small = sliding_paraboloid_background(image / np.float32(factor), radius_px=1.5 * factor)
     np.testing.assert_allclose(small * factor, one, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_height_in_counts_is_said_of_images_of_floats(name) -> None:
+    method = make_method(name)
+    tall = name in ("rolling_ball", "sliding_paraboloid")
+    for dtype in (np.uint8, np.uint16):
+        assert remark_on_height(method, np.dtype(dtype)) is None
+    remark = remark_on_height(method, np.dtype(np.float32))
+    assert (remark is not None) == tall
+    if remark is not None:
+        assert f"{name} has a height in counts" in remark and "range from 0 to 1" in remark
+
+
+def test_what_the_remark_advises_helps() -> None:
+    image = np.full((100, 100), 0.1, np.float32)
+    image[40:60, 40:60] += 1
+    for name in ("rolling_ball", "sliding_paraboloid"):
+        method = make_method(name, radius_px=20)
+        taken = method.background(image).background[45:55, 45:55].mean() - 0.1
+        wide = method.background(image * 65535).background[45:55, 45:55].mean() / 65535 - 0.1
+        assert taken > 0.6 and wide < 0.01
 
 
 def test_corner_objects_are_not_background(scene) -> None:
