@@ -104,21 +104,15 @@ def npz_keys(path: Path) -> str:
         return ", ".join(sorted(file.files)) or "none"
 
 
-def write_npz(path: Path, values: Mapping[str, Any]) -> None:
-    """Write an archive as `numpy.savez` makes it, but without the time of day in it.
-
-    It appears under its name when it is complete.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
-            for key, value in values.items():
-                buffer = io.BytesIO()
-                np.save(buffer, np.asarray(value), allow_pickle=False)
-                archive.writestr(zipfile.ZipInfo(f"{key}.npy"), buffer.getvalue())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+def npz_bytes(values: Mapping[str, Any]) -> bytes:
+    """An archive as `numpy.savez` makes it, but without the time of day in it."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for key, value in values.items():
+            buffer = io.BytesIO()
+            np.save(buffer, np.asarray(value), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), buffer.getvalue())
+    return content.getvalue()
 
 
 def guarded(path: Path, load: Callable[[], T]) -> T:

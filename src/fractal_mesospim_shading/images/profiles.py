@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import (
     FolderError,
-    OutputWriteError,
     ParameterError,
     ProfileError,
 )
 from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.array_files import local_file, npz_keys, read_npz, write_npz
+from fractal_mesospim_shading.images.array_files import local_file, npz_bytes, npz_keys, read_npz
 from fractal_mesospim_shading.images.model_names import (
     folder_name,
     portable,
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )
+from fractal_mesospim_shading.images.syncing import sync_folder
 
 FILE_NAME = "profiles.npz"
 ORIGIN_KEY = "shading_provenance"
@@ -142,8 +142,8 @@ def write_models(
 ) -> dict[ModelName, Path]:
     """Write the models of channels; `load_models` reads them again.
 
-    The same models give the same bytes. Each file appears whole or not at all; models
-    of other channels in the folder stay.
+    The same models give the same bytes. Each file appears whole or not at all, and is on
+    the device afterwards; models of other channels in the folder stay.
 
     Args:
         folder: made where it is not there.
@@ -168,15 +168,11 @@ def write_models(
         }
         if model.origin is not None:
             arrays[ORIGIN_KEY] = np.array(_origin_text(name, model.origin, arrays))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_npz(path, arrays)
-        except OSError as error:
-            raise OutputWriteError(
-                f"The model '{path}' cannot be written: {error}. Check the free space and the "
-                "rights, or choose another folder."
-            ) from error
+        places.write_bytes(str(path), npz_bytes(arrays))
         files[name] = path
+    written_in = {place for path in files.values() for place in path.parents}
+    for place in sorted(written_in - set(root.parent.parents)):
+        sync_folder(place)
     return files
 
 
