@@ -29,6 +29,7 @@ from fractal_mesospim_shading.params import (
     validated,
 )
 from fractal_mesospim_shading.precedence import IMAGE_OPTIONS
+from fractal_mesospim_shading.streams import is_terminal, refuse_lost_output, steady_streams
 from fractal_mesospim_shading.validation import address
 
 FAULT = 70
@@ -37,7 +38,8 @@ FAULT = 70
 
 def program() -> int:
     """The command line as a process of its own."""
-    code = main()
+    with steady_streams():
+        code = main()
     # Else the interpreter looks through all objects for cycles before it ends: 0.2 s.
     gc.freeze()
     return code
@@ -244,7 +246,7 @@ def _storage_options(given: argparse.Namespace) -> dict[str, Any] | None:
 
 def _print_address(url: str) -> None:
     """Print an address for people and scripts; in a terminal, nothing is hidden in it."""
-    if sys.stdout.isatty():
+    if is_terminal(sys.stdout):
         print(shown(url))
         return
     try:
@@ -259,6 +261,7 @@ def _info(given: argparse.Namespace) -> None:
 
     found = describe(given.image, _storage_options(given))
     print(json.dumps(found, indent=2) if given.json else as_text(found))
+    refuse_lost_output()
 
 
 def _correct_flatfield(given: argparse.Namespace) -> None:

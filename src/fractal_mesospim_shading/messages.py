@@ -23,7 +23,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from enum import Enum
 
@@ -127,9 +127,10 @@ class _Speaker(logging.Handler):
         for lines in _heard.get():
             if text not in lines:
                 lines.append(text)
-        if not self._has_company(record.name):
+        if sys.stderr is not None and not self._has_company(record.name):
             # What Python does where nobody has set up logging, with the word it lacks.
-            sys.stderr.write(f"{record.levelname}: {text}\n")
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"{record.levelname}: {text}\n")
 
     def _has_company(self, name: str) -> bool:
         logger: logging.Logger | None = logging.getLogger(name)

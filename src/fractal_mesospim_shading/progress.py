@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from fractal_mesospim_shading.streams import SteadyStream, is_terminal
+
 logger = logging.getLogger(__name__)
 
 _SECONDS = 30.0
@@ -29,11 +31,15 @@ class Progress:
         self._tenth = 10 * done // max(total, 1)
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=self._total, initial=self._done, unit=" " + self._what, desc="Correcting"
+                total=self._total,
+                initial=self._done,
+                unit=" " + self._what,
+                desc="Correcting",
+                file=SteadyStream(sys.stderr),
             )
         else:
             logger.info("%d %s to write", self._total - self._done, self._what)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.binning import BinnedStack
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.core.scratch import scratch_folder
 from fractal_mesospim_shading.core.smoothing import to_pixels
 from fractal_mesospim_shading.errors import ProfileError, SamplingError
 
@@ -144,7 +145,7 @@ def fit_basic(planes: FloatStack, parameters: BasicParameters) -> BasicFit:
         )
     if not np.isfinite(planes).all():
         raise ProfileError("The planes for BaSiC hold NaN or infinite values.")
-    with tempfile.TemporaryDirectory(prefix="basic-fit-") as folder:
+    with tempfile.TemporaryDirectory(prefix="basic-fit-", dir=scratch_folder()) as folder:
         source, target = Path(folder, "planes.npz"), Path(folder, "fit.npz")
         settings = json.dumps(asdict(parameters))
         np.savez(source, planes=planes.astype(np.float32), parameters=np.array(settings))

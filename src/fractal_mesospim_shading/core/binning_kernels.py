@@ -9,11 +9,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from fractal_mesospim_shading.core.kernel_cache import KEPT
+
 SKEW_WINDOW = 4
 """Side of the windows of the third moment, pixels."""
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def bin_means(block, dark, y0, x0, bin_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
     """Sum and number of the valid pixels of each bin, and saturated pixels of each plane."""
     planes, height, width = block.shape
@@ -43,7 +45,7 @@ def bin_means(block, dark, y0, x0, bin_px, zero_is_no_data, top):  # type: ignor
     return total, count, saturated
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def bin_noise(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
     """Squares of the cells of one plane, and of their changes to the next, with numbers."""
     planes, height, width = block.shape
@@ -87,7 +89,7 @@ def bin_noise(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no
     return squares, numbers
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def bin_skew(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
     """Third moments of neighbouring planes in windows, summed over squares, with numbers.
 

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.kernel_cache import KEPT
 from fractal_mesospim_shading.errors import ImageFormatError
 
 
@@ -74,7 +75,7 @@ def block_mean(
     return result
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _mean_1x2x2(fine, coarse):  # type: ignore[no-untyped-def]
     """Whole 2 x 2 blocks in integer arithmetic; the cut ones are left to `_mean_any`."""
     height, width = fine.shape[1] // 2, fine.shape[2] // 2
@@ -96,7 +97,7 @@ def _mean_1x2x2(fine, coarse):  # type: ignore[no-untyped-def]
             _mean_any(fine[z : z + 1, :, 2 * width :], 1, 2, 2, coarse[z : z + 1, :, width:], True)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _float_mean_1x2x2(fine, coarse):  # type: ignore[no-untyped-def]
     """Whole 2 x 2 blocks, added in the order of `_mean_any`; the cut ones are left to it."""
     height, width = fine.shape[1] // 2, fine.shape[2] // 2
@@ -114,7 +115,7 @@ def _float_mean_1x2x2(fine, coarse):  # type: ignore[no-untyped-def]
             _mean_any(fine[z : z + 1, :, 2 * width :], 1, 2, 2, coarse[z : z + 1, :, width:], False)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _mean_any(fine, fz, fy, fx, coarse, integers):  # type: ignore[no-untyped-def]
     for z in range(coarse.shape[0]):
         z1 = min((z + 1) * fz, fine.shape[0])

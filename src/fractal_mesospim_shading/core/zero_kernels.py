@@ -5,8 +5,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from fractal_mesospim_shading.core.kernel_cache import KEPT
 
-@numba.njit(nogil=True, cache=True)
+
+@numba.njit(nogil=True, cache=KEPT)
 def tally(block, y0, x0, cell, lines, cells):  # type: ignore[no-untyped-def]
     """Add a box of planes to the sums of lines and the facts of cells.
 

@@ -30,4 +30,7 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> dict[str, A
 if __name__ == "__main__":
     from fractal_task_tools.task_wrapper import run_fractal_task
 
-    run_fractal_task(task_function=correct_background)
+    from fractal_mesospim_shading.streams import steady_streams
+
+    with steady_streams():
+        run_fractal_task(task_function=correct_background)

@@ -30,4 +30,7 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> dict[str, Any
 if __name__ == "__main__":
     from fractal_task_tools.task_wrapper import run_fractal_task
 
-    run_fractal_task(task_function=correct_flatfield)
+    from fractal_mesospim_shading.streams import steady_streams
+
+    with steady_streams():
+        run_fractal_task(task_function=correct_flatfield)

@@ -35,4 +35,7 @@ def import_mesospim(
 if __name__ == "__main__":
     from fractal_task_tools.task_wrapper import run_fractal_task
 
-    run_fractal_task(task_function=import_mesospim)
+    from fractal_mesospim_shading.streams import steady_streams
+
+    with steady_streams():
+        run_fractal_task(task_function=import_mesospim)

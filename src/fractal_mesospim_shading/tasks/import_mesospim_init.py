@@ -37,4 +37,7 @@ def import_mesospim_init(zarr_dir: str, options: ImportTaskOptions) -> dict[str,
 if __name__ == "__main__":
     from fractal_task_tools.task_wrapper import run_fractal_task
 
-    run_fractal_task(task_function=import_mesospim_init)
+    from fractal_mesospim_shading.streams import steady_streams
+
+    with steady_streams():
+        run_fractal_task(task_function=import_mesospim_init)

@@ -13,6 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.kernel_cache import KEPT
+
 
 def eroded(plane: NDArray[Any], widths: NDArray[np.int64]) -> NDArray[Any]:
     """The smallest value of the neighbourhood of every pixel; pixels outside are ignored.
@@ -36,7 +38,7 @@ def dilated(plane: NDArray[Any], widths: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(~eroded(~plane, widths))
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _erode(plane, widths, shifts, result):  # type: ignore[no-untyped-def]
     height, width = plane.shape
     last = width - 1
@@ -63,7 +65,7 @@ def _erode(plane, widths, shifts, result):  # type: ignore[no-untyped-def]
                     target[x] = new if new < here else here
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _lowest_of_three(row, result):  # type: ignore[no-untyped-def]
     last = row.size - 1
     for x in range(row.size):

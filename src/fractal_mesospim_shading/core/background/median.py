@@ -22,6 +22,7 @@ from fractal_mesospim_shading.core.background.masks import (
 )
 from fractal_mesospim_shading.core.background.parameter_checks import check_z_radius
 from fractal_mesospim_shading.core.background.sliding_histogram import middle_numbers
+from fractal_mesospim_shading.core.kernel_cache import KEPT
 
 # Block means are counted in sixteenths of a count for integer images.
 _FRACTION = 16
@@ -188,7 +189,7 @@ def _neighbours(
     return np.clip(first, 0, small_length - 1), weight
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _block_sums(stack, ignored, masked, block):  # type: ignore[no-untyped-def]
     depth, height, width = stack.shape
     rows, columns = (height + block - 1) // block, (width + block - 1) // block
@@ -215,7 +216,7 @@ def _block_sums(stack, ignored, masked, block):  # type: ignore[no-untyped-def]
     return means, counts
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _interpolate(small, rows, row_weights, columns, column_weights, result):  # type: ignore[no-untyped-def]
     one = np.float32(1)
     last_row, last_column = small.shape[0] - 1, small.shape[1] - 1

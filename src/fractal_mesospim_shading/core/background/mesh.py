@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.tile_parameters import Interpolation
 from fractal_mesospim_shading.core.background.wide import plus_level
+from fractal_mesospim_shading.core.kernel_cache import KEPT
 from fractal_mesospim_shading.errors import BackgroundError
 
 
@@ -139,7 +140,7 @@ def _ranges(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     return cut.min(axis=0), cut.max(axis=0)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _evaluate(grid, rows, row_weights, columns, column_weights):  # type: ignore[no-untyped-def]
     height, width = rows.shape[0], columns.shape[0]
     result = np.empty((height, width), np.float32)
@@ -158,7 +159,7 @@ def _evaluate(grid, rows, row_weights, columns, column_weights):  # type: ignore
     return result
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=KEPT)
 def _hold(surface, lowest, highest, rows, columns):  # type: ignore[no-untyped-def]
     """Cut a surface off at the range of the grid values around each pixel, in place."""
     for y in range(surface.shape[0]):
