@@ -146,8 +146,9 @@ def _measured(
         profile = replace(profile, darkfield=plan.dark[group.channel.label])
         facts |= dark_facts(profile.darkfield, "measured dark-field")
     if profile.darkfield is not None:
-        dark = bool(np.any(profile.darkfield))
-        warning = processor_warning(group, dark=dark, offset=None if dark else 0.0)
+        frame = isinstance(profile.darkfield, np.ndarray) and bool(np.any(profile.darkfield))
+        offset = None if frame else float(np.mean(profile.darkfield))
+        warning = processor_warning(group, dark=frame, offset=offset)
         if warning:
             logger.warning("%s", warning)
         return ChannelModel(profile, 0.0, facts)

@@ -163,7 +163,7 @@ def given_facts(saved: SavedModel) -> dict[str, Any]:
         return facts | dark_facts(profile.darkfield, "measured dark-field")
     made = origin.facts["scenario"]
     if made != facts["scenario"]:
-        made_from = made if made == "BaSiCPy" else f"estimated from {made}"
+        made_from = f"estimated {'by' if made == 'BaSiCPy' else 'from'} {made}"
         facts["scenario"] = f"{made_from}, saved by fractal-mesospim-shading {origin.version}"
     facts |= dark_facts(profile.darkfield, f"{origin.facts['offset_from']}, saved with the model")
     uncertainty = origin.facts.get("offset_uncertainty")

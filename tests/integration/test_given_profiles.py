@@ -484,3 +484,27 @@ def test_no_number_is_said_of_seams_that_are_not_there(
     with caplog.at_level(logging.INFO):
         correct_flatfield(one, models_folder=str(make_models(darkfield=100.0)))
     assert "seams" not in caplog.text and "nan" not in caplog.text.lower()
+
+
+@pytest.mark.parametrize(
+    ("dark", "said"),
+    [
+        (np.full(TILE, 100.0), "a measured dark-field is subtracted"),
+        (100.0, "an offset of 100 counts is subtracted"),
+        (np.zeros(TILE), None),
+        (0.0, None),
+    ],
+)
+def test_what_is_said_where_the_microscope_took_the_offset_away(
+    make_models: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, dark: Any, said: str | None
+) -> None:
+    stacks = [
+        replace(stack, processors=("BackgroundSubtraction",))
+        for stack in grid_stacks(1, 2, NATIVE, lasers=("488 nm",))
+    ]
+    native = str(write_acquisition(tmp_path / "data", "b.ome.zarr", stacks, NATIVE))
+    models = str(make_models(labels=("488 nm",), darkfield=dark))
+    correct_flatfield(native, models_folder=models)
+    told = [line for line in caplog.messages if "is subtracted" in line]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]
