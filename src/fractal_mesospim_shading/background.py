@@ -141,7 +141,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         parts=(Part(plan, output.attributes, facts={"noise_factors": factors} if factors else {}),),
         source_states=(source_state(image),),
         companions=tuple(companions),
-        details=_label_state(kernel),
+        details={"zeros": list(kernel.look.rules), **_label_state(kernel)},
         replaces=image.url if options.overwrite_input else None,
         counted=BackgroundCounts,
         carry=carrier(image, output),

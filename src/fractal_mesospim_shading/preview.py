@@ -26,10 +26,10 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.source import Box
 from fractal_mesospim_shading.images.stores import normalise_url
-from fractal_mesospim_shading.messages import know_options
+from fractal_mesospim_shading.messages import know_options, rendered
 from fractal_mesospim_shading.params import validated
 from fractal_mesospim_shading.sampling import layout_at_level, plane_count
-from fractal_mesospim_shading.zero_look import no_data_held
+from fractal_mesospim_shading.zero_look import about_blocks, no_data_held
 
 know_options("methods", "radius", "channel", "tile", "z", "level", "label")
 
@@ -119,6 +119,7 @@ def _compared(
     results: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     refused: list[BackgroundError] = []
     notes: list[str] = []
+    blocks = 0
     for method in methods:
         try:
             check_fits(method, (plane.shape[0], plane.shape[1]))
@@ -141,6 +142,7 @@ def _compared(
             if remark is not None:
                 logger.info("%s", remark)
                 notes.append(f"{_title(method)}: its height is in counts, see the log.")
+            blocks = found.zero_blocks
             if found.unestimated:
                 left = found.largest_dilation
                 why = "" if left is None else f" (a dilation of up to {left} px leaves some)"
@@ -149,6 +151,9 @@ def _compared(
                 )
     if not results:
         raise refused[0]
+    if blocks:
+        logger.info("%s", about_blocks(blocks))
+        notes.append(rendered(about_blocks(blocks)))
     return results, notes
 
 

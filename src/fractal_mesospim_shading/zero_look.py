@@ -257,6 +257,15 @@ def no_data_met(counts: Mapping[str, PixelCounts]) -> dict[str, bool]:
     return {label: found.no_data > 0 for label, found in counts.items()}
 
 
+def about_blocks(number: int) -> str:
+    """What there is to say of blocks of zeros that were taken for values."""
+    return (
+        f"{number} blocks of more than 32 x 32 zeros (counted in each plane) lie beside data far "
+        "above 0 and were taken for values. Where they were lost, or are the black margin of a "
+        "turned image, `zero_is=no_data` leaves all zeros out."
+    )
+
+
 def tell_zeros(counts: Mapping[str, PixelCounts]) -> None:
     """Say what pixels of 0 were taken for, where there were any.
 
@@ -280,13 +289,7 @@ def tell_zeros(counts: Mapping[str, PixelCounts]) -> None:
                 share * found.zeros,
             )
         if found.zero_blocks:
-            logger.info(
-                "Channel %s: among them are %d blocks of more than 32 x 32 zeros (counted in each "
-                "plane) beside data far above 0. Where these were lost, or are the black margin "
-                "of a turned image, `zero_is=no_data` leaves all zeros out.",
-                label,
-                found.zero_blocks,
-            )
+            logger.info("Channel %s: %s", label, about_blocks(found.zero_blocks))
 
 
 def _some(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:

@@ -7,8 +7,9 @@ recorded. Only the pixels are asked, never how they are stored. No data are
 - its margins: rows or columns that are 0 from an edge of the tile inwards, up to data.
 
 Every other 0 is a value. Sparse objects on a true 0 have rows of zeros at the edges as well, so a
-margin has to end at data that do not come down to 0 by themselves: there is a step in the sums of
-the lines (`_steps`), and 0 is rare in the lines beside it (`_MOST_ZEROS`).
+margin has to end at data that do not come down to 0 by themselves: there is a step in the number of
+pixels that the lines hold, and in their sums (`_steps`), unless all of them are far above 0; and 0
+is rare beside it (`_MOST_ZEROS`).
 
 Planes of any size are looked at box by box: all that is kept are sums of lines and facts of cells
 of 8 x 8 pixels, which do not depend on the boxes.
@@ -43,7 +44,10 @@ _MOST_ZEROS = 1 / 16
 that these data take. A ragged edge has many zeros, but few such cells."""
 
 _MOST_MIXED = 1 / 2
+_MOST_WITHIN = 1 / 2
+"""Share of zeros within all margins above which there are none: what is left is sparse."""
 
+_FULL_AT = (1, 2)
 _STEP_AT = (1, 2, 4, 8)
 _STEEPEST = 5 / 4
 """Lines `a` and `2 a + 1` beside a margin are as far apart as `a` from its last line: data that
@@ -186,15 +190,41 @@ class ZeroTally:
         zeros = self._zeros_within(plane, inner)
         result = []
         for axis, ((start, stop), size) in enumerate(zip(inner, self.shape, strict=True)):
-            lines = self._sums[axis][plane][start:stop]
-            first = start // _CELL, -(-(start + _BESIDE) // _CELL)
-            last = max(stop - _BESIDE, 0) // _CELL, -(-stop // _CELL)
-            if start and not (_steps(lines) and self._rare(plane, zeros, axis, first)):
+            if start and not self._is_margin(plane, zeros, axis, inner, first=True):
                 start = 0
-            if stop < size and not (_steps(lines[::-1]) and self._rare(plane, zeros, axis, last)):
+            if stop < size and not self._is_margin(plane, zeros, axis, inner, first=False):
                 stop = size
             result.append((start, stop))
-        return result
+        within = self._zeros_within(plane, result).sum()
+        return whole if within > _MOST_WITHIN * self._pixels(result).sum() else result
+
+    def _is_margin(
+        self,
+        plane: int,
+        zeros: NDArray[np.int64],
+        axis: int,
+        inner: list[tuple[int, int]],
+        *,
+        first: bool,
+    ) -> bool:
+        """Whether the zeros before the first lines of a box, or behind the last, end at data."""
+        start, stop = inner[axis]
+        if first:
+            cells = start // _CELL, -(-(start + _BESIDE) // _CELL)
+            edge = cells[0]
+        else:
+            cells = max(stop - _BESIDE, 0) // _CELL, -(-stop // _CELL)
+            edge = cells[1] - 1
+        counts, sums = (
+            lines[axis][plane][start:stop][:: 1 if first else -1]
+            for lines in (self._counts, self._sums)
+        )
+        at_edge = np.zeros(zeros.shape, np.bool_)
+        at_edge[(slice(None),) * axis + (edge,)] = True
+        begin = _steps(counts, _FULL_AT) and (
+            _steps(sums, _STEP_AT) or self._far_above_0(plane, at_edge)
+        )
+        return begin and self._rare(plane, zeros, axis, cells)
 
     def _zeros_within(self, plane: int, inner: list[tuple[int, int]]) -> NDArray[np.int64]:
         """Zeros of each cell that lie in a box outside of which there is nothing else."""
@@ -223,7 +253,7 @@ class ZeroTally:
         return bool(few or np.count_nonzero(zero) <= _MOST_MIXED * np.count_nonzero(data))
 
     def _blocks(self, plane: int, inner: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        zeros, recorded = self._zeros_within(plane, inner), self._recorded[plane]
+        zeros = self._zeros_within(plane, inner)
         if not (zeros.sum() > BLOCK_PX**2):
             return ()
         import cv2
@@ -232,7 +262,7 @@ class ZeroTally:
         empty = ((zeros == inside) & (inside > 0)).astype(np.uint8)
         near = np.ones((3, 3), np.uint8)
         wide = np.asarray(cv2.erode(np.pad(empty, 1), near))[1:-1, 1:-1] > 0
-        edge = (np.asarray(cv2.dilate(empty, near)) > 0) & (recorded > 0)
+        edge = np.asarray(cv2.dilate(empty, near)) > 0
         if not wide.any() or not self._far_above_0(plane, edge):
             return ()
         labels = np.asarray(cv2.connectedComponents(empty, connectivity=8)[1])
@@ -246,9 +276,10 @@ class ZeroTally:
         return tuple(blocks)
 
     def _far_above_0(self, plane: int, cells: NDArray[np.bool_]) -> bool:
-        """Whether most of the cells beside zeros come nowhere near 0."""
+        """Whether most of some cells beside zeros come nowhere near 0, of those with data."""
         import cv2
 
+        cells = cells & (self._recorded[plane] > 0)
         least, greatest = self._least[plane], self._greatest[plane].astype(np.float32)
         around = np.asarray(cv2.dilate(greatest, np.ones((5, 5), np.uint8)))
         far = least[cells] > _FAR_SHARE * around[cells]
@@ -297,14 +328,15 @@ def zeros_without_data(
     return (zero if zero.any() else None), blocks
 
 
-def _steps(lines: NDArray[np.float64]) -> bool:
-    """Whether data begin with a step: extended to the margin, their lines do not come near 0.
+def _steps(lines: NDArray[Any], places: tuple[int, ...]) -> bool:
+    """Whether lines begin with a step: extended to the margin, they do not come near 0.
 
     Args:
-        lines: sums of the lines, the outermost first.
+        lines: recorded pixels of the lines, or their sums, the outermost first.
+        places: of the lines to look at, any of which will do.
     """
     return any(
-        lines[2 * at + 1] < _STEEPEST * lines[at] for at in _STEP_AT if 2 * at + 1 < len(lines)
+        lines[2 * at + 1] < _STEEPEST * lines[at] for at in places if 2 * at + 1 < len(lines)
     )
 
 

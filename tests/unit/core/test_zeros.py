@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from fractal_mesospim_shading.core.zeros import (
     DataBox,
@@ -168,6 +169,47 @@ def test_margins_in_many_worlds(name):
     np.testing.assert_array_equal(found(plane)[20:], False)
     np.testing.assert_array_equal(found(plane[::-1, ::-1])[-20:], True)
     np.testing.assert_array_equal(found(np.ascontiguousarray(plane.T))[:, :20], True)
+
+
+def tissue(rng, shape):
+    """An offset, medium, structure of several sizes and bright spots, with the noise of photons."""
+    image = sum(
+        gaussian_filter(rng.normal(size=shape), s, mode="wrap") * s ** rng.uniform(1, 2)
+        for s in (2, 8, 32)
+    )
+    image = np.minimum(np.exp(image / image.std()) * rng.uniform(5, 2000), 2e4)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    for _ in range(rng.integers(0, 20)):
+        a, b, s = rng.integers(0, shape[0]), rng.integers(0, shape[1]), rng.uniform(1, 10)
+        image += rng.uniform(0, 3000) * np.exp(-((y - a) ** 2 + (x - b) ** 2) / 2 / s**2)
+    return rng.poisson((image + rng.choice([105, 160, 260])) / 2) * 2
+
+
+def test_margins_of_scenes_of_tissue():
+    rng, missed = np.random.default_rng(0), 0
+    for _ in range(60):
+        shape = tuple(rng.integers(80, 250, 2))
+        top, right = (int(rng.integers(1, size // 3)) for size in shape)
+        plane = tissue(rng, shape).astype("uint16")
+        plane[:top], plane[:, shape[1] - right :] = 0, 0
+        box = data_box(plane)
+        missed += (box.rows, box.columns) != (slice(top, shape[0]), slice(0, shape[1] - right))
+    assert missed <= 1
+
+
+def test_spots_of_all_kinds_have_no_margins():
+    rng, wrong, y, x = np.random.default_rng(0), 0, *np.ogrid[:150, :190]
+    for _ in range(150):
+        plane, sigma = np.zeros((150, 190)), rng.uniform(0.5, 15)
+        for _ in range(int(np.exp(rng.uniform(0, 4)))):
+            a, b = rng.integers(0, 150), rng.integers(0, 190)
+            size, long = sigma * rng.uniform(0.5, 1.5), rng.uniform(0.5, 2)
+            distance = ((y - a) ** 2 / long + (x - b) ** 2 * long) / size**2
+            plane += rng.uniform(200, 1000) * np.exp(-distance / 2)
+        limit = rng.choice([0, 1, 30, 100, 300])
+        plane = np.where(plane > limit, plane, 0).astype(rng.choice(["uint16", "float32"]))
+        wrong += plane.any() and found(plane).any()
+    assert wrong <= 1
 
 
 # --- Blocks that are worth a word ----------------------------------------------------------------
