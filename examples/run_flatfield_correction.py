@@ -96,6 +96,8 @@ PARAMETERS = {
     "overwrite_input": False,
     # Drop an unfinished run instead of continuing it.
     "restart": False,
+    # Copy what links in tables and labels stand for, where they lead out of the image (DataLad).
+    "follow_links": False,
     # ------------------------------------------------------------------------------
     # The computation. Nothing here changes the result.
     # ------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from fractal_mesospim_shading.images.output import companion_url, target_levels
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job_folder import job_url, read_request
+from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import carry_out, completed_in_place
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_kernel import BackgroundKernel
@@ -50,7 +51,6 @@ from fractal_mesospim_shading.preparation import (
     OutputPlan,
     Problems,
     array_state,
-    carrier,
     open_source,
     plan_output,
     refuse_full_disk,
@@ -90,6 +90,8 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
     if earlier is not None:
         return earlier
     image = open_source(zarr_url, options)
+    for note in image.notes:
+        logger.info("%s", note)
     return carry_out(prepare_background(image, options))
 
 
@@ -133,7 +135,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     plan = background_plan(image, output, kernel, tuple(companions.values()), options)
     resources(plan, options)
     factors = noise_factors(image, kernel.methods)
-    return Work(
+    work = Work(
         task=_TASK,
         source_url=image.url,
         final_url=output.final_url,
@@ -144,10 +146,12 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         details={"zeros": list(kernel.look.rules), **_label_state(kernel)},
         replaces=image.url if options.overwrite_input else None,
         counted=BackgroundCounts,
-        carry=carrier(image, output),
+        members=output.members,
         tell=_teller(image, kernel),
         types=_TYPES,
     )
+    rehearse(work)
+    return work
 
 
 def background_plan(

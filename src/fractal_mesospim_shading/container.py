@@ -19,13 +19,18 @@ from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.flatfield import plan_models, profile_names
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import TileCollection
-from fractal_mesospim_shading.images.documents import document_of
+from fractal_mesospim_shading.images.documents import Document, document_of
+from fractal_mesospim_shading.images.members import MemberPlan, plan_members
+from fractal_mesospim_shading.images.metadata import converted_attributes, result_attributes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native_companions import write_companions
+from fractal_mesospim_shading.images.native_companions import (
+    Companion,
+    plan_companions,
+)
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic, PlacedStack
+from fractal_mesospim_shading.images.native_names import parse_group_name
 from fractal_mesospim_shading.images.native_state import container_attributes
 from fractal_mesospim_shading.images.output import (
-    convert_attributes,
     models_folder_url,
     output_url,
     refuse_unwritable,
@@ -35,6 +40,7 @@ from fractal_mesospim_shading.images.output import (
 from fractal_mesospim_shading.images.stores import join_url
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job_folder import image_url
+from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import carry_out
 from fractal_mesospim_shading.jobs.work import Choice, Enclosure, JobResult, Part, Work
 from fractal_mesospim_shading.params import FlatfieldOptions
@@ -141,16 +147,30 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
             with problems.collected():
                 for part in parts:
                     resources(part.plan, options)
-    if final is not None:
-        with problems.collected():
-            refuse_little_room(final, partial(_expected_bytes, planned))
-    problems.raise_all()
-    if final is None:
-        raise RuntimeError("a failed check left no error")
     source = 2 if collection.stacks[0].ngff_version == "0.4" else 3
     zarr_format = zarr_format_of(options.ngff_version, source)
     all_parts = tuple(part for stacks in planned for part in stacks.parts)
-    return Work(
+    attributes = container_attributes(collection.url, storage)
+    members = problems.run(
+        partial(_members, collection, all_parts, attributes, zarr_format, options)
+    )
+    companions: tuple[Companion, ...] = ()
+    if final is not None:
+        with problems.collected():
+            carried = members.expected_bytes if members is not None else 0
+            refuse_little_room(final, lambda: _expected_bytes(planned) + carried)
+        with problems.collected():
+            companions = plan_companions(
+                collection,
+                {part.name for part in all_parts},
+                final,
+                storage,
+                overwrite=options.overwrite,
+            )
+    problems.raise_all()
+    if final is None or members is None:
+        raise RuntimeError("a failed check left no error")
+    work = Work(
         task=TASK,
         source_url=collection.url,
         final_url=final,
@@ -158,12 +178,41 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
         parts=all_parts,
         source_states=tuple(source_state(mosaic) for mosaic in mosaics),
         choices=choices,
-        enclosure=Enclosure(zarr_format, container_attributes(collection.url, storage)),
+        enclosure=Enclosure(zarr_format, converted_attributes(attributes, source, zarr_format)),
         models_folder=models_folder_url(final, collection.url) if options.save_models else None,
-        carry=partial(
-            write_companions, collection, {part.name for part in all_parts}, final, storage
-        ),
+        members=members,
+        texts=companions,
         types={"flatfield_corrected": True},
+    )
+    rehearse(work)
+    return work
+
+
+def _members(
+    collection: TileCollection,
+    parts: Sequence[Part],
+    attributes: Document,
+    zarr_format: int,
+    options: FlatfieldOptions,
+) -> MemberPlan:
+    """What the container and its stacks hold besides the stacks' pyramids.
+
+    Stacks that are not corrected stay behind: beside corrected ones, stitchers would take them
+    for such. The collection and its mosaics name them.
+    """
+    corrected = {part.name for part in parts}
+    stacks = {stack.group for stack in collection.stacks} | {
+        item.name for item in collection.left_out if parse_group_name(item.name) is not None
+    }
+    levels = [f"{part.name}/{level.path}" for part in parts for level in part.plan.target.levels]
+    return plan_members(
+        collection.url,
+        levels,
+        zarr_format,
+        {"": attributes, **{part.name: part.attributes for part in parts}},
+        apart=stacks - corrected,
+        storage_options=options.storage_options,
+        follow_links=options.follow_links,
     )
 
 
@@ -200,7 +249,7 @@ def _parts(
         )
         url = places.join(image_url(final, storage), group)
         target = TargetImage(url, zarr_format, levels, storage)
-        attributes = convert_attributes(image.attributes(), image.zarr_format, zarr_format)
+        attributes = result_attributes(image.attributes(), image.zarr_format, zarr_format)
         wish = block_wish(levels[0].shape, image.dtype)
         label = names.get((placed.channel, placed.tile)) or names[placed.channel, None]
         parts.append(

@@ -12,14 +12,27 @@ import numpy as np
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.histogram import Histogram
 from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.metadata import ngff_content
 from fractal_mesospim_shading.images.output import with_windows
 from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.images.stores import open_store
 from fractal_mesospim_shading.images.target import TargetImage, write_attributes
 from fractal_mesospim_shading.models import ChannelModel, model_digest
 from fractal_mesospim_shading.preparation import marked
 
 Attributes = dict[str, Any]
+
+# ome-zarr checks little and says in its own ways what it does not understand.
+_OME_ZARR_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    OSError,
+)
 
 
 def totals(
@@ -93,7 +106,8 @@ def complete(
     Raises:
         ImageFormatError: ome-zarr does not read what was written.
     """
-    if len(target.levels[0].shape) > 3 or "omero" in attributes.get("ome", attributes):
+    content, _ = ngff_content(attributes, target.zarr_format)
+    if len(target.levels[0].shape) > 3 or "omero" in content:
         labels = [channel.label for channel in channels]
         windows = [window(histograms[label], target.levels[0].dtype) for label in labels]
         attributes = with_windows(attributes, windows, labels)
@@ -108,20 +122,25 @@ def refuse_unreadable(target: TargetImage) -> None:
     Raises:
         ImageFormatError: it finds no image, or another pyramid than was written.
     """
-    if not places.is_local(target.url):
-        return
     # Its chatter about versions and optional parts would mark a server's job.
-    logging.getLogger("ome_zarr").setLevel(logging.ERROR)
+    logging.getLogger("ome_zarr").setLevel(logging.CRITICAL)
     from ome_zarr.format import FormatV04, FormatV05
     from ome_zarr.io import ZarrLocation
     from ome_zarr.reader import Reader
 
     fmt = FormatV04() if target.zarr_format == 2 else FormatV05()
-    nodes = list(Reader(ZarrLocation(target.url, fmt=fmt))())
-    shapes = [tuple(array.shape) for array in nodes[0].data] if nodes else []
+    store, _ = open_store(target.url, target.storage_options)
+    try:
+        nodes = list(Reader(ZarrLocation(store, fmt=fmt))())
+        shapes = [tuple(array.shape) for array in nodes[0].data] if nodes else []
+    except _OME_ZARR_ERRORS as error:
+        raise ImageFormatError(
+            "ome-zarr cannot open an image with these metadata "
+            f"({type(error).__name__}: {error or 'no reason given'})."
+        ) from error
     expected = [level.shape for level in target.levels]
     if shapes != expected:
         raise ImageFormatError(
-            f"ome-zarr reads the levels {shapes} from {target.url}; {expected} were written. "
-            "The result is not complete; please report this."
+            f"ome-zarr reads the levels {shapes} from an image with these metadata; expected "
+            f"{expected}."
         )

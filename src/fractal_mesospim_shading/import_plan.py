@@ -40,6 +40,7 @@ from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.images.stores import join_url, normalise_url
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job_folder import image_url
+from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.work import Choice, Part, Work
 from fractal_mesospim_shading.params import ImportOptions
 from fractal_mesospim_shading.plan import CopyKernel, CorrectionPlan, block_wish
@@ -190,7 +191,7 @@ def prepare_import(
         if options.save_models and estimation is not None
         else None,
         parent_format=zarr_format,
-        carry=partial(_write_tables, mosaic, target),
+        add_tables=partial(_write_tables, mosaic),
         types={
             "is_3D": mosaic.shape[1] > 1,
             "flatfield_corrected": options.correct_flatfield or earlier is not None,
@@ -206,6 +207,7 @@ def prepare_import(
         with problems.collected():
             refuse_little_room(unit.zarr_url, lambda: expected_bytes(mosaic, levels), "zarr_dir")
     problems.raise_all()
+    rehearse(work)
     return work
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fractal_mesospim_shading.errors import SourceReadError
 from fractal_mesospim_shading.images import native_report
 from fractal_mesospim_shading.images.collection import TileCollection, is_container
+from fractal_mesospim_shading.images.members import MemberPlan, list_members
+from fractal_mesospim_shading.images.metadata import other_pyramids
 from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished
 from fractal_mesospim_shading.images.native_state import container_attributes, earlier_correction
 from fractal_mesospim_shading.images.places import StorageOptions
@@ -28,6 +31,13 @@ def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]
         return _container(url, storage_options)
     image = MosaicImage.open(url, storage_options, allow_unfinished=True)
     layout = image.layout
+    plan = MemberPlan(
+        image.url,
+        image.zarr_format,
+        frozenset(level.path for level in image.levels),
+        {"": image.attributes()},
+        storage_options=storage_options,
+    )
     return {
         "kind": "mosaic",
         "url": image.url,
@@ -60,8 +70,25 @@ def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]
             }
             for level in image.levels
         ],
+        "members": _members(plan),
         "notes": list(image.notes),
     }
+
+
+def _members(plan: MemberPlan) -> list[dict[str, str]]:
+    """What the image holds besides its pyramid; nothing where its address cannot be listed."""
+    further = {path for paths in other_pyramids(plan.own[""]) for path in paths} - plan.levels
+    try:
+        found = list(list_members(plan))
+    except SourceReadError:
+        return []
+    return [
+        {
+            "path": member.path,
+            "kind": "array of a further pyramid" if member.path in further else member.kind,
+        }
+        for member, _, _ in found
+    ]
 
 
 def _container(url: str, storage_options: StorageOptions) -> dict[str, Any]:
@@ -107,6 +134,9 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(
             f"  {level['path']}: {_shape(level['shape'])}, chunks {_shape(level['chunks'])}{shards}"
         )
+    if found["members"]:
+        lines += ["", "Also in the image (carried over into results as it is):"]
+        lines += [f"  {member['path']} ({member['kind']})" for member in found["members"]]
     if found["notes"]:
         lines += ["", "Notes:", *(f"  {note}" for note in found["notes"])]
     return plain_page(lines)

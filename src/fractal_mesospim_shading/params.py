@@ -155,6 +155,12 @@ class OutputOptions(BaseModel):
         default=False,
         description="Drop an unfinished run of this job instead of continuing it.",
     )
+    follow_links: bool = Field(
+        default=False,
+        exclude=True,
+        description="Copy what links in tables, labels and other members of the image stand for, "
+        "also where they lead out of it, as in DataLad or git-annex data sets. Not for a server.",
+    )
 
 
 class ExecutionOptions(BaseModel):

@@ -16,12 +16,12 @@ import numpy as np
 
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, ShadingError
 from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.carrying import copy_tables_and_labels
 from fractal_mesospim_shading.images.documents import Document, document_of
+from fractal_mesospim_shading.images.members import MemberPlan, plan_members
+from fractal_mesospim_shading.images.metadata import result_attributes
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
 from fractal_mesospim_shading.images.output import (
     companion_url,
-    convert_attributes,
     output_url,
     pixel_bytes,
     refuse_existing,
@@ -83,11 +83,13 @@ class OutputPlan:
         final_url: where people will find it.
         target: its arrays, where they are written.
         attributes: of its group, before windows and marks.
+        members: what goes into the result besides the pyramid.
     """
 
     final_url: str
     target: TargetImage
     attributes: Document
+    members: MemberPlan
 
 
 def plan_output(
@@ -152,13 +154,43 @@ def plan_output(
             dtype=dtype,
         )
     )
+    members = problems.run(lambda: _members(image, options, zarr_format, overwrite_input))
     problems.raise_all()
-    if final is None or levels is None:
+    if final is None or levels is None or members is None:
         raise RuntimeError("a failed check left no error")
     url = image_url(final, options_of(options), companions)
     target = TargetImage(url, zarr_format, levels, options_of(options))
-    attributes = convert_attributes(image.attributes(), image.zarr_format, zarr_format)
-    return OutputPlan(final, target, attributes)
+    attributes = result_attributes(image.attributes(), image.zarr_format, zarr_format)
+    return OutputPlan(final, target, attributes, members)
+
+
+def _members(
+    image: MosaicImage, options: OutputOptions, zarr_format: int, overwrite_input: bool
+) -> MemberPlan:
+    """What the image holds besides its pyramid."""
+    members = plan_members(
+        image.url,
+        [level.path for level in image.levels],
+        zarr_format,
+        {"": image.attributes()},
+        storage_options=options_of(options),
+        follow_links=options.follow_links,
+    )
+    refuse_loss(members, overwrite_input=overwrite_input)
+    return members
+
+
+def refuse_loss(members: MemberPlan, *, overwrite_input: bool) -> None:
+    """Refuse to replace a source by a result that lacks something of it.
+
+    Raises:
+        ParameterError: names what would be lost.
+    """
+    if overwrite_input and members.loss is not None:
+        raise ParameterError(
+            f"`overwrite_input` would delete what the result cannot hold. {members.loss} Move it "
+            "away, or leave `overwrite_input` out: then the source stays."
+        )
 
 
 def refuse_taken(
@@ -259,7 +291,8 @@ def refuse_full_disk(
         OutputWriteError: says how much is needed and how much there is.
     """
     refuse_little_room(
-        output.final_url, lambda: expected_bytes(image, (output.target, *companions))
+        output.final_url,
+        lambda: expected_bytes(image, (output.target, *companions)) + output.members.expected_bytes,
     )
 
 
@@ -320,17 +353,6 @@ def marked(attributes: Document, mark: dict[str, Any], *, complete: bool) -> Doc
     if history:
         own["history"] = history
     return {**attributes, MARK: own}
-
-
-def carrier(image: MosaicImage, output: OutputPlan) -> Callable[[], None]:
-    """What carries the tables and labels of an image over to its result."""
-    target = output.target
-    storage = target.storage_options
-
-    def carry() -> None:
-        copy_tables_and_labels(image.url, target.url, storage, storage)
-
-    return carry
 
 
 def open_source(url: str, options: Any) -> MosaicImage:

@@ -11,6 +11,7 @@ from fractal_mesospim_shading.images.collection import is_container
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import models_folder_url
 from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import (
     carry_out,
     completed_in_place,
@@ -28,7 +29,6 @@ from fractal_mesospim_shading.precedence import refuse_idle
 from fractal_mesospim_shading.preparation import (
     OutputPlan,
     Problems,
-    carrier,
     open_source,
     plan_output,
     refuse_full_disk,
@@ -104,7 +104,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     if output is None or estimation is None:
         raise RuntimeError("a failed check left no error")
     folder = models_folder_url(output.final_url, image.url) if options.save_models else None
-    return Work(
+    work = Work(
         task=TASK,
         source_url=image.url,
         final_url=output.final_url,
@@ -115,9 +115,11 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         replaces=image.url if overwrite_input else None,
         models_folder=folder,
         reported=image if options.report and obstacle is None else None,
-        carry=carrier(image, output),
+        members=output.members,
         types=_TYPES,
     )
+    rehearse(work)
+    return work
 
 
 def estimate_models(

@@ -1,230 +1,302 @@
-"""Carry the tables and labels of an image over to another one.
+"""Carry over to a result what its source holds besides the corrected pyramid.
 
 Between images of the same zarr version every file is copied as it is. Where the version
 changes, groups and arrays are written anew with the same content, chunk by chunk, and
-files that are no zarr (csv, parquet) are copied.
+files that are no zarr (csv, parquet, notes) are copied. Folders that hold groups or arrays
+but no metadata of their own are groups, and get it.
+
+Memory stays at some megabytes for each file in flight, whatever the size of a member; a
+file appears under its name once it is whole, so that a continued run copies none twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import logging
 import os
-import warnings
-from collections.abc import Iterator
-from typing import Any
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, Protocol
 
 import numpy as np
-import zarr
 
-from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError
+from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.codecs import open_array
-from fractal_mesospim_shading.images.metadata import axis_names, converted_attributes
-from fractal_mesospim_shading.images.source import Box
+from fractal_mesospim_shading.images.converting import (
+    chunk_boxes,
+    create_converted,
+    source_array,
+)
+from fractal_mesospim_shading.images.copying import (
+    copy_file,
+    open_target,
+    unreadable,
+    unwritable,
+)
+from fractal_mesospim_shading.images.folders import Entry, Folder, files_below, node_of
+from fractal_mesospim_shading.images.members import (
+    Attributes,
+    MemberPlan,
+    Step,
+    beside_chunks,
+    is_converted,
+    is_superseded,
+    list_members,
+    steps_of,
+)
+from fractal_mesospim_shading.images.metadata import converted_attributes
 from fractal_mesospim_shading.images.stores import (
     StorageOptions,
-    connection_errors,
-    filesystem,
     join_url,
-    members_of,
     normalise_url,
-    open_group,
     reading_errors,
 )
+from fractal_mesospim_shading.images.target import write_attributes
 
-PASSENGERS = ("tables", "labels")
-_BLOCK_BYTES = 16 * 2**20
-_ZARR_FILES = {".zgroup", ".zattrs", ".zarray", ".zmetadata", "zarr.json"}
+logger = logging.getLogger(__name__)
+
+_LOCAL_THREADS = 4
+_REMOTE_THREADS = 8
+_LOG_SECONDS = 30.0
+_WATCH_SECONDS = 2.0
+_REMEMBER_SECONDS = 10.0
 
 
-def copy_tables_and_labels(
-    source_url: str | os.PathLike[str],
+class Notebook(Protocol):
+    """Where a job keeps what a continued run would have to do again."""
+
+    def remember(self, name: str, data: bytes) -> None:
+        """Keep something under a name."""
+
+    def recall(self, name: str) -> bytes | None:
+        """What an earlier run kept under that name."""
+
+
+def carry_members(
+    plan: MemberPlan,
     target_url: str | os.PathLike[str],
-    source_options: StorageOptions = None,
     target_options: StorageOptions = None,
+    notebook: Notebook | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> tuple[str, ...]:
-    """Copy all tables and labels of an image into another, which must exist as a group.
+    """Copy everything that a plan lists into a result, which must exist as a group.
 
-    Memory stays at 16 MB, or at one chunk of a label image where the zarr version changes.
-    Tables and labels of that name which the target already has are replaced.
+    What an earlier run of the same job copied whole, from files that are still as they were,
+    is not copied again.
 
     Args:
-        source_url: image to copy from.
-        target_url: image to copy to, of zarr version 2 or 3.
-        source_options: for a remote source.
+        plan: from `plan_members`.
+        target_url: the result.
         target_options: for a remote target.
+        notebook: of the job, for arrays that are converted; None starts them anew.
+        watch: called between files and chunks, at most every few seconds; may raise.
 
     Returns:
-        The groups copied: some of `tables` and `labels`.
+        The paths carried over.
 
     Raises:
         SourceReadError: a file or a chunk of the source cannot be read.
+        ImageFormatError: a name or a link of the source leads out of it.
         OutputWriteError: no permission, or no space.
     """
-    source = open_group(source_url, source_options)
-    target = open_group(target_url, target_options, mode="r+")
-    copied = []
-    for name in PASSENGERS:
-        member = source.get(name)
-        if not isinstance(member, zarr.Group):
-            continue
-        origin = _Place(join_url(normalise_url(source_url), name), source_options)
-        destination = _Place(join_url(normalise_url(target_url), name), target_options)
-        if source.metadata.zarr_format == target.metadata.zarr_format:
-            _copy_tree(origin, destination)
+    left = dict(plan.left)
+    with _Carrier(plan, normalise_url(target_url), target_options, notebook, watch) as carrier:
+        for path in plan.groups_between:
+            carrier.write_group_between(path)
+        # What has appeared since the plan was made is carried over as well.
+        for member, folder, entry in list_members(plan) if plan.listable else ():
+            for step in steps_of(folder, entry, member.path):
+                if step.path not in left:
+                    carrier.take(step)
+    return tuple(member.path for member in plan.members)
+
+
+class _Carrier:
+    """Does one step after the other; files are copied side by side."""
+
+    def __init__(
+        self,
+        plan: MemberPlan,
+        url: str,
+        options: StorageOptions,
+        notebook: Notebook | None,
+        watch: Callable[[], None] | None,
+    ) -> None:
+        self._plan = plan
+        self._url = url
+        self._options = options
+        self._notebook = notebook
+        self._target = open_target(url, options)
+        self._stop = threading.Event()
+        self._threads = _LOCAL_THREADS if places.is_local(url) else _REMOTE_THREADS
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="carry")
+        self._waiting: deque[Future[int]] = deque()
+        self._groups: dict[str, Attributes] = {}
+        self._progress = _Progress(plan.expected_bytes, watch)
+
+    def __enter__(self) -> _Carrier:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self._waiting and kind is None:
+                self._progress.add(self._waiting.popleft().result())
+        finally:
+            if kind is not None or self._waiting:
+                self._stop.set()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def write_group_between(self, path: str) -> None:
+        """Metadata of a group on the way to the corrected arrays."""
+        folder = self._plan.open()
+        for name in path.split("/"):
+            folder = folder.below(name)
+        node = node_of(folder)
+        attributes = {} if node is None else node.attributes
+        self._write_group(
+            path, attributes, self._plan.zarr_format if node is None else node.zarr_format
+        )
+
+    def take(self, step: Step) -> None:
+        """Do one step.
+
+        Raises:
+            ImageFormatError: of what is refused.
+        """
+        if step.kind == "refused" and step.entry is not None:
+            raise ImageFormatError(step.entry.problem)
+        if step.kind == "group":
+            self._take_group(step)
+        elif step.kind == "array" and is_converted(step, self._plan.zarr_format):
+            self._convert(step)
+        elif step.kind == "array":
+            for folder, path, entry in files_below(step.folder, f"{step.path}/"):
+                self.take(Step(_file_kind(entry), path, folder, step.node, entry))
+        elif step.kind == "file" and step.entry is not None:
+            if not is_superseded(step, self._plan.zarr_format):
+                self._copy(step.folder, step.path, step.entry)
+
+    def _take_group(self, step: Step) -> None:
+        if step.node is None:
+            self._write_group(step.path, {}, self._plan.zarr_format)
+            return
+        self._groups[step.path] = step.node.attributes
+        if is_converted(step, self._plan.zarr_format):
+            self._write_group(step.path, step.node.attributes, step.node.zarr_format)
+
+    def _write_group(self, path: str, attributes: Attributes, source_format: int) -> None:
+        zarr_format = self._plan.zarr_format
+        made = converted_attributes(attributes, source_format, zarr_format)
+        write_attributes(join_url(self._url, path), zarr_format, made, self._options)
+
+    def _copy(self, folder: Folder, path: str, entry: Entry) -> None:
+        copy = self._pool.submit(copy_file, folder, path, entry, self._target, self._stop)
+        self._waiting.append(copy)
+        if len(self._waiting) > 2 * self._threads:
+            self._progress.add(self._waiting.popleft().result())
+
+    def _convert(self, step: Step) -> None:
+        """Write an array anew, chunk by chunk, from where an earlier run broke off."""
+        if step.node is None:
+            raise RuntimeError("an array without metadata")
+        where, options = join_url(step.folder.url), self._plan.storage_options
+        source = source_array(self._plan.url, step.path, step.node, options)
+        mark = _Bookmark(self._notebook, step)
+        if mark.done:
+            target = open_array(self._url, step.path, self._options, mode="r+")
         else:
-            _convert_group(member, target, name, origin, destination)
-        copied.append(name)
-    return tuple(copied)
+            axes = self._plan.axes_of(step.path, self._groups)
+            target = create_converted(source, self._url, step.path, axes, self._options)
+        for box in itertools.islice(chunk_boxes(source), mark.done, None):
+            try:
+                values = np.asarray(source[box])
+            except reading_errors() as error:
+                raise unreadable(where, error) from error
+            try:
+                target[box] = values
+            except reading_errors() as error:
+                raise unwritable(join_url(self._url, step.path), error) from error
+            mark.advance()
+            self._progress.add(values.nbytes, files=0)
+        mark.keep()
+        for member, folder, entry in beside_chunks(
+            step.folder, step.node, f"{step.path}/", flat=True
+        ):
+            for inner in steps_of(folder, entry, member.path):
+                self.take(inner)
 
 
-class _Place:
-    """A folder or file: its address, its file system, and the path in that."""
-
-    def __init__(self, url: str, options: StorageOptions) -> None:
-        self.url = url
-        self.options = options
-        self.fs, self.path = filesystem(url, options)
-
-    def below(self, name: str) -> _Place:
-        return _Place(join_url(self.url, name), self.options)
-
-    def files(self) -> Iterator[str]:
-        """Paths of all files below, relative to it; of itself, where it is a file."""
-        root = self.path.rstrip("/")
-        for found in sorted(self.fs.find(root)):
-            yield str(found)[len(root) :].lstrip("/")
-
-    def names(self) -> list[str]:
-        """What lies directly in it."""
-        entries = self.fs.ls(self.path, detail=False)
-        return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
+def _file_kind(entry: Entry) -> Literal["file", "special", "refused"]:
+    return "file" if entry.kind == "folder" else entry.kind
 
 
-def _copy_tree(origin: _Place, destination: _Place) -> None:
-    for name in origin.files():
-        _copy_file(origin, destination, name)
+class _Bookmark:
+    """How many chunks of an array were converted from its present state."""
+
+    def __init__(self, notebook: Notebook | None, step: Step) -> None:
+        self._notebook = notebook
+        self._name = f"carried-{hashlib.sha256(step.path.encode()).hexdigest()[:16]}.json"
+        self._state = _state_of_array(step)
+        self._kept = time.monotonic()
+        kept = notebook.recall(self._name) if notebook is not None else None
+        found = json.loads(kept) if kept else {}
+        self.done = int(found["chunks"]) if found.get("state") == self._state else 0
+
+    def advance(self) -> None:
+        """One more is written."""
+        self.done += 1
+        if time.monotonic() - self._kept > _REMEMBER_SECONDS:
+            self.keep()
+
+    def keep(self) -> None:
+        """Put the number on record."""
+        self._kept = time.monotonic()
+        if self._notebook is not None:
+            content = {"state": self._state, "chunks": self.done}
+            self._notebook.remember(self._name, json.dumps(content).encode())
 
 
-def _copy_file(origin: _Place, destination: _Place, name: str) -> None:
-    from_path = f"{origin.path.rstrip('/')}/{name}".rstrip("/")
-    to_path = f"{destination.path.rstrip('/')}/{name}".rstrip("/")
-    try:
-        reader = origin.fs.open(from_path, "rb")
-    except connection_errors() as error:
-        raise _unreadable(join_url(origin.url, name), error) from error
-    with reader:
-        try:
-            destination.fs.makedirs(to_path.rpartition("/")[0], exist_ok=True)
-            writer = destination.fs.open(to_path, "wb")
-        except connection_errors() as error:
-            raise _unwritable(join_url(destination.url, name), error) from error
-        try:
-            with writer:
-                while block := _next_block(reader, join_url(origin.url, name)):
-                    writer.write(block)
-        except SourceReadError:
-            raise
-        except connection_errors() as error:
-            raise _unwritable(join_url(destination.url, name), error) from error
+def _state_of_array(step: Step) -> str:
+    """Changes with the metadata of an array, and with number, sizes and times of its files."""
+    digest = hashlib.sha256(json.dumps(step.node.document if step.node else None).encode())
+    number = total = newest = 0
+    for folder, _, entry in files_below(step.folder):
+        if entry.kind == "file":
+            state = folder.state(entry)
+            number, total = number + 1, total + state.size
+            newest = max(newest, state.changed_ns or 0)
+    digest.update(f"{number},{total},{newest}".encode())
+    return digest.hexdigest()
 
 
-def _next_block(reader: Any, where: str) -> bytes:
-    try:
-        return bytes(reader.read(_BLOCK_BYTES))
-    except reading_errors() as error:
-        raise _unreadable(where, error) from error
+class _Progress:
+    """Says now and then how far the copying is, and lets the job look after itself."""
 
+    def __init__(self, expected_bytes: int, watch: Callable[[], None] | None) -> None:
+        self._expected = expected_bytes
+        self._watch = watch
+        self._bytes = self._files = 0
+        self._said = self._watched = time.monotonic()
 
-def _convert_group(
-    source: zarr.Group, parent: zarr.Group, name: str, origin: _Place, destination: _Place
-) -> None:
-    zarr_format = parent.metadata.zarr_format
-    attributes = converted_attributes(dict(source.attrs), zarr_format)
-    target = _created(
-        destination.url,
-        lambda: parent.create_group(name, overwrite=True, attributes=attributes),
-    )
-    axes = axis_names(attributes, zarr_format)
-    members = members_of(source)
-    for child, member in members.items():
-        if isinstance(member, zarr.Group):
-            _convert_group(member, target, child, origin.below(child), destination.below(child))
-        else:
-            _convert_array(source, target, child, axes.get(child), origin, destination)
-    for child in origin.names():
-        if child not in members and child not in _ZARR_FILES:
-            _copy_tree(origin.below(child), destination.below(child))
-
-
-def _convert_array(
-    source: zarr.Group,
-    target: zarr.Group,
-    name: str,
-    axes: tuple[str, ...] | None,
-    origin: _Place,
-    destination: _Place,
-) -> None:
-    array = open_array(source, name)
-    text = array.dtype.kind not in "biufc"
-    version = target.metadata.zarr_format
-    attributes = dict(array.attrs)
-    if version == 3:
-        attributes.pop("_ARRAY_DIMENSIONS", None)
-    settings: dict[str, Any] = {
-        "shape": array.shape,
-        "chunks": array.chunks or "auto",
-        "dtype": str if text else array.dtype.newbyteorder("="),
-        "fill_value": _filling(array, text),
-        "attributes": attributes,
-        "chunk_key_encoding": {"name": "v2" if version == 2 else "default", "separator": "/"},
-        "overwrite": True,
-    }
-    if version == 3 and axes is not None and len(axes) == array.ndim:
-        settings["dimension_names"] = axes
-    where = join_url(destination.url, name)
-    _created(where, lambda: target.create_array(name, **settings))
-    written = open_array(target, name)
-    for box in _chunk_boxes(array):
-        try:
-            values = np.asarray(array[box])
-        except reading_errors() as error:
-            raise _unreadable(join_url(origin.url, name), error) from error
-        _created(where, lambda box=box, values=values: written.__setitem__(box, values))
-
-
-def _created(where: str, action: Any) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # zarr comments on settings that are simply those of the source.
-            warnings.simplefilter("ignore")
-            return action()
-    except connection_errors() as error:
-        raise _unwritable(where, error) from error
-
-
-def _filling(array: zarr.Array[Any], text: bool) -> Any:
-    if text:
-        return ""
-    return array.dtype.type(0) if array.fill_value is None else array.fill_value
-
-
-def _chunk_boxes(array: zarr.Array[Any]) -> Iterator[Box]:
-    ranges = [
-        [slice(start, min(start + size, extent)) for start in range(0, extent, size)]
-        for extent, size in zip(array.shape, array.chunks, strict=True)
-    ]
-    yield from itertools.product(*ranges)
-
-
-def _unreadable(where: str, error: Exception) -> SourceReadError:
-    return SourceReadError(
-        f"'{where}', which was to be copied, cannot be read ({type(error).__name__}: {error}). "
-        "Repair it, or remove that table or label image from the source."
-    )
-
-
-def _unwritable(where: str, error: Exception) -> OutputWriteError:
-    return OutputWriteError(
-        f"'{where}' cannot be written ({type(error).__name__}: {error}). Check the free space "
-        "and the rights, or choose another `output_folder`."
-    )
+    def add(self, size: int, files: int = 1) -> None:
+        """Something was copied."""
+        self._bytes += size
+        self._files += files
+        now = time.monotonic()
+        if self._watch is not None and now - self._watched > _WATCH_SECONDS:
+            self._watched = now
+            self._watch()
+        if now - self._said > _LOG_SECONDS:
+            self._said = now
+            logger.info(
+                "Carried over %d files, %.1f of about %.1f GB",
+                self._files,
+                self._bytes / 1e9,
+                max(self._expected, self._bytes) / 1e9,
+            )

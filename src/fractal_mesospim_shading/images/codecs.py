@@ -86,7 +86,7 @@ def rust_can_handle(array: zarr.Array[Any]) -> bool:
     if not isinstance(array.store, LocalStore):
         return False
     metadata: dict[str, Any] = array.metadata.to_dict()
-    if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
+    if array.dtype.kind not in "uif" or array.dtype.itemsize > 8 or 0 in array.chunks:
         return False
     if metadata["zarr_format"] == 2:
         return _rust_can_handle_v2(array, metadata)
@@ -186,4 +186,11 @@ def _member(
         ) from error
     if not isinstance(member, zarr.Array):
         raise ImageFormatError(f"{where} is a group; expected an array of pixels.")
+    transformers = getattr(member.metadata, "storage_transformers", ())
+    if transformers:
+        raise ImageFormatError(
+            f"The array {where} asks for storage transformers ({transformers!r}), which no "
+            "reader here knows: its chunks cannot be understood. Copy the image with the program "
+            "that wrote it, without them."
+        )
     return member

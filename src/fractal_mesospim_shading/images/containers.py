@@ -9,7 +9,7 @@ from typing import Any
 import zarr
 
 from fractal_mesospim_shading.images.metadata import ngff_content
-from fractal_mesospim_shading.images.stores import join_url, members_of
+from fractal_mesospim_shading.images.stores import join_url, members_of, subgroup
 
 _SHOWN = 6
 
@@ -48,8 +48,8 @@ def explain_group(group: zarr.Group, url: str) -> str:
 def _plate_images(group: zarr.Group, plate: Mapping[str, Any]) -> Iterator[str]:
     for well in plate.get("wells") or []:
         path = well.get("path") if isinstance(well, Mapping) else None
-        member = group.get(path) if isinstance(path, str) else None
-        if isinstance(member, zarr.Group):
+        member = subgroup(group, path) if isinstance(path, str) else None
+        if member is not None:
             content, _ = ngff_content(dict(member.attrs), member.metadata.zarr_format)
             inner = content.get("well")
             for image in _well_images(inner if isinstance(inner, Mapping) else {}):

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.codecs import open_array
+from fractal_mesospim_shading.images.inner_paths import what_is_wrong
 from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.reading import fingerprint, opened, read_array
 from fractal_mesospim_shading.images.source import Box, StoredArray
-from fractal_mesospim_shading.images.stores import join_url, open_group
+from fractal_mesospim_shading.images.stores import join_url, members_of, open_group, subgroup
 
 _SAME_RATIO = 0.01
 """Scales are often rounded; a ratio this close to a whole number is one."""
@@ -61,11 +62,11 @@ class LabelImage:
             ImageFormatError: its size does not fit the image.
         """
         storage = json.loads(image.storage_options)
-        labels = open_group(image.url, storage).get("labels")
-        plain = not {"", ".", ".."} & set(name.split("/"))
-        group = labels.get(name) if isinstance(labels, zarr.Group) and plain else None
-        if not isinstance(group, zarr.Group):
-            present = sorted(labels.group_keys()) if isinstance(labels, zarr.Group) else []
+        labels = subgroup(open_group(image.url, storage), "labels")
+        plain = not any(what_is_wrong(part) for part in name.split("/"))
+        group = subgroup(labels, name) if labels is not None and plain else None
+        if group is None:
+            present = _group_names(labels) if labels is not None else []
             raise ParameterError(
                 f"There is no label image '{name}' in {image.url}; it has "
                 f"{', '.join(present) or 'none'}."
@@ -148,6 +149,10 @@ class LabelImage:
     def stored(self) -> StoredArray:
         """Where its pixels lie."""
         return StoredArray(self.url, self.path, self.storage_options, self.fingerprint)
+
+
+def _group_names(labels: zarr.Group) -> list[str]:
+    return [name for name, item in members_of(labels).items() if isinstance(item, zarr.Group)]
 
 
 def _factors(

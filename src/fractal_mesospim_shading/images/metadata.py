@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.images.inner_paths import checked_path
 from fractal_mesospim_shading.images.source import Channel
 
 VERSIONS = ("0.4", "0.5")
@@ -131,7 +132,7 @@ def parse_metadata(attributes: Mapping[str, Any], zarr_format: int, url: str) ->
         if not isinstance(dataset, Mapping) or not isinstance(dataset.get("path"), str):
             raise ImageFormatError(f"A dataset of '{url}' has no path: {dataset!r}.")
         own = _scale(dataset.get("coordinateTransformations"), len(axes), url, required=True)
-        paths.append(dataset["path"])
+        paths.append(checked_path(dataset["path"].rstrip("/"), f"The metadata of '{url}'"))
         scales.append(tuple(a * b for a, b in zip(common, own, strict=True)))
     names = _channel_names(content.get("omero"), url)
     return ImageMetadata(version, axes, units, tuple(paths), tuple(scales), names)
@@ -147,17 +148,22 @@ def ngff_content(attributes: Mapping[str, Any], zarr_format: int) -> tuple[Mappi
     return content, str(content.get("version", "0.5"))
 
 
-def converted_attributes(attributes: Mapping[str, Any], zarr_format: int) -> dict[str, Any]:
-    """Attributes of a group as they belong into the other zarr version.
+def converted_attributes(
+    attributes: Mapping[str, Any], source_format: int, zarr_format: int
+) -> dict[str, Any]:
+    """Attributes of a group as they belong into a group of a zarr version.
 
     NGFF 0.5 (zarr v3) keeps its metadata under the key `ome` and states the version
-    there; 0.4 (zarr v2) keeps them at the top and states it in each part. Attributes
-    that NGFF does not know stay at the top.
+    there and nowhere else; 0.4 (zarr v2) keeps them at the top and states it in each part.
+    Attributes that NGFF does not know stay at the top. Within one version nothing changes.
 
     Args:
-        attributes: of the source, in either form.
+        attributes: of the source.
+        source_format: zarr version of the source, 2 or 3.
         zarr_format: 2 or 3, of the group they are for.
     """
+    if source_format == zarr_format:
+        return dict(attributes)
     others = {key: value for key, value in attributes.items() if key not in (*_NGFF_KEYS, "ome")}
     inner = attributes.get("ome")
     known = {key: value for key, value in attributes.items() if key in _NGFF_KEYS}
@@ -168,26 +174,119 @@ def converted_attributes(attributes: Mapping[str, Any], zarr_format: int) -> dic
     version = "0.5" if zarr_format == 3 else "0.4"
     known = {key: _restated(key, value, version) for key, value in known.items()}
     if zarr_format == 2:
-        return others | known
+        # What is called alike inside and outside of `ome` stays where it is.
+        alike = {key: value for key, value in known.items() if others.get(key, value) != value}
+        return known | others | ({"ome": alike} if alike else {})
     return others | ({"ome": {"version": version, **known}} if known else {})
 
 
-def axis_names(attributes: Mapping[str, Any], zarr_format: int) -> dict[str, tuple[str, ...]]:
-    """Names of the axes of each array that the attributes of a group list."""
+def result_attributes(
+    attributes: Mapping[str, Any], source_format: int, zarr_format: int
+) -> dict[str, Any]:
+    """Attributes of a result: those of its source, for its zarr version.
+
+    Axes without a type get the one that their name means. NGFF 0.4 asks for a type but does
+    not demand it; ome-zarr reads no image without.
+
+    Args:
+        attributes: of the source.
+        source_format: zarr version of the source, 2 or 3.
+        zarr_format: of the result.
+    """
+    result = converted_attributes(attributes, source_format, zarr_format)
+    content = dict(result["ome"]) if zarr_format == 3 else result
+    first, *others = content["multiscales"]
+    axes = [{**axis, "type": axis.get("type") or axis_type(axis["name"])} for axis in first["axes"]]
+    if axes == first["axes"]:
+        return result
+    content["multiscales"] = [{**first, "axes": axes}, *others]
+    return {**result, "ome": content} if zarr_format == 3 else content
+
+
+def axis_type(name: str) -> str:
+    """The type of an axis by its name, as NGFF has it."""
+    return {"t": "time", "c": "channel"}.get(name, "space")
+
+
+def first_pyramid_only(attributes: Mapping[str, Any], zarr_format: int) -> dict[str, Any]:
+    """Attributes of an image that holds nothing but the first pyramid of a source."""
+    content = dict(attributes["ome"]) if zarr_format == 3 else dict(attributes)
+    content["multiscales"] = content["multiscales"][:1]
+    return {**attributes, "ome": content} if zarr_format == 3 else content
+
+
+def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str, ...]:
+    """Lines about attributes of a form that is not NGFF's, and what becomes of them.
+
+    Args:
+        attributes: of an image that `parse_metadata` understands.
+        zarr_format: 2 or 3.
+    """
     content, _ = ngff_content(attributes, zarr_format)
-    found = {}
-    for multiscale in content.get("multiscales") or []:
-        names = tuple(str(axis.get("name")) for axis in multiscale.get("axes") or [])
-        for dataset in multiscale.get("datasets") or []:
-            found[str(dataset.get("path"))] = names
+    lines = []
+    axes = content["multiscales"][0]["axes"]
+    lacking = [axis["name"] for axis in axes if not axis.get("type")]
+    if lacking:
+        lines.append(
+            f"The axes {', '.join(lacking)} of the source have no type; the result's have the "
+            "type that their names mean."
+        )
+    omero = content.get("omero")
+    if omero is not None and not isinstance(omero, Mapping):
+        lines.append(
+            f"The attribute 'omero' is a {type(omero).__name__}, not an object with channels: it "
+            "is carried over as it is, and no contrast windows are written."
+        )
+    elif isinstance(omero, Mapping):
+        channels = omero.get("channels") or []
+        odd = [i for i, c in enumerate(channels) if not isinstance(c.get("window") or {}, Mapping)]
+        if odd:
+            lines.append(
+                f"The contrast windows of the channels {', '.join(map(str, odd))} are no objects; "
+                "they are written anew."
+            )
+    return tuple(lines)
+
+
+def other_pyramids(attributes: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """Paths of the arrays of each pyramid that an image lists besides its first."""
+    multiscales = _content_in_any_form(attributes).get("multiscales")
+    listed = multiscales[1:] if isinstance(multiscales, list) else []
+    return tuple(tuple(_dataset_paths(entry)) for entry in listed)
+
+
+def axis_names(attributes: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Names of the axes of each array that the attributes of a group list."""
+    multiscales = _content_in_any_form(attributes).get("multiscales")
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in multiscales if isinstance(multiscales, list) else []:
+        axes = entry.get("axes") if isinstance(entry, Mapping) else None
+        named = isinstance(axes, list) and all(isinstance(axis, Mapping) for axis in axes)
+        if isinstance(axes, list) and named:
+            names = tuple(str(axis.get("name")) for axis in axes)
+            found.update(dict.fromkeys(_dataset_paths(entry), names))
     return found
+
+
+def _content_in_any_form(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The NGFF part of attributes of either version."""
+    inner = attributes.get("ome")
+    return inner if isinstance(inner, Mapping) and "multiscales" in inner else attributes
+
+
+def _dataset_paths(multiscale: Any) -> list[str]:
+    datasets = multiscale.get("datasets") if isinstance(multiscale, Mapping) else None
+    if not isinstance(datasets, list):
+        return []
+    paths = (entry.get("path") for entry in datasets if isinstance(entry, Mapping))
+    return [path.strip("/") for path in paths if isinstance(path, str)]
 
 
 def _restated(key: str, value: Any, version: str) -> Any:
     """One part of the metadata with its version where that version of NGFF has it."""
     if key not in _VERSIONED:
         return value
-    if isinstance(value, list):
+    if isinstance(value, list) and key == "multiscales":
         return [_restated(key, item, version) for item in value]
     if not isinstance(value, Mapping):
         return value
@@ -233,7 +332,7 @@ def _scale(transformations: Any, ndim: int, url: str, *, required: bool) -> tupl
     _refuse_endless_translation(transformations, url)
     scales = [
         transformation.get("scale")
-        for transformation in transformations or []
+        for transformation in (transformations if isinstance(transformations, list) else [])
         if isinstance(transformation, Mapping) and transformation.get("type") == "scale"
     ]
     if not scales and not required:

@@ -20,6 +20,7 @@ from fractal_mesospim_shading.images.metadata import (
     ImageMetadata,
     ngff_content,
     parse_metadata,
+    unusual_forms,
 )
 from fractal_mesospim_shading.images.plain_tables import read_plain_table
 from fractal_mesospim_shading.images.reading import fingerprint, opened, read_array
@@ -123,7 +124,7 @@ class MosaicImage:
             levels=levels,
             layout=layout,
             dtype=dtype,
-            notes=notes,
+            notes=(*notes, *unusual_forms(attributes, zarr_format)),
             finished=finished,
             zarr_format=zarr_format,
             storage_options=options,

@@ -11,6 +11,7 @@ import zarr
 
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.codecs import open_array
+from fractal_mesospim_shading.images.inner_paths import what_is_wrong
 from fractal_mesospim_shading.images.metadata import ImageMetadata, ngff_content, parse_metadata
 from fractal_mesospim_shading.images.native_channels import laser_name
 from fractal_mesospim_shading.images.native_meta import MetaFile, side_of_text
@@ -53,6 +54,9 @@ def read_stack(
     Returns:
         The stack, or the reason why it is left out.
     """
+    reason = what_is_wrong(child)
+    if reason is not None:
+        return LeftOut(child, f"its name is none that can be copied: {reason}")
     parsed = parse_group_name(child)
     meta, meta_note = read_meta(around, child, storage_options)
     if parsed is None and meta is None:
@@ -248,7 +252,7 @@ class _Facts:
 
 def _is_foreign(meta: MetaFile, container: str, translation: tuple[float, ...] | None) -> bool:
     """Whether a metadata file names another container and does not fit the group either."""
-    if meta.container in (None, container) or translation is None:
+    if meta.names_container(container) is not False or translation is None:
         return False
     places = (meta.number("POSITION", "y_pos"), meta.number("POSITION", "x_pos"))
     return any(

@@ -104,15 +104,26 @@ def read_meta(
         return None, [f"has a metadata file that cannot be read ({error})"]
     if not meta.entries:
         return None, ["has a metadata file that is empty or holds something else"]
-    if meta.group is not None and meta.group != child:
+    if not meta.names_group(child):
         return None, [f"has a metadata file that belongs to '{meta.group}'; it is not used"]
-    if meta.container is not None and meta.container != around.name:
-        note = (
+    notes = []
+    named = meta.names_container(around.name)
+    if named is None:
+        notes.append(
+            "has a metadata file in an encoding that is not known, so that the name of its "
+            "container cannot be read; it is used"
+        )
+    elif not named:
+        notes.append(
             f"has a metadata file that was written for the container '{meta.container}'; if that "
             "is another acquisition and not this one renamed, remove the file"
         )
-        return meta, [note]
-    return meta, []
+    if meta.unreadable_numbers:
+        notes.append(
+            "has a metadata file with numbers that cannot be read "
+            f"({', '.join(meta.unreadable_numbers)}); what they say is taken from elsewhere"
+        )
+    return meta, notes
 
 
 def read_meta_text(url: str, name: str, storage_options: str) -> dict[str, dict[str, str]]:

@@ -268,41 +268,23 @@ def _given_shards(
     )
 
 
-def convert_attributes(attributes: Document, source_format: int, zarr_format: int) -> Document:
-    """Group attributes for another NGFF version: 0.5 keeps under `ome` what 0.4 has on top."""
-    result: Document = dict(attributes)
-    if source_format == zarr_format:
-        return result
-    if zarr_format == 3:
-        ome: Document = {"version": "0.5"}
-        for key in ("multiscales", "omero", "labels", "image-label"):
-            if key in result:
-                ome[key] = result.pop(key)
-        ome["multiscales"] = [
-            {k: v for k, v in scale.items() if k != "version"} for scale in ome["multiscales"]
-        ]
-        return {"ome": ome, **result}
-    ome = dict(result.pop("ome"))
-    ome.pop("version", None)
-    ome["multiscales"] = [{"version": "0.4", **scale} for scale in ome["multiscales"]]
-    if "omero" in ome:
-        ome["omero"] = {"version": "0.4", **ome["omero"]}
-    return {**ome, **result}
-
-
 def with_windows(
     attributes: Document, windows: Sequence[Document], labels: Sequence[str]
 ) -> Document:
     """Attributes whose omero channels have new contrast windows; all else is kept.
 
     Args:
-        attributes: of the group, NGFF 0.4 or 0.5.
+        attributes: of the group, NGFF 0.4 or 0.5. An `omero` that is no object is left alone.
         windows: `min`, `max`, `start`, `end` for each channel.
         labels: of the channels, for images without omero.
     """
-    result: Document = dict(attributes)
-    holder: Document = dict(result["ome"]) if "ome" in result else result
-    omero: Document = dict(holder.get("omero") or {})
+    inner = attributes.get("ome")
+    nested = isinstance(inner, dict) and "multiscales" in inner
+    holder: Document = dict(inner) if nested and isinstance(inner, dict) else dict(attributes)
+    given = holder.get("omero")
+    if given is not None and not isinstance(given, dict):
+        return dict(attributes)
+    omero: Document = dict(given or {})
     channels = [dict(channel) for channel in omero.get("channels") or []]
     channels += [{} for _ in range(len(windows) - len(channels))]
     colors = ("FFFFFF",) if len(windows) == 1 else ("00FF00", "FF00FF", "00FFFF", "FFFF00")
@@ -310,12 +292,11 @@ def with_windows(
         channel.setdefault("label", labels[i])
         channel.setdefault("color", colors[i % len(colors)])
         channel.setdefault("active", True)
-        channel["window"] = {**(channel.get("window") or {}), **window}
+        earlier = channel.get("window")
+        channel["window"] = {**(earlier if isinstance(earlier, dict) else {}), **window}
     omero["channels"] = channels
     holder["omero"] = omero
-    if "ome" in result:
-        result["ome"] = holder
-    return result
+    return {**attributes, "ome": holder} if nested else holder
 
 
 def zarr_format_of(ngff_version: str, source_format: int) -> int:

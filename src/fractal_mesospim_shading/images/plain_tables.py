@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.images.stores import reading_errors
+from fractal_mesospim_shading.images.stores import reading_errors, subgroup
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def read_plain_table(group: zarr.Group, name: str) -> PlainTable | None:
         # zarr warns that its type for text may change; there is nothing to do about it.
         warnings.simplefilter("ignore")
         try:
-            table = group.get(f"tables/{name}")
-            if not isinstance(table, zarr.Group) or not _is_plain(table):
+            table = subgroup(group, f"tables/{name}")
+            if table is None or not _is_plain(table):
                 return None
             rows, columns = _names(table, "obs"), _names(table, "var")
             stored: Any = table["X"]

@@ -14,11 +14,14 @@ import sys
 import warnings
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import zarr
+from zarr.core.group import AsyncGroup, GroupMetadata
+from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, NodeNotFoundError
 
 from fractal_mesospim_shading.errors import ImageFormatError, ImageNotFoundError, SourceReadError
@@ -37,6 +40,9 @@ _DECODING_ERRORS: tuple[type[Exception], ...] = (
     zlib.error,
     lzma.LZMAError,
 )
+
+_DOCUMENTS = frozenset((".zgroup", ".zattrs", ".zarray", ".zmetadata", "zarr.json"))
+_DEEPEST_IMPLICIT = 3
 
 Mode = Literal["r", "r+", "a", "w", "w-"]
 StorageOptions = Mapping[str, Any] | None
@@ -173,12 +179,84 @@ def open_group(
 def members_of(group: zarr.Group) -> dict[str, zarr.Group | zarr.Array[Any]]:
     """The groups and arrays directly in a group, by name, sorted.
 
-    zarr warns about every other file that lies there (csv tables, notes, pictures); such
-    files are nothing to worry about.
+    Folders that hold groups or arrays count as groups. zarr warns about every other file that
+    lies there (csv tables, notes, pictures); such files are nothing to worry about.
+
+    Raises:
+        SourceReadError: something there is a link to nothing.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return dict(sorted(group.members()))
+        found = dict(group.members())
+    for name in set(_listed(group)) - set(found) - _DOCUMENTS:
+        inner = subgroup(group, name)
+        if inner is not None:
+            found[name] = inner
+    return dict(sorted(found.items()))
+
+
+def subgroup(group: zarr.Group, path: str) -> zarr.Group | None:
+    """A group within a group; also a folder without metadata that holds groups or arrays.
+
+    Args:
+        group: to look into.
+        path: of the other one, within it.
+
+    Returns:
+        None where there is no such group.
+
+    Raises:
+        SourceReadError: something on the way is a link to nothing: what it stands for is
+            missing, which is not the same as absent.
+    """
+    _refuse_dangling(group, path)
+    member = group.get(path)
+    if member is not None:
+        return member if isinstance(member, zarr.Group) else None
+    implicit = zarr.Group(
+        AsyncGroup(
+            metadata=GroupMetadata(attributes={}, zarr_format=group.metadata.zarr_format),
+            store_path=group.store_path / path,
+        )
+    )
+    return implicit if _holds_nodes(implicit, _DEEPEST_IMPLICIT) else None
+
+
+def _holds_nodes(group: zarr.Group, depth: int) -> bool:
+    names = [name for name in _listed(group) if name not in _DOCUMENTS]
+    if any(group.get(name) is not None for name in names):
+        return True
+    below = (
+        zarr.Group(replace(group._async_group, store_path=group.store_path / n)) for n in names
+    )
+    return depth > 0 and any(_holds_nodes(inner, depth - 1) for inner in below)
+
+
+def _listed(group: zarr.Group) -> list[str]:
+    """Names of whatever lies in a group."""
+
+    async def names() -> list[str]:
+        return [name async for name in group.store.list_dir(group.path)]
+
+    try:
+        found: list[str] = sync(names())
+    except (NotADirectoryError, NotImplementedError):
+        return []
+    return [name.strip("/") for name in found]
+
+
+def _refuse_dangling(group: zarr.Group, path: str) -> None:
+    if not isinstance(group.store, zarr.storage.LocalStore):
+        return
+    folder = group.store.root / group.path
+    for part in path.split("/"):
+        folder = folder / part
+        for place in (folder, *(folder / name for name in _DOCUMENTS)):
+            if place.is_symlink() and not place.exists():
+                raise SourceReadError(
+                    f"'{place}' is a link to '{os.readlink(place)}', which is not there. Get the "
+                    "files it stands for (as with `git annex get`), or remove it."
+                )
 
 
 def filesystem(

@@ -23,6 +23,7 @@ from fractal_mesospim_shading.images.stores import (
     normalise_url,
     open_group,
     reading_errors,
+    subgroup,
 )
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ _FLOAT32 = 2.0**-23
 
 def table_names(group: zarr.Group) -> tuple[str, ...]:
     """Names of the tables of an image, those listed first, then others that are there."""
-    tables = group.get("tables")
-    if not isinstance(tables, zarr.Group):
+    tables = subgroup(group, "tables")
+    if tables is None:
         return ()
     present = [name for name, item in members_of(tables).items() if isinstance(item, zarr.Group)]
     listed = [name for name in _as_list(tables.attrs.get("tables")) if name in present]
@@ -65,8 +66,8 @@ def read_table(
     """
     group = open_group(url, storage_options)
     path = f"tables/{name}"
-    table = group.get(path)
-    if not isinstance(table, zarr.Group):
+    table = subgroup(group, path)
+    if table is None:
         return None
     where = join_url(normalise_url(url), path)
     backend = _backend(table)

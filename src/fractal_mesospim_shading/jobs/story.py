@@ -21,6 +21,8 @@ from fractal_mesospim_shading.flatfield import (
     save_used_models,
 )
 from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.images.carrying import carry_members
+from fractal_mesospim_shading.images.native_companions import write_companions
 from fractal_mesospim_shading.images.output import how_made, mark_of
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.profiles import model_parts, refuse_models_folder
@@ -58,6 +60,7 @@ def carry_out(work: Work) -> JobResult:
     options = work.options
     if work.models_folder is not None:
         refuse_folder_of_models(work.models_folder, work.choices)
+    _tell_members(work)
     _make_parent(work)
     with (
         run_guarded(),
@@ -81,7 +84,7 @@ def carry_out(work: Work) -> JobResult:
         models = make_models(work.choices, options, job)
         _keep_warnings(job)
         _run(work, models, job, watch)
-        work.carry()
+        _carry(work, job)
         if work.models_folder is not None:
             save_all_models(work.models_folder, work.choices, models)
         # Nothing is marked as complete that a power cut could take away.
@@ -283,8 +286,8 @@ def _create(work: Work, job: Job) -> None:
         begun = marked(work.enclosure.attributes, {}, complete=False)
         write_attributes(job.image_url, work.enclosure.zarr_format, begun, work.storage)
     for part in work.parts:
-        for target in part.plan.targets:
-            target.create(marked(part.attributes, {}, complete=False))
+        for number, target in enumerate(part.plan.targets):
+            target.create(marked(part.attributes_of(number), {}, complete=False))
 
 
 def _watch(work: Work, job: Job) -> Watch:
@@ -323,6 +326,25 @@ def _run(work: Work, models: Sequence[Models], job: Job, watch: Watch) -> None:
             run_plan(finished_plan(part), PartOfJob(job, part.name))
 
 
+def _carry(work: Work, job: Job) -> None:
+    """Add what the result holds besides the images: members of the source, tables, texts."""
+    if work.members is not None:
+        carry_members(work.members, job.image_url, work.storage, job, watch=job.check_owned)
+    for part in work.parts:
+        work.add_tables(part.plan.target)
+    write_companions(work.texts, job.beside, work.storage)
+
+
+def _tell_members(work: Work) -> None:
+    """Lines about what is carried over, and one about what cannot be."""
+    if work.members is None:
+        return
+    for line in work.members.notes:
+        logger.info("%s", line)
+    if work.members.loss is not None:
+        logger.warning("%s", work.members.loss)
+
+
 def _complete(work: Work, models: Sequence[Models], job: Job) -> Counts:
     """Write the final attributes of all images, and add up what was counted."""
     parameters = parameters_of(work.options)
@@ -335,10 +357,12 @@ def _complete(work: Work, models: Sequence[Models], job: Job) -> Counts:
         own = models[part.choice] if work.choices else {}
         used = {label: own[label] for label in (part.models or own)}
         target, *companions = part.plan.targets
-        for kind, companion in zip(work.companions, companions, strict=True):
+        for beside, (kind, companion) in enumerate(
+            zip(work.companions, companions, strict=True), start=1
+        ):
             own_histograms = totals(channels, records, f"channels_{kind}", work.counted)[1]
             note = {**provenance(work.task, parameters, {}, {}), "content": kind}
-            complete(companion, part.attributes, channels, own_histograms, note)
+            complete(companion, part.attributes_of(beside), channels, own_histograms, note)
         mark = {**provenance(work.task, parameters, used, counts), **part.facts}
         if work.corrects:
             mark[NO_DATA] = no_data_met(counts)

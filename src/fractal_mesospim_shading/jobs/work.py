@@ -15,8 +15,12 @@ from fractal_mesospim_shading.estimation import EstimationPlan
 from fractal_mesospim_shading.flatfield import Models, request_details
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import Document
+from fractal_mesospim_shading.images.members import MemberPlan
+from fractal_mesospim_shading.images.metadata import first_pyramid_only
 from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native_companions import Companion
 from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job_request import Request
 from fractal_mesospim_shading.params import (
     EstimationOptions,
@@ -72,6 +76,18 @@ class Part:
     narrowed: Callable[[FlatfieldKernel], Kernel] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def attributes_of(self, number: int) -> Document:
+        """Attributes of the group of one of its targets.
+
+        The images that go with the first one hold nothing but a pyramid of their own.
+
+        Args:
+            number: of the target; 0 is the corrected image.
+        """
+        if number == 0:
+            return self.attributes
+        return first_pyramid_only(self.attributes, self.plan.targets[number].zarr_format)
+
 
 @dataclass(frozen=True)
 class Enclosure:
@@ -86,8 +102,8 @@ class Enclosure:
     attributes: Document
 
 
-def _nothing() -> None:
-    """Nothing goes with the images."""
+def _no_tables(target: TargetImage) -> None:
+    """No table is written but those of the source."""
 
 
 def _no_word(counts: Mapping[str, PixelCounts]) -> None:
@@ -115,7 +131,9 @@ class Work:
             it is not there; None where the result lies in a plain folder.
         reported: image that a report is written of; None for no report.
         counted: kind of the counts of the kernel.
-        carry: writes what goes with the images: tables, labels, texts.
+        members: what is carried over from the source besides its pyramid; None for nothing.
+        add_tables: writes tables of its own into an image.
+        texts: files that lie beside the result.
         tell: says what the counts mean.
         types: of the result, for Fractal's image list.
         listed: attributes of the result, for the same.
@@ -136,7 +154,9 @@ class Work:
     parent_format: int | None = None
     reported: MosaicImage | None = None
     counted: type[PixelCounts] = PixelCounts
-    carry: Callable[[], None] = _nothing
+    members: MemberPlan | None = None
+    add_tables: Callable[[TargetImage], None] = _no_tables
+    texts: tuple[Companion, ...] = ()
     tell: Callable[[Mapping[str, PixelCounts]], None] = _no_word
     types: Mapping[str, bool] = field(default_factory=dict)
     listed: Mapping[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from fractal_mesospim_shading.errors import ShadingError
+from fractal_mesospim_shading.errors import ParameterError, ShadingError
 from fractal_mesospim_shading.messages import Door, through
 from fractal_mesospim_shading.params import asked_for, ordered_fields
 
@@ -60,6 +60,7 @@ def task_arguments(
                 raise TypeError(f"missing argument: {', '.join(missing)}")
             with through(Door.TASK):
                 try:
+                    _refuse_hidden(model, arguments)
                     return function(*(given[name] for name in first), asked_for(model, arguments))
                 except ShadingError as error:
                     # Shown by whoever called the task, outside of this door.
@@ -72,6 +73,14 @@ def task_arguments(
         return task
 
     return decorate
+
+
+def _refuse_hidden(model: type[BaseModel], arguments: dict[str, Any]) -> None:
+    """Refuse options that are for other doors only: a server's users must not have them."""
+    hidden = [name for name in arguments if getattr(model.model_fields.get(name), "exclude", None)]
+    if hidden:
+        lines = "".join(f"\n  {name}: the task has no such parameter." for name in hidden)
+        raise ParameterError(f"Some parameters are wrong.{lines}")
 
 
 _TYPES: dict[str, Any] = {"zarr_urls": list[str], "init_args": dict[str, Any]}

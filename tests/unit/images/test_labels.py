@@ -168,3 +168,22 @@ def test_a_label_image_that_is_none(tmp_path):
         LabelImage.open(image, "empty")
     with pytest.raises(ParameterError, match="it has cells, empty"):
         LabelImage.open(image, "../tables")
+
+
+@pytest.mark.parametrize("gone", ["labels", "labels/cells"])
+def test_labels_without_a_group_file(gone, tmp_path):
+    image, cells = _image(tmp_path / "a.zarr", "zyx", "zyx")
+    if gone == "labels":
+        for name in (".zgroup", ".zattrs"):
+            (tmp_path / "a.zarr" / gone / name).unlink()
+        found = LabelImage.open(image, "cells").read(_box("zyx"))
+        np.testing.assert_array_equal(found, cells > 0)
+    with pytest.raises(ParameterError, match="it has cells"):
+        LabelImage.open(image, "absent")
+
+
+@pytest.mark.parametrize("name", ["../labels/cells", "/cells", "", "a\\b", ".."])
+def test_names_of_labels_that_lead_elsewhere(name, tmp_path):
+    image, _ = _image(tmp_path / "a.zarr", "zyx", "zyx")
+    with pytest.raises(ParameterError, match="There is no label image"):
+        LabelImage.open(image, name)

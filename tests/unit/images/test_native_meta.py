@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from fractal_mesospim_shading.images.native_meta import parse_meta, removes_offset, side_of_text
+import pytest
+
+from fractal_mesospim_shading.images.native_meta import (
+    number_of_text,
+    parse_meta,
+    removes_offset,
+    side_of_text,
+)
 
 TEXT = r"""[Metadata for file] D:\data\my brain\brain.ome.zarr\Mag2_Tile0_Ch488_Sh0_Rot0.0.ome.zarr
 
@@ -88,3 +95,62 @@ def test_sides() -> None:
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "mark", "value"),
+    [
+        ("20000.5", None, 20000.5),
+        ("20000,5", None, 20000.5),
+        ("-0,25", None, -0.25),
+        ("20.000,50", None, 20000.5),
+        ("20,000.50", None, 20000.5),
+        ("1.234.567", None, 1234567.0),
+        ("1,234,567", None, 1234567.0),
+        ("20 000,5", None, 20000.5),
+        ("1,5e3", None, 1500.0),
+        ("20.125", None, 20.125),
+        ("20.125", ".", 20.125),
+        ("0,125", None, 0.125),
+        # These two could be thousands or decimals; the file tells, or nobody can.
+        ("20,125", None, None),
+        ("20,125", ",", 20.125),
+        ("20,125", ".", None),
+        ("20.125", ",", None),
+        ("20000", ",", 20000.0),
+        ("", None, None),
+        ("520/35", None, None),
+        ("1.2.3", None, None),
+        ("1.25,3.5", None, None),
+        ("inf", None, None),
+        ("nan", None, None),
+    ],
+)
+def test_numbers_with_points_and_commas(text, mark, value):
+    assert number_of_text(text, mark) == value
+
+
+def test_the_mark_of_decimals_is_that_of_the_file():
+    assert parse_meta(TEXT.encode()).decimal_mark == "."
+    lines = "[Metadata for file] D:/a/b\n\n[POSITION]\n[x_pos] 20,125\n[y_pos] 7,5\n[rot] 0\n"
+    meta = parse_meta(lines.encode())
+    assert meta.decimal_mark == ","
+    assert meta.number("POSITION", "x_pos") == 20.125
+    assert meta.unreadable_numbers == ()
+    doubtful = parse_meta(lines.replace("7,5", "7,500").encode())
+    assert doubtful.number("POSITION", "x_pos") is None
+    assert doubtful.unreadable_numbers == ("[x_pos] 20,125", "[y_pos] 7,500")
+
+
+def test_names_in_a_metadata_file():
+    def meta(encoding, name="Größe"):
+        return parse_meta(f"[Metadata for file] D:\\{name}\\g\n[a] 1\n".encode(encoding))
+
+    for encoding in ("utf-8", "cp1252", "cp850", "utf-16"):
+        assert meta(encoding).names_container("Größe") is True
+        assert meta(encoding).names_group("g")
+    assert meta("utf-8").names_container("Other") is False
+    # Which name this is cannot be told: it may be that of the container.
+    assert meta("cp1252").names_container("Other") is None
+    assert meta("ascii", "brain").names_container("Other") is False
+    assert parse_meta(b"[a] 1\n").names_container("Other") is True

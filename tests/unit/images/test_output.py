@@ -68,6 +68,31 @@ def test_windows_change_and_all_else_is_kept():
     assert all(c["active"] and len(c["color"]) == 6 for c in made["ome"]["omero"]["channels"])
 
 
+@pytest.mark.parametrize("window", ["x", 5, [1], None])
+def test_windows_of_odd_form_are_written_anew(window):
+    before = {"omero": {"channels": [{"label": "a", "color": "FF0000", "window": window}]}}
+    after = with_windows(before, [{"start": 1}], ["a"])
+    assert after["omero"]["channels"][0]["window"] == {"start": 1}
+
+
+@pytest.mark.parametrize("omero", [[], [{"channels": []}], "text", 5])
+def test_an_omero_that_is_no_object_is_left_alone(omero):
+    for before in (
+        {"multiscales": [], "omero": omero},
+        {"ome": {"multiscales": [], "omero": omero}},
+    ):
+        assert with_windows(before, [{"start": 1}], ["a"]) == before
+
+
+def test_a_key_called_ome_in_an_old_image_is_none_of_ours():
+    before = {"multiscales": [], "ome": {"note": 1}}
+    after = with_windows(before, [{"start": 1}], ["a"])
+    assert after["ome"] == {"note": 1}
+    assert after["omero"]["channels"][0]["window"] == {"start": 1}
+    before["ome"] = 5
+    assert with_windows(before, [{"start": 1}], ["a"])["ome"] == 5
+
+
 def test_versions():
     assert zarr_format_of("source", 2) == 2
     assert zarr_format_of("0.4", 3) == 2

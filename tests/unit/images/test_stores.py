@@ -21,8 +21,10 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.stores import (
     filesystem,
     join_url,
+    members_of,
     normalise_url,
     open_group,
+    subgroup,
 )
 
 PIXELS = np.arange(2 * 8 * 12, dtype=np.uint16).reshape(1, 2, 8, 12)
@@ -170,3 +172,56 @@ def test_no_right_to_read(tmp_path: Path) -> None:
     document.chmod(0)
     with pytest.raises(SourceReadError, match=r"a\.zarr"):
         open_group(tmp_path / "a.zarr")
+
+
+def _without_documents(folder: Path) -> None:
+    for name in (".zgroup", ".zattrs", "zarr.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("kind", ["local", "zip", "memory"])
+def test_folders_that_hold_groups_are_groups(tmp_path: Path, zarr_format: int, kind: str) -> None:
+    path = tmp_path / "a.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    group.create_array("labels/nuclei/0", data=np.ones(3))
+    group.create_group("tables/t").attrs["a"] = 1
+    for name in ("labels", "labels/nuclei", "tables"):
+        _without_documents(path / name)
+    (path / "plain" / "deeper").mkdir(parents=True)
+    (path / "plain" / "deeper" / "notes.txt").write_text("x")
+    (path / "empty").mkdir()
+    url = str(path)
+    if kind == "zip":
+        url = str(zipped(path, tmp_path / "a.zarr.zip"))
+    if kind == "memory":
+        url = f"memory://{uuid.uuid4().hex}"
+        fs, root = filesystem(url)
+        fs.put(str(path), root, recursive=True)
+    opened = open_group(url)
+    labels = subgroup(opened, "labels")
+    assert labels is not None
+    assert labels.metadata.zarr_format == zarr_format
+    assert list(members_of(labels)) == ["nuclei"]
+    nuclei = subgroup(labels, "nuclei")
+    assert nuclei is not None
+    assert nuclei["0"][0] == 1
+    assert isinstance(subgroup(opened, "labels/nuclei"), zarr.Group)
+    tables = subgroup(opened, "tables/t")
+    assert tables is not None
+    assert tables.attrs["a"] == 1
+    assert list(members_of(opened)) == ["labels", "tables"]
+    for name in ("plain", "empty", "absent", "labels/nuclei/0", "plain/deeper/notes.txt"):
+        assert subgroup(opened, name) is None
+
+
+@pytest.mark.parametrize("name", ["tables", "tables/t", "tables/t/.zgroup", "tables/t/.zattrs"])
+def test_a_link_to_nothing_is_not_absent(tmp_path: Path, name: str) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    group.create_group("tables/t").attrs["a"] = 1
+    place = tmp_path / "a.zarr" / name
+    if place.exists():
+        place.rename(tmp_path / "taken_away")
+    place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SourceReadError, match="is a link to .*nowhere', which is not there"):
+        subgroup(open_group(tmp_path / "a.zarr"), "tables/t")

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from fractal_mesospim_shading.errors import ImageFormatError, LayoutError
+from fractal_mesospim_shading.errors import ImageFormatError, LayoutError, SourceReadError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.tables import (
     FOV_TABLE,
@@ -297,3 +297,22 @@ def test_codec_of_the_oldest_tables(image: Path) -> None:
     )
     assert json.loads((image / "tables" / FOV_TABLE / "X" / ".zarray").read_text())["compressor"]
     assert len(MosaicImage.open(image).layout.tiles) == 3
+
+
+@pytest.mark.parametrize("gone", ["tables", f"tables/{FOV_TABLE}"])
+def test_tables_without_a_group_file(image: Path, gone: str) -> None:
+    write_table(image, table(POSITIONS), "anndata")
+    for name in (".zgroup", ".zattrs", "zarr.json"):
+        (image / gone / name).unlink(missing_ok=True)
+    assert table_names(zarr.open_group(image, mode="r")) == (FOV_TABLE,)
+    found = read_table(image, FOV_TABLE)
+    assert found is not None
+    assert list(found.index) == NAMES
+
+
+def test_a_table_that_is_a_link_to_nothing(image: Path) -> None:
+    write_table(image, table(POSITIONS), "anndata")
+    (image / "tables" / FOV_TABLE).rename(image.parent / "taken")
+    (image / "tables" / FOV_TABLE).symlink_to(image / "nowhere")
+    with pytest.raises(SourceReadError, match="which is not there"):
+        read_table(image, FOV_TABLE)
