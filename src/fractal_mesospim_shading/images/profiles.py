@@ -234,9 +234,18 @@ def _origin_text(name: ModelName, origin: Origin, arrays: Mapping[str, NDArray[A
         "channel": name.label,
         "side": name.side,
         "arrays": _fingerprint(arrays),
-        "facts": dict(origin.facts),
+        "facts": _finite(dict(origin.facts)),
     }
-    return json.dumps(content, sort_keys=True, allow_nan=False)
+    return json.dumps(content, sort_keys=True)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None, for unknown, in place of numbers that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _origin(text: NDArray[Any] | None, arrays: Mapping[str, NDArray[Any]]) -> Origin | None:

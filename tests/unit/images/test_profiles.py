@@ -192,6 +192,15 @@ def test_where_a_model_comes_from_goes_with_it(tmp_path: Path) -> None:
     assert told["facts"] == FACTS
 
 
+def test_numbers_that_are_not_known_do_not_keep_a_model_from_being_saved(tmp_path: Path) -> None:
+    odd = {**FACTS, "offset_uncertainty": float("inf"), "parts": {"a": [1.5, float("nan")]}}
+    model = SavedModel(ShadingProfile.create(FLAT, 99.0), Origin("1.2", odd))
+    file = next(iter(write_models(tmp_path, {ModelName("A"): model}).values()))
+    origin = load_model(file).origin
+    assert origin is not None
+    assert origin.facts == {**FACTS, "offset_uncertainty": None, "parts": {"a": [1.5, None]}}
+
+
 def test_what_a_file_says_of_other_arrays_is_not_believed(tmp_path: Path) -> None:
     model = SavedModel(ShadingProfile.create(FLAT, 99.0), Origin("1.2", FACTS))
     file = next(iter(write_models(tmp_path, {ModelName("A"): model}).values()))
