@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -29,7 +28,12 @@ from fractal_mesospim_shading.params import (
     validated,
 )
 from fractal_mesospim_shading.precedence import IMAGE_OPTIONS
-from fractal_mesospim_shading.streams import is_terminal, refuse_lost_output, steady_streams
+from fractal_mesospim_shading.streams import (
+    is_terminal,
+    read_file_or_pipe,
+    refuse_lost_output,
+    steady_streams,
+)
 from fractal_mesospim_shading.validation import address
 
 FAULT = 70
@@ -223,7 +227,7 @@ def _parameter_file(given: argparse.Namespace) -> dict[str, Any]:
     if given.params is None:
         return {}
     try:
-        arguments = json.loads(Path(given.params).read_text(encoding="utf-8-sig"))
+        arguments = json.loads(read_file_or_pipe(given.params).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ParameterError(f"--params {given.params} cannot be read: {error}") from error
     if not isinstance(arguments, dict):

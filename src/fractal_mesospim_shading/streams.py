@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
@@ -16,6 +18,11 @@ from typing import Any, TextIO
 from fractal_mesospim_shading.errors import OutputWriteError
 
 _STANDARD = (0, 1, 2)
+
+_PIPE_SECONDS = 10.0
+"""How long a program that writes to a pipe may take to begin."""
+
+_PIPE_PAUSE = 0.02
 
 
 class SteadyStream:
@@ -64,6 +71,30 @@ def is_terminal(stream: TextIO | None) -> bool:
     with suppress(ValueError, OSError):
         return stream is not None and stream.isatty()
     return False
+
+
+def read_file_or_pipe(path: str) -> bytes:
+    """The content of a file, or of a pipe such as `<(...)` of a shell.
+
+    A pipe that nobody writes to is not waited for longer than a few seconds.
+
+    Raises:
+        OSError: it cannot be read, or nothing comes.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb", buffering=0) as file:
+        if not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            return file.read()
+        content, deadline = b"", time.monotonic() + _PIPE_SECONDS
+        while time.monotonic() < deadline:
+            part = file.read(2**16)
+            if part == b"" and content:
+                return content
+            # Nothing: nobody has opened it yet. None: somebody has, and not written yet.
+            content += part or b""
+            if not part:
+                time.sleep(_PIPE_PAUSE)
+    raise TimeoutError(errno.ETIMEDOUT, f"nothing came in {_PIPE_SECONDS:.0f} s", path)
 
 
 @contextmanager

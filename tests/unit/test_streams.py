@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+from fractal_mesospim_shading import streams
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.progress import Progress
 from fractal_mesospim_shading.streams import (
     SteadyStream,
     is_terminal,
+    read_file_or_pipe,
     refuse_lost_output,
     steady_streams,
 )
@@ -104,3 +109,25 @@ def test_no_file_takes_the_number_of_a_closed_stream(redirection, tmp_path):
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_files_and_pipes(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    assert read_file_or_pipe(str(tmp_path / "file")) == b"x" * 100_000
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def write():
+        with open(pipe, "wb") as file:
+            file.write(b"first, ")
+            file.flush()
+            time.sleep(0.1)
+            file.write(b"y" * 100_000)
+
+    writer = threading.Timer(0.1, write)
+    writer.start()
+    assert read_file_or_pipe(str(pipe)) == b"first, " + b"y" * 100_000
+    writer.join()
+    monkeypatch.setattr(streams, "_PIPE_SECONDS", 0.1)
+    with pytest.raises(TimeoutError, match="nothing came"):
+        read_file_or_pipe(str(pipe))

@@ -14,6 +14,7 @@ from typing import Any
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images import places, syncing
 from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.images.regular_files import open_own
 
 Record = dict[str, Any]
 
@@ -113,7 +114,7 @@ def _append(path: Path, data: bytes, *, durable: bool) -> None:
     """Add to a file all of the data or, on a full disk, nothing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab", buffering=0, opener=places.regular_here) as file:
+        with open(path, "ab", buffering=0, opener=open_own) as file:
             before = file.tell()
             try:
                 rest = memoryview(data)

@@ -24,6 +24,7 @@ from typing import Protocol
 from fractal_mesospim_shading.errors import JobLockedError, OutputWriteError
 from fractal_mesospim_shading.images import places, syncing
 from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.images.regular_files import open_own
 from fractal_mesospim_shading.images.stores import connection_errors
 
 BEAT_SECONDS = 10.0
@@ -311,7 +312,7 @@ class LocalPlace:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # A run that ends at this moment may remove the folder: once more.
             with suppress(FileNotFoundError):
-                self._descriptor = places.regular_here(self._path, os.O_RDWR | os.O_CREAT)
+                self._descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT)
                 break
         if self._descriptor is None:
             raise OutputWriteError(f"The lock {self._path} cannot be made: its folder vanishes.")

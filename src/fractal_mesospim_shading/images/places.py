@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError
+from fractal_mesospim_shading.images.regular_files import open_own, open_regular
 from fractal_mesospim_shading.images.stores import connection_errors
 
 StorageOptions = Mapping[str, Any] | None
-
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def is_local(url: str) -> bool:
@@ -79,59 +75,6 @@ def exists(url: str, options: StorageOptions = None) -> bool:
         return bool(filesystem.exists(path))
 
 
-def regular(path: str | os.PathLike[str], flags: int) -> int:
-    """An `opener` for `open`: opens a regular file, and never waits for anything else.
-
-    Opening a named pipe would wait for its other end, perhaps for ever.
-
-    Raises:
-        SourceReadError: a pipe, a device or a socket.
-        OSError: as `os.open` does.
-    """
-    flags |= getattr(os, "O_CLOEXEC", 0)
-    try:
-        descriptor = os.open(path, flags | _NONBLOCK, 0o666)
-    except BlockingIOError:
-        # A regular file that a file server has leased to somebody: wait until it is free.
-        descriptor = os.open(path, flags, 0o666)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise _not_regular(path) from error
-        raise
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise _not_regular(path)
-
-
-def regular_here(path: str | os.PathLike[str], flags: int) -> int:
-    """The same for a file of our own, which is never a link to somewhere else.
-
-    Raises:
-        OutputWriteError: a link.
-        SourceReadError: a pipe, a device or a socket.
-    """
-    try:
-        return regular(path, flags | _NOFOLLOW)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise OutputWriteError(
-                f"{os.fspath(path)} is a link; unfinished work is never read or written through "
-                "links. Look where it leads, and remove the link."
-            ) from error
-        raise
-
-
-def _not_regular(path: str | os.PathLike[str]) -> SourceReadError:
-    return SourceReadError(
-        f"'{os.fspath(path)}' is no regular file (a named pipe, a device or a socket); expected a "
-        "file. Put the file itself there."
-    )
-
-
 def is_link(url: str) -> bool:
     """Whether a local address is a symbolic link itself."""
     return is_local(url) and os.path.islink(local_path(url))
@@ -145,7 +88,7 @@ def read_bytes(url: str, options: StorageOptions = None) -> bytes | None:
     """
     try:
         if is_local(url):
-            with open(local_path(url), "rb", opener=regular) as file:
+            with open(local_path(url), "rb", opener=open_regular) as file:
                 return file.read()
         with _reached(url, options) as (filesystem, path):
             return bytes(filesystem.cat_file(path))
@@ -200,7 +143,7 @@ def _new_file(path: Path) -> Any:
         with suppress(FileExistsError):
             return open(path, "xb")
     # Another process writes the same document at this moment.
-    return open(path, "wb", opener=regular_here)
+    return open(path, "wb", opener=open_own)
 
 
 def modified(url: str, options: StorageOptions = None) -> float | None:

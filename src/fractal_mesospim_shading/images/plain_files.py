@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading import allocation
+from fractal_mesospim_shading.images.regular_files import open_regular
 
 DIRECT_BYTES = 4 * 2**20
 """Files for at least so many bytes of pixels go to the disk past the page cache."""
@@ -26,8 +27,7 @@ _REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
 
 def open_file(path: str) -> FileIO:
     """Open a file to read; what is no file, such as a pipe, does not keep us waiting."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    return FileIO(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb")
+    return FileIO(path, "rb", opener=open_regular)
 
 
 def content_of(file: FileIO, start: int, length: int) -> memoryview:

@@ -25,6 +25,7 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, NodeNotFoundError
 
 from fractal_mesospim_shading.errors import ImageFormatError, ImageNotFoundError, SourceReadError
+from fractal_mesospim_shading.images.regular_files import LocalStore, RegularFileSystem
 from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def open_store(
     if archive is not None:
         return _zip_store(*archive, read_only=read_only), archive[1]
     if not is_remote(address):
-        return zarr.storage.LocalStore(address, read_only=read_only), ""
+        return LocalStore(address, read_only=read_only), ""
     try:
         options = dict(storage_options) if storage_options else None
         store = zarr.storage.FsspecStore.from_url(
@@ -276,7 +277,10 @@ def filesystem(
         from fsspec.implementations.zip import ZipFileSystem
 
         return ZipFileSystem(archive[0]), archive[1]
-    options = dict(storage_options or {}) if is_remote(address) else {}
+    if not is_remote(address):
+        local = RegularFileSystem(use_listings_cache=False)
+        return local, str(local._strip_protocol(address))
+    options = dict(storage_options or {})
     # Listings must be fresh: the same process may have written in between.
     options.setdefault("use_listings_cache", False)
     fs, path = url_to_fs(address, **options)
