@@ -73,6 +73,8 @@ PARAMETERS = {
     "output_offset": 0.0,
     # What a pixel of 0 is: "auto" asks the pixels; "data" a value; "no_data" nothing was recorded.
     "zero_is": "auto",
+    # Pixels of no tile: "refuse" an image that is not 0 there, "keep" them, or make them "zero".
+    "outside_tiles": "refuse",
     # Also subtract the model's baseline. For BaSiC that erases tissue.
     "subtract_baseline": False,
     # ------------------------------------------------------------------------------

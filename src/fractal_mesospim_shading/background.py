@@ -17,6 +17,7 @@ from fractal_mesospim_shading.background_params import (
 )
 from fractal_mesospim_shading.compute import (
     available_cpus,
+    estimate_workers,
     needed_memory,
     parse_memory,
     resources,
@@ -44,6 +45,7 @@ from fractal_mesospim_shading.jobs.story import carry_out, completed_in_place
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_kernel import BackgroundKernel
 from fractal_mesospim_shading.mask_report import tell_masks
+from fractal_mesospim_shading.outside_tiles import check_outside
 from fractal_mesospim_shading.plan import CorrectionPlan
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, PlaneCorrection
 from fractal_mesospim_shading.precedence import passed_over_in_method, refuse_idle
@@ -132,6 +134,8 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     problems.raise_all()
     if output is None or kernel is None:
         raise RuntimeError("a failed check left no error")
+    workers = estimate_workers(image, 0, options)
+    check_outside(image, kernel.layout, options.outside_tiles, workers)
     plan = background_plan(image, output, kernel, tuple(companions.values()), options)
     resources(plan, options)
     factors = noise_factors(image, kernel.methods)
@@ -289,6 +293,7 @@ def background_kernel(
         label=label,
         companions=tuple(kind for kind, wanted in kinds.items() if wanted),
         depth=image.levels[0].shape[image.axes.index("z")] if "z" in image.axes else 1,
+        blank_outside=options.outside_tiles == "zero",
     )
 
 

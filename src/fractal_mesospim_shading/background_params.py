@@ -11,6 +11,7 @@ from fractal_mesospim_shading.params import (
     Counts,
     ExecutionOptions,
     OutputOptions,
+    OutsideTiles,
     ZeroIs,
     parse_list,
     parse_options,
@@ -303,6 +304,7 @@ class LocalBackgroundOptions(BaseModel):
         "are no neighbours in the sample. plane: across the whole plane. auto: tile where there "
         "is a table of tiles.",
     )
+    outside_tiles: OutsideTiles = "refuse"
     save_background: bool = Field(
         default=False, description="Also write the background as an image beside the result."
     )

@@ -15,6 +15,10 @@ from fractal_mesospim_shading.images.native_state import container_attributes, e
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.inspection_native import container_text
 from fractal_mesospim_shading.messages import rendered, shown
+from fractal_mesospim_shading.outside_tiles import outside_facts
+
+_CHUNKS_LOOKED_AT = 64
+"""Of those outside of every tile."""
 
 
 def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]:
@@ -60,6 +64,7 @@ def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]
             "missing": list(layout.missing),
             "corners": list(layout.corners),
             "map": layout.map_text().splitlines(),
+            "outside": _outside(image),
         },
         "levels": [
             {
@@ -89,6 +94,19 @@ def _members(plan: MemberPlan) -> list[dict[str, str]]:
         }
         for member, _, _ in found
     ]
+
+
+def _outside(image: MosaicImage) -> dict[str, Any] | None:
+    """What lies outside of every tile; None where nothing does."""
+    if not image.layout.gaps:
+        return None
+    facts = outside_facts(image, image.layout, most=_CHUNKS_LOOKED_AT)
+    return {
+        "share": facts.share,
+        "boxes_px": [[y.start, y.stop, x.start, x.stop] for y, x in facts.boxes],
+        # None: not all of it was looked at.
+        "has_data": True if facts.found is not None else False if facts.whole else None,
+    }
 
 
 def _container(url: str, storage_options: StorageOptions) -> dict[str, Any]:
@@ -128,6 +146,8 @@ def as_text(found: dict[str, Any]) -> str:
     ]
     if tiles["missing"]:
         lines += [f"Missing tiles: {', '.join(str(n) for n in tiles['missing'])}", ""]
+    if tiles["outside"] is not None:
+        lines += [_outside_line(tiles["outside"]), ""]
     lines.append("Pyramid:")
     for level in found["levels"]:
         shards = f", shards {_shape(level['shards'])}" if level["shards"] else ""
@@ -145,6 +165,18 @@ def as_text(found: dict[str, Any]) -> str:
 def plain_page(lines: Iterable[str]) -> str:
     """Lines to read: options in the words of the door, nothing hidden in names and labels."""
     return rendered("\n".join(shown(line) for line in lines))
+
+
+def _outside_line(outside: dict[str, Any]) -> str:
+    share = f"{100 * outside['share']:.2g} % of each plane belongs to no tile"
+    if outside["has_data"]:
+        return (
+            f"{share}, and holds data: nothing corrects these pixels. A correction refuses the "
+            "image unless `outside_tiles` is keep or zero."
+        )
+    if outside["has_data"] is None:
+        return f"{share}; it is 0 as far as it was looked at."
+    return f"{share}; the image is 0 there."
 
 
 def _shape(shape: list[int]) -> str:

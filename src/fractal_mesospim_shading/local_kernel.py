@@ -19,7 +19,7 @@ from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.errors import BackgroundError
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.source import Box, MultitileImage, StoredArray
-from fractal_mesospim_shading.local_regions import YX, Regions, in_plane, size_of, within
+from fractal_mesospim_shading.local_regions import YX, Regions, in_plane, within
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, Estimate, PlaneCorrection
 from fractal_mesospim_shading.surfaces import Nothing, Surface
 from fractal_mesospim_shading.zero_look import ZeroLook, Zeros
@@ -64,6 +64,7 @@ class BackgroundKernel:
         label: where objects are, or None.
         companions: further images made: `background`, `noise`.
         depth: planes of the image.
+        blank_outside: make pixels 0 that belong to no tile; else they stay as they are.
         run: tells apart what runs in the same process keep.
     """
 
@@ -75,6 +76,7 @@ class BackgroundKernel:
     label: LabelImage | None
     companions: tuple[str, ...]
     depth: int
+    blank_outside: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @cached_property
@@ -151,16 +153,13 @@ class BackgroundKernel:
         own = within((box[-2], box[-1]), window.yx)
         planes = slice(slab.start - window.z.start, slab.stop - window.z.start)
         counts = BackgroundCounts()
-        pieces = list(self.regions.pieces(box))
-        if sum(size_of(piece.in_box) for piece in pieces) < size_of(own):
-            # Pixels outside of all tiles stay as they are.
-            outside = np.ones([s.stop - s.start for s in own], np.bool_)
-            for piece in pieces:
-                outside[piece.in_box] = False
-            raw = window.pixels[(planes, *own)]
-            targets[0][:, outside] = raw[:, outside]
-            counts += BackgroundCounts(int(np.count_nonzero(outside)) * len(raw))
-        for piece in pieces:
+        outside = self.layout.outside(box[-2], box[-1])
+        if outside is not None:
+            raw = window.pixels[(planes, *own)][:, outside]
+            targets[0][:, outside] = 0 if self.blank_outside else raw
+            blank = raw.size if self.blank_outside else 0
+            counts += BackgroundCounts(pixels=raw.size, no_data=blank)
+        for piece in self.regions.pieces(box):
             outputs = [target[(slice(None), *piece.in_box)] for target in targets]
             counts += self._correct_piece(source, window, planes, piece, outputs)
         return counts

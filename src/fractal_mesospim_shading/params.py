@@ -75,6 +75,17 @@ ZeroIs = Annotated[
 """What is done about pixels of 0, in all tasks."""
 
 
+OutsideTiles = Annotated[
+    Literal["refuse", "keep", "zero"],
+    Field(
+        description="What becomes of pixels that belong to no tile of the table (a tile that it "
+        "lacks, gaps between tiles). refuse: stop before anything is corrected, unless the image "
+        "is 0 there. keep: leave them as they are, camera offset included. zero: make them 0."
+    ),
+]
+"""What is done about pixels of no tile, in both corrections."""
+
+
 class BasicpyModelParams(BaseModel):
     """Parameters of the BaSiCPy model, used where no empty regions and no models are given."""
 
@@ -291,6 +302,7 @@ class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
         description="Let the result take the place of the source, once it is complete. The source "
         "is then gone.",
     )
+    outside_tiles: OutsideTiles = "refuse"
     report: bool = Field(default=True, description="Write a report with figures beside the result.")
 
 

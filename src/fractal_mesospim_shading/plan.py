@@ -70,6 +70,7 @@ class FlatfieldKernel:
         corrections: of a tile, by profile name.
         profile_names: by (channel, tile number); tile number None stands for all tiles.
         look: what is done about zeros.
+        blank_outside: make pixels 0 that belong to no tile; else they stay as they are.
     """
 
     axes: str
@@ -77,6 +78,7 @@ class FlatfieldKernel:
     corrections: dict[str, TileCorrection]
     profile_names: dict[tuple[int, int | None], str]
     look: ZeroLook
+    blank_outside: bool = False
 
     @property
     def zero_is_no_data(self) -> dict[int, bool]:
@@ -95,6 +97,9 @@ class FlatfieldKernel:
         self, source: MultitileImage, box: Box
     ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
         data = source.read(0, box)
+        outside = self.layout.outside(box[-2], box[-1]) if self.blank_outside else None
+        if outside is not None:
+            data[..., outside] = 0
         counts: dict[int, PixelCounts] = {}
         for lead, z, planes in channel_stacks(data, self.axes, box):
             channel = lead["c"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from functools import partial
 
-from fractal_mesospim_shading.compute import resources
+from fractal_mesospim_shading.compute import estimate_workers, resources
 from fractal_mesospim_shading.container import container_choices, correct_container
 from fractal_mesospim_shading.flatfield import plan_models
 from fractal_mesospim_shading.images.collection import is_container
@@ -23,6 +25,7 @@ from fractal_mesospim_shading.jobs.story import (
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
 from fractal_mesospim_shading.messages import warnings_heard
 from fractal_mesospim_shading.models import ChannelModel
+from fractal_mesospim_shading.outside_tiles import check_outside
 from fractal_mesospim_shading.params import FlatfieldOptions
 from fractal_mesospim_shading.plan import CorrectionPlan, block_wish
 from fractal_mesospim_shading.precedence import refuse_idle
@@ -103,13 +106,16 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     problems.raise_all()
     if output is None or estimation is None:
         raise RuntimeError("a failed check left no error")
+    workers = estimate_workers(image, 0, options)
+    check_outside(image, image.layout, options.outside_tiles, workers)
+    blank = partial(replace, blank_outside=options.outside_tiles == "zero")
     folder = models_folder_url(output.final_url, image.url) if options.save_models else None
     work = Work(
         task=TASK,
         source_url=image.url,
         final_url=output.final_url,
         options=options,
-        parts=(Part(block_plan(image, output), output.attributes),),
+        parts=(Part(block_plan(image, output), output.attributes, narrowed=blank),),
         source_states=(source_state(image),),
         choices=(Choice(image, estimation, options),),
         replaces=image.url if overwrite_input else None,

@@ -123,9 +123,10 @@ class ZeroLook:
             return Zeros(_some(zero))
         without = np.zeros(zero.shape, np.bool_)
         blocks: list[tuple[int, int, int]] = []
+        outside = self.layouts[0].outside(*yx)
         for n in np.flatnonzero(zero.any(axis=(1, 2))):
-            if len(self.layouts) > 1:
-                without[n] = self._outside_tiles(yx)
+            if outside is not None:
+                without[n] = outside
             for number, layout in enumerate(self.layouts):
                 for piece in layout.pieces(*yx):
                     if not zero[n][piece.in_box].any():
@@ -159,12 +160,6 @@ class ZeroLook:
         depth = self._depth(source, shape)
         tally = depth * ZeroTally.bytes_a_plane(shape, source.dtype)
         return tally + 2 * prod(source.read_grain()) * source.dtype.itemsize
-
-    def _outside_tiles(self, yx: tuple[slice, slice]) -> NDArray[np.bool_]:
-        outside = np.ones([part.stop - part.start for part in yx], np.bool_)
-        for piece in self.layouts[0].pieces(*yx):
-            outside[piece.in_box] = False
-        return outside
 
     def _box(
         self,

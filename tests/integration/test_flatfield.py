@@ -133,7 +133,10 @@ def test_every_kind_of_image(style, make_mosaic, make_models, flatfield, many_bl
     source = make_mosaic(**style)
     models = make_models(tile_shape, LABELS if "c" in axes else LABELS[:1])
     dark = 4.0 if dtype == "uint8" else 100.0
-    result = correct_flatfield(source, models_folder=str(models), camera_offset=dark)
+    outside = "keep" if "missing" in style else "refuse"
+    result = correct_flatfield(
+        source, models_folder=str(models), camera_offset=dark, outside_tiles=outside
+    )
     raw, got = _levels(source), _levels(result.image_url)
     flats = [flatfield(tile_shape, i) for i in range(2)]
     exact = _exact(raw[0], axes, flats, dark, tile_shape, style.get("missing", ()))

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fractal_mesospim_shading.errors import LayoutError, TileNumberError
 
 
@@ -162,6 +165,46 @@ class TileLayout:
                     (slice(y0 - y.start, y1 - y.start), slice(x0 - x.start, x1 - x.start)),
                 )
 
+    def outside(self, y: slice, x: slice) -> NDArray[np.bool_] | None:
+        """The pixels of a box of the plane that belong to no tile; None where all belong to one.
+
+        Args:
+            y, x: ranges in pixels of the plane, with explicit start and stop.
+        """
+        shape = (y.stop - y.start, x.stop - x.start)
+        pieces = [piece.in_box for piece in self.pieces(y, x)]
+        covered = sum((b.stop - b.start) * (a.stop - a.start) for b, a in pieces)
+        if covered == shape[0] * shape[1]:
+            return None
+        outside = np.ones(shape, np.bool_)
+        for box in pieces:
+            outside[box] = False
+        return outside
+
+    @cached_property
+    def gaps(self) -> tuple[tuple[slice, slice], ...]:
+        """Few boxes (y, x) of the plane that hold all pixels of no tile, each once."""
+        corners = [(tile.y, tile.x) for tile in self.tiles]
+        cuts = [
+            sorted({0, end, *(c[axis] for c in corners), *(c[axis] + size for c in corners)})
+            for axis, (end, size) in enumerate(zip(self.plane_shape, self.tile_shape, strict=True))
+        ]
+        places = [{cut: index for index, cut in enumerate(along)} for along in cuts]
+        free = np.ones([len(along) - 1 for along in cuts], np.bool_)
+        for corner in corners:
+            box = zip(places, corner, self.tile_shape, strict=True)
+            free[tuple(slice(place[c], place[c + size]) for place, c, size in box)] = False
+        found: list[tuple[slice, slice]] = []
+        above: dict[tuple[int, int], int] = {}
+        for row in range(len(free) + 1):
+            runs = _runs(free[row]) if row < len(free) else set()
+            for run in sorted(above.keys() - runs):
+                x = slice(cuts[1][run[0]], cuts[1][run[1]])
+                found.append((slice(cuts[0][above.pop(run)], cuts[0][row]), x))
+            for run in runs:
+                above.setdefault(run, row)
+        return tuple(sorted(found, key=lambda box: (box[0].start, box[1].start)))
+
     @property
     def is_single(self) -> bool:
         """Whether one tile covers the whole plane."""
@@ -179,6 +222,12 @@ class TileLayout:
             )
             lines.append("  ".join(cells))
         return "\n".join(lines)
+
+
+def _runs(free: NDArray[np.bool_]) -> set[tuple[int, int]]:
+    """(first, stop) of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], free.view(np.int8), [0]])))
+    return {(int(first), int(stop)) for first, stop in edges.reshape(-1, 2)}
 
 
 def _starts(values: Iterable[int], size: int) -> list[int]:

@@ -162,3 +162,36 @@ def test_wide_mosaics_are_checked_quickly_and_pickled() -> None:
     assert layout.by_number[1600].y == 78
     assert pickle.loads(pickle.dumps(layout)) == layout
     assert layout.map_text().splitlines()[0].startswith("0001  0041")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_gaps_are_all_pixels_of_no_tile_each_once(seed):
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.integers(1, 5, 2)
+    tile = (5, 7)
+    step = (5 + rng.integers(0, 3), 7 + rng.integers(0, 4))
+    places = [(r * step[0], c * step[1]) for r in range(rows) for c in range(columns)]
+    chosen = [p for p in places if rng.random() < 0.8] or places[:1]
+    plane = (int(rows * step[0] + rng.integers(0, 4)), int(columns * step[1] + rng.integers(0, 4)))
+    layout = TileLayout.from_origins([(int(y), int(x)) for y, x in chosen], tile, plane)
+    covered = np.zeros(plane, int)
+    for y, x in chosen:
+        covered[y : y + 5, x : x + 7] += 1
+    for y, x in layout.gaps:
+        assert not covered[y, x].any()
+        covered[y, x] += 1
+    assert (covered == 1).all()
+    box = (slice(1, plane[0] - 1), slice(2, plane[1]))
+    outside = layout.outside(*box)
+    expected = np.ones(plane, bool)
+    for y, x in chosen:
+        expected[y : y + 5, x : x + 7] = False
+    found = np.zeros_like(expected[box]) if outside is None else outside
+    np.testing.assert_array_equal(found, expected[box])
+
+
+def test_a_missing_tile_is_one_gap():
+    layout = grid(3, 3, missing=(5,))
+    height, width = layout.tile_shape
+    assert layout.gaps == ((slice(height, 2 * height), slice(width, 2 * width)),)
+    assert grid(3, 3).gaps == ()
