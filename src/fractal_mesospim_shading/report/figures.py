@@ -283,4 +283,7 @@ def _round_levels(low: float, high: float) -> NDArray[np.float64]:
 
 
 def _brightest_row(image: NDArray[Any]) -> int:
-    return int(np.argmax(np.percentile(np.asarray(image, dtype=np.float32), 99, axis=1)))
+    values = np.asarray(image, dtype=np.float32)
+    finite = np.isfinite(values)
+    darkest = values[finite].min() if finite.any() else np.float32(0)
+    return int(np.argmax(np.percentile(np.where(finite, values, darkest), 99, axis=1)))

@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -134,6 +135,17 @@ def test_before_and_after_have_one_contrast() -> None:
     middle, right = (np.unique(part, axis=0) for part in (row[third : 2 * third], row[2 * third :]))
     common = {tuple(colour) for colour in middle} & {tuple(colour) for colour in right}
     assert len(common) > 20
+
+
+def test_pixels_without_data_do_not_choose_the_line_of_a_preview() -> None:
+    image = np.full((40, 30), 5, np.float32)
+    image[3], image[9, ::2], image[20] = np.nan, np.inf, 8
+    pair = (np.zeros_like(image), image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown = background_preview(image, {"a": pair})
+        chosen = background_preview(image, {"a": pair}, row=20)
+    assert shown == chosen
 
 
 def test_background_preview_has_a_row_for_each_method() -> None:

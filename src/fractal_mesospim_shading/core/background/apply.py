@@ -161,14 +161,16 @@ def _divisor(
     """The factors of a division, as a plane of the type of the background."""
     one = background.dtype.type(1)
     used = background if absent.size == 0 else np.where(absent, one, background)
-    low = int(np.count_nonzero(~(used > 0)))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        ratio: NDArray[Any] = background.dtype.type(how.reference) / used
+    # Next to 0, what is left of a pixel would be infinite.
+    low = int(np.count_nonzero(~((used > 0) & np.isfinite(ratio))))
     if low:
         raise BackgroundError(
             f"The background is 0 or less in {low} of {used.size} pixels (smallest "
             f"{float(np.nanmin(used)):g}), so the image cannot be divided by it. Subtract it, "
             "or choose a larger radius, a mask, or another method."
         )
-    ratio: NDArray[Any] = background.dtype.type(how.reference) / used
     return ratio if how.weight == 1 else np.power(ratio, background.dtype.type(how.weight))
 
 

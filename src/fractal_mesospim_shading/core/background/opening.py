@@ -15,7 +15,11 @@ from fractal_mesospim_shading.core.background.disk_erosion import dilated, erode
 from fractal_mesospim_shading.core.background.footprints import Shape, footprint, row_half_widths
 from fractal_mesospim_shading.core.background.gaussian import gaussian_smoothed
 from fractal_mesospim_shading.core.background.inputs import image_and_mask
-from fractal_mesospim_shading.core.background.masks import checked_mask, fill_from_nearest
+from fractal_mesospim_shading.core.background.masks import (
+    as_float32,
+    checked_mask,
+    fill_from_nearest,
+)
 from fractal_mesospim_shading.core.background.parameter_checks import check_z_radius
 
 # OpenCV is faster for disks with up to this many rows; the results are equal.
@@ -141,7 +145,7 @@ def _ordered(
         return gaussian_smoothed(image, ignored, sigma_px)
     if image.dtype in (np.uint8, np.uint16, np.float32):
         return np.ascontiguousarray(image)
-    return np.ascontiguousarray(image, dtype=np.float32)
+    return as_float32(image)
 
 
 def _ends(dtype: np.dtype[Any]) -> tuple[Any, Any]:

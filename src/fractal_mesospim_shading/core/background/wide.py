@@ -102,9 +102,10 @@ def apply_wide(
     totals = np.zeros(3, np.int64)
     for start in range(0, image.size, _PART):
         part = slice(start, start + _PART)
-        values = image[part].astype(np.float64)
-        values = values * plane[part] if divide else values - weight * plane[part]
-        values += offset
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = image[part].astype(np.float64)
+            values = values * plane[part] if divide else values - weight * plane[part]
+            values += offset
         kept = absent[part] if absent.size else np.zeros(values.size, np.bool_)
         if np.issubdtype(target.dtype, np.integer):
             rounded = np.floor(values + 0.5) if half_up else np.rint(values)

@@ -77,7 +77,7 @@ def test_division() -> None:
     np.testing.assert_allclose(root, [[10 * 0.8**0.5, 20 * 0.8**0.5, 30, 0]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("low", [0.0, -1.0, np.nan])
+@pytest.mark.parametrize("low", [0.0, -1.0, np.nan, 1e-38])
 def test_division_by_a_background_that_reaches_zero_is_refused(low) -> None:
     background = BACKGROUND.copy()
     background[0, 1] = low
