@@ -40,7 +40,7 @@ NO_DATA = "no_data"
 _TALLY_BYTES = 64 * 2**20
 """What is gathered of a tile at a time."""
 
-_kept: Kept[tuple[DataBox, ...]] = Kept(4096)
+_kept: Kept[tuple[DataBox, ...]] = Kept(1024)
 
 
 @dataclass(frozen=True)
@@ -254,10 +254,11 @@ def no_data_met(counts: Mapping[str, PixelCounts]) -> dict[str, bool]:
 
 def about_blocks(number: int) -> str:
     """What there is to say of blocks of zeros that were taken for values."""
+    blocks = "1 block" if number == 1 else f"{number} blocks"
     return (
-        f"{number} blocks of more than 32 x 32 zeros (counted in each plane) lie beside data far "
-        "above 0 and were taken for values. Where they were lost, or are the black margin of a "
-        "turned image, `zero_is=no_data` leaves all zeros out."
+        f"{blocks} of more than 32 x 32 zeros (counted in each plane), beside data far above 0, "
+        "taken for values. If data were lost there, or it is the black margin of a turned image, "
+        "`zero_is=no_data` leaves all zeros out."
     )
 
 
