@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.sampling import empty_planes
+from fractal_mesospim_shading.core.sampling import choose_planes, empty_planes
 from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
 from fractal_mesospim_shading.images.profiles import SavedModel
 from fractal_mesospim_shading.images.source import MultitileImage
@@ -21,7 +21,7 @@ from fractal_mesospim_shading.params import (
     Scenario,
     choose_scenario,
 )
-from fractal_mesospim_shading.sampling import plane_count, time_count, z_factor
+from fractal_mesospim_shading.sampling import PlaneRef, plane_count, time_count, z_factor
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,47 @@ def candidate_planes(
             "and `z_levels` so that each channel (and each illumination side) has empty planes."
         )
     return dict(sorted(found.items()))
+
+
+def drawn_planes(
+    image: MultitileImage,
+    candidates: Mapping[int, Sequence[int]],
+    level: int,
+    n_planes: int,
+    seed: int,
+) -> tuple[PlaneRef, ...]:
+    """Draw some of the candidates, in slabs that are decoded together."""
+    depth = image.read_units(level)[image.axes.index("z")] if "z" in image.axes else 1
+    return tuple(choose_planes(candidates, n_planes, seed, depth))
+
+
+def full_resolution_planes(
+    image: MultitileImage, group: ModelGroup, plan: EstimationPlan, *, like_estimate: bool
+) -> dict[int, list[int]]:
+    """Planes at full resolution to estimate the offset from.
+
+    Args:
+        image: to estimate from.
+        group: of its model groups.
+        plan: from `plan_estimation`.
+        like_estimate: only those that the flat-field is estimated from.
+    """
+    n_z = plane_count(image, 0)
+    if like_estimate and isinstance(plan.scenario, EmptyRegions):
+        coarse, factor = plane_count(image, plan.level), z_factor(image, plan.level)
+        return {
+            tile: [
+                plane // coarse * n_z + z
+                for plane in planes
+                for z in range(plane % coarse * factor, min((plane % coarse + 1) * factor, n_z))
+            ]
+            for tile, planes in candidate_planes(image, group, plan).items()
+        }
+    return {
+        tile: [t * n_z + z for t in range(time_count(image)) for z in range(*span)]
+        for tile, span in group.planes.items()
+        if span[0] < span[1]
+    }
 
 
 def _checked_tiles(image: MultitileImage, numbers: Sequence[int]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from fractal_mesospim_shading.core.correct import tile_correction
 from fractal_mesospim_shading.core.profile import range_warning
 from fractal_mesospim_shading.core.zeros import ZeroRule, zero_rule
-from fractal_mesospim_shading.errors import ProfileError
+from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
 from fractal_mesospim_shading.estimation import EstimationPlan, plan_estimation
 from fractal_mesospim_shading.given_profiles import (
     GivenProfiles,
@@ -127,19 +127,26 @@ def find_models(
         prefix: tells the images of one job apart.
     """
     models = {}
+    dark: list[NoLightError] = []
+    groups = model_groups(image)
     tile_shape = image.layout.tile_shape
     for note in notes_on_given(GivenProfiles(plan.models, plan.dark), tile_shape):
         logger.info("%s", note)
-    for index, group in enumerate(model_groups(image)):
+    for index, group in enumerate(groups):
         name = f"{prefix}{index}.npz"
         kept = job.recall(name) if job is not None else None
         if kept is not None:
             model = ChannelModel.from_bytes(kept)
         else:
-            with noted_reads() as notes, _named(group):
-                model = estimate_model(image, group, plan, options, workers=workers)
+            try:
+                with noted_reads() as notes, _named(group):
+                    model = estimate_model(image, group, plan, options, workers=workers)
+            except NoLightError as error:
+                dark.append(error)
+                continue
             model = _with_resampling(model, plan, group, tile_shape)
-            logger.info("%s", facts_line(group.label, model))
+            level = logging.INFO if model.corrects else logging.WARNING
+            logger.log(level, "%s", facts_line(group.label, model))
             if job is not None and not _at_hand(model, plan, group):
                 job.remember(name, model.to_bytes())
             if job is not None:
@@ -150,14 +157,39 @@ def find_models(
         if strange is not None:
             logger.warning("Channel %s: the flat-field %s", group.label, strange)
         models[group.label] = model
+    if dark or not any(model.corrects for model in models.values()):
+        raise _no_light(dark, models, len(groups))
     return models
+
+
+def _no_light(
+    errors: Sequence[NoLightError], models: Mapping[str, ChannelModel], channels: int
+) -> NoLightError:
+    """The error about channels without light, with what can help."""
+    lines = [str(error) for error in errors]
+    lines += [facts_line(label, model) for label, model in models.items() if not model.corrects]
+    if len(lines) == channels:
+        lines.append(
+            "There is nothing to estimate from: was the light on? `models_folder` corrects with "
+            "measured models."
+        )
+    else:
+        lines.append(
+            "Set `skip_empty_channels` to copy what holds no light as it is and to correct the "
+            "rest, or give measured models (`models_folder`)."
+        )
+    return NoLightError("\n".join(lines))
 
 
 @contextmanager
 def _named(group: ModelGroup) -> Iterator[None]:
-    """Let the error of a profile name the channel that it is for."""
+    """Let the error of a model name the channel that it is for."""
     try:
         yield
+    except NoLightError as error:
+        raise NoLightError(f"Channel {group.label} holds no light. {error}") from error
+    except SamplingError as error:
+        raise SamplingError(f"Channel {group.label}: {error}") from error
     except ProfileError as error:
         raise ProfileError(f"Channel {group.label}: {error}") from error
 
@@ -197,7 +229,7 @@ def flatfield_kernel(
             image.layout.tile_shape,
             offset=model.offset,
             subtract_baseline=options.subtract_baseline,
-            output_offset=options.output_offset,
+            output_offset=options.output_offset if model.corrects else 0.0,
         )
         for label, model in models.items()
     }
@@ -231,7 +263,12 @@ def save_used_models(folder: str, image: MultitileImage, models: Models) -> None
     tile_shape = image.layout.tile_shape
     names = model_names(image)
     write_models(
-        folder, {names[label]: saved_model(model, tile_shape) for label, model in models.items()}
+        folder,
+        {
+            names[label]: saved_model(model, tile_shape)
+            for label, model in models.items()
+            if model.corrects
+        },
     )
 
 

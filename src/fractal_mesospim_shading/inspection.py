@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fractal_mesospim_shading.errors import SourceReadError
@@ -10,7 +10,7 @@ from fractal_mesospim_shading.images import native_report
 from fractal_mesospim_shading.images.collection import TileCollection, is_container
 from fractal_mesospim_shading.images.members import MemberPlan, list_members
 from fractal_mesospim_shading.images.metadata import other_pyramids
-from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished
+from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished, not_corrected
 from fractal_mesospim_shading.images.native_state import container_attributes, earlier_correction
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.inspection_native import container_text
@@ -76,7 +76,7 @@ def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]
             for level in image.levels
         ],
         "members": _members(plan),
-        "notes": list(image.notes),
+        "notes": [*image.notes, *_not_corrected_lines(image.attributes())],
     }
 
 
@@ -118,7 +118,15 @@ def _container(url: str, storage_options: StorageOptions) -> dict[str, Any]:
         earlier = "This container is unfinished: the run that wrote it broke off before its end."
     if earlier:
         found["suspicious"].insert(0, earlier)
+    found["suspicious"] += _not_corrected_lines(attributes)
     return found
+
+
+def _not_corrected_lines(attributes: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Channel {label} is not corrected but copied: it held no light. {why}"
+        for label, why in not_corrected(attributes).items()
+    ]
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from math import prod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fractal_mesospim_shading.camera_offset import find_offset, question_offset
 from fractal_mesospim_shading.core.binning import BinnedStack, without_margins
+from fractal_mesospim_shading.core.emptiness import refuse_darkness
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
-from fractal_mesospim_shading.core.sampling import choose_planes
-from fractal_mesospim_shading.estimation import EstimationPlan, candidate_planes
+from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
+from fractal_mesospim_shading.estimation import EstimationPlan, candidate_planes, drawn_planes
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.models import (
     ChannelModel,
@@ -22,16 +24,15 @@ from fractal_mesospim_shading.models import (
     dark_facts,
     given_facts,
     processor_warning,
+    uncorrected_model,
 )
 from fractal_mesospim_shading.params import (
     Basic,
-    BasicpyModelParams,
     EmptyRegions,
     EstimationOptions,
     MeasuredProfile,
 )
 from fractal_mesospim_shading.sampling import (
-    PlaneRef,
     Sample,
     layout_at_level,
     plane_count,
@@ -42,15 +43,11 @@ from fractal_mesospim_shading.sampling import (
 
 logger = logging.getLogger(__name__)
 
-_OFFSET_PLANES = 48
-"""Planes at full resolution from which the offset is estimated where nothing else is read."""
+_MOST_STRUCTURE = 0.05
+"""Fine structure of a flat-field, as a fraction, that may be a sample's."""
 
-_OFFSET_PIXELS = 2**23
-"""Pixels that tell the offset well; more planes are read where those of the estimate hold fewer."""
-
-_WORST_OFFSET = 5.0
-_WORST_SHARE = 0.1
-"""Counts of uncertainty, and share of the offset, above both of which it is not used."""
+_DARK_STRUCTURE = 0.5
+"""Counts of fine structure that a dark frame leaves which was not taken off."""
 
 
 def estimate_model(
@@ -69,33 +66,132 @@ def estimate_model(
         plan: from `plan_estimation`.
         options: number of planes, seed, offset, parameters of BaSiC.
         workers: boxes read at a time.
+
+    Raises:
+        NoLightError: the channel holds no light, and `skip_empty_channels` is off.
+        SamplingError, ProfileError: no model can be made from the planes.
     """
     if isinstance(plan.scenario, MeasuredProfile):
         return _measured(image, group, plan, options, workers=workers)
+    try:
+        return _estimated(image, group, plan, options, workers=workers)
+    except NoLightError as error:
+        if isinstance(plan.scenario, EmptyRegions) and _lit(image, group, plan, options, workers):
+            raise SamplingError(
+                f"{error} Other planes of the channel hold light: choose planes in which the "
+                "medium shines, or leave `fov_list` and `z_levels` out and let BaSiC estimate."
+            ) from error
+        if not options.skip_empty_channels:
+            raise
+        return uncorrected_model(image.layout.tile_shape, str(error))
+
+
+def _lit(
+    image: MultitileImage,
+    group: ModelGroup,
+    plan: EstimationPlan,
+    options: EstimationOptions,
+    workers: int,
+) -> bool:
+    """Whether any plane of a channel holds light, chosen or not."""
+    planes = range(time_count(image) * plane_count(image, plan.level))
+    every = replace(plan, candidates=dict.fromkeys((t.number for t in image.layout.tiles), planes))
+    sampled = _sampled(image, group, every, options, workers=workers)
+    try:
+        refuse_darkness(
+            sampled.stack, 0.0 if sampled.dark is not None else options.camera_offset or 0
+        )
+    except NoLightError:
+        return False
+    return True
+
+
+def _estimated(
+    image: MultitileImage,
+    group: ModelGroup,
+    plan: EstimationPlan,
+    options: EstimationOptions,
+    *,
+    workers: int,
+) -> ChannelModel:
+    """The model of a channel from planes chosen as empty, or from all with BaSiC."""
+    sampled = _sampled(image, group, plan, options, workers=workers)
+    stack, dark = sampled.stack, sampled.dark
+    refuse_darkness(stack, 0.0)
+    offset, facts = find_offset(image, group, stack, plan, options, workers=workers)
+    if options.zero_is == "auto" and dark is None and options.camera_offset != 0 and offset <= 0:
+        stack = _with_zeros(stack)
+    dark_counts = 0.0 if dark is not None else offset
+    refuse_darkness(stack, dark_counts)
+    facts |= {"level": plan.level, "seed": options.seed, "tiles": sorted(set(sampled.tiles))}
+    facts["saturated_sampled"] = stack.saturated
+    sampled = replace(sampled, stack=stack)
+
+    def doubt(flatfield: NDArray[np.float32] | None) -> str | None:
+        return question_offset(
+            stack,
+            facts,
+            flatfield,
+            dark=dark,
+            full_resolution=plan.level == 0,
+            mostly_empty=isinstance(plan.scenario, EmptyRegions),
+        )
+
+    try:
+        if isinstance(plan.scenario, Basic):
+            profile, more = _basic(group, sampled, dark_counts, plan, image)
+        else:
+            profile, more = _empty(group, sampled, dark_counts, facts)
+    except (SamplingError, ProfileError) as error:
+        cause = doubt(None)
+        if cause is None:
+            raise
+        raise type(error)(f"{error} Most likely because {cause}") from error
+    warning = doubt(profile.flatfield)
+    if warning is not None:
+        logger.warning("Channel %s: %s", group.label, warning)
+    if dark is not None:
+        profile = replace(profile, darkfield=plan.dark[group.channel.label])
+    return ChannelModel(profile, offset, _as_json({**facts, **more}))
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """The planes of an estimate.
+
+    Attributes:
+        stack: in bins, the dark frame taken off where there is one.
+        tiles: number of the tile of each.
+        dark: the dark frame at the level that was read.
+        available: planes that could have been drawn.
+    """
+
+    stack: BinnedStack
+    tiles: tuple[int, ...]
+    dark: Dark
+    available: int
+
+
+def _sampled(
+    image: MultitileImage,
+    group: ModelGroup,
+    plan: EstimationPlan,
+    options: EstimationOptions,
+    *,
+    workers: int,
+) -> _Sampled:
     layout = layout_at_level(image, plan.level)
     candidates = candidate_planes(image, group, plan)
-    refs = _drawn(image, candidates, plan.level, options.n_zplanes, options.seed)
+    refs = drawn_planes(image, candidates, plan.level, options.n_zplanes, options.seed)
     dark = _dark_at(plan.dark.get(group.channel.label), layout.tile_shape)
     sample = Sample(group.channel.index, plan.level, refs, layout)
-    looked_at = options.zero_is == "auto" and dark is None
-    no_offset = looked_at and options.camera_offset == 0
+    no_offset = options.zero_is == "auto" and dark is None and options.camera_offset == 0
     no_data = options.zero_is != "data" and not no_offset
     stack = read_sample(image, sample, dark=dark, zero_is_no_data=no_data, workers=workers)
     if no_offset:
         stack = without_margins(stack)
-    offset, facts = _offset(image, group, stack, plan, options, workers=workers)
-    if looked_at and not no_offset and offset <= 0:
-        stack = _with_zeros(stack)
-    facts |= {"level": plan.level, "seed": options.seed, "tiles": sorted(candidates)}
-    facts["saturated_sampled"] = stack.saturated
-    dark_counts = 0.0 if dark is not None else offset
-    if isinstance(plan.scenario, Basic):
-        profile, more = _basic(stack, image.layout.tile_shape, dark_counts, plan.scenario.params)
-    else:
-        profile, more = _empty(stack, dark_counts, facts.get("offset_uncertainty", 0.0))
-    if dark is not None:
-        profile = replace(profile, darkfield=plan.dark[group.channel.label])
-    return ChannelModel(profile, offset, _as_json({**facts, **more}))
+    tiles = tuple(tile for tile, _ in refs)
+    return _Sampled(stack, tiles, dark, sum(len(planes) for planes in candidates.values()))
 
 
 def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
@@ -104,17 +200,6 @@ def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
         key: None if isinstance(value, float) and not np.isfinite(value) else value
         for key, value in facts.items()
     }
-
-
-def _drawn(
-    image: MultitileImage,
-    candidates: Mapping[int, Sequence[int]],
-    level: int,
-    n_planes: int,
-    seed: int,
-) -> tuple[PlaneRef, ...]:
-    depth = image.read_units(level)[image.axes.index("z")] if "z" in image.axes else 1
-    return tuple(choose_planes(candidates, n_planes, seed, depth))
 
 
 def _dark_at(dark: Dark, tile_shape: tuple[int, int]) -> Dark:
@@ -152,106 +237,35 @@ def _measured(
         if warning:
             logger.warning("%s", warning)
         return ChannelModel(profile, 0.0, facts)
-    offset, more = _offset(image, group, None, plan, options, workers=workers)
+    offset, more = find_offset(image, group, None, plan, options, workers=workers)
     return ChannelModel(profile, offset, _as_json({**facts, **more}))
 
 
-def _offset(
-    image: MultitileImage,
-    group: ModelGroup,
-    stack: BinnedStack | None,
-    plan: EstimationPlan,
-    options: EstimationOptions,
-    *,
-    workers: int,
-) -> tuple[float, dict[str, Any]]:
-    """The camera offset in counts: measured, given, or estimated from the noise."""
-    measured = group.channel.label in plan.dark
-    warning = processor_warning(group, dark=measured, offset=options.camera_offset)
-    if warning:
-        logger.warning("%s", warning)
-    if measured:
-        return 0.0, dark_facts(plan.dark[group.channel.label], "measured dark-field")
-    if options.camera_offset is not None:
-        return options.camera_offset, {"offset": options.camera_offset, "offset_from": "given"}
-    if group.offset_gone:
-        return 0.0, {"offset": 0.0, "offset_from": "taken away by an image processor"}
-    from fractal_mesospim_shading.core.offset import estimate_offset
-
-    no_data = options.zero_is != "data"
-    if stack is None or plan.level > 0:
-        # The noise of averaged pixels says nothing about the camera.
-        candidates = _full_resolution(image, group, plan, like_estimate=stack is not None)
-        refs = _drawn(image, candidates, 0, _OFFSET_PLANES, options.seed)
-        sample = Sample(group.channel.index, 0, refs, image.layout)
-        stack = read_sample(image, sample, dark=None, zero_is_no_data=no_data, workers=workers)
-    estimate = estimate_offset(stack, mostly_empty=isinstance(plan.scenario, EmptyRegions))
-    candidates = _full_resolution(image, group, plan, like_estimate=False)
-    wanted = -(-_OFFSET_PIXELS // prod(stack.tile_shape))
-    if len(stack.mean) < min(wanted, sum(len(planes) for planes in candidates.values())):
-        refs = _drawn(image, candidates, 0, wanted, options.seed)
-        sample = Sample(group.channel.index, 0, refs, image.layout)
-        stack = read_sample(image, sample, dark=None, zero_is_no_data=no_data, workers=workers)
-        more = estimate_offset(stack, mostly_empty=False)
-        estimate = min(estimate, more, key=lambda found: found.uncertainty)
-    facts: dict[str, Any] = {
-        "offset": estimate.value,
-        "offset_uncertainty": estimate.uncertainty,
-        "offset_from": f"estimated ({estimate.method})",
-    }
-    facts |= {
-        key: estimate.details[key] for key in ("gain", "read_noise") if key in estimate.details
-    }
-    if not estimate.uncertainty <= max(_WORST_OFFSET, _WORST_SHARE * estimate.value):
-        logger.warning(
-            "Channel %s: the camera offset cannot be told from the noise (%.1f +- %.1f counts); 0 "
-            "is used, and the flat-field will be too flat. Give `camera_offset` or "
-            "`darkfield_file`.",
-            group.label,
-            estimate.value,
-            estimate.uncertainty,
-        )
-        return 0.0, {**facts, "offset": 0.0, "offset_rejected": estimate.value}
-    if estimate.uncertainty > _WORST_OFFSET:
-        logger.warning(
-            "Channel %s: the camera offset is not well known (%.1f +- %.1f counts). Give "
-            "`camera_offset` or `darkfield_file` for a better flat-field.",
-            group.label,
-            estimate.value,
-            estimate.uncertainty,
-        )
-    value = estimate.value if estimate.value > estimate.uncertainty else 0.0
-    return value, {**facts, "offset": value}
-
-
-def _full_resolution(
-    image: MultitileImage, group: ModelGroup, plan: EstimationPlan, *, like_estimate: bool
-) -> dict[int, list[int]]:
-    """Planes at full resolution to estimate the offset from."""
-    n_z = plane_count(image, 0)
-    if like_estimate and isinstance(plan.scenario, EmptyRegions):
-        coarse, factor = plane_count(image, plan.level), z_factor(image, plan.level)
-        return {
-            tile: [
-                plane // coarse * n_z + z
-                for plane in planes
-                for z in range(plane % coarse * factor, min((plane % coarse + 1) * factor, n_z))
-            ]
-            for tile, planes in candidate_planes(image, group, plan).items()
-        }
-    return {
-        tile: [t * n_z + z for t in range(time_count(image)) for z in range(*span)]
-        for tile, span in group.planes.items()
-        if span[0] < span[1]
-    }
-
-
 def _empty(
-    stack: BinnedStack, offset: float, uncertainty: float
+    group: ModelGroup, sampled: _Sampled, offset: float, facts: Mapping[str, Any]
 ) -> tuple[ShadingProfile, dict[str, Any]]:
     from fractal_mesospim_shading.core.estimate import estimate_flatfield
 
-    estimate = estimate_flatfield(stack, offset, offset_uncertainty=uncertainty)
+    uncertainty = np.hypot(facts.get("offset_uncertainty", 0.0), facts.get("offset_rejected", 0.0))
+    estimate = estimate_flatfield(
+        sampled.stack, offset, offset_uncertainty=float(uncertainty), tiles=sampled.tiles
+    )
+    if not estimate.checked:
+        logger.warning(
+            "Channel %s: the flat-field rests on %d plane%s (tile %s). Sample cannot be told from "
+            "shading in fewer than 3: choose more tiles or planes, or look at the flat-field.",
+            group.label,
+            len(estimate.planes_used),
+            "" if len(estimate.planes_used) == 1 else "s",
+            ", ".join(str(tile) for tile in sorted(set(sampled.tiles))),
+        )
+    found = estimate.unshared_structure
+    if len({sampled.tiles[k] for k in estimate.planes_used}) == 1:
+        # Planes of one tile may show the same sample.
+        found = max(found, estimate.fine_structure)
+    _warn_of_structure(
+        group, found, estimate.brightness, sampled, "Choose more, or other, tiles or planes."
+    )
     return estimate.profile, {
         "scenario": "empty regions",
         "planes_used": len(estimate.planes_used),
@@ -266,19 +280,73 @@ def _empty(
 
 
 def _basic(
-    stack: BinnedStack,
-    tile_shape: tuple[int, int],
+    group: ModelGroup,
+    sampled: _Sampled,
     offset: float,
-    params: BasicpyModelParams,
+    plan: EstimationPlan,
+    image: MultitileImage,
 ) -> tuple[ShadingProfile, dict[str, Any]]:
     from fractal_mesospim_shading.core.basic import (
+        FEW_PLANES,
+        LEAST_PLANES,
         BasicParameters,
         basic_planes,
         fit_basic,
         profile_from_basic,
     )
+    from fractal_mesospim_shading.core.halves import fine_structure
 
-    parameters = BasicParameters(**params.model_dump())
-    planes = basic_planes(stack, offset, parameters)
-    profile = profile_from_basic(fit_basic(planes, parameters), tile_shape, offset)
+    if not isinstance(plan.scenario, Basic):
+        raise TypeError("the scenario is not that of BaSiC")
+    parameters = BasicParameters(**plan.scenario.params.model_dump())
+    number = int(np.isfinite(sampled.stack.mean).any(axis=(1, 2)).sum())
+    if number < LEAST_PLANES:
+        raise SamplingError(
+            f"BaSiC was given {number} plane{'' if number == 1 else 's'} with data; it needs at "
+            f"least {LEAST_PLANES}, better 100. {_more_planes(sampled, plan, image)}"
+        )
+    planes = basic_planes(sampled.stack, offset, parameters)
+    fit = fit_basic(planes, parameters)
+    profile = profile_from_basic(fit, image.layout.tile_shape, offset)
+    if number < FEW_PLANES:
+        logger.warning(
+            "Channel %s: BaSiC was fitted to %d planes. From fewer than %d it prints the sample "
+            "into the flat-field. %s",
+            group.label,
+            number,
+            FEW_PLANES,
+            _more_planes(sampled, plan, image),
+        )
+    else:
+        structure = fine_structure(fit.flatfield)
+        advice = _more_planes(sampled, plan, image)
+        _warn_of_structure(group, structure, float(np.median(planes)), sampled, advice)
     return profile, {"scenario": "BaSiCPy", "planes_used": len(planes), "scale": profile.scale}
+
+
+def _warn_of_structure(
+    group: ModelGroup, structure: float, brightness: float, sampled: _Sampled, advice: str
+) -> None:
+    """Say where a flat-field may be a picture of the sample."""
+    dark_frame = 0.0 if sampled.dark is not None else _DARK_STRUCTURE / brightness
+    if structure <= np.hypot(_MOST_STRUCTURE, dark_frame):
+        return
+    logger.warning(
+        "Channel %s: the flat-field has a structure of %.0f %% that is finer than a tenth of the "
+        "tile and that no other planes confirm. It may be a picture of the sample. %s",
+        group.label,
+        100 * structure,
+        advice,
+    )
+
+
+def _more_planes(sampled: _Sampled, plan: EstimationPlan, image: MultitileImage) -> str:
+    """What gives BaSiC more planes, or another way where there are no more."""
+    if len(sampled.tiles) < sampled.available:
+        return "Raise `n_zplanes`."
+    if z_factor(image, plan.level) > 1:
+        return "Set `resolution_level=0`, which has more planes."
+    return (
+        "There are no more planes: name tiles or planes without sample (`fov_list`, `z_levels`), "
+        "or give measured models (`models_folder`)."
+    )

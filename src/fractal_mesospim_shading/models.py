@@ -38,6 +38,11 @@ class ChannelModel:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def corrects(self) -> bool:
+        """False for a channel that is copied as it is."""
+        return bool(self.facts.get("corrected", True))
+
+    @property
     def subtracts(self) -> bool:
         """Whether an offset above 0 is taken off."""
         dark = self.profile.darkfield
@@ -210,8 +215,46 @@ def resampling(
     return f"{', '.join(parts)} to {shape_text(tile_shape)} pixels (y, x)" if parts else None
 
 
+def uncorrected_model(tile_shape: tuple[int, int], why: str) -> ChannelModel:
+    """What stands for the model of a channel that is copied as it is.
+
+    Args:
+        tile_shape: (y, x) in pixels.
+        why: as a sentence.
+    """
+    facts = {
+        "scenario": "not corrected: no light",
+        "corrected": False,
+        "reason": why,
+        "offset": 0.0,
+        "offset_from": "nothing is taken off",
+        "scale": 1.0,
+    }
+    return ChannelModel(ShadingProfile.create(np.ones(tile_shape, np.float32)), 0.0, facts)
+
+
+def offset_text(facts: Mapping[str, Any]) -> str:
+    """The camera offset that was used, with its uncertainty and where it comes from."""
+    uncertainty = facts.get("offset_uncertainty")
+    rejected = facts.get("offset_rejected")
+    if rejected is None:
+        error = "" if uncertainty is None else f" +- {uncertainty:.1f}"
+        return f"{facts['offset']:.1f}{error} ({facts['offset_from']})"
+    if uncertainty is None:
+        return f"{facts['offset']:.1f}, none taken off ({facts['offset_from']})"
+    return (
+        f"{facts['offset']:.1f}, none taken off ({rejected:.1f} +- {uncertainty:.1f} was "
+        f"{facts['offset_from']}, {facts['offset_rejected_because']}, and is not used)"
+    )
+
+
 def facts_line(label: str, model: ChannelModel) -> str:
     """One line for the log."""
+    if not model.corrects:
+        return (
+            f"Channel {label} holds no light: it is copied as it is, not corrected. "
+            f"{model.facts['reason']}"
+        )
     facts = {**model.facts.get("origin", {}).get("facts", {}), **model.facts}
     text = f"Channel {label}: {facts['scenario']}"
     if "planes_used" in facts:
@@ -220,12 +263,9 @@ def facts_line(label: str, model: ChannelModel) -> str:
         text += f", {facts['planes_rejected']} left out because they hold sample"
     if facts.get("planes_partly_used"):
         text += f", {facts['planes_partly_used']} used without the parts that hold sample"
-    text += f"; camera offset {facts['offset']:.1f}"
-    if facts.get("offset_uncertainty") is not None:
-        text += f" +- {facts['offset_uncertainty']:.1f}"
     low, high = np.percentile(model.profile.flatfield, [1, 99])
     return (
-        f"{text} ({facts['offset_from']}); flat-field {low:.2f} to {high:.2f} (mean 1, "
+        f"{text}; camera offset {offset_text(facts)}; flat-field {low:.2f} to {high:.2f} (mean 1, "
         f"divided by {facts['scale']:.5g})"
     )
 

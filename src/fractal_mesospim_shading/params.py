@@ -272,6 +272,12 @@ class EstimationOptions(BaseModel):
         "of the aspect of a tile (within 2 %), with at least 16 pixels a side. stretch: any; they "
         "are stretched over the tile.",
     )
+    skip_empty_channels: bool = Field(
+        default=False,
+        description="Go on where a channel holds no light, as where its laser was off: it is "
+        "copied as it is and marked as not corrected, and the others are corrected. Off: such a "
+        "channel stops the run before anything is written.",
+    )
     output_offset: Counts = Field(
         default=0.0,
         description="Counts to add to the result, so that noise below 0 is not cut off.",

@@ -36,6 +36,16 @@ IMAGE_OPTIONS = (
 """What an estimate without a correction has no use for."""
 
 
+_OF_ESTIMATES = (
+    "fov_list",
+    "z_levels",
+    "basicpy_model_params",
+    "n_zplanes",
+    "resolution_level",
+    "skip_empty_channels",
+)
+
+
 def given(options: BaseModel, names: Collection[str]) -> list[str]:
     """Those of some options that somebody asked for, in their order.
 
@@ -131,8 +141,7 @@ def passed_over(
     """
     lines = []
     if isinstance(scenario, MeasuredProfile):
-        planes = ("fov_list", "z_levels", "basicpy_model_params", "n_zplanes", "resolution_level")
-        lines += _line(options, planes, "`models_folder` goes first")
+        lines += _line(options, _OF_ESTIMATES, "`models_folder` goes first")
     if isinstance(scenario, EmptyRegions):
         lines += _line(options, ("basicpy_model_params",), "empty regions go first")
     if with_dark:

@@ -19,7 +19,7 @@ from fractal_mesospim_shading.images.output import split_name
 from fractal_mesospim_shading.images.source import Box, Channel
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.messages import heard_so_far
-from fractal_mesospim_shading.models import ChannelModel
+from fractal_mesospim_shading.models import ChannelModel, offset_text
 from fractal_mesospim_shading.sampling import z_factor
 
 logger = logging.getLogger(__name__)
@@ -185,10 +185,7 @@ def _image_facts(image: MosaicImage, seconds: float) -> tuple[tuple[str, str], .
 def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     facts = {**facts.get("origin", {}).get("facts", {}), **facts}
     rows = [("Flat-field from", str(facts["scenario"]))]
-    offset = f"{facts['offset']:.1f} counts"
-    if facts.get("offset_uncertainty") is not None:
-        offset += f" +- {facts['offset_uncertainty']:.1f}"
-    rows.append(("Camera offset", f"{offset}, {facts['offset_from']}"))
+    rows.append(("Camera offset", f"{offset_text(facts)}, counts"))
     if "planes_used" in facts:
         rows.append(("Planes used", str(facts["planes_used"])))
     if "planes_rejected" in facts:

@@ -30,7 +30,10 @@ FloatStack = NDArray[np.float32]
 
 FITTING_MODES = ("approximate", "ladmap")
 _SMALLEST_SIZE = 8
-_LEAST_PLANES = 3
+LEAST_PLANES = 3
+"""BaSiC cannot be fitted to fewer planes."""
+FEW_PLANES = 8
+"""From fewer planes BaSiC prints the sample into the flat-field."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,10 @@ def basic_planes(stack: BinnedStack, offset: float, parameters: BasicParameters)
         if known.any():
             filled = np.where(known, mean, np.median(mean[known]))
             planes.append(resample(filled, shape) - np.float32(offset))
-    if len(planes) < _LEAST_PLANES:
+    if len(planes) < LEAST_PLANES:
         raise SamplingError(
             f"BaSiC was given {len(planes)} planes with data; expected at least "
-            f"{_LEAST_PLANES}, better 100. Raise `n_zplanes`."
+            f"{LEAST_PLANES}, better 100."
         )
     result: FloatStack = np.stack(planes)
     middle = float(np.median(result))

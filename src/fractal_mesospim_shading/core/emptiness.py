@@ -92,7 +92,7 @@ class EmptySquares:
         low, high = self.brightness[known].min(), self.brightness[known].max()
         out = {k: why for k, why in self.reasons.items() if why != _NO_DATA}
         raise SamplingError(
-            f"Of {self.with_data} planes chosen as empty only {len(self.used)} look alike "
+            f"Only {len(self.used)} of {self.with_data} planes chosen as empty share one shape "
             f"(brightness above the offset {low:.0f} to {high:.0f} counts); expected at least "
             f"{_LEAST_PLANES}, and a quarter of them. Left out: {_named(out, tiles)}. They seem to "
             "hold sample. Choose other tiles or planes, or leave `fov_list` and `z_levels` out and "
@@ -130,7 +130,8 @@ def refuse_darkness(stack: BinnedStack, offset: float) -> None:
     if brightest < -_TIMES_DARKER * least:
         raise SamplingError(
             f"The brightest of the {planes} planes drawn is {-brightest:.4g} counts darker than "
-            "the camera offset or dark frame that is taken off, which cannot be right."
+            "the camera offset or dark frame that is taken off, which cannot be right. Give the "
+            "right `camera_offset` or `darkfield_file`, or leave them out."
         )
     raise NoLightError(
         f"The {planes} planes drawn are as dark as the camera without light: {brightest:+.2g} "

@@ -59,6 +59,40 @@ class Level:
         return abs(self.value - other.value) <= joint
 
 
+@dataclass(frozen=True)
+class OffsetDoubt:
+    """What speaks against an offset; at least one of both.
+
+    Attributes:
+        given: the offset, or the mean of the dark frame, counts.
+        noise: what two independent ways agree on instead.
+        darkest: the darkest squares, where the offset lies above them.
+    """
+
+    given: float
+    noise: Level | None
+    darkest: Level | None
+
+
+def doubt_offset(
+    squares: NoiseSquares, given: float, estimate: OffsetEstimate | None
+) -> OffsetDoubt | None:
+    """Hold an offset that was given against the data; None where they do not contradict it.
+
+    Args:
+        squares: of planes; where a dark frame was taken off, its mean added again.
+        given: the offset, or the mean of the dark frame, counts.
+        estimate: from the noise of the same planes; None where the pixels are means of
+            those of the camera.
+    """
+    darkest = darkest_squares(squares)
+    noise = None if estimate is None else contradicting_offset(estimate, darkest, given)
+    above = darkest is not None and given > darkest.value + _SIGMAS * darkest.error
+    if noise is None and not above:
+        return None
+    return OffsetDoubt(given, noise, darkest if above else None)
+
+
 def darkest_squares(squares: NoiseSquares) -> Level | None:
     """Mean brightness of the darkest squares, counts; None without any.
 

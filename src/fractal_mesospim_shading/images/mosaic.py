@@ -186,6 +186,21 @@ class MosaicImage:
         return tuple(min(chunk, max(size, 1)) for chunk, size in pairs)
 
 
+def not_corrected(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Channels of a result that were copied as they were, with the reason, by label."""
+    mark = attributes.get(MARK)
+    if not isinstance(mark, dict):
+        return {}
+    marks = [mark, *mark.get("history", [])]
+    return {
+        label: str(model.get("reason", ""))
+        for one in marks
+        if isinstance(one, dict) and isinstance(one.get("models"), dict)
+        for label, model in one["models"].items()
+        if isinstance(model, dict) and model.get("corrected") is False
+    }
+
+
 def is_finished(attributes: Mapping[str, Any]) -> bool:
     """Whether an image has no mark of ours, or the one that says it is complete."""
     mark = attributes.get(MARK)

@@ -86,7 +86,7 @@ def test_planes_that_share_nothing_are_an_error() -> None:
     rng = np.random.Generator(np.random.PCG64(2))
     planes = 100 + rng.uniform(10, 400, (30, 64, 64))
     found = find_empty(_stack_of(planes, noise=1.0), 100.0)
-    with pytest.raises(SamplingError, match="Of 30 planes chosen as empty"):
+    with pytest.raises(SamplingError, match="of 30 planes chosen as empty"):
         found.refuse_few()
 
 
