@@ -225,6 +225,24 @@ def test_types_of_pixels(dtype, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({"method": "rolling_ball", "radius": 150}, make_method("rolling_ball", radius_px=150)),
+        ({"method": "gaussian", "radius": 300}, make_method("gaussian", radius_px=300.0)),
+        (
+            {"method": "sliding_paraboloid", "radius": 0.2},
+            make_method("sliding_paraboloid", radius_px=0.2),
+        ),
+    ],
+)
+def test_radii_of_imagej_beyond_the_tile(options, method, tmp_path, small_blocks):
+    array = scene((1, 2, 96, 80))
+    source = write(tmp_path / "a.zarr", array)
+    found = pixels_of(correct_background(source, method=options).image_url)
+    np.testing.assert_array_equal(found, expected(array, method))
+
+
+@pytest.mark.parametrize(
     ("axes", "shape"),
     [
         ("yx", (96, 80)),

@@ -15,7 +15,7 @@ from fractal_mesospim_shading.errors import BackgroundError
 
 Index = tuple[int, ...]
 
-_MOST_COLOURS = 4
+MOST_COLOURS = 4
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def find_axes(shape: tuple[int, ...], axes: str | None, *, stacks: bool) -> Arra
             f"The image has shape {shape}; expected {len(wanted)} or more axes, ending with "
             f"{', '.join(wanted)}, and at least one pixel."
         )
-    if axes is None and len(shape) > 2 and shape[-1] <= _MOST_COLOURS:
+    if axes is None and len(shape) > 2 and shape[-1] <= MOST_COLOURS:
         given = "uvwtczyx"[-len(shape) :]
         colours = (given.replace("c", "") if "c" in given else given[1:]) + "c"
         raise BackgroundError(

@@ -193,8 +193,7 @@ def estimated_where_usable(
     Raises:
         BackgroundError: for shapes that do not fit.
     """
-    image, mask = image_and_mask(image, mask)
-    check_dimensions(image, depth_px)
+    image, mask = image_and_mask(image, mask, deep=depth_px > 0)
     missing = union(no_data(image), checked_mask(image, coverage))
     ignored = union(checked_mask(image, mask), missing)
     if ignored is not None and ignored.all():
@@ -206,13 +205,3 @@ def estimated_where_usable(
         background[missing] = 0
     share = usable_share(ignored, missing, image.size)
     return BackgroundResult(background, share=share)
-
-
-def check_dimensions(image: NDArray[Any], depth_px: int) -> None:
-    """Refuse a stack where a plane is expected, and the other way round."""
-    expected = 3 if depth_px else 2
-    if image.ndim != expected or 0 in image.shape:
-        axes = "(z, y, x), as a z radius is given" if depth_px else "(y, x)"
-        raise BackgroundError(
-            f"The image has shape {image.shape}; expected {axes}, with at least one pixel."
-        )

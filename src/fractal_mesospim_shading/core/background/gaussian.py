@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.array_axes import MOST_COLOURS
 from fractal_mesospim_shading.core.background.convolution import convolved
 from fractal_mesospim_shading.core.background.inputs import image_and_mask
 from fractal_mesospim_shading.core.background.masks import as_float32, checked_mask
@@ -152,7 +153,7 @@ def gaussian_background(
     """
     radii = radius_pair(radius_px)
     check_z_radius(radius_z_px)
-    image, mask = image_and_mask(image, mask)
+    image, mask = image_and_mask(image, mask, deep=radius_z_px is not None)
     kernels = [gaussian_kernel(radius / 2) for radius in radii]
     kernel_z = None if radius_z_px is None else gaussian_kernel(radius_z_px / 2)
     return convolved(image, checked_mask(image, mask), kernels[0], kernels[1], kernel_z)
@@ -192,7 +193,7 @@ def gaussian_backgrounds(
     """Local means of several channels, as smlmlp's `bkgd_spatial_mean`.
 
     Args:
-        channels: one stack (n, y, x) for each channel; shapes may differ.
+        channels: one stack (n, y, x) for each channel, a list of stacks; shapes may differ.
         radius_px: see `radii_per_channel`.
         noise_corrections: factors that a pipeline carries, one for each channel; the
             factors returned are multiplied into them.
@@ -209,6 +210,12 @@ def gaussian_backgrounds(
         )
     backgrounds, factors = [], []
     for stack, radius, before in zip(channels, radii, carried, strict=True):
+        shape = np.shape(stack)
+        if len(shape) != 3 or 0 in shape or shape[-1] <= MOST_COLOURS:
+            raise BackgroundError(
+                f"A channel has shape {shape}; expected a stack (n, y, x). A picture with its "
+                "colours in the last axis is a list of channels: [p[None, ..., 0], ...]."
+            )
         planes = [gaussian_background(plane, radius_px=radius) for plane in stack]
         backgrounds.append(np.stack(planes))
         factor = noise_factor(radius)

@@ -47,22 +47,31 @@ def as_numbers(array: Any, what: str) -> Any:
     return found
 
 
-def image_and_mask(image: Any, mask: Any = None) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """An image and its objects as plain arrays.
+def image_and_mask(
+    image: Any, mask: Any = None, *, deep: bool = False
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """A plane or stack and its objects as plain arrays.
 
     Args:
         image: array, list or masked array; the masked pixels of the latter are objects.
         mask: above 0 where objects are; array, list or None.
+        deep: whether a stack (z, y, x) is expected, for a radius along z, or a plane (y, x).
 
     Returns:
         The image, and where objects are or None.
 
     Raises:
-        BackgroundError: one of them holds no numbers, or the shapes differ.
+        BackgroundError: one of them holds no numbers, the shapes differ, or a stack is given
+            where a plane is expected, and the other way round.
     """
     pixels, hidden = without_mask(as_numbers(image, "image"))
     objects = None if mask is None else without_mask(as_numbers(mask, "mask"))[0]
     pixels = np.asarray(pixels)
+    if pixels.ndim != (3 if deep else 2) or 0 in pixels.shape:
+        axes = "(z, y, x), as a z radius is given" if deep else "(y, x)"
+        raise BackgroundError(
+            f"The image has shape {pixels.shape}; expected {axes}, with at least one pixel."
+        )
     objects = None if objects is None else np.asarray(objects)
     if hidden is None:
         return pixels, objects

@@ -91,7 +91,7 @@ def median_background(
         BackgroundError: for a radius below 1 or a mask of another shape.
     """
     widths = row_half_widths(radius_px, shape)
-    image, mask = image_and_mask(image, mask)
+    image, mask = image_and_mask(image, mask, deep=radius_z_px is not None)
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
     check_z_radius(radius_z_px)
     ignored = checked_mask(image, mask)

@@ -20,7 +20,6 @@ from fractal_mesospim_shading.core.background.contract import (
     BackgroundResult,
     Marks,
     Planewise,
-    check_dimensions,
     estimated_where_usable,
 )
 from fractal_mesospim_shading.core.background.footprints import Shape, half_size
@@ -53,7 +52,6 @@ class TileMedian(TileParameters, Planewise):
         self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
     ) -> BackgroundResult:
         image, mask = image_and_mask(image, mask)
-        check_dimensions(image, 0)
         mesh = self.mesh(image, mask, coverage)
         if mesh is None:
             return BackgroundResult(np.zeros(image.shape, np.float32), estimated=False)

@@ -59,7 +59,7 @@ def opening_background(
     import cv2
 
     element = _Element(radius_px, shape, radius_z_px)
-    image, mask = image_and_mask(image, mask)
+    image, mask = image_and_mask(image, mask, deep=radius_z_px is not None)
     ignored = checked_mask(image, mask)
     if ignored is not None and ignored.all():
         return np.zeros(image.shape, np.float32)

@@ -307,6 +307,19 @@ def test_functions_of_planes_refuse_wrong_types(function, bad) -> None:
         function("image.tif")
 
 
+@pytest.mark.parametrize("function", KERNELS)
+@pytest.mark.parametrize("shape", [(20, 24, 3), (3, 20, 24), (20,), (0, 5)])
+def test_functions_of_planes_refuse_what_is_no_plane(function, shape) -> None:
+    with pytest.raises(BackgroundError, match=r"expected \(y, x\)"):
+        function(np.ones(shape, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 3), (20, 24), (2, 20, 24, 30), (0, 20, 24)])
+def test_stacks_of_channels_have_three_axes_and_no_colours(shape) -> None:
+    with pytest.raises(BackgroundError, match=r"expected a stack \(n, y, x\)"):
+        gaussian_backgrounds([np.ones(shape)])
+
+
 @pytest.mark.parametrize("radius", ["99", None, 3j, [3, "4"], [3, None]])
 def test_radii_of_channels_of_wrong_types_are_refused(radius) -> None:
     with pytest.raises(BackgroundError, match="expected"):
