@@ -19,7 +19,7 @@ import pytest
 import zarr
 
 import fractal_mesospim_shading
-from fractal_mesospim_shading import compute, errors
+from fractal_mesospim_shading import compute, errors, placing
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.params import ExecutionOptions
@@ -431,6 +431,65 @@ def test_chunks_of_an_earlier_result_do_not_shine_through(make_mosaic, make_mode
     result = correct_flatfield(f"{url}/empty.zarr", overwrite=True, **arguments)
     image = MosaicImage.open(result.image_url, options)
     assert not image.read(0, tuple(slice(0, n) for n in (1, 4, 48, 80))).any()
+
+
+def _failing(monkeypatch, owner, name, calls):
+    """The network is gone after some calls of a function; returns them."""
+    function, seen = getattr(owner, name), []
+
+    def failing(*arguments, **more):
+        seen.append(arguments)
+        if len(seen) > calls:
+            raise errors.OutputWriteError("the network is gone")
+        return function(*arguments, **more)
+
+    monkeypatch.setattr(owner, name, failing)
+    return seen
+
+
+def test_an_old_result_of_an_object_store_stays_until_the_new_one_is_complete(
+    expected, bucket, many_blocks, monkeypatch, caplog
+):
+    from fractal_mesospim_shading.images import target
+
+    caplog.set_level("INFO")
+    source, arguments, wanted = expected
+    url, options = bucket
+    url += "/overwritten"
+    _upload(source, f"{url}/brain.zarr", options)
+    remote = {**arguments, "storage_options": options}
+    # The old one is of the other version: other names of metadata and chunks.
+    old = correct_flatfield(f"{url}/brain.zarr", **remote, ngff_version="0.5").image_url
+    before = _remote_tree(old, options)
+    remote["overwrite"] = True
+
+    with monkeypatch.context() as patch:
+        _failing(patch, target.TargetImage, "write", 50)
+        with pytest.raises(errors.OutputWriteError):
+            correct_flatfield(f"{url}/brain.zarr", **remote)
+    assert "room for both" in caplog.text
+    assert _remote_tree(old, options) == before
+    assert MosaicImage.open(old, options).finished
+
+    with monkeypatch.context() as patch:
+        # In parts of a few files, of which the second does not come through.
+        patch.setattr(placing, "_COPIED_AT_ONCE", 20)
+        _failing(patch, places, "copy_remote", 1)
+        with pytest.raises(errors.OutputWriteError):
+            correct_flatfield(f"{url}/brain.zarr", **remote)
+    # Neither the old one nor the new one: nobody takes the mixture for an image.
+    with pytest.raises(errors.ImageFormatError, match="unfinished"):
+        MosaicImage.open(old, options)
+
+    with monkeypatch.context() as patch:
+        # All its pixels are there, beside it.
+        _failing(patch, target.TargetImage, "write", 0)
+        assert correct_flatfield(f"{url}/brain.zarr", **remote).image_url == old
+    made = _remote_tree(old, options)
+    assert {k: v for k, v in made.items() if "tables" not in k} == {
+        k: v for k, v in wanted.items() if "tables" not in k
+    }
+    assert places.list_names(url, options) == ["brain.zarr", "brain_flatfield_corr.zarr"]
 
 
 def test_a_zip_archive_as_source(expected, tree, tmp_path):
