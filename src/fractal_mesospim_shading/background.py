@@ -38,6 +38,7 @@ from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import companion_url, target_levels
 from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.images.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job_folder import job_url, read_request
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
@@ -91,10 +92,12 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
     earlier = completed_in_place(zarr_url, _TASK, options, _TYPES)
     if earlier is not None:
         return earlier
-    image = open_source(zarr_url, options)
-    for note in image.notes:
-        logger.info("%s", note)
-    return carry_out(prepare_background(image, options))
+    with workable(zarr_url):
+        image = open_source(zarr_url, options)
+        for note in image.notes:
+            logger.info("%s", note)
+        work = prepare_background(image, options)
+    return carry_out(work)
 
 
 def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:

@@ -19,6 +19,10 @@ from fractal_mesospim_shading.params import (
 
 Unit = Literal["pixels", "micrometers"]
 RadiusList = Annotated[list[float], BeforeValidator(parse_list)]
+CountsList = Annotated[list[Counts], BeforeValidator(parse_list)]
+
+_MOST_PX = 10_000
+"""No neighbourhood is larger than this."""
 
 
 def parse_method(value: Any) -> Any:
@@ -57,7 +61,10 @@ class TileMedianModel(MethodModel):
         "objects, smaller than the background's changes.",
     )
     dilation: int = Field(
-        default=10, ge=0, description="Pixels by which masked objects are widened first."
+        default=10,
+        ge=0,
+        le=_MOST_PX,
+        description="Pixels by which masked objects are widened first.",
     )
     min_unmasked_fraction: float = Field(
         default=0.0,
@@ -72,7 +79,10 @@ class TileMedianModel(MethodModel):
         "of their square, such as objects that are not masked. 3 is usual.",
     )
     filter_size: int = Field(
-        default=1, ge=1, description="Median filter over this many squares; odd; 1 is none."
+        default=1,
+        ge=1,
+        le=_MOST_PX,
+        description="Median filter over this many squares; odd; 1 is none.",
     )
     interpolation: Literal["spline", "linear", "none"] = Field(
         default="spline",
@@ -107,7 +117,7 @@ class MedianModel(MethodModel):
         "and less noisy.",
     )
     radius_z_planes: int | None = Field(
-        default=None, ge=1, description="Also over so many planes up and down."
+        default=None, ge=1, le=_MOST_PX, description="Also over so many planes up and down."
     )
 
 
@@ -131,7 +141,7 @@ class OpeningModel(MethodModel):
         "and lies several standard deviations too low.",
     )
     radius_z_planes: int | None = Field(
-        default=None, ge=1, description="Also over so many planes up and down."
+        default=None, ge=1, le=_MOST_PX, description="Also over so many planes up and down."
     )
 
 
@@ -173,7 +183,7 @@ class GaussianModel(MethodModel):
         default=None, description="One radius for each channel; goes before the others."
     )
     radius_z_planes: float | None = Field(
-        default=None, gt=0, description="Also along z, with this radius in planes."
+        default=None, gt=0, le=_MOST_PX, description="Also along z, with this radius in planes."
     )
 
 
@@ -203,7 +213,7 @@ class ConstantModel(MethodModel):
     value: Counts | None = Field(
         default=None, description="Counts; unset takes the median of each plane."
     )
-    value_per_channel: RadiusList | None = Field(
+    value_per_channel: CountsList | None = Field(
         default=None, description="Counts for each channel; goes before `value`."
     )
 
@@ -240,7 +250,9 @@ class LabelMask(BaseModel):
         description="Name of the label image; everything above 0 is an object. It may be coarser "
         "than the image, as its scale says, or have one plane for all.",
     )
-    dilation: float = Field(default=0.0, ge=0, description="By how much objects are widened.")
+    dilation: float = Field(
+        default=0.0, ge=0, le=_MOST_PX, description="By how much objects are widened."
+    )
     dilation_unit: Unit = Field(default="pixels", description="Unit of the dilation.")
 
 
@@ -251,7 +263,9 @@ class ThresholdMask(BaseModel):
 
     kind: Literal["threshold"] = "threshold"
     threshold: Counts = Field(description="Counts above which a pixel is an object.")
-    dilation: float = Field(default=0.0, ge=0, description="By how much objects are widened.")
+    dilation: float = Field(
+        default=0.0, ge=0, le=_MOST_PX, description="By how much objects are widened."
+    )
     dilation_unit: Unit = Field(default="pixels", description="Unit of the dilation.")
 
 

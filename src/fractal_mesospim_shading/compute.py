@@ -125,8 +125,11 @@ def parse_memory(text: str | None) -> int:
     from dask.utils import parse_bytes
 
     try:
-        return int(parse_bytes(text))
-    except ValueError:
+        limit = int(parse_bytes(text))
+        if limit < 0:
+            raise ValueError("below 0")
+        return limit
+    except (ValueError, OverflowError):
         raise ParameterError(
             f"`memory_limit` is {text!r}; expected an amount such as 4GB or 1500MiB."
         ) from None

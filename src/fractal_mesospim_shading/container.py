@@ -37,7 +37,7 @@ from fractal_mesospim_shading.images.output import (
     target_levels,
     zarr_format_of,
 )
-from fractal_mesospim_shading.images.stores import join_url
+from fractal_mesospim_shading.images.stores import join_url, workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job_folder import image_url
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
@@ -63,13 +63,14 @@ def correct_container(url: str, options: FlatfieldOptions) -> JobResult:
     Raises:
         ShadingError: one readable error; no file of the acquisition has been changed.
     """
-    collection = open_collection(url, options)
-    log_facts(collection)
-    note_earlier(collection, options, again=True)
-    work = prepare_container(collection, options)
-    for mosaic in collection.mosaics():
-        for note in mosaic.notes:
-            logger.info("%s", note)
+    with workable(url):
+        collection = open_collection(url, options)
+        log_facts(collection)
+        note_earlier(collection, options, again=True)
+        work = prepare_container(collection, options)
+        for mosaic in collection.mosaics():
+            for note in mosaic.notes:
+                logger.info("%s", note)
     return carry_out(work)
 
 

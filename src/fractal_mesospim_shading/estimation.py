@@ -161,5 +161,6 @@ def _checked_tiles(image: MultitileImage, numbers: Sequence[int]) -> list[int]:
         return [image.layout.tile(number).number for number in numbers]
     except LayoutError as error:
         raise TileNumberError(
-            f"`fov_list`: {error} The tiles of this image are:\n{image.layout.map_text()}"
+            f"`fov_list`: {error} The tiles of this image are:\n  "
+            + "\n  ".join(image.layout.map_text().splitlines())
         ) from None

@@ -150,7 +150,7 @@ def _refuse_other_shapes(given: GivenProfiles, tile_shape: Shape) -> None:
         for (name, problem), same in labels.items()
     ]
     if lines:
-        raise ProfileError("\n".join(lines))
+        raise ProfileError("\n  ".join(lines))
 
 
 def _channels(labels: Sequence[str]) -> str:

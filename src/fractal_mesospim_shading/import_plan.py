@@ -37,7 +37,7 @@ from fractal_mesospim_shading.images.output import (
     zarr_format_of,
 )
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
-from fractal_mesospim_shading.images.stores import join_url, normalise_url
+from fractal_mesospim_shading.images.stores import join_url, normalise_url, workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job_folder import image_url
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
@@ -90,7 +90,7 @@ def plan_imports(
     units: list[ImportUnit] = []
     finished: list[Work] = []
     for container in containers:
-        with problems.collected():
+        with problems.collected(), workable(container):
             collection = open_collection(container, options)
             for mosaic in collection.mosaics():
                 unit = _unit(collection, mosaic, zarr_dir, options)

@@ -8,6 +8,7 @@ from fractal_mesospim_shading.acquisition import log_facts, note_earlier, open_c
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
+from fractal_mesospim_shading.images.stores import workable
 from fractal_mesospim_shading.import_plan import (
     ImportUnit,
     is_there,
@@ -33,13 +34,14 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> JobResult:
     Raises:
         ShadingError: one readable error; the acquisition is as it was.
     """
-    collection = open_collection(unit.container, options)
-    log_facts(collection)
-    earlier = note_earlier(collection, options, again=options.correct_flatfield)
-    mosaic = _mosaic_of(collection, unit)
-    for note in mosaic.notes:
-        logger.info("%s", note)
-    work = prepare_import(unit, collection, mosaic, options, earlier)
+    with workable(unit.container):
+        collection = open_collection(unit.container, options)
+        log_facts(collection)
+        earlier = note_earlier(collection, options, again=options.correct_flatfield)
+        mosaic = _mosaic_of(collection, unit)
+        for note in mosaic.notes:
+            logger.info("%s", note)
+        work = prepare_import(unit, collection, mosaic, options, earlier)
     if is_there(work):
         logger.info("%s was finished by an earlier run and stays.", unit.zarr_url)
         return JobResult(

@@ -13,6 +13,7 @@ from fractal_mesospim_shading.images.metadata import other_pyramids
 from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished, not_corrected
 from fractal_mesospim_shading.images.native_state import container_attributes, earlier_correction
 from fractal_mesospim_shading.images.places import StorageOptions
+from fractal_mesospim_shading.images.stores import workable
 from fractal_mesospim_shading.inspection_native import container_text
 from fractal_mesospim_shading.messages import rendered, shown
 from fractal_mesospim_shading.outside_tiles import outside_facts
@@ -31,9 +32,14 @@ def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]
     Raises:
         ShadingError: there is no image, or it cannot be read.
     """
-    if is_container(url, storage_options):
-        return _container(url, storage_options)
-    image = MosaicImage.open(url, storage_options, allow_unfinished=True)
+    with workable(url):
+        if is_container(url, storage_options):
+            return _container(url, storage_options)
+        image = MosaicImage.open(url, storage_options, allow_unfinished=True)
+        return _mosaic(image, storage_options)
+
+
+def _mosaic(image: MosaicImage, storage_options: StorageOptions) -> dict[str, Any]:
     layout = image.layout
     plan = MemberPlan(
         image.url,
@@ -172,7 +178,7 @@ def as_text(found: dict[str, Any]) -> str:
 
 def plain_page(lines: Iterable[str]) -> str:
     """Lines to read: options in the words of the door, nothing hidden in names and labels."""
-    return rendered("\n".join(shown(line) for line in lines))
+    return "\n".join(rendered(shown(line)) for line in lines)
 
 
 def _outside_line(outside: dict[str, Any]) -> str:

@@ -149,7 +149,7 @@ class Job:
                     f"An earlier run was stopped when its result was complete; it is at "
                     f"{self.final_url} now. It was made by another command:\n  "
                     + "\n  ".join(differences(plain(ended), plain(self.request)))
-                    + "\nSet `overwrite` to replace it."
+                    + "\n- Set `overwrite` to replace it."
                 )
             self._begin(restart=restart)
         except BaseException:
@@ -184,7 +184,7 @@ class Job:
                 raise JobMismatchError(
                     f"An unfinished job lies at {self.url}, and it is not this one:\n  "
                     + "\n  ".join(differences(found, plain(self.request)))
-                    + "\nRun it again with its own parameters to continue it; `restart` drops it."
+                    + "\n- Run it again with its own parameters to continue it; `restart` drops it."
                 )
             logger.info("An earlier run with other parameters had finished no block: it is dropped")
             found = None

@@ -13,7 +13,9 @@ Only names between backticks that are options are rendered, so that a word such 
 or *report* stays prose, and a file or a label that is called like an option stays what it is.
 
 What came from outside (labels, paths, names in tables) may hold line breaks and escape
-sequences; they are shown as `\n` and `\x1b`, in errors as in the log.
+sequences; they are shown as `\n` and `\x1b`, in errors as in the log. The further lines of a
+message of our own begin with two blanks or with `- `: so no text from outside can pretend to be a
+line of the log.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ _COMMAND_NAMES = {"zarr_url": "IMAGE", "containers": "CONTAINER", "methods": "--
 # Control characters, what changes the direction of writing, and halves of surrogate pairs.
 _HIDDEN = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_TEXT = re.compile(f"[{_HIDDEN}]")
+_BREAK = re.compile(r"\n(?!  |- )")
 _IN_LINE = re.compile(f"[{_HIDDEN}\t\n]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -76,7 +79,7 @@ def known_options() -> frozenset[str]:
 
 def rendered(text: str) -> str:
     """A message as it is shown: options in the words of the door, nothing hidden in it."""
-    return _NAMED.sub(_name, _IN_TEXT.sub(_escape, text))
+    return _NAMED.sub(_name, _BREAK.sub(r"\\n", _IN_TEXT.sub(_escape, text)))
 
 
 def shown(value: object) -> str:

@@ -99,7 +99,7 @@ def refuse_idle(
         if (names := given(options, [n for n in candidates if n in values]))
     ]
     if lines:
-        raise ParameterError("\n".join(lines))
+        raise ParameterError(" ".join(lines))
 
 
 def refuse_idle_baseline(

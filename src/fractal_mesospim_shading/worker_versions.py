@@ -74,7 +74,7 @@ def refuse_differing(own: PackageState, found: Mapping[str, Any]) -> None:
         f"Dask workers have another fractal-mesospim-shading than this process "
         f"({own.version}, from {own.folder}):\n  "
         + "\n  ".join([*lines[:_SHOWN], *more])
-        + "\nInstall the same package for all of them, restart the workers, and run it again."
+        + "\n- Install the same package for all of them, restart the workers, and run it again."
     )
 
 

@@ -13,6 +13,7 @@ from fractal_mesospim_shading.images.collection import is_container
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import models_folder_url
 from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.stores import normalise_url, workable
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import (
     carry_out,
@@ -74,10 +75,12 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
 def correct_mosaic(zarr_url: str, options: FlatfieldOptions) -> JobResult:
     """Correct the shading of one image."""
     with warnings_heard():
-        image = open_source(zarr_url, options)
-        for note in image.notes:
-            logger.info("%s", note)
-        return carry_out(prepare_flatfield(image, options))
+        with workable(zarr_url):
+            image = open_source(zarr_url, options)
+            for note in image.notes:
+                logger.info("%s", note)
+            work = prepare_flatfield(image, options)
+        return carry_out(work)
 
 
 def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
@@ -139,10 +142,12 @@ def estimate_models(
         options: of the estimate.
     """
     refuse_idle(options, writes_image=False)
-    if is_container(zarr_url, options.storage_options):
-        choices = container_choices(zarr_url, options)
-    else:
-        choices = _mosaic_choices(open_source(zarr_url, options), options)
+    folder = normalise_url(folder)
+    with workable(zarr_url):
+        if is_container(zarr_url, options.storage_options):
+            choices = container_choices(zarr_url, options)
+        else:
+            choices = _mosaic_choices(open_source(zarr_url, options), options)
     refuse_folder_of_models(folder, choices)
     models = make_models(choices, options)
     save_all_models(folder, choices, models)

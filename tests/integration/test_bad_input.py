@@ -154,7 +154,7 @@ def test_a_pyramid_that_lists_a_level_that_is_not_there(refused, make_mosaic, mo
 def test_tile_numbers(refused, source, numbers, words):
     message = refused(errors.LayoutError, words, source, fov_list=numbers)
     if "outside" in words:
-        assert "1  3\n2  4" in message
+        assert "\n  1  3\n  2  4" in message
 
 
 def test_number_of_a_missing_tile(refused, make_mosaic):

@@ -67,13 +67,18 @@ def test_what_is_hidden_is_shown():
     assert shown("488\nnm\t\x00 µ 日本 $") == "488\\nnm\\t\\x00 µ 日本 $"
 
 
+def test_only_lines_of_our_own_are_lines():
+    error = ParameterError("2 problems:\n- one\n- two\n  more\nWARNING forged\n\n  x")
+    assert str(error) == "2 problems:\n- one\n- two\n  more\\nWARNING forged\\n\n  x"
+
+
 def test_the_log_is_rendered_for_every_handler(caplog):
     with caplog.at_level(logging.INFO), through(Door.COMMAND):
         LOG.info("Channel %s of %d: give `camera_offset`\n  here", "a\nWARNING\x1b[2J", 3)
-        LOG.info("%s 100 %%", ValueError("two\nlines\r"))
+        LOG.info("%s 100 %%", ValueError("two\n- lines\r"))
     assert caplog.messages == [
         "Channel a\\nWARNING\\x1b[2J of 3: give --camera-offset\n  here",
-        "two\nlines\\r 100 %",
+        "two\n- lines\\r 100 %",
     ]
 
 

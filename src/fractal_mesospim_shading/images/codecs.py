@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ import zarr
 from zarr.errors import ContainsGroupError, NodeNotFoundError
 from zarr.storage import LocalStore
 
-from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
+from fractal_mesospim_shading.images.array_metadata import array_problem
 from fractal_mesospim_shading.images.gzip_streams import timeless
 from fractal_mesospim_shading.images.plain_files import open_file
 from fractal_mesospim_shading.images.stores import (
@@ -31,6 +33,7 @@ from fractal_mesospim_shading.images.stores import (
     StorageOptions,
     normalise_url,
     open_group,
+    understood,
 )
 
 Pipeline = Literal["auto", "rust", "python"]
@@ -161,7 +164,7 @@ def _without_times(array: zarr.Array[Any]) -> zarr.Array[Any]:
 def _member(
     group: zarr.Group, path: str, pipeline: Literal["rust", "python"], *, direct: bool = False
 ) -> zarr.Array[Any]:
-    where = f"'{group.store_path}/{path}'"
+    where = str(group.store_path / path).removeprefix("file://")
     # zarr makes the threads that call the pipelines when it first meets a number of them: that
     # has to be one for all blocks in flight, and not the one thread of each call.
     threads = zarr.config.get("threading.max_workers", None) or _MOST_THREADS
@@ -170,27 +173,42 @@ def _member(
         "codec_pipeline.direct_io": direct,
         "threading.max_workers": 1 if pipeline == "rust" else threads,
     }
-    try:
-        with _configuration_lock, zarr.config.set(settings):
-            member = group[path]
-            if isinstance(member, zarr.Array) and pipeline == "python":
-                member = _without_times(member)
-    except (KeyError, FileNotFoundError, NodeNotFoundError, ContainsGroupError) as error:
+    with understood(where):
+        try:
+            with (
+                _configuration_lock,
+                zarr.config.set(settings),
+                warnings.catch_warnings(),
+            ):
+                # What the libraries think of odd metadata would mark a server's job.
+                warnings.simplefilter("ignore")
+                member = group[path]
+                if isinstance(member, zarr.Array):
+                    _refuse_transformers(member, where)
+                    return _without_times(member) if pipeline == "python" else member
+        except (KeyError, FileNotFoundError, NodeNotFoundError, ContainsGroupError) as error:
+            raise ImageFormatError(
+                array_problem(group, path)
+                or f"The array '{where}' is missing, although the metadata of the image list it. "
+                "The image is incomplete: copy or write it again."
+            ) from error
+        except ShadingError:
+            raise
+        except Exception as error:
+            problem = array_problem(group, path)
+            if problem is None:
+                raise
+            raise ImageFormatError(problem) from error
         raise ImageFormatError(
-            f"The array {where} is missing, although the metadata of the image list it. "
-            "The image is incomplete: copy or write it again."
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise ImageFormatError(
-            f"The metadata of the array {where} cannot be understood: {error}"
-        ) from error
-    if not isinstance(member, zarr.Array):
-        raise ImageFormatError(f"{where} is a group; expected an array of pixels.")
-    transformers = getattr(member.metadata, "storage_transformers", ())
+            array_problem(group, path) or f"'{where}' is a group; expected an array of pixels."
+        )
+
+
+def _refuse_transformers(array: zarr.Array[Any], where: str) -> None:
+    transformers = getattr(array.metadata, "storage_transformers", ())
     if transformers:
         raise ImageFormatError(
-            f"The array {where} asks for storage transformers ({transformers!r}), which no "
+            f"The array '{where}' asks for storage transformers ({transformers!r}), which no "
             "reader here knows: its chunks cannot be understood. Copy the image with the program "
             "that wrote it, without them."
         )
-    return member

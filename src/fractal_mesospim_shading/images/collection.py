@@ -33,7 +33,12 @@ from fractal_mesospim_shading.images.native_projection import projectors
 from fractal_mesospim_shading.images.native_signs import SignOptions, decide_orientation, use_xml
 from fractal_mesospim_shading.images.native_stack import LeftOut, Stack
 from fractal_mesospim_shading.images.native_surroundings import Surroundings, look_around
-from fractal_mesospim_shading.images.stores import StorageOptions, normalise_url, open_group
+from fractal_mesospim_shading.images.stores import (
+    StorageOptions,
+    normalise_url,
+    open_group,
+    understood,
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,17 @@ class TileCollection:
             ParameterError: a group to leave out does not exist.
         """
         url = normalise_url(container_url)
+        with understood(url):
+            return cls._read(url, storage_options, signs, exclude_groups)
+
+    @classmethod
+    def _read(
+        cls,
+        url: str,
+        storage_options: StorageOptions,
+        signs: SignOptions | None,
+        exclude_groups: Sequence[str],
+    ) -> TileCollection:
         _refuse_other_kinds(url, storage_options)
         around = look_around(url, storage_options)
         unknown = sorted(set(exclude_groups) - set(around.children))

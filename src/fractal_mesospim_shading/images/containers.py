@@ -8,7 +8,7 @@ from typing import Any
 
 import zarr
 
-from fractal_mesospim_shading.images.metadata import ngff_content
+from fractal_mesospim_shading.images.metadata import misplaced, ngff_content
 from fractal_mesospim_shading.images.stores import join_url, members_of, subgroup
 
 _SHOWN = 6
@@ -25,7 +25,11 @@ def explain_group(group: zarr.Group, url: str) -> str:
         What it is (plate, well, container of images, or none of these), and addresses of
         images in it.
     """
-    content, _ = ngff_content(dict(group.attrs), group.metadata.zarr_format)
+    attributes, zarr_format = dict(group.attrs), group.metadata.zarr_format
+    content, _ = ngff_content(attributes, zarr_format)
+    elsewhere = misplaced(attributes, zarr_format, "multiscales")
+    if elsewhere is not None:
+        return f"'{url}' is a zarr group but not an OME-Zarr image: {elsewhere}"
     if isinstance(content.get("plate"), Mapping):
         kind, images = "an HCS plate", _plate_images(group, content["plate"])
     elif isinstance(content.get("well"), Mapping):

@@ -18,10 +18,16 @@ from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.inner_paths import what_is_wrong
 from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
-from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.mosaic import MosaicImage, refuse_odd_sizes
 from fractal_mesospim_shading.images.reading import fingerprint, opened, read_array
 from fractal_mesospim_shading.images.source import Box, StoredArray
-from fractal_mesospim_shading.images.stores import join_url, members_of, open_group, subgroup
+from fractal_mesospim_shading.images.stores import (
+    join_url,
+    members_of,
+    open_group,
+    subgroup,
+    understood,
+)
 
 _SAME_RATIO = 0.01
 """Scales are often rounded; a ratio this close to a whole number is one."""
@@ -61,6 +67,11 @@ class LabelImage:
             ParameterError: there is none of that name.
             ImageFormatError: its size does not fit the image.
         """
+        with understood(join_url(image.url, "labels", name)):
+            return cls._read(image, name)
+
+    @classmethod
+    def _read(cls, image: MosaicImage, name: str) -> LabelImage:
         storage = json.loads(image.storage_options)
         labels = subgroup(open_group(image.url, storage), "labels")
         plain = not any(what_is_wrong(part) for part in name.split("/"))
@@ -74,6 +85,7 @@ class LabelImage:
         url = join_url(image.url, "labels", name)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, url)
         array = open_array(url, metadata.paths[0], storage)
+        refuse_odd_sizes([array], metadata.paths, url)
         factors = _factors(image, metadata, array.shape)
         if factors is None or not set("yx") <= set(metadata.axes):
             own, other = metadata.pixel_size_um(), image.metadata.pixel_size_um()

@@ -15,6 +15,7 @@ from typing import Any
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.inner_paths import checked_path
 from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.messages import shown
 
 VERSIONS = ("0.4", "0.5")
 _ORDER = "tczyx"
@@ -112,7 +113,11 @@ def parse_metadata(attributes: Mapping[str, Any], zarr_format: int, url: str) ->
     content, version = ngff_content(attributes, zarr_format)
     multiscales = content.get("multiscales")
     if not isinstance(multiscales, list) or not multiscales:
-        raise ImageFormatError(f"'{url}' holds no image: its metadata have no 'multiscales'.")
+        elsewhere = misplaced(attributes, zarr_format, "multiscales")
+        raise ImageFormatError(
+            f"'{url}' holds no image: "
+            + (elsewhere or "its metadata have no 'multiscales', or an empty one.")
+        )
     first = multiscales[0]
     if not isinstance(first, Mapping):
         raise ImageFormatError(f"The 'multiscales' of '{url}' are no list of objects.")
@@ -146,6 +151,35 @@ def ngff_content(attributes: Mapping[str, Any], zarr_format: int) -> tuple[Mappi
     if not isinstance(content, Mapping):
         return {}, "0.5"
     return content, str(content.get("version", "0.5"))
+
+
+def misplaced(attributes: Mapping[str, Any], zarr_format: int, key: str) -> str | None:
+    """Where else a part of the metadata stands, if it is not where its version has it.
+
+    Args:
+        attributes: of the zarr group.
+        zarr_format: 2 or 3.
+        key: such as `multiscales`.
+
+    Returns:
+        A sentence; None where it is nowhere, or in its place.
+    """
+    if key in ngff_content(attributes, zarr_format)[0]:
+        return None
+    wanted = "at the top" if zarr_format == 2 else "under 'ome'"
+    version = "0.4" if zarr_format == 2 else "0.5"
+    place = None
+    if key in attributes:
+        place = "at the top of the attributes"
+    for name, inner in attributes.items():
+        if isinstance(inner, Mapping) and key in inner:
+            place = f"under '{shown(name)}'"
+    if place is None:
+        return None
+    return (
+        f"'{key}' stands {place}; OME-Zarr {version} (zarr v{zarr_format}) has it {wanted}. Move "
+        "it there."
+    )
 
 
 def converted_attributes(

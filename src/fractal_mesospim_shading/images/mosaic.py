@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fractal_mesospim_shading.images.codecs import open_array
 from fractal_mesospim_shading.images.containers import explain_group
 from fractal_mesospim_shading.images.metadata import (
     ImageMetadata,
+    misplaced,
     ngff_content,
     parse_metadata,
     unusual_forms,
@@ -30,11 +32,15 @@ from fractal_mesospim_shading.images.stores import (
     join_url,
     normalise_url,
     open_group,
+    understood,
 )
 from fractal_mesospim_shading.images.tables import FOV_TABLE, layout_from_table, read_table
 
 MARK = "mesospim_shading"
 """Attribute that this package leaves on what it writes; its `complete` comes last."""
+
+_MOST_BYTES = 2**60
+"""More than this is no array, but a wrong number in its metadata."""
 
 _TYPES = ("uint8", "uint16", "float32")
 
@@ -93,6 +99,13 @@ class MosaicImage:
             LayoutError: its table of tiles does not describe a mosaic.
         """
         address = normalise_url(url)
+        with understood(address):
+            return cls._read(address, storage_options, allow_unfinished)
+
+    @classmethod
+    def _read(
+        cls, address: str, storage_options: StorageOptions, allow_unfinished: bool
+    ) -> MosaicImage:
         options = _as_json(storage_options)
         group = open_group(address, storage_options)
         attributes = dict(group.attrs)
@@ -117,6 +130,9 @@ class MosaicImage:
         plain = read_plain_table(group, FOV_TABLE)
         table = plain or read_table(address, FOV_TABLE, storage_options)
         layout, notes = layout_from_table(table, (sizes["y"], sizes["x"]), (height, width))
+        nameless = misplaced(attributes, zarr_format, "omero")
+        if nameless is not None:
+            notes = (*notes, f"The channels have no names: {nameless}")
         return cls(
             url=address,
             metadata=metadata,
@@ -210,11 +226,38 @@ def is_finished(attributes: Mapping[str, Any]) -> bool:
 def _as_json(storage_options: StorageOptions) -> str:
     try:
         return json.dumps(dict(storage_options or {}), sort_keys=True)
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ParameterError(
             f"The `storage_options` hold something that is no plain value ({error}); expected "
             "texts, numbers, lists and dictionaries, which can be passed to other processes."
         ) from error
+
+
+def refuse_odd_sizes(arrays: Sequence[zarr.Array[Any]], paths: Sequence[str], url: str) -> None:
+    """Refuse arrays whose metadata declare sizes that no array can have.
+
+    Raises:
+        ImageFormatError: chunks of no pixel, or more pixels than can be counted.
+    """
+    for array, path in zip(arrays, paths, strict=True):
+        where = f"'{join_url(url, path)}'"
+        unit = array.shards or array.chunks
+        if any(size < 1 for size in (*unit, *array.chunks)):
+            raise ImageFormatError(
+                f"The array {where} has chunks of the shape {unit}; every number must be at least "
+                "1. Write the image again."
+            )
+        if any(u % c for u, c in zip(unit, array.chunks, strict=True)):
+            raise ImageFormatError(
+                f"The array {where} has shards of the shape {unit}, which are no multiples of its "
+                f"chunks, {array.chunks}. Write the image again."
+            )
+        for shape in (array.shape, unit):
+            if prod(shape) * array.dtype.itemsize > _MOST_BYTES:
+                raise ImageFormatError(
+                    f"The array {where} declares a shape of {shape}: more bytes than can be "
+                    "counted. Its metadata were changed; write the image again."
+                )
 
 
 def _checked_type(
@@ -236,6 +279,7 @@ def _checked_type(
             raise ImageFormatError(
                 f"The levels of '{url}' differ in type ({dtype.name}, {array.dtype.name})."
             )
+    refuse_odd_sizes(arrays, metadata.paths, url)
     if 0 in arrays[0].shape and not (
         "c" in metadata.axes and arrays[0].shape[metadata.axes.index("c")] == 0
     ):

@@ -7,13 +7,14 @@ on inside it: `data.zip/image.zarr`).
 
 from __future__ import annotations
 
-import json
+import errno
 import lzma
 import os
 import sys
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,12 @@ from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, NodeNotFoundError
 
-from fractal_mesospim_shading.errors import ImageFormatError, ImageNotFoundError, SourceReadError
+from fractal_mesospim_shading.errors import (
+    ImageFormatError,
+    ImageNotFoundError,
+    ShadingError,
+    SourceReadError,
+)
 from fractal_mesospim_shading.images.regular_files import LocalStore, RegularFileSystem
 from fractal_mesospim_shading.messages import shown
 
@@ -44,6 +50,11 @@ _DECODING_ERRORS: tuple[type[Exception], ...] = (
 
 _DOCUMENTS = frozenset((".zgroup", ".zattrs", ".zarray", ".zmetadata", "zarr.json"))
 _DEEPEST_IMPLICIT = 3
+_SHORT = 200
+"""Letters of an address that is too long for no file system."""
+
+_MOST = 200
+"""Letters of what a library says."""
 
 Mode = Literal["r", "r+", "a", "w", "w-"]
 StorageOptions = Mapping[str, Any] | None
@@ -58,11 +69,9 @@ def normalise_url(url: str | os.PathLike[str]) -> str:
     text = os.fspath(url).strip()
     if not text:
         raise ImageNotFoundError("The address of the image is empty; give a path or a URL.")
-    if not _can_be_a_path(text):
-        raise ImageNotFoundError(
-            f"The address '{shown(text)}' holds characters that no path can have. Check its "
-            "spelling."
-        )
+    problem = _address_problem(text)
+    if problem is not None:
+        raise ImageNotFoundError(f"The address '{shown(text)[:_MOST]}' {problem}.")
     if text.startswith(("file:", "local:")):
         text = unquote(urlsplit(text).path)
     if is_remote(text):
@@ -70,12 +79,19 @@ def normalise_url(url: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.path.expanduser(text))
 
 
-def _can_be_a_path(text: str) -> bool:
-    """Whether the system has a spelling for it: no NUL, no halves of surrogate pairs."""
+def _address_problem(text: str) -> str | None:
+    """Why no path can be called so: NUL, halves of surrogate pairs, or too many letters."""
     try:
-        return b"\0" not in os.fsencode(text)
+        if b"\0" in os.fsencode(text):
+            return "holds characters that no path can have; check its spelling"
+        if len(text) > _SHORT and not is_remote(text):
+            os.lstat(text)
     except UnicodeEncodeError:
-        return False
+        return "holds characters that no path can have; check its spelling"
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "is longer than the file system takes; give a shorter one"
+    return None
 
 
 def is_remote(url: str) -> bool:
@@ -150,31 +166,85 @@ def open_group(
         SourceReadError: it cannot be reached or must not be read.
     """
     address = normalise_url(url)
-    try:
+    with understood(address):
         store, path = open_store(address, storage_options, mode)
-        for version in (3, 2):
-            try:
-                return zarr.open_group(
-                    store, path=path, mode=mode, zarr_format=version, use_consolidated=False
-                )
-            except (NodeNotFoundError, FileNotFoundError):
-                continue
-        is_array = _holds_array(store, path)
-    except ContainsArrayError:
-        is_array = True
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ImageFormatError(
-            f"The zarr metadata at '{address}' cannot be understood ({error}). The file was "
-            "probably not written to its end; copy or write the image again."
-        ) from error
-    except (ImageFormatError, ImageNotFoundError):
+        try:
+            for version in (3, 2):
+                try:
+                    return zarr.open_group(
+                        store, path=path, mode=mode, zarr_format=version, use_consolidated=False
+                    )
+                except (NodeNotFoundError, FileNotFoundError):
+                    continue
+            is_array = _holds_array(store, path)
+        except ContainsArrayError:
+            is_array = True
+    raise _nothing_to_open(address, is_array)
+
+
+@contextmanager
+def workable(address: str) -> Iterator[None]:
+    """Turn whatever comes up while a job is prepared into one readable error.
+
+    What is read meanwhile is metadata, tables and small files from outside.
+
+    Args:
+        address: of the source.
+
+    Raises:
+        ImageFormatError: something in them does not fit together.
+        SourceReadError: something cannot be reached or must not be read.
+    """
+    try:
+        yield
+    except ShadingError:
         raise
     except connection_errors() as error:
         raise SourceReadError(
-            f"'{address}' cannot be read: {type(error).__name__}: {error}. Check the address, the "
-            "rights to read it and, for remote storage, `storage_options`."
+            f"Something that is needed for '{shown(address)}' cannot be read: {reason(error)}."
         ) from error
-    raise _nothing_to_open(address, is_array)
+    except Exception as error:
+        raise ImageFormatError(
+            f"'{shown(address)}' cannot be worked on: its metadata, or a file that was given, hold "
+            f"what does not fit together ({reason(error)})."
+        ) from error
+
+
+@contextmanager
+def understood(address: str) -> Iterator[None]:
+    """Turn whatever metadata make a library raise into one readable error.
+
+    Metadata come from outside: any text may stand in them, and what zarr, anndata or NumPy
+    make of it is not for a person.
+
+    Args:
+        address: whose metadata are looked at; no pixel is read meanwhile.
+
+    Raises:
+        ImageFormatError: they are no metadata of an image.
+        SourceReadError: they cannot be reached or must not be read.
+    """
+    try:
+        yield
+    except ShadingError:
+        raise
+    except connection_errors() as error:
+        raise SourceReadError(
+            f"'{shown(address)}' cannot be read: {reason(error)}. Check the address, the rights to "
+            "read it and, for remote storage, `storage_options`."
+        ) from error
+    except Exception as error:
+        raise ImageFormatError(
+            f"The metadata at '{shown(address)}' cannot be understood ({reason(error)}). The file "
+            "was changed, or not written to its end; copy or write the image again."
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """What a library says is wrong, short enough for a sentence."""
+    text = shown(error)
+    text = text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def members_of(group: zarr.Group) -> dict[str, zarr.Group | zarr.Array[Any]]:
@@ -186,7 +256,7 @@ def members_of(group: zarr.Group) -> dict[str, zarr.Group | zarr.Array[Any]]:
     Raises:
         SourceReadError: something there is a link to nothing.
     """
-    with warnings.catch_warnings():
+    with understood(str(group.store_path).removeprefix("file://")), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = dict(group.members())
     for name in set(_listed(group)) - set(found) - _DOCUMENTS:

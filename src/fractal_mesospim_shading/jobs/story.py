@@ -22,11 +22,12 @@ from fractal_mesospim_shading.flatfield import (
 )
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.carrying import carry_members
+from fractal_mesospim_shading.images.codec_trial import refuse_useless_codecs
 from fractal_mesospim_shading.images.native_companions import write_companions
 from fractal_mesospim_shading.images.output import how_made, mark_of
 from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.profiles import model_parts, refuse_models_folder
-from fractal_mesospim_shading.images.stores import normalise_url
+from fractal_mesospim_shading.images.stores import normalise_url, workable
 from fractal_mesospim_shading.images.target import write_attributes
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.job_request import plain
@@ -60,6 +61,7 @@ def carry_out(work: Work) -> JobResult:
     options = work.options
     if work.models_folder is not None:
         refuse_folder_of_models(work.models_folder, work.choices)
+    refuse_useless_codecs(target for part in work.parts for target in part.plan.targets)
     _tell_members(work)
     _make_parent(work)
     with (
@@ -84,7 +86,8 @@ def carry_out(work: Work) -> JobResult:
         models = make_models(work.choices, options, job)
         _keep_warnings(job)
         _run(work, models, job, watch)
-        _carry(work, job)
+        with workable(work.source_url):
+            _carry(work, job)
         if work.models_folder is not None:
             save_all_models(work.models_folder, work.choices, models)
         # Nothing is marked as complete that a power cut could take away.
