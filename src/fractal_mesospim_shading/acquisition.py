@@ -17,7 +17,6 @@ from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native_signs import SignOptions
 from fractal_mesospim_shading.images.native_state import (
     container_attributes,
-    earlier_correction,
     refuse_unfinished,
 )
 from fractal_mesospim_shading.images.output import pixel_bytes
@@ -51,27 +50,10 @@ def log_facts(collection: TileCollection) -> None:
     logger.info("%s", collection.orientation.text)
 
 
-def note_earlier(collection: TileCollection, options: Any, *, again: bool) -> dict[str, Any] | None:
-    """Say where a container was corrected already; a second time is worth a warning.
-
-    Args:
-        collection: the container.
-        options: with those of its storage.
-        again: whether it is going to be corrected.
-
-    Returns:
-        Our mark in it, None where the microscope wrote it.
-    """
-    attributes = container_attributes(collection.url, options_of(options))
-    text = earlier_correction(attributes)
-    if text is None:
-        return None
-    if again:
-        logger.warning("%s It is corrected a second time; was the original meant?", text)
-    else:
-        logger.info("%s", text)
-    mark: dict[str, Any] = attributes[MARK]
-    return mark
+def earlier_mark(collection: TileCollection, options: Any) -> dict[str, Any] | None:
+    """Our mark in a container that is a result of this package; None in an original."""
+    mark = container_attributes(collection.url, options_of(options)).get(MARK)
+    return mark if isinstance(mark, dict) else None
 
 
 def source_state(mosaic: NativeMosaic) -> str:

@@ -33,6 +33,7 @@ from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError
+from fractal_mesospim_shading.history import steps_of
 from fractal_mesospim_shading.images.documents import document_of
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -107,6 +108,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         ShadingError: one error with all problems.
     """
     problems = Problems()
+    history = steps_of(image.attributes())
     dtype = np.dtype(np.float32) if options.output_type == "float32" else image.dtype
     output = problems.run(
         lambda: plan_output(
@@ -133,7 +135,8 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     with problems.collected():
         refuse_idle(options)
     with problems.collected():
-        refuse_second_replacement(_TASK, image, overwrite_input=options.overwrite_input)
+        replaces = options.overwrite_input
+        refuse_second_replacement(_TASK, image.url, history, overwrite_input=replaces)
     problems.raise_all()
     if output is None or kernel is None:
         raise RuntimeError("a failed check left no error")
@@ -155,6 +158,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         counted=BackgroundCounts,
         members=output.members,
         tell=_teller(image, kernel),
+        history=history,
         types=_TYPES,
     )
     rehearse(work)

@@ -10,13 +10,13 @@ from functools import partial
 from fractal_mesospim_shading.acquisition import (
     expected_bytes,
     log_facts,
-    note_earlier,
     open_collection,
     source_state,
 )
 from fractal_mesospim_shading.compute import resources
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.flatfield import plan_models, profile_names
+from fractal_mesospim_shading.history import steps_of
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.documents import Document, document_of
@@ -66,7 +66,6 @@ def correct_container(url: str, options: FlatfieldOptions) -> JobResult:
     with workable(url):
         collection = open_collection(url, options)
         log_facts(collection)
-        note_earlier(collection, options, again=True)
         work = prepare_container(collection, options)
         for mosaic in collection.mosaics():
             for note in mosaic.notes:
@@ -183,6 +182,7 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
         models_folder=models_folder_url(final, collection.url) if options.save_models else None,
         members=members,
         texts=companions,
+        history=steps_of(container_attributes(collection.url, storage)),
         types={"flatfield_corrected": True},
     )
     rehearse(work)

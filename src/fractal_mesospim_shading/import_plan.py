@@ -18,6 +18,7 @@ from fractal_mesospim_shading.acquisition import (
 from fractal_mesospim_shading.compute import resources
 from fractal_mesospim_shading.errors import ParameterError, ShadingError
 from fractal_mesospim_shading.flatfield import plan_models
+from fractal_mesospim_shading.history import steps_of
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.mosaic import MARK
@@ -192,6 +193,7 @@ def prepare_import(
         else None,
         parent_format=zarr_format,
         add_tables=partial(_write_tables, mosaic),
+        history=steps_of({MARK: earlier}),
         types={
             "is_3D": mosaic.shape[1] > 1,
             "flatfield_corrected": options.correct_flatfield or earlier is not None,

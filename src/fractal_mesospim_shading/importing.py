@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from fractal_mesospim_shading.acquisition import log_facts, note_earlier, open_collection
+from fractal_mesospim_shading.acquisition import earlier_mark, log_facts, open_collection
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.collection import TileCollection
 from fractal_mesospim_shading.images.native_mosaic import NativeMosaic
@@ -37,7 +37,7 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> JobResult:
     with workable(unit.container):
         collection = open_collection(unit.container, options)
         log_facts(collection)
-        earlier = note_earlier(collection, options, again=options.correct_flatfield)
+        earlier = earlier_mark(collection, options)
         mosaic = _mosaic_of(collection, unit)
         for note in mosaic.notes:
             logger.info("%s", note)

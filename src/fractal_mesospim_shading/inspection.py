@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fractal_mesospim_shading.errors import SourceReadError
+from fractal_mesospim_shading.history import steps_of
 from fractal_mesospim_shading.images import native_report
 from fractal_mesospim_shading.images.collection import TileCollection, is_container
 from fractal_mesospim_shading.images.members import MemberPlan, list_members
@@ -17,6 +19,7 @@ from fractal_mesospim_shading.images.stores import workable
 from fractal_mesospim_shading.inspection_native import container_text
 from fractal_mesospim_shading.messages import rendered, shown
 from fractal_mesospim_shading.outside_tiles import outside_facts
+from fractal_mesospim_shading.unfinished import UnfinishedJob, jobs_beside
 
 _CHUNKS_LOOKED_AT = 64
 """Of those outside of every tile."""
@@ -53,6 +56,8 @@ def _mosaic(image: MosaicImage, storage_options: StorageOptions) -> dict[str, An
         "url": image.url,
         "ngff_version": image.metadata.version,
         "finished": image.finished,
+        "history": _history(plan.own[""]),
+        "jobs": [asdict(job) for job in jobs_beside(image.url, storage_options)],
         "axes": image.axes,
         "dtype": image.dtype.name,
         "pixel_size_um": image.voxel_size_um,
@@ -115,10 +120,28 @@ def _outside(image: MosaicImage) -> dict[str, Any] | None:
     }
 
 
+def _history(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What this package has done to it, the first job first."""
+    return [asdict(step) for step in steps_of(attributes)]
+
+
+def _past_lines(found: dict[str, Any]) -> list[str]:
+    """What was done, and what has not come to its end."""
+    lines = []
+    if found["history"]:
+        lines += ["", "History:", *(f"  made {step['text']}" for step in found["history"])]
+    if found["jobs"]:
+        jobs = (UnfinishedJob(**job) for job in found["jobs"])
+        lines += ["", "Unfinished jobs beside it:", *(f"  {job.text()}" for job in jobs)]
+    return lines
+
+
 def _container(url: str, storage_options: StorageOptions) -> dict[str, Any]:
     found = native_report.describe(TileCollection.open(url, storage_options))
     attributes = container_attributes(url, storage_options)
     found["finished"] = is_finished(attributes)
+    found["history"] = _history(attributes)
+    found["jobs"] = [asdict(job) for job in jobs_beside(found["url"], storage_options)]
     earlier = earlier_correction(attributes)
     if not found["finished"]:
         earlier = "This container is unfinished: the run that wrote it broke off before its end."
@@ -138,7 +161,7 @@ def _not_corrected_lines(attributes: Mapping[str, Any]) -> list[str]:
 def as_text(found: dict[str, Any]) -> str:
     """The same, to read."""
     if found["kind"] != "mosaic":
-        return plain_page(container_text(found))
+        return plain_page([*container_text(found), *_past_lines(found)])
     tiles = found["tiles"]
     state = "finished" if found["finished"] else "UNFINISHED: a run broke off before its end"
     size = ", ".join(f"{axis} {value:g}" for axis, value in found["pixel_size_um"].items())
@@ -173,7 +196,7 @@ def as_text(found: dict[str, Any]) -> str:
         lines += [f"  {member['path']} ({member['kind']})" for member in found["members"]]
     if found["notes"]:
         lines += ["", "Notes:", *(f"  {note}" for note in found["notes"])]
-    return plain_page(lines)
+    return plain_page([*lines, *_past_lines(found)])
 
 
 def plain_page(lines: Iterable[str]) -> str:

@@ -6,15 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, prod
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, ShadingError
+from fractal_mesospim_shading.history import Step
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import Document, document_of
 from fractal_mesospim_shading.images.members import MemberPlan, plan_members
@@ -135,13 +137,9 @@ def plan_output(
                 "source's place, or lie in another folder."
             )
         )
-    if overwrite_input and (not places.is_local(image.url) or split_zip(image.url)):
-        problems.errors.append(
-            ParameterError(
-                f"`overwrite_input` cannot be used with {image.url}: only a folder of a file "
-                "system can be replaced by renaming. Leave it out, and remove the source yourself."
-            )
-        )
+    if overwrite_input:
+        with problems.collected():
+            refuse_unreplaceable(image)
     documents = [document_of(image.array(level)) for level in range(len(image.levels))]
     zarr_format = zarr_format_of(options.ngff_version, image.zarr_format)
     levels = problems.run(
@@ -191,6 +189,37 @@ def refuse_loss(members: MemberPlan, *, overwrite_input: bool) -> None:
             f"`overwrite_input` would delete what the result cannot hold. {members.loss} Move it "
             "away, or leave `overwrite_input` out: then the source stays."
         )
+
+
+def refuse_unreplaceable(image: MosaicImage) -> None:
+    """Refuse a source whose place no result can take.
+
+    Raises:
+        ParameterError: it is no folder of a file system, or it is, or its pixels are, a link to
+            another place, where the data would stay.
+    """
+    if not places.is_local(image.url) or split_zip(image.url):
+        raise ParameterError(
+            f"`overwrite_input` cannot be used with {image.url}: only a folder of a file "
+            "system can be replaced by renaming. Leave it out, and remove the source yourself."
+        )
+    path = places.local_path(image.url)
+    if path.is_symlink():
+        raise ParameterError(
+            f"{image.url} is a link; `overwrite_input` would replace the link, and leave the "
+            f"data where they are. The image lies at {path.resolve()}: give that address, or leave "
+            "`overwrite_input` out."
+        )
+    for level in image.levels:
+        parts = Path(level.path).parts
+        for end in range(1, len(parts) + 1):
+            folder = path.joinpath(*parts[:end])
+            if folder.is_symlink():
+                raise ParameterError(
+                    f"{folder} is a link; `overwrite_input` would replace the image around it, and "
+                    f"leave the pixels at {folder.resolve()}. Put these into the image, or leave "
+                    "`overwrite_input` out."
+                )
 
 
 def refuse_taken(
@@ -264,19 +293,26 @@ def _some_chunk_files(url: str, path: str, array: Any) -> Iterable[str]:
         yield os.path.join(places.local_path(url), path, array.metadata.encode_chunk_key(index))
 
 
-def refuse_second_replacement(task: str, image: MosaicImage, *, overwrite_input: bool) -> None:
+def refuse_second_replacement(
+    task: str, url: str, history: Sequence[Step], *, overwrite_input: bool
+) -> None:
     """Refuse to correct in place what stands in place corrected already.
 
     Such a run is mostly the repetition of one that was killed at its very end, when the
     result had taken the place of the source.
 
+    Args:
+        task: that is going to be done.
+        url: of the source.
+        history: what was done to it before.
+        overwrite_input: whether the result is to take its place.
+
     Raises:
         ParameterError: the source is a result of the same task.
     """
-    mark = image.attributes().get(MARK)
-    if overwrite_input and isinstance(mark, dict) and mark.get("task") == task:
+    if overwrite_input and task in [step.task for step in history]:
         raise ParameterError(
-            f"{image.url} is a result of {task} already; `overwrite_input` would correct it twice. "
+            f"{url} is a result of {task} already; `overwrite_input` would correct it twice. "
             "If an earlier run was stopped at its end, it has done its work. To correct it once "
             "more all the same, leave `overwrite_input` out."
         )

@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -36,6 +37,7 @@ from fractal_mesospim_shading.images.file_states import (
     states,
 )
 from fractal_mesospim_shading.images.journal import Record
+from fractal_mesospim_shading.images.places import StorageOptions
 from fractal_mesospim_shading.images.reading import opened
 from fractal_mesospim_shading.images.source import StoredArray
 from fractal_mesospim_shading.images.stores import join_url, reading_errors
@@ -127,7 +129,9 @@ class Watch:
             watch._compare_with_earlier()
             watch.confirm_source()
             watch._drop_lost()
-        places.write_bytes(places.join(job.url, SOURCE_FILES), _packed(present), job.options)
+        blocks = sum(plan.grid.total for plan in plans.values())
+        content = _packed(present, blocks)
+        places.write_bytes(places.join(job.url, SOURCE_FILES), content, job.options)
         return watch
 
     def accept(self, record: Record) -> None:
@@ -230,7 +234,7 @@ class Watch:
 
     def _compare_with_earlier(self) -> None:
         data = places.read_bytes(places.join(self._job.url, SOURCE_FILES), self._job.options)
-        earlier = _unpacked(data) if data is not None else {}
+        earlier = _unpacked(data)
         for where, present in self._present.items():
             before = earlier.get(where)
             if before is None or before.shape != present.shape:
@@ -334,9 +338,15 @@ def _when(state: FileState) -> str:
     return f" at {moment.isoformat(sep=' ', timespec='seconds')}"
 
 
-def _packed(present: Mapping[str, NDArray[np.bool_]]) -> bytes:
-    """Arrays of truth values by name, as bytes."""
-    content: dict[str, Any] = {"names": np.array(list(present), dtype=np.str_)}
+def blocks_planned(folder: str, options: StorageOptions = None) -> int | None:
+    """How many blocks the job of a folder has in all; None where it has not said so."""
+    blocks = _loaded(places.read_bytes(places.join(folder, SOURCE_FILES), options)).get("blocks")
+    return None if blocks is None else int(blocks)
+
+
+def _packed(present: Mapping[str, NDArray[np.bool_]], blocks: int) -> bytes:
+    """Arrays of truth values by name, and how many blocks there are, as bytes."""
+    content: dict[str, Any] = {"names": np.array(list(present), dtype=np.str_), "blocks": blocks}
     for number, array in enumerate(present.values()):
         content[f"shape_{number}"] = np.array(array.shape)
         content[f"bits_{number}"] = np.packbits(array)
@@ -345,11 +355,20 @@ def _packed(present: Mapping[str, NDArray[np.bool_]]) -> bytes:
     return buffer.getvalue()
 
 
-def _unpacked(data: bytes) -> dict[str, NDArray[np.bool_]]:
-    with np.load(io.BytesIO(data)) as content:
-        found = {}
-        for number, name in enumerate(content["names"]):
-            shape = tuple(int(n) for n in content[f"shape_{number}"])
-            bits = np.unpackbits(content[f"bits_{number}"], count=int(np.prod(shape)))
-            found[str(name)] = bits.astype(np.bool_).reshape(shape)
+def _unpacked(data: bytes | None) -> dict[str, NDArray[np.bool_]]:
+    """The arrays of `_packed`; none where it cannot be understood."""
+    content = _loaded(data)
+    found = {}
+    for number, name in enumerate(content.get("names", ())):
+        shape = tuple(int(n) for n in content[f"shape_{number}"])
+        bits = np.unpackbits(content[f"bits_{number}"], count=int(np.prod(shape)))
+        found[str(name)] = bits.astype(np.bool_).reshape(shape)
     return found
+
+
+def _loaded(data: bytes | None) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(data or b"")) as content:
+            return dict(content)
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
+        return {}

@@ -9,6 +9,7 @@ from functools import partial
 from fractal_mesospim_shading.compute import estimate_workers, resources
 from fractal_mesospim_shading.container import container_choices, correct_container
 from fractal_mesospim_shading.flatfield import plan_models
+from fractal_mesospim_shading.history import steps_of
 from fractal_mesospim_shading.images.collection import is_container
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import models_folder_url
@@ -91,6 +92,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     """
     problems = Problems()
     name, overwrite_input = options.output_image_name, options.overwrite_input
+    history = steps_of(image.attributes())
     output = problems.run(
         lambda: plan_output(image, options, name=name, overwrite_input=overwrite_input)
     )
@@ -99,7 +101,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     with problems.collected():
         refuse_idle(options, no_report=obstacle)
     with problems.collected():
-        refuse_second_replacement(TASK, image, overwrite_input=overwrite_input)
+        refuse_second_replacement(TASK, image.url, history, overwrite_input=overwrite_input)
     if output is not None:
         planned = output
         with problems.collected():
@@ -125,6 +127,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         models_folder=folder,
         reported=image if options.report and obstacle is None else None,
         members=output.members,
+        history=history,
         types=_TYPES,
     )
     rehearse(work)

@@ -300,7 +300,7 @@ def test_a_result_given_again_is_worth_a_warning(sides, caplog):
     second = correct_flatfield(first.image_url, models_folder=models)
     said = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert len(said) == 1
-    assert "a result of this package already" in said[0]
+    assert "is a result of this package already" in said[0]
     assert "corrected a second time" in said[0]
     mark = dict(zarr.open_group(second.image_url, mode="r").attrs)["mesospim_shading"]
     assert [entry["task"] for entry in mark["history"]] == ["correct_flatfield"]

@@ -20,6 +20,7 @@ from fractal_mesospim_shading.flatfield import (
     model_names,
     save_used_models,
 )
+from fractal_mesospim_shading.history import correction_of, tell_history
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.carrying import carry_members
 from fractal_mesospim_shading.images.codec_trial import refuse_useless_codecs
@@ -62,6 +63,8 @@ def carry_out(work: Work) -> JobResult:
     if work.models_folder is not None:
         refuse_folder_of_models(work.models_folder, work.choices)
     refuse_useless_codecs(target for part in work.parts for target in part.plan.targets)
+    correction = correction_of(work.task, with_models=bool(work.choices))
+    tell_history(work.source_url, work.history, correction)
     _tell_members(work)
     _make_parent(work)
     with (

@@ -13,6 +13,7 @@ from fractal_mesospim_shading.background_params import BackgroundOptions
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.estimation import EstimationPlan
 from fractal_mesospim_shading.flatfield import Models, request_details
+from fractal_mesospim_shading.history import Step
 from fractal_mesospim_shading.images import places
 from fractal_mesospim_shading.images.documents import Document
 from fractal_mesospim_shading.images.members import MemberPlan
@@ -135,6 +136,7 @@ class Work:
         add_tables: writes tables of its own into an image.
         texts: files that lie beside the result.
         tell: says what the counts mean.
+        history: what this package has done to the source before.
         types: of the result, for Fractal's image list.
         listed: attributes of the result, for the same.
     """
@@ -158,6 +160,7 @@ class Work:
     add_tables: Callable[[TargetImage], None] = _no_tables
     texts: tuple[Companion, ...] = ()
     tell: Callable[[Mapping[str, PixelCounts]], None] = _no_word
+    history: tuple[Step, ...] = ()
     types: Mapping[str, bool] = field(default_factory=dict)
     listed: Mapping[str, Any] = field(default_factory=dict)
 
