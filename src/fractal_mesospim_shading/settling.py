@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 
 from fractal_mesospim_shading.errors import ImageNotFoundError, ShadingError
@@ -19,6 +20,8 @@ from fractal_mesospim_shading.job_folder import (
 )
 from fractal_mesospim_shading.job_request import Request
 from fractal_mesospim_shading.placing import RECORD, Ending
+
+logger = logging.getLogger(__name__)
 
 
 def left_to_its_job(final_url: str, options: StorageOptions = None) -> bool:
@@ -70,7 +73,14 @@ def settle(place: str) -> Request | None:
                 with Job(final, ending.request).start(restart=False) as job:
                     return ending.request if job.finished else None
     left = leftovers(place)
-    if left and not places.exists(place):
+    if left and places.exists(place):
+        logger.info(
+            "Beside %s lies %s, which a run of an earlier version has left when it was killed. It "
+            "is not touched; remove it if it is of no use.",
+            place,
+            ", ".join(left),
+        )
+    elif left:
         raise ImageNotFoundError(
             f"There is nothing at {place}. Beside it lies {', '.join(left)}: a run of an earlier "
             "version was killed while it replaced that image. It may be whole, or half removed; "

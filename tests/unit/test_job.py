@@ -119,7 +119,8 @@ def test_an_earlier_result_is_replaced_whole(final, tmp_path):
     assert os.listdir(final) == ["new"]
 
 
-def test_what_an_earlier_version_left_is_named_and_not_touched(final, tmp_path):
+def test_what_an_earlier_version_left_is_named_and_not_touched(final, tmp_path, caplog):
+    caplog.set_level("INFO")
     hidden = tmp_path / ".out.zarr.12345678.replaced"
     hidden.mkdir()
     with pytest.raises(ImageNotFoundError, match=r"\.out\.zarr\.12345678\.replaced.*half removed"):
@@ -129,6 +130,8 @@ def test_what_an_earlier_version_left_is_named_and_not_touched(final, tmp_path):
     assert os.listdir(tmp_path) == [hidden.name]
     os.mkdir(final)
     assert settle(final) is None
+    assert [r.levelname for r in caplog.records if hidden.name in r.getMessage()] == ["INFO"]
+    assert hidden.exists()
 
 
 def test_a_job_without_a_finished_block_stands_in_nobodys_way(final, tmp_path, caplog):
