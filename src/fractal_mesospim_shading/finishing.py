@@ -136,7 +136,7 @@ def refuse_unreadable(target: TargetImage) -> None:
     except _OME_ZARR_ERRORS as error:
         raise ImageFormatError(
             "ome-zarr cannot open an image with these metadata "
-            f"({type(error).__name__}: {error or 'no reason given'})."
+            f"({type(error).__name__}: {str(error) or 'no reason given'})."
         ) from error
     expected = [level.shape for level in target.levels]
     if shapes != expected:

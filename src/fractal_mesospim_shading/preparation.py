@@ -382,13 +382,17 @@ def marked(attributes: Document, mark: dict[str, Any], *, complete: bool) -> Doc
     history: list[Any] = []
     if isinstance(earlier, dict):
         history = [
-            *earlier.get("history", []),
+            *_as_list(earlier.get("history")),
             {k: v for k, v in earlier.items() if k != "history"},
         ]
     own: dict[str, Any] = {"complete": complete, **mark}
     if history:
         own["history"] = history
     return {**attributes, MARK: own}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def open_source(url: str, options: Any) -> MosaicImage:

@@ -255,6 +255,11 @@ ODD_FORMS = {
     "scale text": lambda content: content["multiscales"][0]["datasets"][0][
         "coordinateTransformations"
     ][0].update(scale=["1.0", "5.0", "1.3", "1.3"]),
+    "history null": lambda content: content.update(
+        mesospim_shading={"complete": True, "history": None}
+    ),
+    "second null": lambda content: content["multiscales"].append(None),
+    "axis of odd type": lambda content: content["multiscales"][0]["axes"][1].update(type=5),
     "colour a number": lambda content: content["omero"]["channels"][0].update(color=5),
 }
 
@@ -293,6 +298,7 @@ def test_attributes_of_unusual_form_are_carried(
 
 LATE = {
     "well": (lambda content: content.update(well="x"), "ome-zarr cannot open"),
+    "odd ome": (lambda content: content.update(ome={"multiscales": []}), "ome-zarr cannot open"),
     "image-label": (lambda content: content.update({"image-label": "x"}), "ome-zarr cannot open"),
     "more channels": (
         lambda content: content["omero"]["channels"].append({"label": "x"}),
@@ -455,3 +461,45 @@ def test_metadata_texts_of_another_encoding_go_with_the_result(
         assert "written for the container" not in text
         assert "cannot be read" not in text
     assert not [r for r in caplog.records if "written for the container" in r.message]
+
+
+def test_a_run_that_is_stopped_while_it_carries_is_continued(
+    make_mosaic: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tree: Any, caplog: Any
+) -> None:
+    from fractal_mesospim_shading.errors import StoppedError
+    from fractal_mesospim_shading.images import carrying
+    from fractal_mesospim_shading.job import Job
+
+    image = make_mosaic()
+    _fill(image)
+    whole = run("flatfield", image, ngff_version="0.5", output_image_name="whole")
+    monkeypatch.setattr(carrying, "_WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(carrying, "_REMEMBER_SECONDS", 0.0)
+    owned, calls = Job.check_owned, []
+
+    def stop(job: Job) -> None:
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise StoppedError("stopped")
+        owned(job)
+
+    carried, add = [], carrying._Progress.add
+
+    def counted(progress: Any, size: int, files: int = 1) -> None:
+        carried.append(files)
+        add(progress, size, files)
+
+    stop_at = 0
+    monkeypatch.setattr(Job, "check_owned", stop)
+    monkeypatch.setattr(carrying._Progress, "add", counted)
+    run("flatfield", image, ngff_version="0.5", output_image_name="counted")
+    chunks = carried.count(0)
+    stop_at, calls[:], carried[:] = len(calls) - 8, [], []
+    with pytest.raises(StoppedError):
+        run("flatfield", image, ngff_version="0.5", output_image_name="broken")
+    before = carried.count(0)
+    assert 0 < before < chunks
+    stop_at, carried[:] = 0, []
+    result = run("flatfield", image, ngff_version="0.5", output_image_name="broken")
+    assert carried.count(0) == chunks - before
+    assert tree(Path(result.image_url)) == tree(Path(whole.image_url))

@@ -60,7 +60,9 @@ def copy_file(
     except connection_errors() as error:
         raise unreadable(where, error) from error
     with reader:
-        target.write(path, _blocks(reader, where, stop), state)
+        target.write(path, _whole(_blocks(reader, where, stop), state, where), state)
+    if folder.state(entry) != state:
+        raise _changed(where)
     return state.size
 
 
@@ -75,6 +77,23 @@ def _blocks(reader: IO[bytes], where: str, stop: threading.Event | None) -> Iter
         if not block:
             return
         yield block
+
+
+def _whole(blocks: Iterator[bytes], state: State, where: str) -> Iterator[bytes]:
+    """The blocks of a file, if together they are as long as it was said to be."""
+    length = 0
+    for block in blocks:
+        length += len(block)
+        yield block
+    if length != state.size and state.size >= 0:
+        raise _changed(where)
+
+
+def _changed(where: str) -> SourceReadError:
+    return SourceReadError(
+        f"'{where}' changed while it was copied. Run the same command again once nobody writes to "
+        "the source."
+    )
 
 
 def _without_consolidated(document: bytes) -> bytes:

@@ -38,7 +38,10 @@ Kind = Literal["file", "folder", "special", "refused"]
 
 @dataclass(frozen=True)
 class State:
-    """Size in bytes of a file, and when it was last changed, in nanoseconds, if that is known."""
+    """Size in bytes of a file, and when it was last changed, in nanoseconds.
+
+    -1 and None where that is not known.
+    """
 
     size: int
     changed_ns: int | None
@@ -324,8 +327,10 @@ def remote_state(info: Mapping[str, Any]) -> State:
         info.get(key) for key in ("LastModified", "last_modified", "updated", "created", "mtime")
     )
     changed = next((time for time in times if isinstance(time, datetime)), None)
+    size = info.get("size")
     return State(
-        int(info.get("size") or 0), None if changed is None else int(changed.timestamp() * 1e9)
+        -1 if size is None else int(size),
+        None if changed is None else int(changed.timestamp() * 1e9),
     )
 
 

@@ -405,7 +405,7 @@ class _Survey:
             self._files += 1
             if self._files <= _ALL_SIZED or self._files % _SIZED_EACH == 0:
                 self._sized += 1
-                self._bytes += folder.state(entry).size
+                self._bytes += max(folder.state(entry).size, 0)
 
     def _further_pyramids(self) -> Iterator[str]:
         carried = tuple(member.path for member in self._members)

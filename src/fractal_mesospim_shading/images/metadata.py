@@ -202,7 +202,9 @@ def converted_attributes(
     inner = attributes.get("ome")
     known = {key: value for key, value in attributes.items() if key in _NGFF_KEYS}
     if isinstance(inner, Mapping):
-        known |= {key: value for key, value in inner.items() if key != "version"}
+        nested = {key: value for key, value in inner.items() if key != "version"}
+        # What NGFF keeps at the top of the old version is meant there, whatever `ome` holds.
+        known = nested | known if source_format == 2 else known | nested
     elif inner is not None:
         others["ome"] = inner
     version = "0.5" if zarr_format == 3 else "0.4"
@@ -363,12 +365,10 @@ def _axes(axes: Any, url: str) -> tuple[str, tuple[str | None, ...]]:
 
 
 def _scale(transformations: Any, ndim: int, url: str, *, required: bool) -> tuple[float, ...]:
-    _refuse_endless_translation(transformations, url)
-    scales = [
-        transformation.get("scale")
-        for transformation in (transformations if isinstance(transformations, list) else [])
-        if isinstance(transformation, Mapping) and transformation.get("type") == "scale"
-    ]
+    listed = transformations if isinstance(transformations, list) else []
+    known = [item for item in listed if isinstance(item, Mapping)]
+    _refuse_endless_translation(known, url)
+    scales = [item.get("scale") for item in known if item.get("type") == "scale"]
     if not scales and not required:
         return (1.0,) * ndim
     if len(scales) != 1 or not isinstance(scales[0], list) or len(scales[0]) != ndim:
@@ -389,10 +389,8 @@ def _scale(transformations: Any, ndim: int, url: str, *, required: bool) -> tupl
     return values
 
 
-def _refuse_endless_translation(transformations: Any, url: str) -> None:
-    for transformation in transformations or []:
-        if not isinstance(transformation, Mapping):
-            continue
+def _refuse_endless_translation(transformations: Sequence[Mapping[str, Any]], url: str) -> None:
+    for transformation in transformations:
         values = transformation.get("translation")
         numbers = [v for v in values if isinstance(v, float)] if isinstance(values, list) else []
         if not all(math.isfinite(value) for value in numbers):

@@ -414,3 +414,27 @@ def test_a_full_disk_leaves_no_half_of_a_file(
     monkeypatch.undo()
     (source / "notes.txt").unlink()
     assert carry(source, target) == ()
+
+
+@pytest.mark.parametrize("change", [b"longer", b"x"])
+def test_a_file_that_changes_while_it_is_copied(
+    write_image: Write, monkeypatch: pytest.MonkeyPatch, change: bytes
+) -> None:
+    from fractal_mesospim_shading.images.folders import LocalFolder
+
+    source, target = _pair(write_image, "0.4", "0.4")
+    (source / "notes.txt").write_bytes(b"a")
+    planned = plan(source, target)
+    read = LocalFolder.open
+
+    def changing(folder: LocalFolder, name: str) -> Any:
+        if name == "notes.txt":
+            (source / name).write_bytes(change)
+        return read(folder, name)
+
+    monkeypatch.setattr(LocalFolder, "open", changing)
+    with pytest.raises(SourceReadError, match="notes.txt' changed while it was copied"):
+        carry_members(planned, target)
+    monkeypatch.undo()
+    carry_members(planned, target)
+    assert (target / "notes.txt").read_bytes() == change
