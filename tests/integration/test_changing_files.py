@@ -379,6 +379,15 @@ def test_a_chunk_that_exists_and_cannot_be_opened(kind, style, make_mosaic, make
     assert not (tmp_path / "brain_flatfield_corr.zarr").exists()
 
 
+@pytest.mark.parametrize("name", [".zattrs", "0/.zarray", "1/.zattrs"])
+def test_metadata_that_lead_nowhere(name, brain, tmp_path):
+    source, arguments = brain
+    (source / name).unlink()
+    (source / name).symlink_to(tmp_path / "not" / "mounted")
+    with pytest.raises(errors.SourceReadError, match="link whose target is missing"):
+        correct_flatfield(source, **arguments)
+
+
 def test_links_to_chunks_that_are_there_are_read(brain, tmp_path, tree):
     source, arguments = brain
     plain = correct_flatfield(source, output_image_name="plain", **arguments)

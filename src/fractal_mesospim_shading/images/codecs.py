@@ -33,6 +33,7 @@ from fractal_mesospim_shading.images.stores import (
     StorageOptions,
     normalise_url,
     open_group,
+    refuse_dangling_metadata,
     understood,
 )
 
@@ -164,6 +165,8 @@ def _without_times(array: zarr.Array[Any]) -> zarr.Array[Any]:
 def _member(
     group: zarr.Group, path: str, pipeline: Literal["rust", "python"], *, direct: bool = False
 ) -> zarr.Array[Any]:
+    if isinstance(group.store, LocalStore):
+        refuse_dangling_metadata(f"{group.store.root / group.path / path}")
     where = str(group.store_path / path).removeprefix("file://")
     # zarr makes the threads that call the pipelines when it first meets a number of them: that
     # has to be one for all blocks in flight, and not the one thread of each call.

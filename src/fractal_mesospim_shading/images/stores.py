@@ -150,6 +150,24 @@ def open_store(
     return store, ""
 
 
+def refuse_dangling_metadata(folder: str) -> None:
+    """Refuse metadata that are a link whose target is missing: zarr takes them for absent.
+
+    Args:
+        folder: of a group or an array, local.
+
+    Raises:
+        SourceReadError: names the link.
+    """
+    for name in ("zarr.json", ".zgroup", ".zarray", ".zattrs"):
+        path = os.path.join(folder, name)
+        if os.path.islink(path) and not os.path.exists(path):
+            raise SourceReadError(
+                f"'{path}' is a link whose target is missing. Fetch what it leads to (such as "
+                "`git annex get`), or mount the disk that it is on."
+            )
+
+
 def open_group(
     url: str | os.PathLike[str], storage_options: StorageOptions = None, mode: Mode = "r"
 ) -> zarr.Group:
@@ -166,6 +184,8 @@ def open_group(
         SourceReadError: it cannot be reached or must not be read.
     """
     address = normalise_url(url)
+    if not is_remote(address):
+        refuse_dangling_metadata(address)
     with understood(address):
         store, path = open_store(address, storage_options, mode)
         try:
