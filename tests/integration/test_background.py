@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import background, correct_background, errors
+from fractal_mesospim_shading import background, cli, correct_background, errors
 from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.background.arrays import correct_array, estimate_array
@@ -222,6 +222,24 @@ def test_types_of_pixels(dtype, tmp_path):
         found = pixels_of(result.image_url)
         np.testing.assert_array_equal(found, expected(array, method))
         assert np.isnan(found).sum() == (30 if dtype == "float32" else 0)
+
+
+@pytest.mark.parametrize("compatibility", ["none", "pyama"])
+def test_a_step_by_the_command_by_python_and_by_arrays(compatibility, tmp_path, small_blocks):
+    x = np.indices((1, 2, 96, 80))[-1]
+    array = (100 + 400 * (x % 40 > 20) + np.random.default_rng(2).normal(0, 3, x.shape)).round()
+    options = {"method": "tile_median", "tile_size": 10, "compatibility": compatibility}
+    method = make_method("tile_median", tile_size=10, compatibility=compatibility)
+    source = write(tmp_path / "a.zarr", array.astype("uint16"))
+    by_python = correct_background(source, method=options, output_image_name="python")
+    command = ["correct-background", str(source), "--method", json.dumps(options)]
+    assert cli.main([*command, "--output-image-name", "command"]) == 0
+    wanted = expected(array.astype("uint16"), method)
+    for url in (by_python.image_url, str(Path(by_python.image_url).with_name("command.zarr"))):
+        np.testing.assert_array_equal(pixels_of(url), wanted)
+    background = array - wanted
+    swings = background.min() < 90 or background.max() > 510
+    assert swings == (compatibility == "pyama")
 
 
 @pytest.mark.parametrize(
