@@ -85,7 +85,7 @@ class LabelImage:
         url = join_url(image.url, "labels", name)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, url)
         array = open_array(url, metadata.paths[0], storage)
-        refuse_odd_sizes([array], metadata.paths, url)
+        refuse_odd_sizes([array], metadata.paths[:1], url)
         factors = _factors(image, metadata, array.shape)
         if factors is None or not set("yx") <= set(metadata.axes):
             own, other = metadata.pixel_size_um(), image.metadata.pixel_size_um()

@@ -142,6 +142,13 @@ def test_a_scale_that_does_not_explain_the_size_is_refused(sizes, tmp_path):
     assert f"pixels of 5 x {pixel[1]:g} x {pixel[2]:g} um" in str(caught.value)
 
 
+def test_a_label_image_with_a_pyramid_counts_by_its_finest_level(tmp_path):
+    image, cells = _image(tmp_path / "a.zarr", "zyx", "zyx")
+    write_image(tmp_path / "a.zarr" / "labels" / "deep", cells.astype("uint32"), axes="zyx")
+    found = LabelImage.open(image, "deep").read(_box("zyx"))
+    np.testing.assert_array_equal(found, cells > 0)
+
+
 def test_labels_below_1_are_none(tmp_path):
     image, cells = _image(tmp_path / "a.zarr", "zyx", "zyx")
     write_image(
