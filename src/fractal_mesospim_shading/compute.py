@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -25,6 +25,7 @@ from fractal_mesospim_shading.core.blocks import BlockGrid, Node
 from fractal_mesospim_shading.errors import (
     MemoryLimitError,
     ParameterError,
+    ShadingError,
     StoppedError,
     WorkerLostError,
 )
@@ -61,6 +62,9 @@ _FEW_COPIES = 2.5
 
 _CONNECT_SECONDS = 20.0
 """How long a Dask scheduler may take to answer."""
+
+_FAREWELL = "2s"
+"""How long a cluster of our own may take to answer when a run breaks off."""
 
 _WAITING = 2.0
 """Means that wait for their siblings, in blocks, over all levels."""
@@ -201,23 +205,43 @@ def estimate_workers(image: MultitileImage, level: int, options: ExecutionOption
 
 @contextmanager
 def run_guarded() -> Iterator[None]:
-    """Turn SIGTERM, which SLURM sends before the wall time ends, into an orderly stop."""
+    """Turn SIGTERM, which SLURM sends before the wall time ends, into an orderly stop.
+
+    SLURM and shells send it to all processes of a group. Then workers and the child process of
+    a fit die as well; what they leave behind is a consequence and not the error.
+
+    Raises:
+        StoppedError: SIGTERM or Ctrl-C came.
+        MemoryLimitError: the memory of this process did not suffice.
+    """
+    stopped = False
 
     def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(f"signal {number}")
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise KeyboardInterrupt(f"signal {number}")
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if main else None
     try:
         yield
-    except KeyboardInterrupt as error:
-        raise StoppedError(
-            "The run was stopped. What was finished is kept: run the same command again to go on."
-        ) from error
+    except (Exception, KeyboardInterrupt) as error:
+        if stopped or isinstance(error, KeyboardInterrupt):
+            raise StoppedError(
+                "The run was stopped. What was finished is kept: run the same command again to "
+                "go on."
+            ) from error
+        if isinstance(error, MemoryError) and not isinstance(error, ShadingError):
+            raise MemoryLimitError(
+                f"The memory of this machine or job did not suffice ({error or 'no more of it'}). "
+                "What was finished is kept: run the same command again with more memory, fewer "
+                "workers (`n_workers`), or a `memory_limit` below what there is."
+            ) from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def prepare_process(threads: int) -> None:
@@ -455,6 +479,12 @@ class _Workers:
     def compute(
         self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
     ) -> dict[str, NodeResult]:
+        with _reached(self._client):
+            return self._computed(tasks, tops, on_record)
+
+    def _computed(
+        self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
+    ) -> dict[str, NodeResult]:
         from dask import delayed
         from distributed import wait
 
@@ -470,20 +500,37 @@ class _Workers:
             # Before what newcomers made counts.
             self._crew.admit()
             for future in state.done:
-                on_record(self._result(future))
+                on_record(future.result())
             waiting = set(state.not_done)
             self._crew.refuse_lost()
-        return dict(zip(tops, (self._result(future) for future in kept), strict=True))
+        return dict(zip(tops, (future.result() for future in kept), strict=True))
 
-    def _result(self, future: Any) -> Any:
-        from distributed.client import FutureCancelledError
-        from distributed.comm import CommClosedError
-        from distributed.scheduler import KilledWorker
 
-        try:
-            return future.result()
-        except (KilledWorker, FutureCancelledError, CommClosedError) as error:
+@contextmanager
+def _reached(client: Client) -> Iterator[None]:
+    """Say in one sentence that a worker or the scheduler has gone.
+
+    Raises:
+        WorkerLostError: what is lost, and that the run can be continued.
+    """
+    from concurrent.futures import CancelledError
+
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise _lost(str(error)) from error
+    except (CancelledError, CommClosedError) as error:
+        if client.status == "running":
             raise _lost(str(error)) from error
+        # Distributed gives up all futures when it has lost its scheduler.
+        raise WorkerLostError(
+            "The connection to the Dask scheduler was lost while blocks were computed. What was "
+            "finished is kept: see that the scheduler runs, and run the same command again to go "
+            "on."
+        ) from error
 
 
 class Crew:
@@ -549,8 +596,10 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
     from distributed import Client
     from distributed.deploy.subprocess import SubprocessCluster
 
-    # Its chatter would mark a server's job as one with warnings.
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    # Their chatter would mark a server's job as one with warnings; what is lost we say ourselves.
+    # Distributed gives some of these loggers levels of their own.
+    for name in ("distributed", "distributed.client", "distributed.core"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     if options.execution == "dask":
         address = _scheduler_address(options)
@@ -584,11 +633,33 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
             worker_class="distributed.Worker",
             worker_kwargs={"memory_limit": 0, "dashboard": False},
             dashboard_address=None,  # type: ignore[arg-type]
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         )
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with ExitStack() as farewell, cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(1)
-        yield client
+        try:
+            yield client
+        except BaseException:
+            # What stopped this run may have stopped the cluster as well.
+            farewell.enter_context(_short_farewell())
+            raise
+
+
+@contextmanager
+def _short_farewell() -> Iterator[None]:
+    """Give a cluster that may be gone little time to answer, and keep its complaints quiet."""
+    import dask
+
+    quiet = [logging.getLogger(name) for name in ("tornado.application", "asyncio")]
+    levels = [logger.level for logger in quiet]
+    for logger in quiet:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with dask.config.set({"distributed.comm.timeouts.connect": _FAREWELL}):
+            yield
+    finally:
+        for logger, level in zip(quiet, levels, strict=True):
+            logger.setLevel(level)
 
 
 def slurm_cluster(use: Resources, **settings: Any) -> Any:

@@ -225,6 +225,62 @@ def test_a_worker_with_other_sources_that_joins_later_is_refused(cluster, other_
         assert str(*first) not in str(caught.value)
 
 
+def test_a_scheduler_that_is_lost(expected, cluster, tree, many_blocks, monkeypatch, tmp_path):
+    source, arguments, wanted = expected
+    cluster.add_worker()
+    cluster.wait_for_workers(1)
+    journal = tmp_path / ".killed.zarr.job" / "journal" / "blocks.jsonl"
+
+    def kill_soon():
+        while not journal.exists():
+            time.sleep(0.002)
+        cluster.processes[0].kill()
+
+    killer = threading.Thread(target=kill_soon)
+    killer.start()
+    with pytest.raises(errors.WorkerLostError, match="scheduler was lost.*run the same command"):
+        correct_flatfield(
+            source,
+            output_image_name="killed",
+            execution="dask",
+            scheduler_address=cluster.address,
+            **arguments,
+        )
+    killer.join()
+    result = correct_flatfield(source, output_image_name="killed", **arguments)
+    assert tree(Path(result.image_url)) == wanted
+
+
+def test_a_whole_group_is_stopped(expected, tree, tmp_path):
+    """SLURM and shells send SIGTERM to workers as well."""
+    source, arguments, _ = expected
+    code = (
+        "from fractal_mesospim_shading import plan, correct_flatfield, errors\n"
+        "import sys\n"
+        "plan.BLOCK_BYTES = 1\n"
+        "try:\n"
+        f"    correct_flatfield({str(source)!r}, output_image_name='stopped', report=False,\n"
+        f"        execution='processes', n_workers=1, **{arguments!r})\n"
+        "except errors.StoppedError as error:\n"
+        "    print(error)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    journal = tmp_path / ".stopped.zarr.job" / "journal" / "blocks.jsonl"
+    while not journal.exists():
+        assert run.poll() is None
+        time.sleep(0.002)
+    os.killpg(run.pid, signal.SIGTERM)
+    said, complaints = run.communicate(timeout=60)
+    assert said.startswith("The run was stopped. What was finished is kept")
+    assert "Traceback" not in complaints
+
+
 def test_errors_of_workers_are_those_of_the_package(expected, cluster, many_blocks):
     source, arguments, _ = expected
     cluster.add_worker()

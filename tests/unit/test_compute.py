@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 
+import numpy as np
 import pytest
 
 from fractal_mesospim_shading import compute
@@ -58,3 +59,22 @@ def test_sigterm_becomes_an_orderly_stop():
 
 def test_no_amount_means_the_limit_of_the_machine():
     assert compute.parse_memory(None) == compute.parse_memory("") == compute.available_memory()
+
+
+def test_what_comes_after_a_signal_is_its_consequence():
+    with pytest.raises(StoppedError), compute.run_guarded():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            # A second one, and what the dying helpers leave behind, change nothing.
+            signal.raise_signal(signal.SIGTERM)
+            raise OSError("connection closed")
+
+
+def test_memory_that_does_not_suffice_is_said():
+    with pytest.raises(MemoryLimitError, match="did not suffice.*n_workers"):
+        with compute.run_guarded():
+            np.empty(2**50)
+    own = MemoryLimitError("one block needs 2 GB")
+    with pytest.raises(MemoryLimitError, match="one block needs"), compute.run_guarded():
+        raise own
