@@ -117,6 +117,14 @@ def _four(place: Place, name: str, axes: str = "czyx", **style: Any) -> Path:
     return place.source(f"{name}.zarr", lambda path: write_image(path, array, axes=axes, **style))
 
 
+def _one_channel(place: Place) -> Path:
+    """The nine tiles without a c axis."""
+    return place.source(
+        "nine.zarr",
+        lambda path: write_mosaic(path, WORLD, CHANNELS[:1], axes="zyx", chunks=(4, 48, 64)),
+    )
+
+
 def _with_labels(place: Place, name: str = "labelled", **style: Any) -> Path:
     def write(path: Path) -> None:
         style_here = {"chunks": (4, 40, 50), **style}
@@ -218,8 +226,8 @@ JOBS: dict[str, Job] = {
     "flatfield tczyx uncompressed": lambda p: _measured(
         p, _four(p, "timed", "tczyx", codec=None, ragged="ceil")
     ),
-    "flatfield zyx offset": lambda p: _flatfield(
-        p, _four(p, "one", "zyx"), fov_list=[1], camera_offset=100
+    "flatfield zyx tiles": lambda p: _flatfield(
+        p, _one_channel(p), fov_list=EMPTY, camera_offset=100
     ),
     "flatfield 0.4 to 0.5 shards labels": lambda p: _measured(
         p, _with_labels(p), ngff_version="0.5", output_shards=[4, 80, 100]
@@ -231,9 +239,7 @@ JOBS: dict[str, Job] = {
     "container 0.4 sides": lambda p: _measured(
         p, _container(p, "native04", sides=True), save_models=True
     ),
-    "container 0.5 angles": lambda p: _flatfield(
-        p, _container(p, "native05", angles=True), fov_list=[1, 4], camera_offset=100
-    ),
+    "container 0.5 angles measured": lambda p: _measured(p, _container(p, "native05", angles=True)),
     "import 0.4 to 0.5 sides": lambda p: _import(
         p, _container(p, "native04", sides=True), ngff_version="0.5"
     ),
