@@ -345,7 +345,13 @@ class Job:
             Move(f"image_{kind}", _name(self.companion_url(kind)), overwrite)
             for kind in self.companions
         ]
+        parent, _ = places.parent_and_name(self.final_url)
         for name in places.list_names(places.join(self.url, BESIDE), self.options):
+            path = places.local_path(places.join(parent, name))
+            if places.exists(str(path)) and not path.is_file():
+                # No reason to hold the result back.
+                logger.warning("%s is not written: something else is in its place.", path)
+                continue
             moves.append(Move(f"{BESIDE}/{name}", name, True))
         moves.append(Move("image", _name(place), overwrite or place == replaced))
         return tuple(moves)

@@ -84,7 +84,8 @@ def test_a_picture_in_the_way_of_the_report(corrected, tmp_path, caplog):
     (tmp_path / "brain_flatfield_corr_report.html").mkdir()
     result = corrected()
     assert MosaicImage.open(result.image_url).finished
-    assert "The report could not be made" in caplog.text
+    assert "report.html is not written: something else is in its place." in caplog.text
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_every_warning_is_in_the_report(make_empty_mosaic, caplog, monkeypatch):
@@ -152,4 +153,4 @@ def test_warnings_of_the_terminal_carry_the_word(make_mosaic, make_models, capsy
     lines = capsys.readouterr().err.splitlines()
     marked = [line for line in lines if line.startswith("WARNING: ")]
     assert len(marked) == 1
-    assert "The planes of the report could not be made" in marked[0]
+    assert "The report could not be made" in marked[0]

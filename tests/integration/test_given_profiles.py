@@ -420,7 +420,7 @@ def test_an_estimated_model_says_later_that_it_was_estimated(
     assert found["origin"]["facts"] == own
     html = Path(again.image_url.replace(".zarr", "_report.html")).read_text()
     assert "estimated from empty regions, saved by" in html
-    assert f"{offset.replace(' +-', ' counts +-')}" in html
+    assert offset in html
     # The same pixels, and, saved once more, the same file: its origin stays.
     np.testing.assert_array_equal(_level0(again.image_url), _level0(first.image_url))
     assert Path(again.models_folder, "A", "profiles.npz").read_bytes() == file

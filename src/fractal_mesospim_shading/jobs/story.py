@@ -110,7 +110,7 @@ def carry_out(work: Work) -> JobResult:
         companions={kind: job.companion_url(kind) for kind in work.companions},
         noise_factors=work.parts[0].facts.get("noise_factors", {}),
         models_folder=work.models_folder,
-        report=report,
+        report=report if report is not None and places.exists(report) else None,
         attributes=dict(work.listed),
         types=dict(work.types),
     )
