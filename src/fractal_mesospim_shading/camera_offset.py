@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _OFFSET_PLANES = 48
 """Planes at full resolution from which the offset is estimated where nothing else is read."""
 
-_OFFSET_PIXELS = 2**23
+OFFSET_PIXELS = 2**23
 """Pixels that tell the offset well; more planes are read where those of the estimate hold fewer."""
 
 _WORST_OFFSET = 5.0
@@ -125,7 +125,7 @@ def _estimate(
         stack = read(candidates, _OFFSET_PLANES)
     estimate = estimate_offset(stack, mostly_empty=isinstance(plan.scenario, EmptyRegions))
     candidates = full_resolution_planes(image, group, plan, like_estimate=False)
-    wanted = -(-_OFFSET_PIXELS // prod(stack.tile_shape))
+    wanted = -(-OFFSET_PIXELS // prod(stack.tile_shape))
     if len(stack.mean) < min(wanted, sum(len(planes) for planes in candidates.values())):
         more = estimate_offset(read(candidates, wanted), mostly_empty=False)
         estimate = min(estimate, more, key=lambda found: found.uncertainty)
@@ -180,7 +180,7 @@ def question_offset(
     if doubt is None:
         return None
     brightness = float(np.nanmedian(stack.noise_mean))
-    return doubt_text(doubt, facts, _harm(doubt, flatfield, brightness))
+    return doubt_text(doubt, facts, harm_to_flatfield(doubt, flatfield, brightness))
 
 
 def doubt_text(doubt: OffsetDoubt, facts: Mapping[str, Any], harm: str) -> str:
@@ -211,8 +211,16 @@ def doubt_text(doubt: OffsetDoubt, facts: Mapping[str, Any], harm: str) -> str:
     return f"{what}, but {'; '.join(against)}: {harm}. {todo}"
 
 
-def _harm(doubt: OffsetDoubt, flatfield: NDArray[np.float32] | None, brightness: float) -> str:
-    """What a wrong offset does to a flat-field that is estimated with it."""
+def harm_to_flatfield(
+    doubt: OffsetDoubt, flatfield: NDArray[np.float32] | None, brightness: float
+) -> str:
+    """What a wrong offset does to a flat-field that is estimated with it.
+
+    Args:
+        doubt: from `doubt_offset`.
+        flatfield: that was estimated; None where it could not be.
+        brightness: of the medium with the offset, counts.
+    """
     if doubt.noise is None:
         return "what is as dark becomes 0, and the flat-field too steep"
     left = doubt.noise.value - doubt.given

@@ -146,6 +146,12 @@ def full_resolution_planes(
             ]
             for tile, planes in candidate_planes(image, group, plan).items()
         }
+    return every_plane(image, group)
+
+
+def every_plane(image: MultitileImage, group: ModelGroup) -> dict[int, list[int]]:
+    """All planes of a group at full resolution, by tile."""
+    n_z = plane_count(image, 0)
     return {
         tile: [t * n_z + z for t in range(time_count(image)) for z in range(*span)]
         for tile, span in group.planes.items()

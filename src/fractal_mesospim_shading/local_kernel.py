@@ -20,6 +20,7 @@ from fractal_mesospim_shading.errors import BackgroundError
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.source import Box, MultitileImage, StoredArray
 from fractal_mesospim_shading.local_regions import YX, Regions, in_plane, within
+from fractal_mesospim_shading.plan import Processed
 from fractal_mesospim_shading.plane_correction import BackgroundCounts, Estimate, PlaneCorrection
 from fractal_mesospim_shading.surfaces import Nothing, Surface
 from fractal_mesospim_shading.zero_look import ZeroLook, Zeros
@@ -101,9 +102,7 @@ class BackgroundKernel:
         needed = self.regions.working_bytes(block, source.dtype, source.read_grain())
         return needed + self.look.working_bytes(source)
 
-    def process(
-        self, source: MultitileImage, box: Box
-    ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
+    def process(self, source: MultitileImage, box: Box) -> Processed:
         shape = [s.stop - s.start for s in box]
         images = [allocation.empty(shape, self.correction.dtype)]
         for _ in self.companions:
@@ -119,7 +118,7 @@ class BackgroundKernel:
                 targets = [view[start : start + slab.stop - slab.start] for view in views]
                 found = self._correct_slab(source, box, window, slab, targets)
                 counts[channel] = counts.get(channel, BackgroundCounts()) + found
-        return tuple(images), counts
+        return Processed(tuple(images), counts)
 
     def _window(
         self,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from math import lcm, prod
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from fractal_mesospim_shading.core.pyramid import block_mean
 from fractal_mesospim_shading.images.file_states import noted_reads
 from fractal_mesospim_shading.images.source import Box, MultitileImage, StoredArray
 from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.offset_look import OffsetLook
 from fractal_mesospim_shading.zero_look import ZeroLook, Zeros
 
 BLOCK_BYTES = 16 * 2**20
@@ -47,6 +48,21 @@ def block_wish(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
     return max(1, max(BLOCK_BYTES, min(shared, _GROUPED_BYTES)) // dtype.itemsize)
 
 
+@dataclass(frozen=True)
+class Processed:
+    """A box that a kernel has processed.
+
+    Attributes:
+        pixels: for each image that is written.
+        counts: by channel.
+        noise: of raw pixels, by label of the model, as text for the journal; see `offset_look`.
+    """
+
+    pixels: tuple[NDArray[Any], ...]
+    counts: dict[int, PixelCounts]
+    noise: dict[str, list[str]] = field(default_factory=dict)
+
+
 class Kernel(Protocol):
     """What turns a box of the source into a box of the result."""
 
@@ -54,10 +70,8 @@ class Kernel(Protocol):
     def besides(self) -> Sequence[StoredArray]:
         """Arrays that are read besides the source."""
 
-    def process(
-        self, source: MultitileImage, box: Box
-    ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
-        """The pixels of a box for each image that is written, and the counts for each channel."""
+    def process(self, source: MultitileImage, box: Box) -> Processed:
+        """Read and process a box."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ class FlatfieldKernel:
         profile_names: by (channel, tile number); tile number None stands for all tiles.
         look: what is done about zeros.
         blank_outside: make pixels 0 that belong to no tile; else they stay as they are.
+        offset_look: planes whose noise is taken on the way; None for none.
     """
 
     axes: str
@@ -79,6 +94,7 @@ class FlatfieldKernel:
     profile_names: dict[tuple[int, int | None], str]
     look: ZeroLook
     blank_outside: bool = False
+    offset_look: OffsetLook | None = None
 
     @property
     def zero_is_no_data(self) -> dict[int, bool]:
@@ -93,14 +109,13 @@ class FlatfieldKernel:
     def besides(self) -> Sequence[StoredArray]:
         return ()
 
-    def process(
-        self, source: MultitileImage, box: Box
-    ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
+    def process(self, source: MultitileImage, box: Box) -> Processed:
         data = source.read(0, box)
         outside = self.layout.outside(box[-2], box[-1]) if self.blank_outside else None
         if outside is not None:
             data[..., outside] = 0
         counts: dict[int, PixelCounts] = {}
+        noise: dict[str, list[str]] = {}
         for lead, z, planes in channel_stacks(data, self.axes, box):
             channel = lead["c"]
             linear = self._painted(channel, box[-2], box[-1])
@@ -109,18 +124,29 @@ class FlatfieldKernel:
             if self.look.looks(channel):
                 zeros = self.look.zeros(source, lead, z, (box[-2], box[-1]), stack)
             none = self.look.rules[channel] == "no_data"
+            if self.offset_look is not None:
+                name_of = partial(self._name, channel)
+                skipped = None if none else zeros.without_data
+                where = (z, box[-2], box[-1])
+                pieces = self.offset_look.pieces(lead, where, self.layout, name_of, skipped)
+                for name, piece, run in pieces:
+                    dark = self.corrections[name].dark
+                    text = self.offset_look.noise(stack, piece, run, dark, zero_is_no_data=none)
+                    noise.setdefault(name, []).append(text)
             found = correct(stack, linear, zero_is_no_data=none, without_data=zeros.without_data)
             found += PixelCounts(**zeros.counted())
             if stack is not planes and not np.shares_memory(stack, planes):
                 planes[...] = stack
             counts[channel] = counts.get(channel, PixelCounts()) + found
-        return (data,), counts
+        return Processed((data,), counts, noise)
+
+    def _name(self, channel: int, piece: Piece) -> str:
+        names = self.profile_names
+        return names.get((channel, piece.tile.number)) or names[channel, None]
 
     def _painted(self, channel: int, y: slice, x: slice) -> Linear:
         def correction_of(piece: Piece) -> TileCorrection:
-            names = self.profile_names
-            name = names.get((channel, piece.tile.number)) or names[channel, None]
-            return self.corrections[name]
+            return self.corrections[self._name(channel, piece)]
 
         return paint(self.layout.pieces(y, x), correction_of, (y.stop - y.start, x.stop - x.start))
 
@@ -141,15 +167,13 @@ class CopyKernel:
     def besides(self) -> Sequence[StoredArray]:
         return ()
 
-    def process(
-        self, source: MultitileImage, box: Box
-    ) -> tuple[tuple[NDArray[Any], ...], dict[int, PixelCounts]]:
+    def process(self, source: MultitileImage, box: Box) -> Processed:
         data = source.read(0, box)
         counts: dict[int, PixelCounts] = {}
         for lead, _, planes in channel_stacks(data, self.axes, box):
             channel = lead["c"]
             counts[channel] = counts.get(channel, PixelCounts()) + PixelCounts(planes.size)
-        return (data,), counts
+        return Processed((data,), counts)
 
 
 def channel_stacks(
@@ -265,14 +289,16 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
         raise RuntimeError("The plan has no kernel yet; estimate or load the profiles first.")
     box = plan.grid.box(node)
     with noted_reads() as notes:
-        data, counts = plan.kernel.process(plan.source, box)
-    written = [t.write(0, box, pixels) for t, pixels in zip(plan.targets, data, strict=True)]
+        done = plan.kernel.process(plan.source, box)
+    written = [t.write(0, box, pixels) for t, pixels in zip(plan.targets, done.pixels, strict=True)]
     record: dict[str, Any] = {"node": node.key, "read": notes.records(), "written": written}
     axes = plan.source.axes
     channel_axis = axes.index("c") if "c" in axes else None
     no_data = getattr(plan.kernel, "zero_is_no_data", {})
     kinds = ("channels", *(f"channels_{kind}" for kind in getattr(plan.kernel, "companions", ())))
-    for kind, pixels in zip(kinds, data, strict=True):
+    if done.noise:
+        record["noise"] = done.noise
+    for kind, pixels in zip(kinds, done.pixels, strict=True):
         record[kind] = {
             str(channel): {
                 "counts": list(vars(found).values()),
@@ -280,9 +306,9 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
                     plan, box, pixels, channel_axis, channel, no_data.get(channel, False)
                 ).to_text(),
             }
-            for channel, found in counts.items()
+            for channel, found in done.counts.items()
         }
-    return NodeResult(record, _mean(plan, node, data))
+    return NodeResult(record, _mean(plan, node, done.pixels))
 
 
 def _histogram(

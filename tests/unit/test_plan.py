@@ -39,8 +39,8 @@ def test_each_pixel_gets_its_own_gain(axes, shape):
         ZeroLook(axes, (LAYOUT,), ("data", "data")),
     )
     box = (*(slice(0, n) for n in shape[:-2]), slice(2, 7), slice(3, 11))
-    pixels, counts = kernel.process(Source(data, axes), box)
-    got = pixels[0]
+    done = kernel.process(Source(data, axes), box)
+    got, counts = done.pixels[0], done.counts
     for index in np.ndindex(got.shape):
         y, x = index[-2] + 2, index[-1] + 3
         channel = index[axes.index("c")] if "c" in axes else 0
@@ -51,7 +51,7 @@ def test_each_pixel_gets_its_own_gain(axes, shape):
     assert sum(found.pixels for found in counts.values()) == got.size
     assert set(counts) == ({0, 1} if "c" in axes else {0})
     again = pickle.loads(pickle.dumps(kernel))
-    np.testing.assert_array_equal(again.process(Source(data, axes), box)[0][0], got)
+    np.testing.assert_array_equal(again.process(Source(data, axes), box).pixels[0], got)
 
 
 def test_stacks_of_channels():

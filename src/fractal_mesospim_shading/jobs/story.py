@@ -32,6 +32,7 @@ from fractal_mesospim_shading.images.stores import normalise_url, workable
 from fractal_mesospim_shading.images.target import write_attributes
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.job_request import plain
+from fractal_mesospim_shading.jobs.offsets import judge_offsets, planned_look
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
 from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.params import ExecutionOptions, FlatfieldOptions, parameters_of
@@ -322,7 +323,8 @@ def _run(work: Work, models: Sequence[Models], job: Job, watch: Watch) -> None:
             return part.plan
         whole = kernels[part.choice]
         kernel = whole if part.narrowed is None else part.narrowed(whole)
-        return replace(part.plan, kernel=kernel)
+        look = planned_look(work, part, models[part.choice])
+        return replace(part.plan, kernel=replace(kernel, offset_look=look))
 
     plans = [part.plan for part in work.parts]
     with running(plans, work.options, job, watch.accept) as run_plan:
@@ -378,6 +380,7 @@ def _complete(work: Work, models: Sequence[Models], job: Job) -> Counts:
             before = all_counts.get(prefix + label, work.counted())
             all_counts[prefix + label] = before + number
     work.tell(all_counts)
+    judge_offsets(work, models, job, all_counts)
     if work.corrects:
         tell_zeros(all_counts)
     if work.enclosure is not None:

@@ -29,7 +29,7 @@ from fractal_mesospim_shading.params import (
     ImportOptions,
     parameters_of,
 )
-from fractal_mesospim_shading.plan import CorrectionPlan, FlatfieldKernel, Kernel
+from fractal_mesospim_shading.plan import CorrectionPlan, FlatfieldKernel
 
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
 
@@ -74,7 +74,7 @@ class Part:
     choice: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] | None = None
-    narrowed: Callable[[FlatfieldKernel], Kernel] | None = None
+    narrowed: Callable[[FlatfieldKernel], FlatfieldKernel] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def attributes_of(self, number: int) -> Document:
