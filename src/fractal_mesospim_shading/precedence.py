@@ -91,8 +91,6 @@ def refuse_idle(
         reasons.append((("profile_shape",), "without `models_folder` or `darkfield_file`"))
     if values.get("mode") == "subtract":
         reasons.append((("reference",), "without `mode=divide`"))
-    if values.get("overwrite_input"):
-        reasons.append((("output_image_name",), "with `overwrite_input`"))
     lines = [
         f"{_listed(names)} can do nothing {why}. Leave {'it' if len(names) == 1 else 'them'} out."
         for candidates, why in reasons
@@ -151,6 +149,13 @@ def passed_over(
     if given(options, ("darkfield_file",)):
         lines += _line(options, ("camera_offset",), "`darkfield_file` goes first")
     return lines
+
+
+def passed_over_in_place(options: BaseModel) -> list[str]:
+    """What is said of a name that a result in the place of its source does not get."""
+    if not dict(options).get("overwrite_input"):
+        return []
+    return _line(options, ("output_image_name",), "`overwrite_input` goes first")
 
 
 def passed_over_in_method(method: BaseModel) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +36,10 @@ from fractal_mesospim_shading.images.stores import normalise_url, split_zip
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.job_folder import image_url, job_url
 from fractal_mesospim_shading.params import OutputOptions
+from fractal_mesospim_shading.precedence import passed_over_in_place
 from fractal_mesospim_shading.settling import left_to_its_job, sweep
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -116,6 +120,8 @@ def plan_output(
     Raises:
         ShadingError: one error with all problems.
     """
+    for line in passed_over_in_place(options):
+        logger.info("%s", line)
     problems = Problems()
     final = problems.run(lambda: output_url(image.url, name, options.output_folder))
     if final is not None:

@@ -16,6 +16,7 @@ from fractal_mesospim_shading.precedence import (
     given,
     passed_over,
     passed_over_in_method,
+    passed_over_in_place,
     refuse_idle,
     refuse_idle_baseline,
 )
@@ -102,9 +103,13 @@ def test_what_can_do_nothing_is_an_error():
     refuse_idle(_flatfield(), no_report="at night", writes_image=False)
     assert "without --execution dask" in _idle(_flatfield(scheduler_address="tcp://a:1"))
     refuse_idle(_flatfield(scheduler_address="tcp://a:1", execution="dask"))
-    assert "--output-image-name can do nothing with --overwrite-input" in _idle(
-        _flatfield(output_image_name="a", overwrite_input=True)
-    )
+    in_place = _flatfield(output_image_name="a", overwrite_input=True)
+    refuse_idle(in_place)
+    assert passed_over_in_place(in_place) == [
+        "Passed over: `output_image_name`; `overwrite_input` goes first."
+    ]
+    assert passed_over_in_place(_flatfield(output_image_name="a")) == []
+    assert passed_over_in_place(_flatfield(overwrite_input=True)) == []
     background = validated(BackgroundOptions, {"reference": 5.0})
     assert "--reference can do nothing without --mode divide" in _idle(background)
     refuse_idle(validated(BackgroundOptions, {"reference": 5.0, "mode": "divide"}))
