@@ -60,6 +60,8 @@ PARAMETERS = {
     "resolution_level": None,
     # Another seed draws other planes.
     "seed": 0,
+    # Copy channels without any light as they are, instead of stopping.
+    "skip_empty_channels": False,
     # ------------------------------------------------------------------------------
     # The camera's offset. It decides how right the flat-field is: see the README.
     # ------------------------------------------------------------------------------
