@@ -139,3 +139,21 @@ def test_native_acquisitions_are_looked_at_alike(
         for line in lines:
             said = float(line.partition("the noise says ")[2].partition(" +- ")[0])
             assert said == pytest.approx(100, abs=6)
+
+
+# --- The seams -------------------------------------------------------------------------------
+
+
+def _seam_lines(lines):
+    return [line for line in lines if "step at the tile seams grew" in line]
+
+
+@pytest.mark.parametrize(("shape", "said"), [("sheet", 0), ("tilted", 1)])
+def test_seams_that_grew_are_warned_of(run, shape, said):
+    world = LightSheetWorld(tile_shape=(128, 128), grid=(3, 3), planes=8)
+    flat = LightSheetWorld(**{**vars(world), "shape": shape}).flatfield()
+    lines = _seam_lines(run(100.0, world, flat=flat)[0])
+    assert len(lines) == said
+    if said:
+        assert lines[0].startswith("Channel A: the step at the tile seams grew from ")
+        assert "the flat-field does not fit this image" in lines[0]

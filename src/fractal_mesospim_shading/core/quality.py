@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -148,8 +148,46 @@ def seam_step(
         0 for no step; NaN where there is no seam with light on both sides. Boxes that hold
         a pixel of 0 (nothing acquired) or no light are left out.
     """
-    stack = _stack(planes)
     steps = [np.zeros(0)]
+    for seam in seams(planes, layout, offset, factor=factor, depth=depth, length=length):
+        a, b = seam.first, seam.second
+        lit = (a > 0) & (b > 0)
+        steps.append(2 * np.abs(a[lit] - b[lit]) / (a[lit] + b[lit]))
+    every = np.concatenate(steps)
+    return float(np.median(every)) if every.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Boxes on both sides of a seam.
+
+    Attributes:
+        tiles: the two that meet.
+        across: the axis across the seam, 0 for y.
+        depths: span of the boxes of either side across the seam, in pixels of the planes.
+        boxes: span of each box along the seam.
+        first, second: (n, boxes) means above the offset; NaN where a box holds a pixel of 0.
+    """
+
+    tiles: tuple[Tile, Tile]
+    across: int
+    depths: tuple[Span, Span]
+    boxes: tuple[Span, ...]
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+
+
+def seams(
+    planes: NDArray[Any],
+    layout: TileLayout,
+    offset: float = 0.0,
+    *,
+    factor: Span = (1, 1),
+    depth: int = 4,
+    length: int = 16,
+) -> Iterator[Seam]:
+    """The seams of some planes; arguments as for `seam_step`."""
+    stack = _stack(planes)
     for first, second, across in _touching(layout):
         along = 1 - across
         spans_a, spans_b = _spans(first, layout, factor), _spans(second, layout, factor)
@@ -159,13 +197,11 @@ def seam_step(
         reach = min(depth, end - spans_a[across][0], spans_b[across][1] - start)
         if reach < 1 or high <= low:
             continue
-        a = _box_means(stack, across, (end - reach, end), (low, high), length)
-        b = _box_means(stack, across, (start, start + reach), (low, high), length)
-        a, b = a - offset, b - offset
-        lit = (a > 0) & (b > 0)
-        steps.append(2 * np.abs(a[lit] - b[lit]) / (a[lit] + b[lit]))
-    every = np.concatenate(steps)
-    return float(np.median(every)) if every.size else float("nan")
+        n_boxes = max((high - low) // length, 1)
+        boxes = tuple(_pairs(np.linspace(low, high, n_boxes + 1).astype(int)))
+        depths = ((end - reach, end), (start, start + reach))
+        means = [_box_means(stack, across, side, boxes) - offset for side in depths]
+        yield Seam((first, second), across, depths, boxes, means[0], means[1])
 
 
 def flatness(
@@ -242,17 +278,15 @@ def _spans(tile: Tile, layout: TileLayout, factor: Span) -> tuple[Span, Span]:
 
 
 def _box_means(
-    stack: NDArray[np.float64], across: int, depth: Span, along: Span, length: int
+    stack: NDArray[np.float64], across: int, depth: Span, boxes: Sequence[Span]
 ) -> NDArray[np.float64]:
     """Means of boxes along one side of a seam, NaN where one holds a pixel of 0."""
     if across == 1:
-        strip = stack[:, along[0] : along[1], depth[0] : depth[1]]
+        strip = stack[:, :, depth[0] : depth[1]]
     else:
-        strip = stack[:, depth[0] : depth[1], along[0] : along[1]].swapaxes(1, 2)
-    n_boxes = max(strip.shape[1] // length, 1)
-    edges = np.linspace(0, strip.shape[1], n_boxes + 1).astype(int)
-    boxes = [strip[:, start:stop] for start, stop in _pairs(edges)]
-    means = [np.where((box == 0).any(axis=(1, 2)), np.nan, box.mean(axis=(1, 2))) for box in boxes]
+        strip = stack[:, depth[0] : depth[1]].swapaxes(1, 2)
+    cut = [strip[:, start:stop] for start, stop in boxes]
+    means = [np.where((box == 0).any(axis=(1, 2)), np.nan, box.mean(axis=(1, 2))) for box in cut]
     return np.stack(means, axis=1)
 
 

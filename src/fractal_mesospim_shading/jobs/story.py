@@ -33,6 +33,7 @@ from fractal_mesospim_shading.images.target import write_attributes
 from fractal_mesospim_shading.job import Job
 from fractal_mesospim_shading.job_request import plain
 from fractal_mesospim_shading.jobs.offsets import judge_offsets, planned_look
+from fractal_mesospim_shading.jobs.seams import judge_seams
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
 from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.params import ExecutionOptions, FlatfieldOptions, parameters_of
@@ -100,6 +101,8 @@ def carry_out(work: Work) -> JobResult:
         counts = _complete(work, models, job)
         # Now: a run that is killed after the next line has nothing left to do. And the source may
         # be gone.
+        with _only_warning("The comparison of the tile seams"):
+            judge_seams(work, models)
         report = _report(work, labelled(work.choices, models), counts, job, started)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
