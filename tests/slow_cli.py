@@ -6,12 +6,16 @@ Small write units are not grouped where MODULE, which holds their least size, is
 - leaves them alone.
 """
 
+import signal
 import sys
 import time
 from importlib import import_module
 
 from fractal_mesospim_shading import cli
 from fractal_mesospim_shading.images import target
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and this is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 seconds, module, *command = sys.argv[1:]
 if module != "-":
