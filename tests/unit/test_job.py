@@ -81,7 +81,7 @@ def test_restart_drops_it(final):
 
 def test_another_request_is_refused(final):
     _broken(final, {"parameters": {"seed": 1, "offset": None}, "task": "x"})
-    with pytest.raises(JobMismatchError, match=r"parameters.seed: unfinished job 1, now 2"):
+    with pytest.raises(JobMismatchError, match=r"\n *`?seed`?: unfinished job 1, now 2"):
         _begin(final, {"parameters": {"seed": 2, "offset": None}, "task": "x"})
     # The refusal has let go of the lock.
     _begin(final, {"parameters": {"seed": 1, "offset": None}, "task": "x"}).__exit__(
@@ -95,6 +95,14 @@ def test_differences():
         "d: unfinished job null, now 3",
     ]
     assert len(differences("x" * 500, "y")[0]) < 200
+    # Parameters are options, which each door names in its own words.
+    assert differences(
+        {"parameters": {"seed": 1, "method": {"radius": 3}}},
+        {"parameters": {"seed": 2, "method": {"radius": 4}}},
+    ) == [
+        "'radius' of `method`: unfinished job 3, now 4",
+        "`seed`: unfinished job 1, now 2",
+    ]
 
 
 def test_something_that_appeared_meanwhile_is_not_replaced(final, tmp_path):
