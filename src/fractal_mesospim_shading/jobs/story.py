@@ -99,10 +99,10 @@ def carry_out(work: Work) -> JobResult:
         job.sync()
         watch.confirm()
         counts = _complete(work, models, job)
-        # Now: a run that is killed after the next line has nothing left to do. And the source may
-        # be gone.
         with _only_warning("The comparison of the tile seams"):
             judge_seams(work, models)
+        # Now: a run that is killed after the next lines has nothing left to do, and the source may
+        # be gone.
         report = _report(work, labelled(work.choices, models), counts, job, started)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
