@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.basic import (
+from fractal_mesospim_shading.core.flatfield.basic import (
     BasicParameters,
     basic_planes,
     fit_basic,
     profile_from_basic,
 )
-from fractal_mesospim_shading.core.binning import BinnedPlanes, BinnedStack, bin_block
-from fractal_mesospim_shading.core.emptiness import median_along_first
-from fractal_mesospim_shading.core.estimate import EmptyEstimate, estimate_flatfield
-from fractal_mesospim_shading.core.offset import OffsetEstimate, estimate_offset
+from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, BinnedStack, bin_block
+from fractal_mesospim_shading.core.flatfield.drawing import choose_planes
+from fractal_mesospim_shading.core.flatfield.emptiness import median_along_first
+from fractal_mesospim_shading.core.flatfield.estimate import EmptyEstimate, estimate_flatfield
+from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate, estimate_offset
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
-from fractal_mesospim_shading.core.sampling import choose_planes
-from fractal_mesospim_shading.synthetic import LightSheetWorld
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 Z_CHUNK = 8
 

@@ -111,7 +111,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def _image(folder: Path, side: int, **style: object) -> tuple[Path, Path]:
-    from fractal_mesospim_shading.synthetic_images import write_image
+    from fractal_mesospim_shading.synthetic.images import write_image
 
     settings = {"chunks": (2, 16, 16), "codec": "blosc", "tile_shape": (64, 64), **style}
     pixels = np.random.default_rng(0).integers(90, 4000, (1, 8, side, side)).astype("uint16")

@@ -56,10 +56,10 @@ def enlarged(image: Path, setting: ImageSetting, times: int, axis: str, folder: 
 
 def foreseen(image: Path) -> int:
     """Bytes that the program reckons with."""
-    from fractal_mesospim_shading.compute import needed_memory
-    from fractal_mesospim_shading.params import FlatfieldOptions
-    from fractal_mesospim_shading.preparation import open_source
-    from fractal_mesospim_shading.workflows import prepare_flatfield
+    from fractal_mesospim_shading.engine.compute import needed_memory
+    from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
+    from fractal_mesospim_shading.jobs.preparation import open_source
+    from fractal_mesospim_shading.options.base import FlatfieldOptions
 
     options = FlatfieldOptions(models_folder=str(image.parents[1] / "models"))
     source = open_source(str(image), options)

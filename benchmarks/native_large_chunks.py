@@ -22,8 +22,8 @@ import numpy as np
 import zarr
 from measuring import measured, settle
 
-from fractal_mesospim_shading.synthetic_native import write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings, SyntheticStack
+from fractal_mesospim_shading.synthetic.acquisition import write_acquisition
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings, SyntheticStack
 
 SHAPE, CHUNK = (128, 2528, 2960), (128, 1264, 1480)
 TILES = 2

@@ -46,9 +46,9 @@ def make(folder: Path, case: str) -> tuple[Path, Path]:
     from benchmark_images import ImageSetting, array_of_level, attributes_of
 
     from fractal_mesospim_shading.core.profile import ShadingProfile
-    from fractal_mesospim_shading.images.profiles import save_models
+    from fractal_mesospim_shading.images.models.folder import save_models
     from fractal_mesospim_shading.images.roi_tables import write_roi_tables
-    from fractal_mesospim_shading.synthetic_images import grid_layout
+    from fractal_mesospim_shading.synthetic.images import grid_layout
 
     channels, planes, height, width = CASES[case]["shape"]
     rows, columns = 16, 16
@@ -81,10 +81,10 @@ def make(folder: Path, case: str) -> tuple[Path, Path]:
 
 def child(image: str, models: str) -> None:
     """Measure one case, and print the figures as JSON."""
-    from fractal_mesospim_shading.images.journal import Journal
-    from fractal_mesospim_shading.params import FlatfieldOptions
-    from fractal_mesospim_shading.preparation import open_source
-    from fractal_mesospim_shading.workflows import prepare_flatfield
+    from fractal_mesospim_shading.engine.journal import Journal
+    from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
+    from fractal_mesospim_shading.jobs.preparation import open_source
+    from fractal_mesospim_shading.options.base import FlatfieldOptions
 
     found: dict[str, Any] = {"start MB": peak_mb()}
     clock = time.perf_counter()

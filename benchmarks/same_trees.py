@@ -29,11 +29,11 @@ import zarr
 
 import fractal_mesospim_shading as shading
 from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.images.profiles import save_models
-from fractal_mesospim_shading.synthetic import LightSheetWorld
-from fractal_mesospim_shading.synthetic_images import write_image, write_mosaic
-from fractal_mesospim_shading.synthetic_native import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.images.models.folder import save_models
+from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.images import write_image, write_mosaic
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 SEED = 9
 TILE = (48, 64)

@@ -15,7 +15,7 @@ import statistics
 import time
 from pathlib import Path
 
-from fractal_mesospim_shading.images import syncing
+from fractal_mesospim_shading.images.storage import syncing
 
 
 def main() -> None:

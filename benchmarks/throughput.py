@@ -105,7 +105,7 @@ def child(arguments: list[str]) -> None:
         start = time.perf_counter()
         copy_with_zarr(Path(image) / "0", Path(output) / "0", program)
     elif program == "inside":
-        from fractal_mesospim_shading import cli, workflows
+        from fractal_mesospim_shading import cli
 
         start = time.perf_counter()
         if cli.main(ours(image, output, rest[0])[3:]):
@@ -113,7 +113,7 @@ def child(arguments: list[str]) -> None:
     elif program == "read":
         read_all(Path(image) / "0")
     elif program == "estimate":
-        from fractal_mesospim_shading import cli, workflows  # noqa: F401
+        from fractal_mesospim_shading import cli
 
         start = time.perf_counter()
         if cli.main(["estimate", image, "--output", output, "--z-levels", rest[0]]):
@@ -182,7 +182,7 @@ def use_processors(number: int) -> None:
 
 def read_all(array_path: Path) -> None:
     """Read every chunk of an array, and nothing else, two at a time."""
-    from fractal_mesospim_shading.images.codecs import open_array
+    from fractal_mesospim_shading.images.arrays.codecs import open_array
 
     array = open_array(str(array_path.parent), array_path.name)
 

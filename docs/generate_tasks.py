@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fractal_mesospim_shading.params import ordered_fields
+from fractal_mesospim_shading.options.base import ordered_fields
 
 PACKAGE = "fractal_mesospim_shading"
 PAGE = Path(__file__).with_name("tasks.md")

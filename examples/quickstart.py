@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 
 from fractal_mesospim_shading import correct_flatfield
-from fractal_mesospim_shading.inspection import as_text, describe
-from fractal_mesospim_shading.synthetic import LightSheetWorld
-from fractal_mesospim_shading.synthetic_images import write_mosaic
+from fractal_mesospim_shading.synthetic.images import write_mosaic
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+from fractal_mesospim_shading.views.inspection import as_text, describe
 
 
 def main(folder: Path) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.synthetic import LightSheetWorld
-from fractal_mesospim_shading.synthetic_images import write_image, write_mosaic
+from fractal_mesospim_shading.synthetic.images import write_image, write_mosaic
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 LABELS = ("488 nm", "561 nm")
 DATA = Path(__file__).parent / "data"
@@ -156,7 +156,7 @@ def tree() -> Callable[[Path], dict[str, bytes]]:
 @pytest.fixture
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not group small write units: even a small image has many blocks."""
-    from fractal_mesospim_shading import plan
+    from fractal_mesospim_shading.engine import plan
 
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
 

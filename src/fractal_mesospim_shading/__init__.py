@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from fractal_mesospim_shading.messages import listen
 
 if TYPE_CHECKING:
+    from fractal_mesospim_shading.flatfield.models import ChannelModel
     from fractal_mesospim_shading.jobs.work import JobResult
-    from fractal_mesospim_shading.models import ChannelModel
 
 __all__ = ["correct_background", "correct_flatfield", "estimate_flatfield", "import_mesospim"]
 
@@ -35,11 +35,11 @@ def correct_flatfield(zarr_url: str, **arguments: Any) -> JobResult:
         >>> from fractal_mesospim_shading import correct_flatfield
         >>> result = correct_flatfield("brain.zarr", fov_list=[1, 9])  # doctest: +SKIP
     """
-    from fractal_mesospim_shading import workflows
-    from fractal_mesospim_shading.params import FlatfieldOptions, validated
-    from fractal_mesospim_shading.validation import address
+    from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.options.base import FlatfieldOptions, validated
+    from fractal_mesospim_shading.options.validation import address
 
-    return workflows.correct_flatfield(
+    return flatfield.correct_flatfield(
         address(zarr_url, "zarr_url"), validated(FlatfieldOptions, arguments)
     )
 
@@ -55,11 +55,11 @@ def estimate_flatfield(zarr_url: str, output: str, **arguments: Any) -> dict[str
     Returns:
         The models by channel label.
     """
-    from fractal_mesospim_shading import workflows
-    from fractal_mesospim_shading.params import FlatfieldOptions, validated
-    from fractal_mesospim_shading.validation import address
+    from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.options.base import FlatfieldOptions, validated
+    from fractal_mesospim_shading.options.validation import address
 
-    return workflows.estimate_models(
+    return flatfield.estimate_models(
         address(zarr_url, "zarr_url"),
         address(output, "output"),
         validated(FlatfieldOptions, arguments),
@@ -81,10 +81,10 @@ def correct_background(zarr_url: str, **arguments: Any) -> JobResult:
     Raises:
         ShadingError: one readable error; the source and any earlier result are as they were.
     """
-    from fractal_mesospim_shading import background
-    from fractal_mesospim_shading.background_params import BackgroundOptions
-    from fractal_mesospim_shading.params import validated
-    from fractal_mesospim_shading.validation import address
+    from fractal_mesospim_shading.jobs import background
+    from fractal_mesospim_shading.options.background import BackgroundOptions
+    from fractal_mesospim_shading.options.base import validated
+    from fractal_mesospim_shading.options.validation import address
 
     return background.correct_background(
         address(zarr_url, "zarr_url"), validated(BackgroundOptions, arguments)
@@ -107,9 +107,9 @@ def import_mesospim(
     Raises:
         ShadingError: one readable error; the acquisition is as it was.
     """
-    from fractal_mesospim_shading import importing
-    from fractal_mesospim_shading.params import ImportOptions, validated
-    from fractal_mesospim_shading.validation import address, addresses
+    from fractal_mesospim_shading.jobs import importing
+    from fractal_mesospim_shading.options.base import ImportOptions, validated
+    from fractal_mesospim_shading.options.validation import address, addresses
 
     options = validated(ImportOptions, arguments)
     units = importing.plan_imports(

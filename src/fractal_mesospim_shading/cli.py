@@ -14,11 +14,17 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from fractal_mesospim_shading.allocation import use_one_arena
-from fractal_mesospim_shading.background_params import BackgroundOptions
+from fractal_mesospim_shading.core.memory import use_one_arena
+from fractal_mesospim_shading.engine.streams import (
+    is_terminal,
+    read_file_or_pipe,
+    refuse_lost_output,
+    steady_streams,
+)
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
 from fractal_mesospim_shading.messages import Door, LogLines, rendered, shown, through
-from fractal_mesospim_shading.params import (
+from fractal_mesospim_shading.options.background import BackgroundOptions
+from fractal_mesospim_shading.options.base import (
     ExecutionOptions,
     FlatfieldOptions,
     ImportOptions,
@@ -27,14 +33,8 @@ from fractal_mesospim_shading.params import (
     ordered_fields,
     validated,
 )
-from fractal_mesospim_shading.precedence import IMAGE_OPTIONS
-from fractal_mesospim_shading.streams import (
-    is_terminal,
-    read_file_or_pipe,
-    refuse_lost_output,
-    steady_streams,
-)
-from fractal_mesospim_shading.validation import address
+from fractal_mesospim_shading.options.precedence import IMAGE_OPTIONS
+from fractal_mesospim_shading.options.validation import address
 
 FAULT = 70
 """Exit code of what was not foreseen; those of all errors of ours are in `errors`."""
@@ -261,7 +261,7 @@ def _print_address(url: str) -> None:
 
 
 def _info(given: argparse.Namespace) -> None:
-    from fractal_mesospim_shading.inspection import as_text, describe
+    from fractal_mesospim_shading.views.inspection import as_text, describe
 
     found = describe(given.image, _storage_options(given))
     print(json.dumps(found, indent=2) if given.json else as_text(found))
@@ -269,22 +269,22 @@ def _info(given: argparse.Namespace) -> None:
 
 
 def _correct_flatfield(given: argparse.Namespace) -> None:
-    from fractal_mesospim_shading import workflows
+    from fractal_mesospim_shading.jobs import flatfield
 
-    result = workflows.correct_flatfield(*_image_and_options(given, FlatfieldOptions))
+    result = flatfield.correct_flatfield(*_image_and_options(given, FlatfieldOptions))
     _print_address(result.image_url)
 
 
 def _estimate(given: argparse.Namespace) -> None:
-    from fractal_mesospim_shading import workflows
+    from fractal_mesospim_shading.jobs import flatfield
 
     image, options = _image_and_options(given, FlatfieldOptions)
-    workflows.estimate_models(image, given.output, options)
+    flatfield.estimate_models(image, given.output, options)
     _print_address(given.output)
 
 
 def _correct_background(given: argparse.Namespace) -> None:
-    from fractal_mesospim_shading import background
+    from fractal_mesospim_shading.jobs import background
 
     result = background.correct_background(*_image_and_options(given, BackgroundOptions))
     for url in (result.image_url, *result.companions.values()):
@@ -292,7 +292,7 @@ def _correct_background(given: argparse.Namespace) -> None:
 
 
 def _preview(given: argparse.Namespace) -> None:
-    from fractal_mesospim_shading.preview import write_preview
+    from fractal_mesospim_shading.views.preview import write_preview
 
     picture = write_preview(
         given.image,
@@ -311,7 +311,7 @@ def _preview(given: argparse.Namespace) -> None:
 
 
 def _import(given: argparse.Namespace) -> None:
-    from fractal_mesospim_shading import importing
+    from fractal_mesospim_shading.jobs import importing
 
     options = asked_for(ImportOptions, _parameter_file(given), _typed_options(given))
     for unit in importing.plan_imports(given.containers, given.zarr_dir, options):
@@ -319,7 +319,7 @@ def _import(given: argparse.Namespace) -> None:
 
 
 def _demo(given: argparse.Namespace) -> None:
-    from fractal_mesospim_shading.demo import run_demo
+    from fractal_mesospim_shading.synthetic.demo import run_demo
 
     print(run_demo(given.folder))
 

@@ -18,9 +18,13 @@ Each kind of mistake has one exit code of the command line, whatever the command
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar, TypeVar
 
 from fractal_mesospim_shading.messages import rendered
+
+T = TypeVar("T")
 
 
 class ShadingError(Exception):
@@ -130,3 +134,38 @@ class MemoryLimitError(ShadingError, MemoryError):
     """The memory limit is too small for a single write unit."""
 
     exit_code = 3
+
+
+class Problems:
+    """Collects the errors of several checks, to raise them as one."""
+
+    def __init__(self) -> None:
+        self.errors: list[ShadingError] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep an error of this block for later."""
+        try:
+            yield
+        except ShadingError as error:
+            self.errors += getattr(error, "problems", [error])
+
+    def run(self, check: Callable[[], T]) -> T | None:
+        """The result of a check, None if it failed."""
+        with self.collected():
+            return check()
+        return None
+
+    def raise_all(self) -> None:
+        """Raise what was collected; a single error as it is.
+
+        Raises:
+            ShadingError: of the kind of the first one.
+        """
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            lines = "\n".join(f"- {error}" for error in self.errors)
+            error = type(self.errors[0])(f"{len(self.errors)} problems were found:\n{lines}")
+            error.problems = self.errors  # type: ignore[attr-defined]
+            raise error

@@ -16,8 +16,8 @@ import zarr
 
 import fractal_mesospim_shading
 from fractal_mesospim_shading import errors, import_mesospim
-from fractal_mesospim_shading.synthetic_native import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 
 TASKS = Path(fractal_mesospim_shading.__file__).parent / "tasks"
 CLI = (sys.executable, "-m", "fractal_mesospim_shading.cli")
@@ -149,7 +149,7 @@ SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
 
 
 def test_killed_and_continued(acquisition, tree, tmp_path, monkeypatch):
-    from fractal_mesospim_shading import plan
+    from fractal_mesospim_shading.engine import plan
     from fractal_mesospim_shading.images import target
 
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fractal_mesospim_shading import cli, correct_flatfield, reporting
+from fractal_mesospim_shading import cli, correct_flatfield
 from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.views import reporting
 
 ODD = {
     "dollar": "CD3 $^{+$",
@@ -101,10 +102,10 @@ def test_every_warning_is_in_the_report(make_empty_mosaic, caplog, monkeypatch):
         log.warning("while it is measured")
         return measure(*arguments, **more)
 
-    from fractal_mesospim_shading import workflows
+    from fractal_mesospim_shading.jobs import flatfield
 
-    original = workflows.prepare_flatfield
-    monkeypatch.setattr(workflows, "prepare_flatfield", early)
+    original = flatfield.prepare_flatfield
+    monkeypatch.setattr(flatfield, "prepare_flatfield", early)
     monkeypatch.setattr(reporting.ShadingQuality, "measure", late)
     result = correct_flatfield(str(make_empty_mosaic()), fov_list=[1, 4], camera_offset=100)
     page = Path(result.report).read_text()
@@ -117,11 +118,11 @@ def test_every_warning_is_in_the_report(make_empty_mosaic, caplog, monkeypatch):
 def test_a_run_that_goes_on_says_again_what_its_models_were_warned_of(
     make_empty_mosaic, caplog, monkeypatch, many_blocks
 ):
-    from fractal_mesospim_shading import flatfield
+    from fractal_mesospim_shading.flatfield import finding
     from fractal_mesospim_shading.jobs import story
 
     log = logging.getLogger("fractal_mesospim_shading.test")
-    estimate, run = flatfield.estimate_model, story._run
+    estimate, run = finding.estimate_model, story._run
 
     def warns(*arguments, **more):
         log.warning("look at the estimate")
@@ -130,7 +131,7 @@ def test_a_run_that_goes_on_says_again_what_its_models_were_warned_of(
     def breaks_off(*_arguments):
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(flatfield, "estimate_model", warns)
+    monkeypatch.setattr(finding, "estimate_model", warns)
     monkeypatch.setattr(story, "_run", breaks_off)
     source = str(make_empty_mosaic())
     arguments = {"fov_list": [1, 4], "camera_offset": 100}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import background, cli, correct_background, errors
+from fractal_mesospim_shading import cli, correct_background, errors
 from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.background.arrays import correct_array, estimate_array
@@ -23,8 +23,9 @@ from fractal_mesospim_shading.core.background.masks import dilate_mask
 from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.jobs import background
 from fractal_mesospim_shading.jobs.work import image_list_update
-from fractal_mesospim_shading.synthetic_images import write_image
+from fractal_mesospim_shading.synthetic.images import write_image
 
 TILE = (48, 40)
 LABELS = ("488 nm", "561 nm")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import background, correct_background, errors
+from fractal_mesospim_shading import correct_background, errors
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.synthetic_images import write_image
+from fractal_mesospim_shading.jobs import background
+from fractal_mesospim_shading.synthetic.images import write_image
 
 
 @pytest.fixture

@@ -14,13 +14,14 @@ import pytest
 import zarr
 
 import fractal_mesospim_shading
-from fractal_mesospim_shading import errors, import_mesospim, preparation
+from fractal_mesospim_shading import errors, import_mesospim
+from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.job import Job
-from fractal_mesospim_shading.synthetic_images import write_image
-from fractal_mesospim_shading.synthetic_native import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.jobs import preparation
+from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.images import write_image
 
 FIRST, LAST = "0/0/0/0/0", "0/1/1/5/2"
 

@@ -13,10 +13,10 @@ import zarr
 
 from fractal_mesospim_shading import correct_flatfield, estimate_flatfield, import_mesospim
 from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
-from fractal_mesospim_shading.inspection import as_text, describe
-from fractal_mesospim_shading.models import ChannelModel, facts_line, offset_text
-from fractal_mesospim_shading.synthetic import LightSheetWorld
-from fractal_mesospim_shading.synthetic_images import write_image, write_mosaic
+from fractal_mesospim_shading.flatfield.models import ChannelModel, facts_line, offset_text
+from fractal_mesospim_shading.synthetic.images import write_image, write_mosaic
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+from fractal_mesospim_shading.views.inspection import as_text, describe
 
 WORLD = LightSheetWorld(tile_shape=(128, 128), grid=(2, 2), planes=16, sample=0.0)
 

@@ -16,9 +16,9 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading.cli import main
-from fractal_mesospim_shading.params import FlatfieldOptions
-from fractal_mesospim_shading.synthetic import LightSheetWorld
-from fractal_mesospim_shading.synthetic_images import write_mosaic
+from fractal_mesospim_shading.options.base import FlatfieldOptions
+from fractal_mesospim_shading.synthetic.images import write_mosaic
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -156,7 +156,7 @@ def test_the_job_script_of_slurm(tmp_path: Path) -> None:
 
 def test_the_job_script_of_execution_slurm() -> None:
     """Each job gets that memory, and one block in flight."""
-    from fractal_mesospim_shading.compute import Resources, slurm_cluster
+    from fractal_mesospim_shading.engine.compute import Resources, slurm_cluster
 
     use = Resources(workers=4, memory=8 * 2**30)
     with slurm_cluster(use, queue="long", scheduler_options={"dashboard": False}) as cluster:

@@ -19,10 +19,11 @@ import pytest
 import zarr
 
 import fractal_mesospim_shading
-from fractal_mesospim_shading import compute, errors, placing
-from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading import errors
+from fractal_mesospim_shading.engine import compute, placing
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.params import ExecutionOptions
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.options.base import ExecutionOptions
 
 
 def correct_flatfield(zarr_url, **arguments):
@@ -439,7 +440,7 @@ def test_objects_that_change_while_they_are_read(expected, bucket, many_blocks, 
     """An object store tells versions apart by their ETags."""
     from fsspec.core import url_to_fs
 
-    from fractal_mesospim_shading.job import Job
+    from fractal_mesospim_shading.engine.job import Job
 
     source, arguments, _ = expected
     url, options = bucket

@@ -359,7 +359,7 @@ def test_each_chunk_is_read_once_and_each_unit_written_once(
 def test_results_do_not_depend_on_how_the_work_is_cut(
     make_mosaic, make_models, tree, tmp_path, monkeypatch
 ):
-    from fractal_mesospim_shading import plan
+    from fractal_mesospim_shading.engine import plan
 
     source, models = make_mosaic(factors=((2, 2, 2), (1, 2, 2))), str(make_models())
     trees = []

@@ -20,10 +20,10 @@ from fractal_mesospim_shading import (
     estimate_flatfield,
     import_mesospim,
 )
-from fractal_mesospim_shading.synthetic import LightSheetWorld
-from fractal_mesospim_shading.synthetic_images import write_mosaic
-from fractal_mesospim_shading.synthetic_native import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.images import write_mosaic
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 

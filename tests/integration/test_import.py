@@ -15,11 +15,16 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim, plan
-from fractal_mesospim_shading.images import native_mosaic
+from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim
+from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.synthetic_native import grid_stacks, stack_pixels, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.images.native import mosaic as native_mosaic
+from fractal_mesospim_shading.synthetic.acquisition import (
+    grid_stacks,
+    stack_pixels,
+    write_acquisition,
+)
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 
 LABELS = ("488 nm", "561 nm")
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16))

@@ -10,7 +10,7 @@ import zarr
 
 from fractal_mesospim_shading import correct_background, correct_flatfield
 from fractal_mesospim_shading.errors import ParameterError
-from fractal_mesospim_shading.synthetic_images import write_image
+from fractal_mesospim_shading.synthetic.images import write_image
 
 
 @pytest.fixture

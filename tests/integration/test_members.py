@@ -17,10 +17,10 @@ import zarr
 from fractal_mesospim_shading import cli, correct_background, correct_flatfield, import_mesospim
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, ProfileError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.inspection import as_text, describe
 from fractal_mesospim_shading.jobs import story
-from fractal_mesospim_shading.synthetic_native import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from fractal_mesospim_shading.views.inspection import as_text, describe
 
 MEDIAN = {"method": "constant", "value": 5.0}
 JOBS = ["flatfield", "background"]
@@ -429,7 +429,7 @@ def test_stacks_of_a_container_are_rehearsed(container: tuple[Path, str], no_pix
 def test_an_import_is_rehearsed(
     container: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pixel: None
 ) -> None:
-    from fractal_mesospim_shading import import_plan
+    from fractal_mesospim_shading.jobs import import_plan
 
     whole = import_plan.import_attributes
 
@@ -466,9 +466,9 @@ def test_metadata_texts_of_another_encoding_go_with_the_result(
 def test_a_run_that_is_stopped_while_it_carries_is_continued(
     make_mosaic: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tree: Any, caplog: Any
 ) -> None:
+    from fractal_mesospim_shading.engine.job import Job
     from fractal_mesospim_shading.errors import StoppedError
-    from fractal_mesospim_shading.images import carrying
-    from fractal_mesospim_shading.job import Job
+    from fractal_mesospim_shading.images.carrying import carry as carrying
 
     image = make_mosaic()
     _fill(image)

@@ -15,10 +15,10 @@ import pytest
 
 from fractal_mesospim_shading import correct_background, correct_flatfield, import_mesospim
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
-from fractal_mesospim_shading.inspection import as_text, describe
-from fractal_mesospim_shading.synthetic_images import write_image
-from fractal_mesospim_shading.synthetic_native import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.images import write_image
+from fractal_mesospim_shading.views.inspection import as_text, describe
 
 NESTED: list[Any] = []
 for _ in range(400):

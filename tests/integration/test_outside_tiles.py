@@ -14,8 +14,8 @@ from fractal_mesospim_shading import errors
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
-from fractal_mesospim_shading.inspection import as_text, describe
-from fractal_mesospim_shading.synthetic_images import write_image
+from fractal_mesospim_shading.synthetic.images import write_image
+from fractal_mesospim_shading.views.inspection import as_text, describe
 
 TILE = (48, 40)
 LABELS = ("488 nm", "561 nm")
@@ -143,7 +143,7 @@ def test_what_is_read_to_see_it(style, lacking, make_models, pixels, monkeypatch
         boxes.append((level, box))
         return read(image, level, box)
 
-    from fractal_mesospim_shading.outside_tiles import check_outside
+    from fractal_mesospim_shading.engine.outside_tiles import check_outside
 
     monkeypatch.setattr(MosaicImage, "read", counted)
     image = MosaicImage.open(source)

@@ -59,7 +59,7 @@ def test_imported_tiles_by_their_original_places(native, tmp_path):
 
 
 def test_native_tiles_by_their_places_and_as_tools_place_them(native, tmp_path):
-    from fractal_mesospim_shading.images.collection import TileCollection
+    from fractal_mesospim_shading.images.native.collection import TileCollection
 
     result = correct_flatfield(
         str(native.container), output_folder=str(tmp_path), **_options(native)

@@ -17,7 +17,7 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading import correct_flatfield, import_mesospim
-from fractal_mesospim_shading.images.collection import TileCollection
+from fractal_mesospim_shading.images.native.collection import TileCollection
 
 INTERPRETER = "MESOSPIM_SHADING_STITCHER"
 

@@ -13,21 +13,17 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import (
-    background,
-    correct_background,
-    correct_flatfield,
-    import_mesospim,
-    plan,
-)
+from fractal_mesospim_shading import correct_background, correct_flatfield, import_mesospim
 from fractal_mesospim_shading.core.background import METHODS, make_method
 from fractal_mesospim_shading.core.background.arrays import correct_array
+from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.preview import write_preview
-from fractal_mesospim_shading.report import figures
-from fractal_mesospim_shading.synthetic_images import write_image
-from fractal_mesospim_shading.synthetic_native import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic_native_table import SyntheticSettings
+from fractal_mesospim_shading.jobs import background
+from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
+from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from fractal_mesospim_shading.synthetic.images import write_image
+from fractal_mesospim_shading.views import figures
+from fractal_mesospim_shading.views.preview import write_preview
 
 TILE = (72, 64)
 LABELS = ("488 nm", "561 nm")

@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from fractal_mesospim_shading import cli, errors, workflows
+from fractal_mesospim_shading import cli, errors
+from fractal_mesospim_shading.jobs import flatfield
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def asked(monkeypatch):
         calls.append((url, options))
         return Result()
 
-    monkeypatch.setattr(workflows, "correct_flatfield", correct)
+    monkeypatch.setattr(flatfield, "correct_flatfield", correct)
     return calls
 
 
@@ -86,7 +87,7 @@ def test_errors_are_one_message_and_a_code(monkeypatch, capsys, error, code):
     def fail(url, options):
         raise error
 
-    monkeypatch.setattr(workflows, "correct_flatfield", fail)
+    monkeypatch.setattr(flatfield, "correct_flatfield", fail)
     assert cli.main(["correct-flatfield", "/a.zarr"]) == code
     text = capsys.readouterr().err
     assert "Traceback" not in text
@@ -106,7 +107,7 @@ def test_wrong_commands(command):
 
 
 def test_help_names_every_parameter(capsys):
-    from fractal_mesospim_shading.params import FlatfieldOptions
+    from fractal_mesospim_shading.options.base import FlatfieldOptions
 
     with pytest.raises(SystemExit) as caught:
         cli.main(["correct-flatfield", "--help"])

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fractal_mesospim_shading.engine.job import Job
+from fractal_mesospim_shading.engine.job_folder import image_url
+from fractal_mesospim_shading.engine.settling import left_to_its_job, settle, sweep
 from fractal_mesospim_shading.errors import OutputExistsError
-from fractal_mesospim_shading.images import places, syncing
 from fractal_mesospim_shading.images.output import companion_url, mark_of
-from fractal_mesospim_shading.job import Job
-from fractal_mesospim_shading.job_folder import image_url
-from fractal_mesospim_shading.settling import left_to_its_job, settle, sweep
+from fractal_mesospim_shading.images.storage import places, syncing
 
 REQUEST = {"task": "correct", "parameters": {"offset": 100}}
 DONE = b'{"mesospim_shading": {"complete": true}}'
@@ -172,7 +172,7 @@ def _remote_tree(url: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
 def test_killed_before_every_step_on_an_object_store(overwrite, store, monkeypatch):
-    from fractal_mesospim_shading.images import locks
+    from fractal_mesospim_shading.engine import locks
 
     monkeypatch.setattr(locks, "_RACE_SECONDS", 0.0)
     base, killer = store

@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 
-from fractal_mesospim_shading import params  # noqa: F401 - makes its options known
 from fractal_mesospim_shading.errors import ParameterError, SourceReadError
 from fractal_mesospim_shading.messages import (
     Door,

@@ -12,9 +12,9 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.images.documents import Document
-from fractal_mesospim_shading.images.encodings import simple_encoding
-from fractal_mesospim_shading.images.stores import reason
+from fractal_mesospim_shading.images.arrays.documents import Document
+from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
+from fractal_mesospim_shading.images.storage.stores import reason
 from fractal_mesospim_shading.images.target import TargetImage
 
 

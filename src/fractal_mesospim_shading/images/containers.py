@@ -9,7 +9,7 @@ from typing import Any
 import zarr
 
 from fractal_mesospim_shading.images.metadata import misplaced, ngff_content
-from fractal_mesospim_shading.images.stores import join_url, members_of, subgroup
+from fractal_mesospim_shading.images.storage.stores import join_url, members_of, subgroup
 
 _SHOWN = 6
 

@@ -15,13 +15,13 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.codecs import open_array
-from fractal_mesospim_shading.images.inner_paths import what_is_wrong
+from fractal_mesospim_shading.images.arrays.codecs import open_array
+from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened, read_array
 from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.mosaic import MosaicImage, refuse_odd_sizes
-from fractal_mesospim_shading.images.reading import fingerprint, opened, read_array
-from fractal_mesospim_shading.images.source import Box, StoredArray
-from fractal_mesospim_shading.images.stores import (
+from fractal_mesospim_shading.images.storage.inner_paths import what_is_wrong
+from fractal_mesospim_shading.images.storage.stores import (
     join_url,
     members_of,
     open_group,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.images.inner_paths import checked_path
 from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.images.storage.inner_paths import checked_path
 from fractal_mesospim_shading.messages import shown
 
 VERSIONS = ("0.4", "0.5")

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.codecs import open_array
+from fractal_mesospim_shading.images.arrays.codecs import open_array
+from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened, read_array
 from fractal_mesospim_shading.images.containers import explain_group
 from fractal_mesospim_shading.images.metadata import (
     ImageMetadata,
@@ -25,9 +27,8 @@ from fractal_mesospim_shading.images.metadata import (
     unusual_forms,
 )
 from fractal_mesospim_shading.images.plain_tables import read_plain_table
-from fractal_mesospim_shading.images.reading import fingerprint, opened, read_array
-from fractal_mesospim_shading.images.source import Box, Channel, Level, StoredArray
-from fractal_mesospim_shading.images.stores import (
+from fractal_mesospim_shading.images.source import Channel, Level
+from fractal_mesospim_shading.images.storage.stores import (
     StorageOptions,
     join_url,
     normalise_url,

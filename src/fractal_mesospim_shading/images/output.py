@@ -16,16 +16,16 @@ from fractal_mesospim_shading.errors import (
     OutputExistsError,
     ParameterError,
 )
-from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.documents import Document, native_dtype, output_document
+from fractal_mesospim_shading.images.arrays.documents import Document, native_dtype, output_document
 from fractal_mesospim_shading.images.mosaic import MARK, is_finished
-from fractal_mesospim_shading.images.names import (
+from fractal_mesospim_shading.images.source import Level
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.names import (
     from_template,
     refuse_bad_name,
     refuse_long_name,
 )
-from fractal_mesospim_shading.images.source import Level
-from fractal_mesospim_shading.images.stores import is_remote, normalise_url
+from fractal_mesospim_shading.images.storage.stores import is_remote, normalise_url
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
 
 SUFFIXES = (".ome.zarr.zip", ".zarr.zip", ".ome.zarr", ".zarr")

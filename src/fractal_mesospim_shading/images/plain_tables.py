@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.images.stores import reading_errors, subgroup
+from fractal_mesospim_shading.images.storage.stores import reading_errors, subgroup
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, LayoutError, OutputWriteError
-from fractal_mesospim_shading.images.stores import (
+from fractal_mesospim_shading.images.storage.stores import (
     StorageOptions,
     connection_errors,
     join_url,

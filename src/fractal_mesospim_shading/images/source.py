@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.images.stores import join_url
-
-Box = tuple[slice, ...]
-"""One slice with explicit start and stop for each axis of an array."""
+from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 
 
 @dataclass(frozen=True)
@@ -48,28 +45,6 @@ class Level:
     chunks: tuple[int, ...]
     shards: tuple[int, ...] | None
     scale: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """An array on disk that pixels come from.
-
-    Attributes:
-        url: address of its group.
-        path: within the group.
-        storage_options: for remote addresses, as JSON; may hold secrets.
-        fingerprint: of its metadata.
-    """
-
-    url: str
-    path: str
-    storage_options: str = field(repr=False)
-    fingerprint: str
-
-    @property
-    def where(self) -> str:
-        """Its address."""
-        return join_url(self.url, self.path)
 
 
 class MultitileImage(Protocol):

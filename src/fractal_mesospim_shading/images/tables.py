@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, LayoutError
 from fractal_mesospim_shading.images.plain_tables import PlainTable
-from fractal_mesospim_shading.images.stores import (
+from fractal_mesospim_shading.images.storage.stores import (
     StorageOptions,
     filesystem,
     join_url,

@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.blocks import covering, within
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.chunk_files import chunk_files, is_all
-from fractal_mesospim_shading.images.codecs import open_array
-from fractal_mesospim_shading.images.documents import Document, fill_value, native_dtype
-from fractal_mesospim_shading.images.file_states import digest_of_sizes, file_ranges, states
-from fractal_mesospim_shading.images.places import StorageOptions
-from fractal_mesospim_shading.images.plain_files import past_cache
-from fractal_mesospim_shading.images.source import Box
-from fractal_mesospim_shading.images.stores import reading_errors
+from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files, is_all
+from fractal_mesospim_shading.images.arrays.codecs import open_array
+from fractal_mesospim_shading.images.arrays.documents import Box, Document, fill_value, native_dtype
+from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
+from fractal_mesospim_shading.images.arrays.plain_files import past_cache
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.storage.stores import reading_errors
 
 SHARD_BYTES = 128 * 2**20
 """Most bytes of pixels in a shard of our own: two blocks and their means stay within 1.5 GB."""

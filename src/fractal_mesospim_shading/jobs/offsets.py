@@ -6,18 +6,18 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.flatfield import Models
-from fractal_mesospim_shading.job import Job
-from fractal_mesospim_shading.jobs.work import Part, Work
-from fractal_mesospim_shading.models import model_groups
-from fractal_mesospim_shading.offset_look import (
+from fractal_mesospim_shading.engine.job import Job
+from fractal_mesospim_shading.engine.running import PartOfJob
+from fractal_mesospim_shading.flatfield.finding import Models
+from fractal_mesospim_shading.flatfield.models import model_groups
+from fractal_mesospim_shading.flatfield.offset_look import (
     OffsetLook,
     is_given,
     judge,
     lost_to_noise,
     offset_look,
 )
-from fractal_mesospim_shading.running import PartOfJob
+from fractal_mesospim_shading.jobs.work import Part, Work
 
 logger = logging.getLogger(__name__)
 

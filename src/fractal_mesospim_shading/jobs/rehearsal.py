@@ -10,11 +10,11 @@ import uuid
 from dataclasses import replace
 
 from fractal_mesospim_shading.core.histogram import Histogram
-from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.finishing import complete
-from fractal_mesospim_shading.images import places
+from fractal_mesospim_shading.errors import ImageFormatError, Problems
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.jobs.finishing import complete
+from fractal_mesospim_shading.jobs.preparation import marked
 from fractal_mesospim_shading.jobs.work import Part, Work
-from fractal_mesospim_shading.preparation import Problems, marked
 
 
 def rehearse(work: Work) -> None:

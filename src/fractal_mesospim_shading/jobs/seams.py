@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import Tile
-from fractal_mesospim_shading.flatfield import Models, profile_names
+from fractal_mesospim_shading.flatfield.finding import Models, profile_names
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.work import Part, Work
 

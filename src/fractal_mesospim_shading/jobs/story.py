@@ -9,42 +9,47 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from fractal_mesospim_shading.background_params import BackgroundOptions
-from fractal_mesospim_shading.compute import estimate_workers, run_guarded
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.finishing import complete, provenance, totals
-from fractal_mesospim_shading.flatfield import (
+from fractal_mesospim_shading.engine.compute import estimate_workers, run_guarded
+from fractal_mesospim_shading.engine.history import correction_of, tell_history
+from fractal_mesospim_shading.engine.job import Job
+from fractal_mesospim_shading.engine.plan import CorrectionPlan
+from fractal_mesospim_shading.engine.request import plain
+from fractal_mesospim_shading.engine.running import PartOfJob, running
+from fractal_mesospim_shading.engine.settling import settle
+from fractal_mesospim_shading.engine.watching import Watch, arrays_read
+from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met, tell_zeros
+from fractal_mesospim_shading.flatfield.finding import (
     Models,
     find_models,
     flatfield_kernel,
     model_names,
     save_used_models,
 )
-from fractal_mesospim_shading.history import correction_of, tell_history
-from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.carrying import carry_members
+from fractal_mesospim_shading.flatfield.sampling import box_bytes
+from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.codec_trial import refuse_useless_codecs
-from fractal_mesospim_shading.images.native_companions import write_companions
+from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
+from fractal_mesospim_shading.images.native.companions import write_companions
 from fractal_mesospim_shading.images.output import how_made, mark_of
-from fractal_mesospim_shading.images.places import StorageOptions
-from fractal_mesospim_shading.images.profiles import model_parts, refuse_models_folder
-from fractal_mesospim_shading.images.stores import normalise_url, workable
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.storage.stores import normalise_url, workable
 from fractal_mesospim_shading.images.target import write_attributes
-from fractal_mesospim_shading.job import Job
-from fractal_mesospim_shading.job_request import plain
+from fractal_mesospim_shading.jobs.finishing import complete, provenance, totals
 from fractal_mesospim_shading.jobs.offsets import judge_offsets, planned_look
+from fractal_mesospim_shading.jobs.preparation import marked
 from fractal_mesospim_shading.jobs.seams import judge_seams
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
+from fractal_mesospim_shading.local_background.planes import BackgroundCounts
 from fractal_mesospim_shading.messages import heard_so_far
-from fractal_mesospim_shading.params import ExecutionOptions, FlatfieldOptions, parameters_of
-from fractal_mesospim_shading.plan import CorrectionPlan
-from fractal_mesospim_shading.plane_correction import BackgroundCounts
-from fractal_mesospim_shading.preparation import marked
-from fractal_mesospim_shading.reporting import gather_views, report_url, write_flatfield_report
-from fractal_mesospim_shading.running import PartOfJob, running
-from fractal_mesospim_shading.settling import settle
-from fractal_mesospim_shading.watching import Watch, arrays_read
-from fractal_mesospim_shading.zero_look import NO_DATA, no_data_met, tell_zeros
+from fractal_mesospim_shading.options.background import BackgroundOptions
+from fractal_mesospim_shading.options.base import ExecutionOptions, FlatfieldOptions, parameters_of
+from fractal_mesospim_shading.views.reporting import (
+    gather_views,
+    report_url,
+    write_flatfield_report,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +198,7 @@ def make_models(
     """
     found = []
     for number, choice in enumerate(choices):
-        workers = estimate_workers(choice.image, choice.plan.level, options)
+        workers = estimate_workers(box_bytes(choice.image, choice.plan.level), options)
         found.append(
             find_models(
                 choice.image,

@@ -9,27 +9,28 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from fractal_mesospim_shading.background_params import BackgroundOptions
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.estimation import EstimationPlan
-from fractal_mesospim_shading.flatfield import Models, request_details
-from fractal_mesospim_shading.history import Step
-from fractal_mesospim_shading.images import places
-from fractal_mesospim_shading.images.documents import Document
-from fractal_mesospim_shading.images.members import MemberPlan
+from fractal_mesospim_shading.engine.history import Step
+from fractal_mesospim_shading.engine.plan import CorrectionPlan
+from fractal_mesospim_shading.engine.request import Request
+from fractal_mesospim_shading.flatfield.estimation import EstimationPlan
+from fractal_mesospim_shading.flatfield.finding import Models, request_details
+from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
+from fractal_mesospim_shading.images.arrays.documents import Document
+from fractal_mesospim_shading.images.carrying.members import MemberPlan
 from fractal_mesospim_shading.images.metadata import first_pyramid_only
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native_companions import Companion
+from fractal_mesospim_shading.images.native.companions import Companion
 from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.job_request import Request
-from fractal_mesospim_shading.params import (
+from fractal_mesospim_shading.options.background import BackgroundOptions
+from fractal_mesospim_shading.options.base import (
     EstimationOptions,
     FlatfieldOptions,
     ImportOptions,
     parameters_of,
 )
-from fractal_mesospim_shading.plan import CorrectionPlan, FlatfieldKernel
 
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
 

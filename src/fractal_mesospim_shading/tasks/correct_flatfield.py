@@ -4,15 +4,15 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # Before NumPy starts its threads.
-    from fractal_mesospim_shading.allocation import use_one_arena
+    from fractal_mesospim_shading.core.memory import use_one_arena
 
     use_one_arena()
 
 from typing import Any
 
-from fractal_mesospim_shading import workflows
+from fractal_mesospim_shading.jobs import flatfield
 from fractal_mesospim_shading.jobs.work import image_list_update
-from fractal_mesospim_shading.params import FlatfieldOptions
+from fractal_mesospim_shading.options.base import FlatfieldOptions
 from fractal_mesospim_shading.tasks.door import task_arguments
 
 
@@ -23,14 +23,14 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> dict[str, Any
     The flat-field comes from measured models if a folder is given, else from empty tiles or
     planes if they are named, else from BaSiCPy.
     """
-    result = workflows.correct_flatfield(zarr_url, options)
+    result = flatfield.correct_flatfield(zarr_url, options)
     return {"image_list_updates": [image_list_update(result)]}
 
 
 if __name__ == "__main__":
     from fractal_task_tools.task_wrapper import run_fractal_task
 
-    from fractal_mesospim_shading.streams import steady_streams
+    from fractal_mesospim_shading.engine.streams import steady_streams
 
     with steady_streams():
         run_fractal_task(task_function=correct_flatfield)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from fractal_mesospim_shading.errors import ParameterError, ShadingError
 from fractal_mesospim_shading.messages import Door, through
-from fractal_mesospim_shading.params import asked_for, ordered_fields
+from fractal_mesospim_shading.options.base import asked_for, ordered_fields
 
 TaskFunction = Callable[..., Any]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # Before NumPy starts its threads.
-    from fractal_mesospim_shading.allocation import use_one_arena
+    from fractal_mesospim_shading.core.memory import use_one_arena
 
     use_one_arena()
 
 from typing import Any
 
-from fractal_mesospim_shading import importing
+from fractal_mesospim_shading.jobs import importing
 from fractal_mesospim_shading.jobs.work import image_list_update
-from fractal_mesospim_shading.params import ImportUnitOptions
+from fractal_mesospim_shading.options.base import ImportUnitOptions
 from fractal_mesospim_shading.tasks.door import task_arguments
 
 
@@ -35,7 +35,7 @@ def import_mesospim(
 if __name__ == "__main__":
     from fractal_task_tools.task_wrapper import run_fractal_task
 
-    from fractal_mesospim_shading.streams import steady_streams
+    from fractal_mesospim_shading.engine.streams import steady_streams
 
     with steady_streams():
         run_fractal_task(task_function=import_mesospim)

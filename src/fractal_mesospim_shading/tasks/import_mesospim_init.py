@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fractal_mesospim_shading import importing
-from fractal_mesospim_shading.params import ImportTaskOptions
+from fractal_mesospim_shading.jobs import importing
+from fractal_mesospim_shading.options.base import ImportTaskOptions
 from fractal_mesospim_shading.tasks.door import task_arguments
 
 
@@ -37,7 +37,7 @@ def import_mesospim_init(zarr_dir: str, options: ImportTaskOptions) -> dict[str,
 if __name__ == "__main__":
     from fractal_task_tools.task_wrapper import run_fractal_task
 
-    from fractal_mesospim_shading.streams import steady_streams
+    from fractal_mesospim_shading.engine.streams import steady_streams
 
     with steady_streams():
         run_fractal_task(task_function=import_mesospim_init)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.binning import BinnedPlanes, BinnedStack, bin_block
-from fractal_mesospim_shading.synthetic import LightSheetWorld
+from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, BinnedStack, bin_block
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 BinWorld = Callable[..., BinnedStack]
 

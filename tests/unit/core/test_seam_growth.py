@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.quality import seam_step
 from fractal_mesospim_shading.core.seam_growth import SeamGrowth, seam_growth
-from fractal_mesospim_shading.synthetic import LightSheetWorld
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 WORLD = LightSheetWorld(tile_shape=(128, 128), planes=8)
 ORIGINS = [(128 * row, 128 * column) for column in range(3) for row in range(3)]

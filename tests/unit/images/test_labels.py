@@ -9,7 +9,7 @@ import zarr
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.synthetic_images import write_image
+from fractal_mesospim_shading.synthetic.images import write_image
 
 SIZES = {"t": 2, "c": 3, "z": 4, "y": 12, "x": 10}
 

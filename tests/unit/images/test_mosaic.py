@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, SourceReadError
-from fractal_mesospim_shading.images.codecs import uses_rust
+from fractal_mesospim_shading.images.arrays.codecs import uses_rust
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.source import Channel, MultitileImage
 

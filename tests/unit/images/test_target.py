@@ -9,7 +9,7 @@ import zarr
 
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images import target
-from fractal_mesospim_shading.images.documents import document_of, output_document
+from fractal_mesospim_shading.images.arrays.documents import document_of, output_document
 from fractal_mesospim_shading.images.target import TargetImage, TargetLevel, forget
 
 

@@ -1,0 +1,246 @@
+"""The flat-field from planes that hold medium and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.flatfield.binning import NOISE_BINS, BinnedStack
+from fractal_mesospim_shading.core.flatfield.emptiness import (
+    EmptySquares,
+    find_empty,
+    median_along_first,
+)
+from fractal_mesospim_shading.core.flatfield.halves import (
+    HalfEstimate,
+    fine_structure,
+    split_in_halves,
+    unshared_structure,
+)
+from fractal_mesospim_shading.core.flatfield.smoothing import smooth_profile, upsample
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.errors import SamplingError
+
+FloatArray = NDArray[np.float64]
+
+# Single bins further than this from what is expected hold a particle or a hot pixel.
+_CLIP_SIGMAS = 5.0
+_LEAST_BINS = 0.5
+# A plane brighter than this many times the typical one counts for no more than that.
+_MOST_WEIGHT = 2.0
+_ROWS_AT_ONCE = 16
+# Structure of the dark frame that a single number cannot take off, counts (RMS of what
+# survives the smoothing).
+_DARK_STRUCTURE = 0.5
+
+
+@dataclass(frozen=True)
+class EmptyEstimate:
+    """A flat-field from empty planes, and what it rests on.
+
+    Attributes:
+        profile: in the shape of the tile; its dark-field is the offset or dark frame used.
+        planes_used: indices into the stack.
+        planes_rejected: index -> why, in words that follow "plane 3 ...".
+        planes_partly_used: indices of used planes of which some part held something.
+        masked_fraction: of the area of the used planes, left out as not empty.
+        brightness: median over the used planes, counts above the offset.
+        relative_noise: RMS error of the flat-field from noise alone, as a fraction.
+        relative_uncertainty: the same with the offset's uncertainty and the structure
+            of the dark frame, where that was not measured.
+        saturated: pixels at the upper end of the type.
+        checked: whether there were planes enough to find sample among them.
+        fine_structure: see `core/halves`, as a fraction.
+        unshared_structure: fine structure in which two halves of the planes differ.
+    """
+
+    profile: ShadingProfile
+    planes_used: tuple[int, ...]
+    planes_rejected: dict[int, str]
+    planes_partly_used: tuple[int, ...]
+    masked_fraction: float
+    brightness: float
+    relative_noise: float
+    relative_uncertainty: float
+    saturated: int
+    checked: bool
+    fine_structure: float
+    unshared_structure: float
+
+
+def estimate_flatfield(
+    stack: BinnedStack,
+    offset: float = 0.0,
+    *,
+    offset_uncertainty: float = 0.0,
+    dark_frame: NDArray[np.floating[Any]] | None = None,
+    tiles: Sequence[int] | None = None,
+) -> EmptyEstimate:
+    """Estimate the flat-field from planes chosen as empty.
+
+    Planes, and parts of planes, that hold sample are left out; each plane is scaled by
+    its own brightness; the bins are averaged, smoothed as far as their noise asks
+    for, and brought back to pixels.
+
+    Args:
+        stack: binned planes of one channel.
+        offset: counts to subtract; leave 0 where a dark frame was given to `bin_block`.
+            Half a count too much on a medium of 10 counts costs about 0.8 %.
+        offset_uncertainty: counts, for the uncertainty reported.
+        dark_frame: (y, x) the measured dark frame that `bin_block` took off; it becomes
+            the dark-field of the profile.
+        tiles: number of the tile of each plane, for messages and for the halves.
+
+    Raises:
+        NoLightError: no plane is brighter than the offset.
+        SamplingError: too little usable; the message says what was found.
+    """
+    empty = find_empty(stack, offset)
+    empty.refuse_few(tiles)
+    flat, valid = _combine(stack, offset, empty)
+    share = float(valid.mean())
+    if share < _LEAST_BINS:
+        raise SamplingError(
+            f"Only {100 * share:.0f} % of the tile was seen empty in {len(stack.mean)} planes; "
+            f"expected at least {100 * _LEAST_BINS:.0f} %. Choose other tiles or planes."
+        )
+    flat /= np.mean(flat[valid])
+    smoothed = smooth_profile(flat, valid)
+    pixels = upsample(smoothed.image, stack.bin_px, stack.tile_shape)
+    used = list(empty.used)
+    brightness = float(np.median(empty.brightness[used]))
+    profile = ShadingProfile.create(
+        np.maximum(pixels, 1e-3), offset if dark_frame is None else dark_frame
+    )
+    spread = float(np.std(profile.flatfield))
+    systematic = spread * offset_uncertainty
+    if dark_frame is None:
+        systematic = float(np.hypot(systematic, _DARK_STRUCTURE))
+    return EmptyEstimate(
+        profile=profile,
+        planes_used=empty.used,
+        planes_rejected=empty.reasons,
+        planes_partly_used=tuple(k for k in used if not empty.keep[k].all()),
+        masked_fraction=1 - float(empty.keep[used].mean()),
+        brightness=brightness,
+        relative_noise=smoothed.relative_noise,
+        relative_uncertainty=float(np.hypot(smoothed.relative_noise, systematic / brightness)),
+        saturated=stack.saturated,
+        checked=empty.checked,
+        fine_structure=fine_structure(smoothed.image),
+        unshared_structure=_unshared(stack, offset, empty, tiles),
+    )
+
+
+def _unshared(
+    stack: BinnedStack, offset: float, empty: EmptySquares, tiles: Sequence[int] | None
+) -> float:
+    """Fine structure in which two halves of the planes differ, as a fraction."""
+    first, second = (
+        _half(stack, offset, empty, planes) for planes in split_in_halves(empty.used, tiles)
+    )
+    return 0.0 if first is None or second is None else unshared_structure(first, second)
+
+
+def _half(
+    stack: BinnedStack, offset: float, empty: EmptySquares, planes: Sequence[int]
+) -> HalfEstimate | None:
+    found = _flat_of(stack, offset, empty, planes)
+    if found is None:
+        return None
+    one, other = (_flat_of(stack, offset, empty, planes[i::2]) for i in (0, 1))
+    noise = None if one is None or other is None else (one[0] - other[0]) / 2
+    return HalfEstimate(*found, noise)
+
+
+def _flat_of(
+    stack: BinnedStack, offset: float, empty: EmptySquares, planes: Sequence[int]
+) -> tuple[FloatArray, FloatArray] | None:
+    """The flat-field of some of the planes with the variance of its noise."""
+    keep = np.zeros_like(empty.keep)
+    keep[list(planes)] = empty.keep[list(planes)]
+    some = replace(empty, keep=keep)
+    if not some.used:
+        return None
+    flat, valid = _combine(stack, offset, some)
+    if not valid.any():
+        return None
+    mean = float(np.mean(flat[valid]))
+    return flat / mean, _variance_of_flat(stack, some, flat.shape) / mean**2
+
+
+def _variance_of_flat(
+    stack: BinnedStack, empty: EmptySquares, shape: tuple[int, ...]
+) -> FloatArray:
+    """Variance of the noise of the mean over planes, about."""
+    used = list(empty.used)
+    rows, columns = (np.arange(n) // NOISE_BINS for n in shape)
+    variance = _variance_of_squares(stack, empty)[rows][:, columns]
+    pixels = np.maximum(stack.count[used].astype(np.float64).mean(axis=0), 1)
+    planes = np.maximum(empty.keep[used].sum(axis=0)[rows][:, columns], 1)
+    level = float(np.mean(empty.brightness[used]))
+    return np.asarray(variance / pixels / planes / level**2)
+
+
+def _combine(
+    stack: BinnedStack, offset: float, empty: EmptySquares
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Mean of the planes over their brightness, bin by bin, a few rows at a time."""
+    used = list(empty.used)
+    keep = _shrunk(empty.keep[used])
+    level = empty.brightness[used]
+    weight = 1 / np.maximum(level / (_MOST_WEIGHT * np.median(level)), 1)
+    variance = _variance_of_squares(stack, empty)
+    columns = np.arange(stack.mean.shape[2]) // NOISE_BINS
+    flat = np.zeros(stack.mean.shape[1:])
+    for start in range(0, len(flat), _ROWS_AT_ONCE):
+        rows = slice(start, min(start + _ROWS_AT_ONCE, len(flat)))
+        squares = np.arange(rows.start, rows.stop) // NOISE_BINS
+        inside = keep[:, squares][:, :, columns]
+        signal = stack.mean[used, rows].astype(np.float64) - offset
+        inside &= np.isfinite(signal)
+        noise = np.sqrt(variance[squares][:, columns] / np.maximum(stack.count[used, rows], 1))
+        flat[rows] = _clipped_mean(signal, inside, noise, level, weight)
+    return flat, np.isfinite(flat)
+
+
+def _clipped_mean(
+    signal: FloatArray,
+    inside: NDArray[np.bool_],
+    noise: FloatArray,
+    level: FloatArray,
+    weight: FloatArray,
+) -> FloatArray:
+    scaled = np.where(inside, signal / level[:, None, None], np.nan)
+    middle = median_along_first(scaled)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        far = np.abs(signal - level[:, None, None] * middle) > _CLIP_SIGMAS * noise
+        good = inside & ~far
+        total = (np.where(good, signal, 0) * weight[:, None, None]).sum(axis=0)
+        expected = (good * (weight * level)[:, None, None]).sum(axis=0)
+        return np.where(expected > 0, total / expected, np.nan)
+
+
+def _variance_of_squares(stack: BinnedStack, empty: EmptySquares) -> FloatArray:
+    """Typical variance of a pixel in each square, counts squared."""
+    variance = median_along_first(np.where(empty.keep, stack.spatial, np.nan))
+    known = np.isfinite(variance) & (variance > 0)
+    if not known.any():
+        return np.full(variance.shape, np.inf)
+    # At least the variance of rounding, so that noise-free planes are not all clipped.
+    return np.maximum(np.where(known, variance, np.max(variance[known])), 0.1)
+
+
+def _shrunk(keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Leave out the neighbours of what was left out, where light of the sample may reach."""
+    padded = np.pad(keep, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    result = keep.copy()
+    height, width = keep.shape[1:]
+    for dy in range(3):
+        for dx in range(3):
+            result &= padded[:, dy : dy + height, dx : dx + width]
+    return result

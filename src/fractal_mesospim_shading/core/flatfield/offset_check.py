@@ -1,0 +1,178 @@
+"""Whether an offset or dark frame that was given fits the data it is taken from.
+
+Three ways tell where the light begins: the line of the noise's variance against the mean, its
+third moment (`core/offset`), and the darkest squares, which no offset can be above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fractal_mesospim_shading.core.flatfield.noise_squares import NoiseSquares
+from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate
+
+# Two ways agree within this many of their joint standard deviations.
+_AGREE_SIGMAS = 2.0
+# They contradict what was given beyond so many standard deviations of each, and so many counts.
+_SIGMAS = 3.0
+_LEAST_COUNTS = 5.0
+# Variance of the read noise of cameras at most, electrons squared.
+_MOST_READ_VARIANCE = 6.0**2
+_ASSUMED_READ_VARIANCE = 1.5**2
+# An error above both, in counts and as a share of the offset, tells nothing.
+_WORST_ERROR = 5.0
+_WORST_SHARE = 0.1
+# A line through fewer of the even squares, with larger misfits, or through squares of one
+# brightness is none: pixels that were scaled by their place before, or saturated.
+_LEAST_SHARE = 0.5
+_MOST_MISFIT = 2.0
+_LEAST_CONTRAST = 1.5
+# Share of the squares that are the darkest, at least so many of them.
+_DARKEST_SHARE = 0.01
+_LEAST_SQUARES = 8
+# Structure of a dark frame that is left in the mean of squares, counts.
+_DARK_STRUCTURE = 0.3
+
+
+@dataclass(frozen=True)
+class Level:
+    """A number of counts with its standard deviation."""
+
+    value: float
+    error: float
+
+    def differs(self, given: float) -> float:
+        """-1 or 1 where it lies clearly below or above a number, else 0."""
+        apart = self.value - given
+        clear = abs(apart) > max(_SIGMAS * self.error, _LEAST_COUNTS)
+        return float(np.sign(apart)) if clear else 0.0
+
+    def agrees(self, other: Level) -> bool:
+        """Whether two levels, each well known, are the same within their errors."""
+        worst = max(_WORST_ERROR, _WORST_SHARE * abs(self.value))
+        if not max(self.error, other.error) <= worst:
+            return False
+        joint = _AGREE_SIGMAS * float(np.hypot(self.error, other.error))
+        return abs(self.value - other.value) <= joint
+
+
+@dataclass(frozen=True)
+class OffsetDoubt:
+    """What speaks against an offset; at least one of both.
+
+    Attributes:
+        given: the offset, or the mean of the dark frame, counts.
+        noise: what two independent ways agree on instead.
+        darkest: the darkest squares, where the offset lies above them.
+    """
+
+    given: float
+    noise: Level | None
+    darkest: Level | None
+
+
+def doubt_offset(
+    squares: NoiseSquares, given: float, estimate: OffsetEstimate | None
+) -> OffsetDoubt | None:
+    """Hold an offset that was given against the data; None where they do not contradict it.
+
+    Args:
+        squares: of planes; where a dark frame was taken off, its mean added again.
+        given: the offset, or the mean of the dark frame, counts.
+        estimate: from the noise of the same planes; None where the pixels are means of
+            those of the camera.
+    """
+    darkest = darkest_squares(squares)
+    noise = None if estimate is None else contradicting_offset(estimate, darkest, given)
+    above = darkest is not None and given > darkest.value + _SIGMAS * darkest.error
+    if noise is None and not above:
+        return None
+    return OffsetDoubt(given, noise, darkest if above else None)
+
+
+def darkest_squares(squares: NoiseSquares) -> Level | None:
+    """Mean brightness of the darkest squares, counts; None without any.
+
+    They are found by one half of their bins and measured by the other, whose noise is
+    independent, so that choosing the darkest does not make them darker.
+    """
+    chosen_by, measured = squares.halves
+    known = np.isfinite(chosen_by) & np.isfinite(measured)
+    if not known.any():
+        return None
+    order = np.argsort(chosen_by[known], kind="stable")
+    number = min(len(order), max(_LEAST_SQUARES, round(_DARKEST_SHARE * len(order))))
+    found = measured[known][order[:number]]
+    spread = np.std(found) / np.sqrt(number) if number > 1 else 0.0
+    pixels = squares.half_pixels[1][known][order[:number]]
+    variance = squares.spatial[known][order[:number]]
+    variance = np.where(np.isfinite(variance), variance, 0.0)
+    noise = np.sqrt((variance / np.maximum(pixels, 1)).sum()) / number
+    error = np.hypot(max(spread, noise), _DARK_STRUCTURE if squares.integer else 0.0)
+    return Level(float(found.mean()), float(error))
+
+
+def contradicting_offset(
+    estimate: OffsetEstimate, darkest: Level | None, given: float
+) -> Level | None:
+    """The offset that two independent ways agree on, where both contradict the one given.
+
+    Args:
+        estimate: from the noise of the same planes.
+        darkest: from `darkest_squares`.
+        given: counts.
+    """
+    details = estimate.details
+    if not _straight(details):
+        return None
+    line = _way(details, "line", "line_error")
+    third = _way(details, "third_moment", "third_error")
+    if line is not None and third is not None:
+        both = _level(estimate.value, estimate.uncertainty, details)
+        if not _one_camera(details["gain"], both, line, third):
+            return None
+        sides = {level.differs(given) for level in (line, third, both)}
+        if len(sides) == 1 and 0.0 not in sides:
+            return both
+    for way in (line, third):
+        if way is None or darkest is None or not way.agrees(darkest):
+            continue
+        if way.differs(given) == darkest.differs(given) != 0.0:
+            return way
+    return None
+
+
+def _straight(details: Mapping[str, float]) -> bool:
+    """Whether the variance grows with the brightness as a line."""
+    return (
+        details.get("share", 0.0) >= _LEAST_SHARE
+        and details.get("misfit", np.inf) <= _MOST_MISFIT
+        and details.get("contrast", 0.0) >= _LEAST_CONTRAST
+    )
+
+
+def _way(details: Mapping[str, float], value: str, error: str) -> Level | None:
+    if value not in details or not np.isfinite(details[error]):
+        return None
+    return _level(details[value], details[error], details)
+
+
+def _level(value: float, error: float, details: Mapping[str, float]) -> Level:
+    """A level whose error covers that the line is too flat where little spreads the brightness."""
+    flattened = abs(details["signal"]) / details["contrast"] ** 2
+    return Level(value, float(np.hypot(error, flattened)))
+
+
+def _one_camera(gain: float, both: Level, line: Level, third: Level) -> bool:
+    """Whether there is a read noise with which line and third moment tell one offset.
+
+    The line moves up by the gain for each electron squared of the read noise.
+    """
+    if not both.error <= max(_WORST_ERROR, _WORST_SHARE * abs(both.value)):
+        return False
+    error = _AGREE_SIGMAS * float(np.hypot(line.error, third.error))
+    lowest = line.value - gain * _ASSUMED_READ_VARIANCE
+    return lowest - error <= third.value <= lowest + gain * _MOST_READ_VARIANCE + error

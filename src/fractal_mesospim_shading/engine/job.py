@@ -1,0 +1,431 @@
+"""The life of one job on disk: started, continued, finished, renamed into place.
+
+Everything unfinished lies in one hidden folder beside the result:
+
+    .<name>.job/  request.json   what this job is, to be matched by a run that continues it
+                  lock           who is writing
+                  journal/       which blocks are safely written
+                  profiles/      what was estimated, so that it need not be again
+                  image/         the result in the making
+                  beside/        files that are to lie beside the result
+                  finish.json    what is left to do once all of it is complete
+                  replaced/      what stood where the results are now
+
+On an object store, which cannot rename, the image is written under its final name and
+counts once its completion mark is there, last of all. Where a finished image stands there,
+the new one is made in the folder and copied when it is complete.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
+from types import TracebackType
+from typing import Any
+
+from fractal_mesospim_shading.engine.job_folder import (
+    BESIDE,
+    LOCK,
+    REQUEST,
+    SIBLING,
+    begun_in_place,
+    clear,
+    image_url,
+    job_url,
+    leave,
+    name_left,
+    read_request,
+    refuse_foreign,
+    refuse_link,
+)
+from fractal_mesospim_shading.engine.journal import Journal
+from fractal_mesospim_shading.engine.locks import JobLock
+from fractal_mesospim_shading.engine.placing import (
+    RECORD,
+    Ending,
+    Move,
+    place_local,
+    refuse_appeared,
+    replace_remote,
+)
+from fractal_mesospim_shading.engine.request import Request, differences, plain, same, to_bytes
+from fractal_mesospim_shading.errors import (
+    BackgroundError,
+    JobLockedError,
+    JobMismatchError,
+    OutputExistsError,
+    OutputWriteError,
+    ShadingError,
+)
+from fractal_mesospim_shading.images.output import companion_url, finished_at
+from fractal_mesospim_shading.images.storage import places, syncing
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.target import forget
+
+logger = logging.getLogger(__name__)
+
+_TOGETHER, _TOGETHER_SECONDS = 64, 5.0
+"""Records whose blocks are brought to the device at a time, where the journal waits for that."""
+
+
+@dataclass
+class Job:
+    """One run of one job. Use it as a context; `finish` makes its result count.
+
+    Attributes:
+        final_url: where people will find the result.
+        request: what decides the bytes of the result.
+        options: storage options of a remote address.
+        companions: kinds of images written beside the result, such as `background`.
+        durable: whether the journal waits until a block is on the device.
+        continued: whether an earlier run had begun.
+        finished: whether an earlier run of this very job had come to its end, so that there
+            was nothing left to do but to tidy up, which `start` has done.
+        done: keys of the blocks that the journal has.
+        records: what the journal says of them.
+    """
+
+    final_url: str
+    request: Request
+    options: StorageOptions = None
+    companions: tuple[str, ...] = ()
+    durable: bool = False
+    continued: bool = False
+    finished: bool = False
+    done: set[str] = field(default_factory=set)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.url = job_url(self.final_url)
+        self.image_url = image_url(self.final_url, self.options, self.companions)
+        self._local = places.is_local(self.final_url)
+        self._lock = JobLock(places.join(self.url, LOCK), self.options)
+        journal = places.join(self.url, "journal")
+        self._journal = Journal(journal, self.options, durable=self.durable)
+        self._not_on_device: list[tuple[dict[str, Any], Iterable[str]]] = []
+        self._since = 0.0
+        # Whether nothing of the job is left in its folder.
+        self._tidy = False
+        self._sync_elsewhere: Callable[[], None] | None = None
+
+    def start(self, *, restart: bool, overwrite: bool = False) -> Job:
+        """Take the lock, and continue the unfinished job that lies here, if it is this one.
+
+        A job that was killed in its last step is brought to its end first, whichever it is.
+
+        Args:
+            restart: drop an unfinished job instead.
+            overwrite: whether a finished result may be replaced.
+
+        Raises:
+            JobLockedError: another run is writing.
+            JobMismatchError: the unfinished job is another one; the message says how.
+            OutputExistsError: the job that was brought to its end was another one, and has left a
+                result here.
+            OutputWriteError: the folder cannot be written, or holds what is not ours.
+        """
+        refuse_link(self.url)
+        try:
+            self._lock.acquire()
+        except ShadingError:
+            raise
+        except OSError as error:
+            raise OutputWriteError(
+                f"The folder {places.parent_and_name(self.final_url)[0]} cannot be written "
+                f"({error}). Set `output_folder` to one that can."
+            ) from error
+        try:
+            refuse_foreign(self.url, self.options)
+            ended = self._end_earlier(overwrite=overwrite)
+            if ended is not None and not restart and same(ended, self.request):
+                self.finished = True
+                return self
+            if ended is not None and not overwrite and places.exists(self.final_url, self.options):
+                raise OutputExistsError(
+                    f"An earlier run was stopped when its result was complete; it is at "
+                    f"{self.final_url} now. It was made by another command:\n  "
+                    + "\n  ".join(differences(plain(ended), plain(self.request)))
+                    + "\n- Set `overwrite` to replace it."
+                )
+            self._begin(restart=restart)
+        except BaseException:
+            self._let_go()
+            raise
+        return self
+
+    def _end_earlier(self, *, overwrite: bool) -> Request | None:
+        """Bring a job that was killed in its last step to its end; returns what it was."""
+        ending = Ending.read(self.url, self.options)
+        in_place = begun_in_place(self.final_url, self.options)
+        if ending is None and in_place and finished_at(self.final_url, self.options):
+            # The mark is the last thing that is written there.
+            request = read_request(self.url, self.options) or {}
+            ending = Ending(request, (self._in_place(),), placed=True)
+        if ending is None:
+            return None
+        if overwrite:
+            ending = changed(ending, moves=tuple(changed(m, replace=True) for m in ending.moves))
+        self._carry_out(ending)
+        return ending.request
+
+    def _in_place(self) -> Move:
+        """What there is to do for a result that was made under its final name."""
+        return Move("image", _name(self.final_url), True)
+
+    def _begin(self, *, restart: bool) -> None:
+        path = places.join(self.url, REQUEST)
+        found = None if restart else read_request(self.url, self.options)
+        if found is not None and not same(found, self.request):
+            if self._journal.read():
+                raise JobMismatchError(
+                    f"An unfinished job lies at {self.url}, and it is not this one:\n  "
+                    + "\n  ".join(differences(found, plain(self.request)))
+                    + "\n- Run it again with its own parameters to continue it; `restart` drops it."
+                )
+            logger.info("An earlier run with other parameters had finished no block: it is dropped")
+            found = None
+        if found is None or not places.exists(self.image_url, self.options):
+            for problem in self._clear():
+                raise OutputWriteError(f"What an earlier run has left cannot be removed: {problem}")
+            if not self._local and self._in_folder:
+                places.write_bytes(places.join(self.url, SIBLING), b"", self.options)
+                logger.info(
+                    "%s stays until the new result is complete: for that time the storage needs "
+                    "room for both, twice as much as for one.",
+                    self.final_url,
+                )
+            places.write_bytes(path, to_bytes(self.request), self.options)
+            return
+        if self._local:
+            places.remove_drafts(self.image_url)
+        self.continued = True
+        # A block that was made again has a second record; the last one counts.
+        self.records = list({record["node"]: record for record in self._journal.read()}.values())
+        self.done = {record["node"] for record in self.records}
+
+    @property
+    def _in_folder(self) -> bool:
+        """Whether the image is made in the folder of the job."""
+        return self.image_url == places.join(self.url, "image")
+
+    def _clear(self) -> list[str]:
+        """Remove all that is of no known job; returns what cannot be removed, and why.
+
+        On an object store the image may have its final name already. Chunks of an unfinished one
+        must not shine through where the new one has none.
+        """
+        if not self._in_folder:
+            ours = begun_in_place(self.final_url, self.options)
+            kinds = [companion_url(self.image_url, kind) for kind in self.companions]
+            for made in (self.image_url, *kinds):
+                if ours or not finished_at(made, self.options):
+                    places.remove(made, self.options)
+        return clear(self.url, self.options)
+
+    def check_owned(self) -> None:
+        """Look whether the output is still this run's own to write.
+
+        Raises:
+            JobLockedError: another run has taken it over; nothing must be touched any more.
+        """
+        self._lock.check()
+
+    def record(self, record: dict[str, Any], written: Iterable[str] = ()) -> None:
+        """Put a finished block on record; from now on it is not made again.
+
+        Args:
+            record: of the block.
+            written: its local files, for file systems where each has to be synced; looked at
+                only where the journal waits for them.
+        """
+        if self._lock.lost:
+            self.check_owned()
+        self.records.append(record)
+        self.done.add(record["node"])
+        if not (self.durable and self._local):
+            self._journal.add(record)
+            return
+        if not self._not_on_device:
+            self._since = time.monotonic()
+        self._not_on_device.append((record, written))
+        late = time.monotonic() - self._since > _TOGETHER_SECONDS
+        if late or len(self._not_on_device) >= _TOGETHER:
+            self._flush()
+
+    def syncs_elsewhere(self, sync: Callable[[], None] | None) -> None:
+        """Name what brings to the device the blocks that workers on other machines wrote."""
+        self._sync_elsewhere = sync
+
+    def _flush(self) -> None:
+        """Write what waits for the journal, after its blocks are on the device."""
+        waiting, self._not_on_device = self._not_on_device, []
+        if waiting:
+            if self._sync_elsewhere is not None:
+                self._sync_elsewhere()
+            folder = places.local_path(self.url)
+            if not (syncing.file_system(folder) in syncing.WHOLE and syncing.sync_machine(folder)):
+                syncing.sync_files(path for _, written in waiting for path in written)
+            for record, _ in waiting:
+                self._journal.add(record)
+        self._journal.flush()
+
+    def drop(self, keys: Collection[str]) -> None:
+        """Take blocks for not done, so that they are made again."""
+        self.records = [record for record in self.records if record["node"] not in keys]
+        self.done -= set(keys)
+
+    def remember(self, name: str, data: bytes) -> None:
+        """Keep something that a continued run would have to work out again."""
+        places.write_bytes(places.join(self.url, "profiles", name), data, self.options)
+
+    def recall(self, name: str) -> bytes | None:
+        """What an earlier run kept under that name."""
+        return places.read_bytes(places.join(self.url, "profiles", name), self.options)
+
+    def beside(self, url: str) -> str:
+        """Where to write a file that is to lie beside the result once the job is finished.
+
+        Args:
+            url: where people will find it, in the folder of the result.
+        """
+        if not self._local:
+            return url
+        return places.join(self.url, BESIDE, _name(url))
+
+    def sync(self) -> None:
+        """Wait until everything of the result is on the device, before it is marked complete.
+
+        Raises:
+            OutputWriteError: the device failed.
+        """
+        self._flush()
+        if self._local:
+            _name_unsynced(syncing.sync_tree(places.local_path(self.url)))
+
+    def finish(self, *, replace: str | None = None, overwrite: bool = False) -> str:
+        """Put the complete results into their places and remove the rest of the job.
+
+        What is renamed is on the device before, and its new name before anything older goes.
+
+        Args:
+            replace: address of a source whose place the result takes.
+            overwrite: whether an earlier result may be replaced.
+
+        Returns:
+            The address of the result.
+
+        Raises:
+            OutputExistsError: something appeared at the place of the result meanwhile.
+            OutputWriteError: a renaming failed; the same command does what is left.
+            JobLockedError: another run has taken this job over.
+        """
+        self._flush()
+        place = replace or self.final_url
+        images = (self.image_url, *(companion_url(self.image_url, k) for k in self.companions))
+        for made in images:
+            forget(made)
+        if self._local:
+            _name_unsynced(syncing.sync_groups(places.local_path(self.image_url)))
+        self.check_owned()
+        if self._in_folder:
+            ending = Ending(self.request, self._moves(place, replace, overwrite=overwrite))
+            refuse_appeared(self.url, ending.moves, self.options)
+            ending.write(self.url, self.options)
+        else:
+            ending = Ending(self.request, (self._in_place(),), placed=True)
+        self._carry_out(ending)
+        return place
+
+    def _moves(self, place: str, replaced: str | None, *, overwrite: bool) -> tuple[Move, ...]:
+        moves = [
+            Move(f"image_{kind}", _name(self.companion_url(kind)), overwrite)
+            for kind in self.companions
+        ]
+        parent, _ = places.parent_and_name(self.final_url)
+        for name in places.list_names(places.join(self.url, BESIDE), self.options):
+            path = places.local_path(places.join(parent, name))
+            if places.exists(str(path)) and not path.is_file():
+                # No reason to hold the result back.
+                logger.warning("%s is not written: something else is in its place.", path)
+                continue
+            moves.append(Move(f"{BESIDE}/{name}", name, True))
+        moves.append(Move("image", _name(place), overwrite or place == replaced))
+        return tuple(moves)
+
+    def companion_url(self, kind: str) -> str:
+        """Where people will find an image that goes with the result."""
+        return companion_url(self.final_url, kind)
+
+    def _carry_out(self, ending: Ending) -> None:
+        """Put results into their places, and remove all of the job but the lock."""
+        if not ending.placed:
+            if self._local:
+                _name_unsynced(place_local(self.url, ending.moves))
+            else:
+                parent, _ = places.parent_and_name(self.url)
+                for move in ending.moves:
+                    made = places.join(self.url, move.made)
+                    replace_remote(made, places.join(parent, move.place), self.options)
+            ending = changed(ending, placed=True)
+            ending.write(self.url, self.options)
+        failed = clear(self.url, self.options, replaced=True)
+        name_left(self.url, [], failed)
+        self._tidy = not failed
+
+    def _let_go(self) -> None:
+        """Give the lock back, the last of all, so that nobody enters meanwhile."""
+        self._lock.release()
+        left = leave(self.url)
+        if self._tidy:
+            name_left(self.url, left, [])
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._let_go()
+            return
+        forget(self.image_url)
+        if self._lock.lost or isinstance(error, JobLockedError):
+            # All of it is another run's now.
+            self._lock.release()
+            return
+        with suppress(OSError):
+            # What brought us here is what people have to know.
+            self._flush()
+        # A background that cannot be used cannot be used when the run is continued.
+        hopeless = isinstance(error, BackgroundError)
+        kept = any(
+            places.exists(places.join(self.url, name), self.options)
+            for name in ("profiles", RECORD)
+        )
+        if (not self.done and not kept) or hopeless:
+            with suppress(OSError):
+                # Nothing was finished, so nothing is worth keeping.
+                self._clear()
+        self._tidy = False
+        self._let_go()
+
+
+def _name_unsynced(folders: list[str]) -> None:
+    if folders:
+        logger.info(
+            "The file system of %s cannot sync folders (%d of them): a power cut within the next "
+            "half minute may take away what was written last.",
+            folders[0],
+            len(folders),
+        )
+
+
+def _name(url: str) -> str:
+    return places.parent_and_name(url)[1]

@@ -1,0 +1,146 @@
+"""The journal of a job: which blocks are safely written.
+
+Chunks that exist prove nothing: a killed writer leaves torn ones. An entry in the
+journal, made after the chunks of a block are written, is the only proof.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.images.storage import places, syncing
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.storage.regular_files import open_own
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """Records of finished blocks, one JSON document each, in order of completion.
+
+    On a local file system one file that grows; on an object store, which cannot
+    append, one small object for every few records.
+
+    Args:
+        url: of the folder.
+        options: of a remote address.
+        batch: records in an object.
+        durable: wait until each record is on the device.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: StorageOptions = None,
+        batch: int = 16,
+        *,
+        durable: bool = False,
+    ) -> None:
+        self._url = url
+        self._options = options
+        self._batch = batch
+        self._durable = durable
+        self._waiting: list[Record] = []
+        self._local = places.is_local(url)
+        self._parts = 0
+
+    def read(self) -> list[Record]:
+        """All records; what a kill or a crash of the machine left incomplete is cut off."""
+        if self._local:
+            path = places.join(self._url, "blocks.jsonl")
+            data = places.read_bytes(path) or b""
+            whole, length = _whole_records(data)
+            if length < len(data):
+                places.write_bytes(path, data[:length])
+            return whole
+        records: list[Record] = []
+        names = places.list_names(self._url, self._options)
+        for name in names:
+            part = places.read_bytes(places.join(self._url, name), self._options) or b""
+            records.extend(json.loads(line) for line in part.splitlines())
+        self._parts = len(names)
+        return records
+
+    def nodes(self) -> set[str]:
+        """Names of the blocks on record, for somebody who only looks: nothing is cut off."""
+        if self._local:
+            parts = [places.read_bytes(places.join(self._url, "blocks.jsonl")) or b""]
+        else:
+            names = places.list_names(self._url, self._options)
+            urls = [places.join(self._url, name) for name in names]
+            parts = [places.read_bytes(url, self._options) or b"" for url in urls]
+        return {record["node"] for part in parts for record in _whole_records(part)[0]}
+
+    def add(self, record: Record) -> None:
+        """Write a record; it counts once this returns (or after `flush`, when remote)."""
+        self._waiting.append(record)
+        if self._local or len(self._waiting) >= self._batch:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting.
+
+        Raises:
+            OutputWriteError: the disk is full, or something else of that kind.
+        """
+        if not self._waiting:
+            return
+        # Handed over first: what cannot be written now is not tried again later.
+        data, self._waiting = _lines(self._waiting), []
+        if self._local:
+            path = places.local_path(self._url) / "blocks.jsonl"
+            _append(path, data, durable=self._durable)
+        else:
+            name = f"{self._parts:08d}.jsonl"
+            places.write_bytes(places.join(self._url, name), data, self._options)
+            self._parts += 1
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    return "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
+
+
+def _whole_records(data: bytes) -> tuple[list[Record], int]:
+    """The records up to the first line that is none, and how many bytes they take."""
+    records: list[Record] = []
+    length = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n") or not isinstance(record, dict):
+            break
+        records.append(record)
+        length += len(line)
+    return records, length
+
+
+def _append(path: Path, data: bytes, *, durable: bool) -> None:
+    """Add to a file all of the data or, on a full disk, nothing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", buffering=0, opener=open_own) as file:
+            before = file.tell()
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                if durable:
+                    syncing.flush(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+        if durable and not before:
+            syncing.sync_folder(path.parent)
+    except OutputWriteError:
+        raise
+    except OSError as error:
+        raise OutputWriteError(
+            f"The journal {path} cannot be written: {error}. What was finished is kept: make room "
+            "or restore access, and run the same command again."
+        ) from error

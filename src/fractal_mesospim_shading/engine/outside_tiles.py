@@ -1,0 +1,220 @@
+"""Pixels that belong to no tile: nothing corrects them, so nothing may be there unasked."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from math import prod
+
+import numpy as np
+
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.errors import LayoutError, SourceReadError
+from fractal_mesospim_shading.images.arrays.documents import Box, document_of, fill_value
+from fractal_mesospim_shading.images.arrays.file_states import file_ranges, states
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.storage.stores import reading_errors
+from fractal_mesospim_shading.options.base import OutsideTiles
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class OutsideData:
+    """One place outside of every tile where the image is not 0.
+
+    Attributes:
+        channel: its label.
+        z: plane, None where there are none.
+        y, x: (start, stop) of the part that was read there.
+        largest: the largest value in it.
+    """
+
+    channel: str
+    z: int | None
+    y: tuple[int, int]
+    x: tuple[int, int]
+    largest: float
+
+
+@dataclass(frozen=True)
+class OutsideFacts:
+    """What lies outside of every tile.
+
+    Attributes:
+        share: of a plane, 0 to 1.
+        boxes: (y, x) that hold these pixels.
+        found: a place where the image is not 0; None where none was found.
+        whole: whether all of it was looked at.
+    """
+
+    share: float
+    boxes: tuple[tuple[slice, slice], ...]
+    found: OutsideData | None
+    whole: bool
+
+    def where(self) -> str:
+        """The boxes for a person."""
+        texts = [f"y {y.start}..{y.stop}, x {x.start}..{x.stop}" for y, x in self.boxes[:_SHOWN]]
+        more = len(self.boxes) - _SHOWN
+        return "; ".join(texts) + (f"; and {more} more" if more > 0 else "")
+
+
+def check_outside(
+    image: MosaicImage, layout: TileLayout, outside_tiles: OutsideTiles, workers: int = 1
+) -> None:
+    """Refuse an image with data outside of every tile, unless it is said what to do.
+
+    Chunks that are not there are not looked at; of others the pixels outside are read.
+
+    Args:
+        image: to be corrected.
+        layout: of what is corrected each by itself: tiles, or the whole plane.
+        outside_tiles: what to do.
+        workers: chunks read at a time.
+
+    Raises:
+        LayoutError: the image is not 0 there.
+        SourceReadError: a chunk cannot be read.
+    """
+    if not layout.gaps:
+        return
+    if outside_tiles != "refuse":
+        facts = OutsideFacts(_share(layout), layout.gaps, None, False)
+        done = "stay as they are" if outside_tiles == "keep" else "are made 0"
+        logger.info(
+            "%.2g %% of each plane belongs to no tile (%s); these pixels %s.",
+            100 * facts.share,
+            facts.where(),
+            done,
+        )
+        return
+    facts = outside_facts(image, layout, workers=workers)
+    if facts.found is None:
+        logger.info(
+            "%.2g %% of each plane belongs to no tile (%s); the image is 0 there.",
+            100 * facts.share,
+            facts.where(),
+        )
+        return
+    place = f"channel {facts.found.channel}"
+    if facts.found.z is not None:
+        place += f", plane {facts.found.z}"
+    where, missing = facts.where(), ", ".join(str(number) for number in layout.missing)
+    if missing:
+        where += f"; missing tiles: {missing}"
+    raise LayoutError(
+        f"{100 * facts.share:.2g} % of each plane belongs to no tile of the table ({where}), but "
+        f"the image is not 0 there: up to {facts.found.largest:g} in {place}. Nothing corrects "
+        "these pixels, and they would stand raw among corrected ones. Correct the table of tiles, "
+        "or set `outside_tiles` to keep (they stay as they are) or to zero (they are made 0)."
+    )
+
+
+def outside_facts(
+    image: MosaicImage, layout: TileLayout, *, most: int | None = None, workers: int = 1
+) -> OutsideFacts:
+    """What lies outside of every tile; reads until it finds something that is not 0.
+
+    Args:
+        image: to look at.
+        layout: of its tiles.
+        most: chunks to read at most; None for no limit.
+        workers: chunks read at a time.
+
+    Raises:
+        SourceReadError: a chunk cannot be read.
+    """
+    boxes = _boxes(image, layout)
+    found = None
+    for found in _looked_at(image, boxes if most is None else islice(boxes, most), workers):
+        if found is not None:
+            break
+    whole = found is not None or most is None or next(boxes, None) is None
+    return OutsideFacts(_share(layout), layout.gaps, found, whole)
+
+
+def _share(layout: TileLayout) -> float:
+    pixels = sum((y.stop - y.start) * (x.stop - x.start) for y, x in layout.gaps)
+    return float(pixels / prod(layout.plane_shape))
+
+
+def _boxes(image: MosaicImage, layout: TileLayout) -> Iterator[Box]:
+    """The parts of chunks that lie outside, but for chunks that are not there."""
+    level = image.levels[0]
+    array = image.array(0)
+    zero_fill = fill_value(document_of(array)) == 0
+    unit = level.shards or level.chunks
+    lead = [range(0, n, u) for n, u in zip(level.shape[:-2], unit[:-2], strict=True)]
+    for y, x in layout.gaps:
+        for start in itertools.product(*lead):
+            head = [
+                slice(i, min(i + u, n))
+                for i, u, n in zip(start, unit[:-2], level.shape[:-2], strict=True)
+            ]
+            for rows in _cuts(y, unit[-2]):
+                for columns in _cuts(x, unit[-1]):
+                    box = (*head, rows, columns)
+                    if not zero_fill or _is_there(image, box):
+                        yield from _by_chunk(box, level.chunks)
+
+
+def _is_there(image: MosaicImage, box: Box) -> bool:
+    array = image.array(0)
+    try:
+        return any(state is not None for state in states(array, file_ranges(array, box)))
+    except reading_errors() as error:
+        raise SourceReadError(
+            f"A chunk of '{image.stored(0)[0].where}' cannot be looked at ({error}). It is damaged "
+            "or not readable; copy it again from the original."
+        ) from error
+
+
+def _by_chunk(box: Box, chunks: tuple[int, ...]) -> Iterator[Box]:
+    """A box of a shard, in parts of one chunk each."""
+    return itertools.product(*(_cuts(part, n) for part, n in zip(box, chunks, strict=True)))
+
+
+def _cuts(part: slice, unit: int) -> list[slice]:
+    first, stop = part.start // unit, -(-part.stop // unit)
+    return [
+        slice(max(part.start, i * unit), min(part.stop, (i + 1) * unit)) for i in range(first, stop)
+    ]
+
+
+def _looked_at(
+    image: MosaicImage, boxes: Iterator[Box], workers: int
+) -> Iterator[OutsideData | None]:
+    """What each box holds, of which few are read at a time."""
+
+    def look(box: Box) -> OutsideData | None:
+        pixels = image.read(0, box)
+        if not pixels.any():
+            return None
+        first = np.unravel_index(int(np.flatnonzero(pixels)[0]), pixels.shape)
+        place = {
+            axis: part.start + int(i) for axis, part, i in zip(image.axes, box, first, strict=True)
+        }
+        y, x = ((part.start, part.stop) for part in box[-2:])
+        label = image.channels[place.get("c", 0)].label
+        return OutsideData(label, place.get("z"), y, x, float(np.max(pixels)))
+
+    waiting: deque[Future[OutsideData | None]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for box in boxes:
+                waiting.append(pool.submit(look, box))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

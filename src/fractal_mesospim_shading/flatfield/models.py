@@ -1,0 +1,279 @@
+"""The models of an image: which ones it needs, and what one is."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.profile_shape import fits_tile, shape_text
+from fractal_mesospim_shading.flatfield.sampling import plane_count
+from fractal_mesospim_shading.images.models.folder import Origin, SavedModel
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.source import Channel, MultitileImage
+
+Dark = NDArray[np.float32] | float | None
+
+
+@dataclass(frozen=True)
+class ChannelModel:
+    """What the correction of one channel uses.
+
+    Attributes:
+        profile: flat-field, and dark-field where it was measured.
+        offset: counts to subtract where the profile has no dark-field.
+        facts: where it comes from, as JSON, for log, provenance and report.
+    """
+
+    profile: ShadingProfile
+    offset: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def corrects(self) -> bool:
+        """False for a channel that is copied as it is."""
+        return bool(self.facts.get("corrected", True))
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether an offset above 0 is taken off."""
+        dark = self.profile.darkfield
+        return bool(self.offset > 0 if dark is None else np.mean(dark) > 0)
+
+    def to_bytes(self) -> bytes:
+        """For the folder of a job, so that a continued run need not estimate again."""
+        arrays: dict[str, Any] = {"flatfield": self.profile.flatfield}
+        if self.profile.darkfield is not None:
+            arrays["darkfield"] = self.profile.darkfield
+        if self.profile.baseline is not None:
+            arrays["baseline"] = self.profile.baseline
+        rest = {"offset": self.offset, "facts": self.facts, "scale": self.profile.scale}
+        buffer = io.BytesIO()
+        np.savez(buffer, rest=json.dumps(rest), **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ChannelModel:
+        """The inverse of `to_bytes`, to the last bit."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as content:
+            rest = json.loads(str(content["rest"]))
+            dark: Dark = None
+            if "darkfield" in content:
+                array = content["darkfield"]
+                dark = array.item() if array.ndim == 0 else array
+            baseline = content["baseline"].item() if "baseline" in content else None
+            profile = ShadingProfile(content["flatfield"], dark, baseline, rest["scale"])
+        return cls(profile, rest["offset"], rest["facts"])
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """Stacks that share one model: a channel, and one illumination side where these differ.
+
+    Attributes:
+        label: of the channel, with the side after a slash where there is more than one.
+        channel: of the image.
+        side: `left`, `right`, `both`, or None.
+        planes: tile number -> planes at full resolution that exist, as (first, last + 1).
+        processors: image processors of the microscope that changed some of the stacks.
+        offset_gone: tiles whose stacks had a processor that takes the camera offset away.
+    """
+
+    label: str
+    channel: Channel
+    side: str | None
+    planes: Mapping[int, tuple[int, int]]
+    processors: tuple[str, ...] = ()
+    offset_gone: tuple[int, ...] = ()
+
+
+def model_groups(image: MultitileImage) -> tuple[ModelGroup, ...]:
+    """The models that an image needs: one a channel, or one a channel and side."""
+    groups = []
+    depth = plane_count(image, 0)
+    for channel in image.channels:
+        if isinstance(image, NativeMosaic):
+            sides = image.sides(channel.index)
+            for side in sides:
+                label = channel.label if len(sides) == 1 else f"{channel.label}/{side}"
+                tiles = image.tiles_of_side(channel.index, side)
+                found = {tile: image.planes_of(channel.index, tile) for tile in tiles}
+                planes = {tile: (span.start, span.stop) for tile, span in found.items()}
+                stacks = {tile: image.stack_of(channel.index, tile) for tile in tiles}
+                named = {name for stack in stacks.values() if stack for name in stack.processors}
+                gone = (t for t, stack in stacks.items() if stack and stack.offset_removed)
+                groups.append(
+                    ModelGroup(label, channel, side, planes, tuple(sorted(named)), tuple(gone))
+                )
+        else:
+            planes = {tile.number: (0, depth) for tile in image.layout.tiles}
+            groups.append(ModelGroup(channel.label, channel, None, planes))
+    return tuple(groups)
+
+
+def processor_warning(group: ModelGroup, *, dark: bool, offset: float | None) -> str | None:
+    """What to say where the microscope has changed the data before it wrote them.
+
+    Args:
+        group: of stacks.
+        dark: whether a measured dark-field is subtracted.
+        offset: the camera offset that was given, in counts.
+
+    Returns:
+        One line; None where nothing is to be said.
+    """
+    if not group.processors:
+        return None
+    start = f"Channel {group.label}: image processors ({', '.join(group.processors)})"
+    if group.offset_gone and (dark or offset):
+        what = "a measured dark-field" if dark else f"an offset of {offset:g} counts"
+        return (
+            f"{start} took the camera offset away before the stacks were written, yet {what} is "
+            "subtracted, as was asked for. Leave it out unless the offset is still there."
+        )
+    if dark or offset is not None:
+        return None
+    if group.offset_gone:
+        partly = len(group.offset_gone) < len(group.planes)
+        tiles = f" in the tiles {', '.join(map(str, group.offset_gone))}" if partly else ""
+        rest = (
+            "; the other tiles keep theirs and are not corrected rightly: import them apart "
+            "(`exclude_groups`)"
+            if partly
+            else ""
+        )
+        return (
+            f"{start} took the camera offset away{tiles} before the stacks were written: no "
+            f"offset is subtracted again{rest}. If it is still there, give `camera_offset`."
+        )
+    return (
+        f"{start} changed the noise before the stacks were written: an offset estimated from the "
+        "noise cannot be trusted. Give `camera_offset` or `darkfield_file`."
+    )
+
+
+def given_facts(saved: SavedModel) -> dict[str, Any]:
+    """The facts of a model that was read from a file, as far as the file tells them."""
+    profile, origin = saved.profile, saved.origin
+    facts: dict[str, Any] = {"scenario": "measured model", "scale": profile.scale}
+    if origin is None:
+        return facts | dark_facts(profile.darkfield, "measured dark-field")
+    made = origin.facts["scenario"]
+    if made != facts["scenario"]:
+        made_from = f"estimated {'by' if made == 'BaSiCPy' else 'from'} {made}"
+        facts["scenario"] = f"{made_from}, saved by fractal-mesospim-shading {origin.version}"
+    facts |= dark_facts(profile.darkfield, f"{origin.facts['offset_from']}, saved with the model")
+    uncertainty = origin.facts.get("offset_uncertainty")
+    if uncertainty is not None:
+        facts["offset_uncertainty"] = uncertainty
+    return facts | {"origin": {"version": origin.version, "facts": dict(origin.facts)}}
+
+
+def dark_facts(dark: Dark, origin: str) -> dict[str, Any]:
+    """The offset of a dark-field, and where it comes from; nothing where there is none."""
+    return {} if dark is None else {"offset": float(np.mean(dark)), "offset_from": origin}
+
+
+def saved_model(model: ChannelModel, tile_shape: tuple[int, int]) -> SavedModel:
+    """A model as it goes into a file, so that it corrects alike when it is read again.
+
+    Args:
+        model: with its offset, which becomes a dark-field of one number.
+        tile_shape: (y, x); a profile that would not be accepted for it is resampled.
+    """
+    profile, origin = model.profile, model.facts.get("origin")
+    if profile.darkfield is None:
+        profile = replace(profile, darkfield=model.offset)
+    dark = profile.darkfield
+    shapes = [profile.shape]
+    if isinstance(dark, np.ndarray):
+        shapes.append((dark.shape[0], dark.shape[1]))
+    if not all(fits_tile(shape, tile_shape) for shape in shapes):
+        profile = profile.resampled(tile_shape)
+    if origin is not None:
+        return SavedModel(profile, Origin(origin["version"], origin["facts"]))
+    return SavedModel(profile, Origin(version("fractal-mesospim-shading"), model.facts))
+
+
+def resampling(
+    profile: ShadingProfile | None, dark: Dark, tile_shape: tuple[int, int]
+) -> str | None:
+    """What is resampled of a flat-field and a dark-field that were given; None for nothing."""
+    parts = []
+    if profile is not None and profile.shape != tile_shape:
+        parts.append(f"flat-field from {shape_text(profile.shape)}")
+    if isinstance(dark, np.ndarray) and dark.shape != tile_shape:
+        parts.append(f"dark-field from {shape_text((dark.shape[0], dark.shape[1]))}")
+    return f"{', '.join(parts)} to {shape_text(tile_shape)} pixels (y, x)" if parts else None
+
+
+def uncorrected_model(tile_shape: tuple[int, int], why: str) -> ChannelModel:
+    """What stands for the model of a channel that is copied as it is.
+
+    Args:
+        tile_shape: (y, x) in pixels.
+        why: as a sentence.
+    """
+    facts = {
+        "scenario": "not corrected: no light",
+        "corrected": False,
+        "reason": why,
+        "offset": 0.0,
+        "offset_from": "nothing is taken off",
+        "scale": 1.0,
+    }
+    return ChannelModel(ShadingProfile.create(np.ones(tile_shape, np.float32)), 0.0, facts)
+
+
+def offset_text(facts: Mapping[str, Any]) -> str:
+    """The camera offset that was used, with its uncertainty and where it comes from."""
+    uncertainty = facts.get("offset_uncertainty")
+    rejected = facts.get("offset_rejected")
+    if rejected is None:
+        error = "" if uncertainty is None else f" +- {uncertainty:.1f}"
+        return f"{facts['offset']:.1f}{error} ({facts['offset_from']})"
+    if uncertainty is None:
+        return f"{facts['offset']:.1f}, none taken off ({facts['offset_from']})"
+    return (
+        f"{facts['offset']:.1f}, none taken off ({rejected:.1f} +- {uncertainty:.1f} was "
+        f"{facts['offset_from']}, {facts['offset_rejected_because']}, and is not used)"
+    )
+
+
+def facts_line(label: str, model: ChannelModel) -> str:
+    """One line for the log."""
+    if not model.corrects:
+        return (
+            f"Channel {label} holds no light: it is copied as it is, not corrected. "
+            f"{model.facts['reason']}"
+        )
+    facts = {**model.facts.get("origin", {}).get("facts", {}), **model.facts}
+    text = f"Channel {label}: {facts['scenario']}"
+    if "planes_used" in facts:
+        text += f", {facts['planes_used']} planes used"
+    if facts.get("planes_rejected"):
+        text += f", {facts['planes_rejected']} left out because they hold sample"
+    if facts.get("planes_partly_used"):
+        text += f", {facts['planes_partly_used']} used without the parts that hold sample"
+    low, high = np.percentile(model.profile.flatfield, [1, 99])
+    return (
+        f"{text}; camera offset {offset_text(facts)}; flat-field {low:.2f} to {high:.2f} (mean 1, "
+        f"divided by {facts['scale']:.5g})"
+    )
+
+
+def model_digest(model: ShadingProfile) -> str:
+    """Fingerprint of a measured profile, for provenance and to match a continued run."""
+    digest = hashlib.sha256(np.ascontiguousarray(model.flatfield).data)
+    dark = np.asarray(model.darkfield if model.darkfield is not None else 0)
+    digest.update(np.ascontiguousarray(dark).data)
+    digest.update(json.dumps(model.baseline).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,255 @@
+"""Whole chunks of the most common layouts, between file and block with no copy too many.
+
+zarr and its pipelines hand a chunk on through several copies of it, which costs more
+than the codec. Here a file is decoded into the pixels of a block, and encoded from
+them, where that is simple: local files in one of the `encodings`. All else goes through
+zarr (`codecs`), to the same pixels; what is written is what zarr's own pipeline writes
+(the order of the chunks within a shard aside, which is free, and here that of the array).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import FileIO
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numcodecs.blosc import MAX_BUFFERSIZE
+from numpy.typing import NDArray
+from zarr.storage import LocalStore
+
+from fractal_mesospim_shading.core import memory
+from fractal_mesospim_shading.core.blocks import covering, within
+from fractal_mesospim_shading.images.arrays.encodings import (
+    ABSENT,
+    Encoding,
+    ShardIndex,
+    simple_encoding,
+    simple_type,
+)
+from fractal_mesospim_shading.images.arrays.file_states import Known, refuse_broken_name, state_of
+from fractal_mesospim_shading.images.arrays.plain_files import OutputFile, content_of, open_file
+
+_WORTH = 8
+
+Box = Sequence[slice]
+
+
+@dataclass(frozen=True)
+class ChunkFiles:
+    """The files of an array.
+
+    Attributes:
+        folder: of the array.
+        key: name of the file of a unit, within the folder.
+        dtype: of the pixels, native.
+        shape: of the array.
+        unit: shape of what lies in one file: the shard, else the chunk.
+        chunk: shape of what is encoded as one.
+        fill: value of chunks that are not there.
+        encoding: of the chunks.
+    """
+
+    folder: Path
+    key: Callable[[tuple[int, ...]], str]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    unit: tuple[int, ...]
+    chunk: tuple[int, ...]
+    fill: Any
+    encoding: Encoding
+
+    def suits(self, box: Box) -> bool:
+        """Whether a box holds enough of the chunks it touches to decode them whole."""
+        touched = [
+            (min(s.stop + -s.stop % c, n) - s.start // c * c, s.stop - s.start)
+            for s, c, n in zip(box, self.chunk, self.shape, strict=True)
+        ]
+        whole, wanted = (prod(sizes) for sizes in zip(*touched, strict=True))
+        return bool(wanted * _WORTH >= whole)
+
+    def read(self, box: Box, out: NDArray[Any]) -> list[Known]:
+        """Decode all chunks that a box touches.
+
+        Args:
+            box: within the array.
+            out: of the box's shape and the array's type; C order.
+
+        Returns:
+            The state of each file as it was read, in the order of the array.
+
+        Raises:
+            OSError, ValueError, RuntimeError: a file cannot be read or decoded, or a name is
+                there that leads to no file.
+        """
+        found: list[Known] = []
+        for index in product(*covering(self.unit, box)):
+            path = f"{self.folder}/{self.key(index)}"
+            try:
+                file = open_file(path)
+            except FileNotFoundError:
+                refuse_broken_name(path, str(self.folder))
+                found.append(None)
+                out[within(_overlap(self._box(index, self.unit), box), box)] = self.fill
+                continue
+            with file:
+                found.append(state_of(path, os.fstat(file.fileno())))
+                for place, start, length in self._pieces(index, file):
+                    part = _overlap(place, box)
+                    if all(s.start < s.stop for s in part):
+                        target = out[within(part, box)]
+                        if length is None:
+                            target[...] = self.fill
+                        else:
+                            self._decode_part(content_of(file, start, length), place, part, target)
+        return found
+
+    def write(self, box: Box, data: NDArray[Any]) -> None:
+        """Encode and write the units of a box; what is nothing but the fill value is left out.
+
+        Args:
+            box: whole units, but for the end of the array.
+            data: of its shape and the array's type.
+
+        Raises:
+            OSError: no space, or no permission.
+        """
+        for index in product(*covering(self.unit, box)):
+            if self.encoding.index is None:
+                encoded = self._encoded(self._box(index, self.chunk), box, data)
+                if encoded is not None:
+                    with self._output(index) as file:
+                        file.write(encoded)
+            else:
+                self._write_shard(index, self.encoding.index, box, data)
+
+    def _box(self, index: Sequence[int], shape: Sequence[int]) -> list[slice]:
+        """The pixels of a unit or chunk; they may reach beyond the array."""
+        return [slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True)]
+
+    def _chunks(self, index: Sequence[int]) -> list[list[slice]]:
+        """The boxes of the chunks of a unit in C order, also of those beyond the array."""
+        counts = [u // c for u, c in zip(self.unit, self.chunk, strict=True)]
+        along = zip(index, counts, strict=True)
+        first = [i * n for i, n in along]
+        return [
+            self._box([f + j for f, j in zip(first, inner, strict=True)], self.chunk)
+            for inner in np.ndindex(*counts)
+        ]
+
+    def _pieces(
+        self, index: Sequence[int], file: FileIO
+    ) -> Iterator[tuple[list[slice], int, int | None]]:
+        """The chunks in a file: box, first byte, and length; None for one that is not there."""
+        if self.encoding.index is None:
+            yield self._box(index, self.chunk), 0, os.fstat(file.fileno()).st_size
+            return
+        chunks = self._chunks(index)
+        places = self.encoding.index.decode(file, len(chunks))
+        for place, (start, length) in zip(chunks, places, strict=True):
+            absent = start == ABSENT and length == ABSENT
+            yield place, int(start), None if absent else int(length)
+
+    def _decode_part(self, piece: memoryview, place: Box, part: Box, out: NDArray[Any]) -> None:
+        if out.shape == self.chunk and out.flags.c_contiguous:
+            self.encoding.decode(piece, out)
+        else:
+            whole = memory.empty(self.chunk, self.dtype)
+            self.encoding.decode(piece, whole)
+            out[...] = whole[within(part, place)]
+
+    def _encoded(self, place: Box, box: Box, data: NDArray[Any]) -> Any:
+        """The bytes of a chunk; None for one of nothing but the fill value."""
+        part = _overlap(_overlap(place, box), [slice(0, n) for n in self.shape])
+        pixels = data[within(part, box)]
+        if is_all(pixels, self.fill):
+            return None
+        if pixels.shape != self.chunk or not pixels.flags.c_contiguous:
+            whole = memory.empty(self.chunk, self.dtype)
+            if pixels.shape != self.chunk:
+                whole[...] = self.fill
+            whole[within(part, place)] = pixels
+            pixels = whole
+        return self.encoding.encode(pixels)
+
+    def _write_shard(
+        self, index: tuple[int, ...], table: ShardIndex, box: Box, data: NDArray[Any]
+    ) -> None:
+        chunks = self._chunks(index)
+        places = np.full((len(chunks), 2), ABSENT)
+        length = table.length(len(chunks))
+        with ExitStack() as stack:
+            file = None
+            for number, place in enumerate(chunks):
+                if any(s.start >= n for s, n in zip(place, self.shape, strict=True)):
+                    continue
+                encoded = self._encoded(place, box, data)
+                if encoded is None:
+                    continue
+                if file is None:
+                    file = stack.enter_context(self._output(index))
+                    if not table.at_end:
+                        file.write(bytes(length))
+                places[number] = file.length, len(encoded)
+                file.write(encoded)
+            if file is not None and table.at_end:
+                file.write(table.encode(places))
+        if file is not None and not table.at_end:
+            with open(file.path, "r+b") as beginning:
+                beginning.write(table.encode(places))
+
+    def _output(self, index: tuple[int, ...]) -> OutputFile:
+        size = prod(self.unit) * self.dtype.itemsize
+        return OutputFile(self.folder / self.key(index), size)
+
+
+def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
+    """The files of an array, None where they are for zarr to read and write."""
+    metadata = array.metadata
+    if not isinstance(array.store, LocalStore) or not simple_type(array.dtype):
+        return None
+    document: dict[str, Any] = metadata.to_dict()
+    if metadata.zarr_format == 3:
+        document["data_type"] = array.dtype.name
+    encoding = simple_encoding(document)
+    if encoding is None:
+        return None
+    if encoding.codec and prod(array.chunks) * array.dtype.itemsize > MAX_BUFFERSIZE:
+        return None
+    fill = 0 if metadata.fill_value is None else metadata.fill_value
+    return ChunkFiles(
+        folder=Path(array.store.root) / array.path,
+        key=metadata.encode_chunk_key,
+        dtype=array.dtype,
+        shape=tuple(array.shape),
+        unit=tuple(array.shards or array.chunks),
+        chunk=tuple(array.chunks),
+        fill=np.asarray(fill).astype(array.dtype)[()],
+        encoding=encoding,
+    )
+
+
+def is_all(data: NDArray[Any], value: Any) -> bool:
+    """Whether every pixel has one value; looks at few where the first ones differ."""
+    first = data[(0,) * (data.ndim - 1)]
+    if not _equal(first, value):
+        return False
+    return all(_equal(part, value) for part in data.reshape((-1, *data.shape[-2:])))
+
+
+def _equal(data: NDArray[Any], value: Any) -> bool:
+    if np.isnan(value):
+        return bool(np.isnan(data).all())
+    return bool((data == value).all())
+
+
+def _overlap(one: Box, other: Box) -> list[slice]:
+    pairs = zip(one, other, strict=True)
+    return [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs]

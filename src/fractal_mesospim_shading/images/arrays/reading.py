@@ -1,0 +1,151 @@
+"""Read boxes of arrays; when that fails, name the chunk that cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.buffer import default_buffer_prototype
+from zarr.storage import LocalStore
+
+from fractal_mesospim_shading.core import memory
+from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
+from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
+from fractal_mesospim_shading.images.arrays.codecs import first_truncated, open_array
+from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.arrays.file_states import (
+    Known,
+    current_notes,
+    file_ranges,
+    states,
+)
+from fractal_mesospim_shading.images.storage.stores import join_url, reading_errors
+
+
+def fingerprint(array: zarr.Array[Any]) -> str:
+    """A short text that changes when the metadata of an array change, attributes aside."""
+    content = dict(array.metadata.to_dict())
+    content.pop("attributes", None)
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def opened(stored: StoredArray) -> zarr.Array[Any]:
+    """The zarr array, opened once for each process.
+
+    Raises:
+        ImageFormatError: it is missing, or another array took its place meanwhile.
+    """
+    return opened_array(stored.url, stored.path, stored.storage_options, stored.fingerprint)
+
+
+@lru_cache(maxsize=1024)
+def opened_array(url: str, path: str, storage_options: str, expected: str) -> zarr.Array[Any]:
+    """Open an array once for each process.
+
+    Args:
+        url: of its group.
+        path: within the group.
+        storage_options: as JSON.
+        expected: its fingerprint when the image was opened; empty to skip the check.
+
+    Raises:
+        ImageFormatError: it is missing, or another array took its place meanwhile.
+    """
+    array = open_array(url, path, json.loads(storage_options))
+    if expected and fingerprint(array) != expected:
+        raise ImageFormatError(
+            f"The array '{join_url(url, path)}' was replaced by another one since the image was "
+            "opened. Open the image again."
+        )
+    return array
+
+
+def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
+    """Read a box of an array.
+
+    Args:
+        array: to read from.
+        where: its address, for the message.
+        box: one slice with start and stop for each axis.
+
+    Raises:
+        SourceReadError: a chunk is there but cannot be read; the message names it.
+    """
+    try:
+        truncated = first_truncated(array, (key for key, _ in stored_units(array, box)))
+        if truncated is None:
+            pixels, found = _read_pixels(array, box)
+    except reading_errors() as error:
+        raise _named(array, where, box, error) from error
+    if truncated is not None:
+        raise SourceReadError(
+            f"The chunk '{join_url(where, truncated)}' cannot be read: the file is cut off. Copy "
+            "it again from the original."
+        )
+    notes = current_notes()
+    if notes is not None:
+        notes.add(where, file_ranges(array, box), found)
+    return pixels
+
+
+def _read_pixels(array: zarr.Array[Any], box: Box) -> tuple[NDArray[Any], list[Known]]:
+    """Read a box as it is, into a buffer that is used again where that is possible.
+
+    Returns:
+        The pixels, and the states of the files they come from, taken before these were read.
+    """
+    files = chunk_files(array) if array.dtype.isnative else None
+    if files is not None and files.suits(box):
+        pixels = memory.empty([part.stop - part.start for part in box], array.dtype)
+        return pixels, files.read(box, pixels)
+    found: list[Known] = []
+    if isinstance(array.store, LocalStore) or current_notes() is not None:
+        # zarr takes every name that it cannot open for a chunk that is not there.
+        found = states(array, file_ranges(array, box))
+    if not array.dtype.isnative:
+        return np.asarray(array[box]), found
+    pixels = memory.empty([part.stop - part.start for part in box], array.dtype)
+    kind = default_buffer_prototype().nd_buffer
+    array.get_basic_selection(tuple(box), out=kind.from_ndarray_like(pixels))
+    return pixels, found
+
+
+def _named(array: zarr.Array[Any], where: str, box: Box, error: Exception) -> SourceReadError:
+    for key, part in stored_units(array, box):
+        try:
+            _read_pixels(array, part)
+        except reading_errors() as found:
+            return SourceReadError(
+                f"The chunk '{join_url(where, key)}' cannot be read "
+                f"({type(found).__name__}: {found}). The file is damaged or not readable; "
+                "copy it again from the original."
+            )
+    return SourceReadError(
+        f"'{where}' could not be read ({type(error).__name__}: {error}), but a second reading "
+        "succeeded: the storage was not reachable for a moment. Run it again."
+    )
+
+
+def stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
+    """The files (chunks, or shards) that a box touches: key, and the part of the box in it."""
+    unit = array.shards or array.chunks
+    ranges = [
+        range(part.start // size, -(-part.stop // size))
+        for part, size in zip(box, unit, strict=True)
+    ]
+    for index in itertools.product(*ranges):
+        yield (
+            array.metadata.encode_chunk_key(index),
+            tuple(
+                slice(max(part.start, i * size), min(part.stop, (i + 1) * size))
+                for i, size, part in zip(index, unit, box, strict=True)
+            ),
+        )

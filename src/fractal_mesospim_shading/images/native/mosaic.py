@@ -1,0 +1,277 @@
+"""The stacks of one angle as a virtual c,z,y,x image whose tiles lie edge to edge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.errors import LayoutError, ParameterError
+from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.arrays.reading import opened, read_array
+from fractal_mesospim_shading.images.native.channels import NativeChannel
+from fractal_mesospim_shading.images.native.stack import Stack
+from fractal_mesospim_shading.images.source import Channel, Level
+from fractal_mesospim_shading.images.storage.stores import join_url
+
+
+@dataclass(frozen=True)
+class PlacedStack:
+    """A stack at its place in a mosaic.
+
+    Attributes:
+        channel: index along the c axis.
+        tile: number of the tile.
+        stack: what is pasted there.
+        first_plane: plane of the mosaic that holds the stack's lowest plane.
+    """
+
+    channel: int
+    tile: int
+    stack: Stack
+    first_plane: int
+
+    @property
+    def planes(self) -> range:
+        """Planes of the mosaic that this stack fills."""
+        return range(self.first_plane, self.first_plane + self.stack.planes_found)
+
+    def planes_in_array(self, z: slice) -> slice:
+        """Where planes of the mosaic lie in the array, in rising order of the array.
+
+        Args:
+            z: range of mosaic planes that the stack fills.
+        """
+        start, stop = z.start - self.first_plane, z.stop - self.first_plane
+        if self.stack.downward:
+            last = self.stack.planes_found
+            return slice(last - stop, last - start)
+        return slice(start, stop)
+
+
+@dataclass(frozen=True)
+class TilePlace:
+    """Where a tile really was, as opposed to its place edge to edge.
+
+    Attributes:
+        number: of the tile, inverted N by position.
+        name: what the acquisition calls it.
+        stage_x_um, stage_y_um: position of the stage.
+        x_px, y_px: origin in the orientation of the image, not rounded; the smallest is 0.
+        x_um, y_um: the same in micrometers.
+    """
+
+    number: int
+    name: str
+    stage_x_um: float
+    stage_y_um: float
+    x_px: float
+    y_px: float
+    x_um: float
+    y_um: float
+
+
+@dataclass(frozen=True)
+class NativeMosaic:
+    """One angle of an acquisition (and one side, where tiles have both) as an image.
+
+    It is virtual: a box is put together from the stacks that reach into it when it is
+    read. Where no stack is, there is 0. It can be pickled; arrays are opened when they are
+    first read, once for each process.
+
+    Attributes:
+        url: of the container.
+        suffix: tells the mosaics of one container apart; empty where there is only one.
+        rotation: in degrees.
+        side: `left`, `right` or `both` where all stacks share it, else None.
+        native_channels: lasers and filters in the order of the c axis.
+        layout: the tiles edge to edge.
+        places: where the tiles really were, by rising number.
+        placed: the stacks.
+        shape: (c, z, y, x).
+        voxel_um: (z, y, x).
+        z_start_um: height of plane 0.
+        dtype: of the pixels in native byte order.
+        notes: lines that a person should read.
+        storage_options: for remote addresses, as JSON.
+    """
+
+    url: str
+    suffix: str
+    rotation: float
+    side: str | None
+    native_channels: tuple[NativeChannel, ...]
+    layout: TileLayout
+    places: tuple[TilePlace, ...]
+    placed: tuple[PlacedStack, ...]
+    shape: tuple[int, int, int, int]
+    voxel_um: tuple[float, float, float]
+    z_start_um: float
+    dtype: np.dtype[Any]
+    notes: tuple[str, ...]
+    storage_options: str
+
+    @property
+    def axes(self) -> str:
+        """Always `czyx`."""
+        return "czyx"
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels; the wavelength_id is the wavelength, or the label where it repeats."""
+        lasers = [channel.laser for channel in self.native_channels]
+        return tuple(
+            Channel(
+                index,
+                channel.label,
+                f"{channel.wavelength_nm:g}"
+                if channel.wavelength_nm is not None and lasers.count(channel.laser) == 1
+                else channel.label,
+            )
+            for index, channel in enumerate(self.native_channels)
+        )
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Full resolution only."""
+        units = (
+            1,
+            *(max(p.stack.levels[0].chunks[axis] for p in self.placed) for axis in range(3)),
+        )
+        chunks = tuple(min(unit, size) for unit, size in zip(units, self.shape, strict=True))
+        return (Level("", self.shape, chunks, None, (1.0, *self.voxel_um)),)
+
+    @property
+    def voxel_size_um(self) -> dict[str, float]:
+        """Size of a voxel along each axis of space, in micrometers."""
+        return dict(zip("zyx", self.voxel_um, strict=True))
+
+    def read_units(self, level: int) -> Sequence[int]:
+        """Shape of the largest chunk among the stacks, one number an axis.
+
+        Chunks begin anew with each tile, and where a stack starts at another z or runs
+        downward, they are shifted along z.
+        """
+        return self.levels[level].chunks
+
+    def read_grain(self) -> Sequence[int]:
+        """Chunks along y and x where they divide the tile, else the tile, where they begin anew.
+
+        Along z it is the chunk: stacks that start elsewhere or run downward are read with
+        some chunks decoded twice rather than with all their planes in memory.
+        """
+        chunks = self.levels[0].chunks
+        pairs = zip(self.layout.tile_shape, chunks[2:], strict=True)
+        return (1, chunks[1], *(c if size % c == 0 else size for size, c in pairs))
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[int, int], PlacedStack]:
+        return {(placed.channel, placed.tile): placed for placed in self.placed}
+
+    def stack_of(self, channel: int, tile: int) -> Stack | None:
+        """The stack of a channel in a tile; None where that was not taken."""
+        placed = self._by_place.get((channel, tile))
+        return placed.stack if placed else None
+
+    def planes_of(self, channel: int, tile: int) -> range:
+        """Planes of the mosaic that a stack fills; empty where there is none."""
+        placed = self._by_place.get((channel, tile))
+        return placed.planes if placed else range(0)
+
+    def side_of(self, channel: int, tile: int) -> str | None:
+        """From which side a stack was lit: `left`, `right`, `both`; None without a stack."""
+        stack = self.stack_of(channel, tile)
+        return stack.side if stack else None
+
+    def sides(self, channel: int) -> tuple[str, ...]:
+        """The sides that occur in a channel, each once: as many profiles it needs."""
+        return tuple(sorted({p.stack.side for p in self.placed if p.channel == channel}))
+
+    def tiles_of_side(self, channel: int, side: str) -> tuple[int, ...]:
+        """Numbers of the tiles that were lit from a side in a channel."""
+        return tuple(
+            sorted(p.tile for p in self.placed if p.channel == channel and p.stack.side == side)
+        )
+
+    def place_of(self, tile: int) -> TilePlace:
+        """Where a tile really was.
+
+        Raises:
+            LayoutError: no such tile.
+        """
+        for place in self.places:
+            if place.number == tile:
+                return place
+        self.layout.tile(tile)
+        raise LayoutError(f"Tile {tile} has no position.")
+
+    @property
+    def numbering(self) -> str | None:
+        """Which tile of the acquisition each number is, unless they count alike."""
+        names = {place.number: place.name for place in self.places}
+        if all(name == f"Tile{number - 1}" for number, name in names.items()):
+            return None
+        pairs = ", ".join(f"{number} is {name}" for number, name in names.items())
+        return f"Tiles are numbered by their places, not by their names: {pairs}."
+
+    def original_um(self) -> dict[int, tuple[float, float]]:
+        """(x, y) by tile number for the columns `*_micrometer_original` of a tile table.
+
+        They follow the stage in the orientation of the image, so that tiles placed by them
+        agree in their overlaps; the smallest is 0.
+        """
+        return {place.number: (place.x_um, place.y_um) for place in self.places}
+
+    def read(self, level: int, box: Box) -> NDArray[Any]:
+        """Put a box together from the stacks in it.
+
+        Each stack is read once, with all the planes and pixels of it that lie in the box, so
+        every chunk is decoded once for each box it reaches into.
+
+        Args:
+            level: 0; there is no other.
+            box: one slice with start and stop for c, z, y and x.
+
+        Returns:
+            Pixels; 0 where no stack is.
+
+        Raises:
+            SourceReadError: a chunk is there but cannot be read; the message names it.
+        """
+        if level != 0:
+            raise ParameterError(f"A native acquisition is read at level 0, not {level}.")
+        channels, z, y, x = box
+        result = np.zeros(tuple(part.stop - part.start for part in box), dtype=self.dtype)
+        for channel in range(channels.start, channels.stop):
+            for piece in self.layout.pieces(y, x):
+                placed = self._by_place.get((channel, piece.tile.number))
+                if placed is None:
+                    continue
+                start, stop = max(z.start, placed.planes.start), min(z.stop, placed.planes.stop)
+                if start >= stop:
+                    continue
+                planes = self._read_stack(placed, slice(start, stop), piece.in_tile)
+                into = slice(start - z.start, stop - z.start)
+                result[(channel - channels.start, into, *piece.in_box)] = planes
+        return result
+
+    def _read_stack(
+        self, placed: PlacedStack, z: slice, in_tile: tuple[slice, slice]
+    ) -> NDArray[Any]:
+        stored = self._stored(placed.stack)
+        box = (placed.planes_in_array(z), *in_tile)
+        pixels = read_array(opened(stored), stored.where, box)
+        return pixels[::-1] if placed.stack.downward else pixels
+
+    def stored(self, level: int) -> tuple[StoredArray, ...]:
+        """The arrays of all stacks; there is no level but 0."""
+        return tuple(self._stored(placed.stack) for placed in self.placed)
+
+    def _stored(self, stack: Stack) -> StoredArray:
+        where = join_url(self.url, stack.group)
+        return StoredArray(where, stack.levels[0].path, self.storage_options, stack.fingerprint)

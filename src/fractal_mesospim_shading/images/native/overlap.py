@@ -1,0 +1,232 @@
+"""Measure how the stage's axes run in the image, from what tiles share in their overlaps.
+
+For each of the four combinations of signs, neighbouring tiles would share another strip.
+Only in the right one both see the same sample. Pixels are read once, and few: a coarse
+level where there is one, else the maximum projection that lies beside the container, else
+a patch of a few planes within single chunks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.images.native.positions import Orientation
+from fractal_mesospim_shading.images.native.stack import Stack
+
+Projection = NDArray[np.float32]
+Strip = Callable[[Stack, slice, slice], Projection]
+"""Gives a part of a stack's projection; rows and columns in pixels of the level used."""
+
+_MINIMAL_OVERLAP_PX = 6
+_PAIRS = 6
+_DEAR_PAIRS = 3
+_PATCH_PX = 256
+_SETS = 2
+_SURE = 0.3
+_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Projector:
+    """A way to look at a stack from above.
+
+    Attributes:
+        factor_yx: pixels of the finest level in one pixel of the projection.
+        strip: reads a part of it.
+        shape_yx: of the projection.
+        chunk_yx: where reading is dear, the shape of a chunk: strips are then cut to a part
+            of one chunk, and fewer pairs are looked at. None where it is cheap.
+    """
+
+    factor_yx: tuple[float, float]
+    strip: Strip
+    shape_yx: tuple[int, int]
+    chunk_yx: tuple[int, int] | None = None
+
+
+@dataclass
+class _Sums:
+    """Pooled covariance of strips, from pair to pair."""
+
+    product: float = 0.0
+    first: float = 0.0
+    second: float = 0.0
+
+    def add(self, a: Projection, b: Projection) -> None:
+        x, y = _detail(a), _detail(b)
+        self.product += float((x * y).sum())
+        self.first += float((x * x).sum())
+        self.second += float((y * y).sum())
+
+    @property
+    def correlation(self) -> float | None:
+        scale = np.sqrt(self.first * self.second)
+        return float(self.product / scale) if scale > 0 else None
+
+
+@dataclass(frozen=True)
+class MeasuredSigns:
+    """Signs that the overlaps show; None where they do not decide.
+
+    Attributes:
+        sign_x, sign_y: +1, -1 or None.
+        detail: the correlations behind them.
+    """
+
+    sign_x: int | None
+    sign_y: int | None
+    detail: str
+
+
+def measure_signs(
+    stacks: Sequence[Stack], projector_of: Callable[[Sequence[Stack], int], Projector | None]
+) -> MeasuredSigns:
+    """Correlate the overlaps of neighbouring tiles for each combination of signs.
+
+    Args:
+        stacks: of an acquisition.
+        projector_of: chooses how to look at stacks whose smallest overlap in pixels of the
+            finest level is given; None leaves them out.
+
+    Returns:
+        For each axis the sign whose correlation is the higher one, where it is above 0.3 and
+        0.1 above the other; else None. Single rows or columns leave one axis open.
+    """
+    signs: dict[str, int] = {}
+    details: dict[str, str] = {}
+    for members in _sets(stacks):
+        for axis in "xy":
+            if axis in signs:
+                continue
+            pairs = list(itertools.islice(_pairs(members, axis), _PAIRS))
+            if not pairs:
+                continue
+            projector = projector_of(members, _smallest_overlap(pairs, axis))
+            if projector is None:
+                continue
+            looked_at = pairs if projector.chunk_yx is None else pairs[:_DEAR_PAIRS]
+            scores = _scores(looked_at, axis, projector)
+            if scores is None:
+                continue
+            best = max(scores, key=lambda sign: scores[sign])
+            details[axis] = f"{axis} {scores[best]:.2f} against {scores[-best]:.2f}"
+            if scores[best] >= _SURE and scores[best] - scores[-best] >= _MARGIN:
+                signs[axis] = best
+    detail = f"correlation in overlaps {', '.join(details.values())}" if details else ""
+    return MeasuredSigns(signs.get("x"), signs.get("y"), detail)
+
+
+def _sets(stacks: Sequence[Stack]) -> list[list[Stack]]:
+    """Stacks of one channel and angle: the largest sets of one side, then those of all sides.
+
+    Where each tile was lit from one side only, the tiles of one side may be a single column.
+    """
+
+    def largest(one_side: bool) -> list[list[Stack]]:
+        sets: dict[tuple[object, ...], list[Stack]] = defaultdict(list)
+        for stack in stacks:
+            channel = (stack.laser, stack.filter, stack.rotation, stack.pixel_size_um)
+            sets[*channel, stack.tile_shape, stack.side if one_side else ""].append(stack)
+        ordered = sorted(sets.values(), key=len, reverse=True)
+        return [members for members in ordered if len(members) > 1][:_SETS]
+
+    several = len({stack.side for stack in stacks}) > 1
+    return [*largest(True), *(largest(False) if several else [])]
+
+
+def _pairs(stacks: Sequence[Stack], axis: str) -> Iterable[tuple[Stack, Stack]]:
+    """Neighbours along an axis of the stage whose overlap is worth a look, central ones first."""
+    height, width = stacks[0].tile_size_um
+    size, across = (width, height) if axis == "x" else (height, width)
+    found = []
+    centre = np.mean([(stack.x_um, stack.y_um) for stack in stacks], axis=0)
+    for a, b in itertools.combinations(stacks, 2):
+        shift = np.array([b.x_um - a.x_um, b.y_um - a.y_um])
+        along, sideways = shift if axis == "x" else shift[::-1]
+        if 0.05 * size < abs(along) < 0.99 * size and abs(sideways) <= 0.05 * across:
+            middle = np.array([a.x_um + b.x_um, a.y_um + b.y_um]) / 2
+            distance = float(np.abs(middle - centre).sum())
+            found.append((round(distance, 3), a.group, b.group, a, b))
+    return ((a, b) for *_, a, b in sorted(found, key=lambda item: item[:3]))
+
+
+def _smallest_overlap(pairs: Sequence[tuple[Stack, Stack]], axis: str) -> int:
+    index = 1 if axis == "x" else 0
+    name = f"{axis}_um"
+    return min(
+        int(a.tile_shape[index] - abs(getattr(b, name) - getattr(a, name)) / a.pixel_size_um[index])
+        for a, b in pairs
+    )
+
+
+def _scores(
+    pairs: Sequence[tuple[Stack, Stack]], axis: str, projector: Projector
+) -> dict[int, float] | None:
+    """The correlation for each sign of one axis; of the other axis the better sign counts."""
+    scores = {}
+    for sign in (1, -1):
+        found = []
+        for other in (1, -1):
+            orientation = Orientation(*((sign, other) if axis == "x" else (other, sign)))
+            sums = _Sums()
+            for a, b in pairs:
+                strips = _strips(a, b, orientation, projector)
+                if strips is not None:
+                    sums.add(*strips)
+            if sums.correlation is not None:
+                found.append(sums.correlation)
+        if not found:
+            return None
+        scores[sign] = max(found)
+    return scores
+
+
+def _strips(
+    a: Stack, b: Stack, orientation: Orientation, projector: Projector
+) -> tuple[Projection, Projection] | None:
+    """What both tiles see of their overlap, if the orientation is right."""
+    ya, xa = orientation.image_um(a.x_um, a.y_um)
+    yb, xb = orientation.image_um(b.x_um, b.y_um)
+    in_a, in_b = [], []
+    for axis, distance in enumerate((yb - ya, xb - xa)):
+        shift = round(distance / a.pixel_size_um[axis] / projector.factor_yx[axis])
+        start, stop = max(shift, 0), projector.shape_yx[axis] + min(shift, 0)
+        if stop - start < _MINIMAL_OVERLAP_PX:
+            return None
+        if projector.chunk_yx is not None:
+            start, stop = _within_chunk(start, stop, projector.chunk_yx[axis])
+        in_a.append(slice(start, stop))
+        in_b.append(slice(start - shift, stop - shift))
+    return projector.strip(a, *in_a), projector.strip(b, *in_b)
+
+
+def _within_chunk(start: int, stop: int, chunk: int) -> tuple[int, int]:
+    """The middle of a range, at most a patch long and within one chunk."""
+    index = (start + stop) // 2 // chunk
+    start, stop = max(start, index * chunk), min(stop, (index + 1) * chunk)
+    spare = max(0, stop - start - _PATCH_PX)
+    return start + spare // 2, stop - (spare - spare // 2)
+
+
+def _detail(strip: Projection) -> Projection:
+    """A strip without noise and without slow changes, so that shading and glow count little."""
+    smooth = _box_mean(strip, 1)
+    detail = smooth - _box_mean(smooth, max(3, min(strip.shape) // 4))
+    return np.asarray(detail - detail.mean(), dtype=np.float32)
+
+
+def _box_mean(pixels: Projection, radius: int) -> Projection:
+    """The mean over a square around each pixel; edge pixels are repeated outward."""
+    for axis in (0, 1):
+        padding = [(radius + 1, radius) if axis == k else (0, 0) for k in (0, 1)]
+        sums = np.cumsum(np.pad(pixels, padding, mode="edge"), axis=axis, dtype=np.float64)
+        size = pixels.shape[axis]
+        upper = np.take(sums, np.arange(2 * radius + 1, 2 * radius + 1 + size), axis=axis)
+        pixels = (upper - np.take(sums, np.arange(size), axis=axis)) / (2 * radius + 1)
+    return pixels.astype(np.float32)

@@ -1,0 +1,280 @@
+"""What is in a container: for people, and for whoever writes one like it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fractal_mesospim_shading.errors import LayoutError, SourceReadError
+from fractal_mesospim_shading.images.native.collection import TileCollection
+from fractal_mesospim_shading.images.native.groups import listed
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, TilePlace
+from fractal_mesospim_shading.images.native.stack import Stack
+from fractal_mesospim_shading.images.native.surroundings import read_meta_text
+from fractal_mesospim_shading.images.native.zeros import zero_blocks
+from fractal_mesospim_shading.images.storage.stores import connection_errors, filesystem, join_url
+
+# More than this share of a tile in common is unusual; the writer allows 50 %.
+_ODD_OVERLAP = 0.55
+
+
+@dataclass(frozen=True)
+class ContainerStack:
+    """One stack of a container, as far as a corrected copy needs it.
+
+    Attributes:
+        group: its name in the container.
+        channel: label.
+        side: `left`, `right` or `both`.
+        rotation: in degrees.
+        meta_file, projection_file: names of the files beside the container, if they exist.
+        stack: all that is known.
+    """
+
+    group: str
+    channel: str
+    side: str
+    rotation: float
+    meta_file: str | None
+    projection_file: str | None
+    stack: Stack
+
+
+@dataclass(frozen=True)
+class ContainerContents:
+    """What a copy of a container with the same structure consists of.
+
+    Attributes:
+        stacks: to be corrected, in natural order of the names.
+        xml_file: name of the project file beside the container, if there is one.
+        left_out: names in the container that are no readable stack.
+    """
+
+    stacks: tuple[ContainerStack, ...]
+    xml_file: str | None
+    left_out: tuple[str, ...]
+
+
+def container_stacks(collection: TileCollection) -> ContainerContents:
+    """List what a corrected container of the same structure is made from."""
+    stacks = tuple(
+        ContainerStack(
+            group=stack.group,
+            channel=collection.channel_of(stack).label,
+            side=stack.side,
+            rotation=stack.rotation,
+            meta_file=stack.meta_file,
+            projection_file=stack.projection_file,
+            stack=stack,
+        )
+        for stack in collection.stacks
+    )
+    return ContainerContents(
+        stacks, collection.xml_file, tuple(item.name for item in collection.left_out)
+    )
+
+
+def describe(
+    collection: TileCollection, *, sizes: bool = True, find_zeros: bool = False
+) -> dict[str, Any]:
+    """Everything that `info` shows about a container, as plain values.
+
+    Args:
+        collection: to describe.
+        sizes: add up the sizes of files; takes a while with many chunks.
+        find_zeros: look for blocks of zeros, which reads every pixel.
+
+    Returns:
+        A dictionary of plain values that can be written as JSON. `suspicious` holds one line
+        for each thing that a person should look at.
+    """
+    suspicious = list(collection.warnings)
+    mosaics: tuple[NativeMosaic, ...] = ()
+    orientation = "The orientation of the stage's axes is not known."
+    try:
+        orientation = collection.orientation.text
+        mosaics = collection.mosaics()
+    except (LayoutError, SourceReadError) as error:
+        suspicious.append(str(error))
+    for mosaic in mosaics:
+        prefix = f"{mosaic.suffix}: " if mosaic.suffix else ""
+        suspicious += [prefix + note for note in mosaic.notes]
+        suspicious += [prefix + note for note in _overlap_notes(mosaic)]
+    if find_zeros:
+        suspicious += _zero_notes(collection)
+    stacks = [_stack_entry(collection, stack, sizes) for stack in collection.stacks]
+    return {
+        "url": collection.url,
+        "kind": "mesoSPIM acquisition",
+        "name": collection.name,
+        "time_point": collection.time_point,
+        "ngff_versions": sorted({stack.ngff_version for stack in collection.stacks}),
+        "channels": [
+            {"label": c.label, "laser": c.laser, "filter": c.filter} for c in collection.channels
+        ],
+        "sides": sorted({stack.side for stack in collection.stacks}),
+        "angles": sorted({stack.rotation for stack in collection.stacks}),
+        "orientation": orientation,
+        "size_bytes": sum(entry["size_bytes"] for entry in stacks) if sizes else None,
+        "mosaics": [_mosaic_entry(mosaic) for mosaic in mosaics],
+        "stacks": stacks,
+        "left_out": [{"name": i.name, "reason": i.reason} for i in collection.left_out],
+        "suspicious": list(dict.fromkeys(suspicious)),
+    }
+
+
+def acquisition_metadata(collection: TileCollection) -> dict[str, Any]:
+    """What the metadata files say, for the provenance of a result.
+
+    Returns:
+        `common` holds what all files agree on, `stacks` the rest for each group; both by
+        section and key.
+    """
+    texts = {
+        stack.group: read_meta_text(collection.url, stack.meta_file, collection.storage_options)
+        for stack in collection.stacks
+        if stack.meta_file is not None
+    }
+    entries = {
+        group: {
+            (section, key): value for section, keys in text.items() for key, value in keys.items()
+        }
+        for group, text in texts.items()
+    }
+    shared = set.intersection(*(set(e.items()) for e in entries.values())) if entries else set()
+    return {
+        "common": _by_section(dict(shared)),
+        "stacks": {
+            group: _by_section({k: v for k, v in entry.items() if (k, v) not in shared})
+            for group, entry in entries.items()
+        },
+    }
+
+
+def _by_section(entries: Mapping[tuple[str, str], str]) -> dict[str, dict[str, str]]:
+    result: dict[str, dict[str, str]] = {}
+    for (section, key), value in sorted(entries.items()):
+        result.setdefault(section, {})[key] = value
+    return result
+
+
+def _mosaic_entry(mosaic: NativeMosaic) -> dict[str, Any]:
+    layout = mosaic.layout
+    planes = [item.stack.planes_found for item in mosaic.placed]
+    overlap = overlap_of(mosaic)
+    return {
+        "suffix": mosaic.suffix,
+        "rotation": mosaic.rotation,
+        "side": mosaic.side,
+        "sides": {c.label: list(mosaic.sides(c.index)) for c in mosaic.channels},
+        "channels": [channel.label for channel in mosaic.channels],
+        "shape": dict(zip(mosaic.axes, mosaic.shape, strict=True)),
+        "dtype": mosaic.dtype.name,
+        "voxel_um": mosaic.voxel_size_um,
+        "tile_shape": {"y": layout.tile_shape[0], "x": layout.tile_shape[1]},
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "tile_map": layout.map_text(),
+        "numbering": mosaic.numbering,
+        "tiles": [_tile_entry(mosaic, place) for place in mosaic.places],
+        "missing_tiles": list(layout.missing),
+        "overlap": {axis: None if o is None else round(o, 4) for axis, o in overlap.items()},
+        "groups": [item.stack.group for item in mosaic.placed],
+        "planes": {"smallest": min(planes), "largest": max(planes)},
+        "read_units": list(mosaic.read_units(0)),
+    }
+
+
+def _tile_entry(mosaic: NativeMosaic, place: TilePlace) -> dict[str, Any]:
+    tile = mosaic.layout.tile(place.number)
+    return {
+        "number": place.number,
+        "row": tile.row,
+        "column": tile.column,
+        "name": place.name,
+        "stage_um": {"x": place.stage_x_um, "y": place.stage_y_um},
+        "place_px": {"x": place.x_px, "y": place.y_px},
+        "sides": {
+            channel.label: mosaic.side_of(channel.index, place.number)
+            for channel in mosaic.channels
+        },
+    }
+
+
+def _stack_entry(collection: TileCollection, stack: Stack, sizes: bool) -> dict[str, Any]:
+    finest = stack.levels[0]
+    return {
+        "group": stack.group,
+        "tile": stack.tile_label,
+        "channel": collection.channel_of(stack).label,
+        "side": stack.side,
+        "rotation": stack.rotation,
+        "shape": list(stack.shape),
+        "planes_planned": stack.planes_planned,
+        "planes_found": stack.planes_found,
+        "z_um": [stack.plane_z_um(0), stack.plane_z_um(stack.planes_found - 1)],
+        "levels": len(stack.levels),
+        "chunks": list(finest.chunks),
+        "shards": list(finest.shards) if finest.shards else None,
+        "size_bytes": _size(collection, stack.group) if sizes else None,
+        "processors": list(stack.processors),
+        "position_from": stack.position_source,
+    }
+
+
+def _size(collection: TileCollection, group: str) -> int:
+    options = json.loads(collection.storage_options)
+    fs, path = filesystem(join_url(collection.url, group), options)
+    try:
+        return int(fs.du(path))
+    except connection_errors():
+        return 0
+
+
+def overlap_of(mosaic: NativeMosaic) -> dict[str, float | None]:
+    """How much of a tile its neighbour sees too, for y and x: 0.1 is 10 %.
+
+    None for a single row (column); below 0 where there is a gap. The largest overlap of
+    direct neighbours counts.
+    """
+    tiles = {(t.row, t.column): mosaic.place_of(t.number) for t in mosaic.layout.tiles}
+    height, width = mosaic.layout.tile_shape
+    along_y, along_x = [], []
+    for (row, column), place in tiles.items():
+        below, right = tiles.get((row + 1, column)), tiles.get((row, column + 1))
+        if below is not None:
+            along_y.append(1 - (below.y_px - place.y_px) / height)
+        if right is not None:
+            along_x.append(1 - (right.x_px - place.x_px) / width)
+    return {"y": max(along_y, default=None), "x": max(along_x, default=None)}
+
+
+def _overlap_notes(mosaic: NativeMosaic) -> list[str]:
+    notes = []
+    for axis, overlap in overlap_of(mosaic).items():
+        if overlap is not None and overlap > _ODD_OVERLAP:
+            notes.append(
+                f"Neighbouring tiles share {overlap:.0%} along {axis}; the microscope allows 50 %. "
+                "Stacks of an earlier run may lie between those of this one."
+            )
+        if overlap is not None and overlap < 0:
+            notes.append(f"There are gaps between tiles along {axis} ({-overlap:.0%} of a tile).")
+    return notes
+
+
+def _zero_notes(collection: TileCollection) -> list[str]:
+    notes = []
+    for stack in collection.stacks:
+        blocks = zero_blocks(collection.url, collection.storage_options, stack)
+        if blocks:
+            planes: set[int] = set()
+            for block in blocks:
+                planes.update(range(*block.z))
+            notes.append(
+                f"{listed([stack.group])} holds {len(blocks)} blocks of zeros, in {len(planes)} of "
+                f"{stack.planes_found} planes: data that the microscope's writer lost. They stay 0 "
+                "and are left out of estimates."
+            )
+    return notes

@@ -1,0 +1,372 @@
+"""Local background correction of an image: its checks and its kernel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fractal_mesospim_shading.core.background import (
+    BackgroundMethod,
+    check_fits,
+    check_light,
+    make_method,
+    remark_on_height,
+)
+from fractal_mesospim_shading.core.background.apply import Application
+from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.engine.compute import (
+    available_cpus,
+    estimate_workers,
+    needed_memory,
+    parse_memory,
+    resources,
+)
+from fractal_mesospim_shading.engine.history import steps_of
+from fractal_mesospim_shading.engine.job_folder import job_url, read_request
+from fractal_mesospim_shading.engine.outside_tiles import check_outside
+from fractal_mesospim_shading.engine.plan import CorrectionPlan
+from fractal_mesospim_shading.engine.zero_look import zero_look
+from fractal_mesospim_shading.errors import BackgroundError, ParameterError, Problems
+from fractal_mesospim_shading.flatfield.sampling import box_bytes
+from fractal_mesospim_shading.images.arrays.documents import document_of
+from fractal_mesospim_shading.images.labels import LabelImage
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.output import companion_url, target_levels
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.jobs.preparation import (
+    OutputPlan,
+    array_state,
+    open_source,
+    plan_output,
+    refuse_full_disk,
+    refuse_second_replacement,
+    source_state,
+)
+from fractal_mesospim_shading.jobs.rehearsal import rehearse
+from fractal_mesospim_shading.jobs.story import carry_out, completed_in_place
+from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
+from fractal_mesospim_shading.local_background.kernel import BackgroundKernel
+from fractal_mesospim_shading.local_background.mask_report import tell_masks
+from fractal_mesospim_shading.local_background.planes import BackgroundCounts, PlaneCorrection
+from fractal_mesospim_shading.options.background import (
+    BackgroundOptions,
+    LabelMask,
+    LocalBackgroundOptions,
+    ThresholdMask,
+    method_parameters,
+)
+from fractal_mesospim_shading.options.precedence import passed_over_in_method, refuse_idle
+
+logger = logging.getLogger(__name__)
+
+_TASK = "correct_background"
+
+_TYPES = {"background_corrected": True}
+
+_TRIAL_PX = 8
+
+BLOCK_BYTES = 32 * 2**20
+"""Write units below this size are grouped to one block: neighbourhoods reach over its edges, so
+that small blocks read much twice."""
+
+_MOST_BLOCK_BYTES = 2**34
+"""Whether blocks of whole tiles are too large is a question of memory alone."""
+
+
+def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
+    """Take the local background of an image away.
+
+    Args:
+        zarr_url: of the image.
+        options: everything else.
+
+    Raises:
+        ShadingError: one readable error; the source is as it was, and so is any earlier
+            result. What was finished is continued by the same call.
+    """
+    earlier = completed_in_place(zarr_url, _TASK, options, _TYPES)
+    if earlier is not None:
+        return earlier
+    with workable(zarr_url):
+        image = open_source(zarr_url, options)
+        for note in image.notes:
+            logger.info("%s", note)
+        work = prepare_background(image, options)
+    return carry_out(work)
+
+
+def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
+    """Check everything that can be checked without reading a pixel.
+
+    Raises:
+        ShadingError: one error with all problems.
+    """
+    problems = Problems()
+    history = steps_of(image.attributes())
+    dtype = np.dtype(np.float32) if options.output_type == "float32" else image.dtype
+    output = problems.run(
+        lambda: plan_output(
+            image,
+            options,
+            name=options.output_image_name,
+            overwrite_input=options.overwrite_input,
+            dtype=dtype,
+            companions=_kinds(options),
+        )
+    )
+    kernel = problems.run(lambda: background_kernel(image, options, dtype))
+    if options.save_noise and options.method.method != "tile_median":
+        problems.errors.append(
+            ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
+        )
+    companions: dict[str, TargetImage] = {}
+    if output is not None:
+        companions = _companions(image, options, output)
+        with problems.collected():
+            refuse_full_disk(image, output, companions.values())
+    for line in passed_over_in_method(options.method):
+        logger.info("%s", line)
+    with problems.collected():
+        refuse_idle(options)
+    with problems.collected():
+        replaces = options.overwrite_input
+        refuse_second_replacement(_TASK, image.url, history, overwrite_input=replaces)
+    problems.raise_all()
+    if output is None or kernel is None:
+        raise RuntimeError("a failed check left no error")
+    workers = estimate_workers(box_bytes(image, 0), options)
+    check_outside(image, kernel.layout, options.outside_tiles, workers)
+    plan = background_plan(image, output, kernel, tuple(companions.values()), options)
+    resources(plan, options)
+    factors = noise_factors(image, kernel.methods)
+    work = Work(
+        task=_TASK,
+        source_url=image.url,
+        final_url=output.final_url,
+        options=options,
+        parts=(Part(plan, output.attributes, facts={"noise_factors": factors} if factors else {}),),
+        source_states=(source_state(image),),
+        companions=tuple(companions),
+        details={"zeros": list(kernel.look.rules), **_label_state(kernel)},
+        replaces=image.url if options.overwrite_input else None,
+        counted=BackgroundCounts,
+        members=output.members,
+        tell=_teller(image, kernel),
+        history=history,
+        types=_TYPES,
+    )
+    rehearse(work)
+    return work
+
+
+def background_plan(
+    image: MosaicImage,
+    output: OutputPlan,
+    kernel: BackgroundKernel,
+    companions: Sequence[TargetImage],
+    options: BackgroundOptions,
+) -> CorrectionPlan:
+    """The plan, with the largest blocks that memory has room for.
+
+    Blocks of whole tiles are the quickest. A run that is continued keeps the blocks it
+    began with, for the names of blocks in its journal mean these.
+    """
+    plans = [
+        CorrectionPlan(
+            image,
+            (output.target, *companions),
+            output.final_url,
+            kernel=kernel,
+            wish=max(1, BLOCK_BYTES // image.dtype.itemsize),
+            align=align,
+            most_block_bytes=_MOST_BLOCK_BYTES,
+        )
+        for align in kernel.regions.alignments(image)
+    ]
+    if not options.restart:
+        begun = _blocks_begun(output.final_url, options.storage_options)
+        for plan in plans:
+            if list(plan.grid.boxes[0]) == begun:
+                return plan
+    limit = parse_memory(options.memory_limit)
+    fitting = [plan for plan in plans if needed_memory(plan, 1) <= limit]
+    if kernel.regions.local:
+        workers = options.n_workers or available_cpus()
+        room = [plan for plan in fitting if needed_memory(plan, workers) <= limit]
+        return (room or fitting or plans[-1:])[0]
+    return (fitting or plans[-1:])[0]
+
+
+def _blocks_begun(final_url: str, storage: StorageOptions) -> list[int] | None:
+    """The size of blocks of an unfinished run at this place, if there is one."""
+    request = read_request(job_url(final_url), storage) or {}
+    blocks = request.get("blocks")
+    found: list[int] | None = blocks.get("") if isinstance(blocks, dict) else None
+    return found
+
+
+def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
+    label = kernel.label
+    if label is None:
+        return {}
+    state: dict[str, Any] = {"label_state": array_state(label.url, label.path, label.array())}
+    if any(factor != 1 for factor in label.factors):
+        state["label_factors"] = list(label.factors)
+    return state
+
+
+def _kinds(options: BackgroundOptions) -> tuple[str, ...]:
+    """The kinds of images written beside the result."""
+    wanted = {"background": options.save_background, "noise": options.save_noise}
+    return tuple(kind for kind, asked in wanted.items() if asked)
+
+
+def _companions(
+    image: MosaicImage, options: BackgroundOptions, output: OutputPlan
+) -> dict[str, TargetImage]:
+    """The images written beside the result: background, noise."""
+    found = {}
+    for kind in _kinds(options):
+        levels = target_levels(
+            image.levels,
+            [document_of(image.array(level)) for level in range(len(image.levels))],
+            zarr_format=output.target.zarr_format,
+            axes=image.axes,
+            shards=options.output_shards,
+            dtype=np.dtype(np.float32),
+        )
+        url = companion_url(output.target.url, kind)
+        found[kind] = TargetImage(url, output.target.zarr_format, levels, options.storage_options)
+    return found
+
+
+def background_kernel(
+    image: MosaicImage,
+    options: LocalBackgroundOptions,
+    dtype: np.dtype[Any],
+) -> BackgroundKernel:
+    """Everything that the correction of a block needs.
+
+    Raises:
+        ShadingError: one error with all problems: a method that does not fit the image, a
+            mask that is not there, a list of the wrong length.
+    """
+    per_tile = options.tiles == "tile" or (options.tiles == "auto" and not image.layout.is_single)
+    height, width = image.levels[0].shape[-2:]
+    layout = image.layout if per_tile else TileLayout.single((height, width))
+    mask, threshold, dilation = options.mask, None, 0
+    label: LabelImage | None = None
+    size = image.voxel_size_um
+    problems = Problems()
+    methods = problems.run(lambda: methods_of(image, options, layout.tile_shape))
+    if isinstance(mask, LabelMask | ThresholdMask):
+        pixel = (size["y"] * size["x"]) ** 0.5
+        dilation = round(mask.dilation / (pixel if mask.dilation_unit == "micrometers" else 1))
+    if isinstance(mask, LabelMask):
+        name = mask.label_name
+        label = problems.run(lambda: LabelImage.open(image, name))
+    if isinstance(mask, ThresholdMask):
+        threshold = mask.threshold
+    problems.raise_all()
+    if methods is None:
+        raise RuntimeError("a failed check left no error")
+    heights = (remark_on_height(method, image.dtype) for method in methods)
+    remarks = [] if label is None else label.remarks
+    for remark in dict.fromkeys([*remarks, *filter(None, heights)]):
+        logger.info("%s", remark)
+    application = Application(
+        mode=options.mode,
+        weight=options.weight,
+        output_offset=options.output_offset,
+        reference=options.reference,
+        light_background=options.light_background and np.issubdtype(dtype, np.integer),
+    )
+    kinds = {
+        "background": getattr(options, "save_background", False),
+        "noise": getattr(options, "save_noise", False),
+    }
+    return BackgroundKernel(
+        axes=image.axes,
+        layout=layout,
+        methods=methods,
+        correction=PlaneCorrection(application, dtype, threshold, dilation, options.add_noise_bias),
+        look=zero_look(image, options.zero_is, layout),
+        label=label,
+        companions=tuple(kind for kind, wanted in kinds.items() if wanted),
+        depth=image.levels[0].shape[image.axes.index("z")] if "z" in image.axes else 1,
+        blank_outside=options.outside_tiles == "zero",
+    )
+
+
+def methods_of(
+    image: MosaicImage, options: LocalBackgroundOptions, tile_shape: tuple[int, int]
+) -> tuple[BackgroundMethod, ...]:
+    """The method of each channel, checked against the tile.
+
+    Raises:
+        ParameterError: a list for channels of the wrong length.
+        BackgroundError: a radius that does not fit.
+    """
+    model: Any = options.method
+    size = image.voxel_size_um
+    for name in ("radius_per_channel", "value_per_channel"):
+        given = getattr(model, name, None)
+        if given is not None and len(given) != len(image.channels):
+            raise ParameterError(
+                f"{name} has {len(given)} numbers, but the image has {len(image.channels)} "
+                f"channels ({', '.join(c.label for c in image.channels)})."
+            )
+    methods = []
+    for channel in image.channels:
+        name, parameters = method_parameters(
+            model, (size["y"], size["x"]), channel.index, options.light_background
+        )
+        if name == "tile_median" and getattr(options, "save_noise", False):
+            parameters["noise_map"] = True
+        method = make_method(name, **parameters)
+        check_fits(method, tile_shape)
+        check_light(method, light_background=options.light_background)
+        if method.depth_px and "z" not in image.axes:
+            raise BackgroundError("A radius along z was given, but the image has no z axis.")
+        # Parameters that contradict each other show on the smallest plane.
+        plane = np.ones((_TRIAL_PX, _TRIAL_PX), image.dtype)
+        method.background(plane if not method.depth_px else plane[None])
+        methods.append(method)
+    return tuple(methods)
+
+
+def noise_factors(
+    image: MosaicImage, methods: Sequence[BackgroundMethod]
+) -> dict[str, dict[str, float]]:
+    """For `gaussian`: noise of image - background over that of the image, by channel label."""
+    found = {}
+    for channel, method in zip(image.channels, methods, strict=True):
+        factor = getattr(method, "noise_factor", None)
+        if factor is not None:
+            found[channel.label] = {"exact": factor.exact, "published": factor.published}
+    return found
+
+
+def _teller(
+    image: MosaicImage, kernel: BackgroundKernel
+) -> Callable[[Mapping[str, PixelCounts]], None]:
+    """What says what the counts of an image mean."""
+    labels = [channel.label for channel in image.channels]
+    methods = dict(zip(labels, kernel.methods, strict=True))
+
+    def tell(counts: Mapping[str, PixelCounts]) -> None:
+        for label, found in counts.items():
+            cut = (found.clipped_low + found.clipped_high) / max(found.pixels - found.no_data, 1)
+            logger.info("Channel %s: %.2f %% of the pixels were cut off", label, 100 * cut)
+        masked = {
+            label: found for label, found in counts.items() if isinstance(found, BackgroundCounts)
+        }
+        tell_masks(masked, methods, kernel.correction)
+
+    return tell

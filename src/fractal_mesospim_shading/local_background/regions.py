@@ -1,0 +1,228 @@
+"""What has to be read so that the background of a block is that of its whole tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.background import BackgroundMethod
+from fractal_mesospim_shading.core.layout import Piece, TileLayout
+from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.local_background.surfaces import uses_surface
+
+YX = tuple[slice, slice]
+
+_SLAB_BYTES = 256 * 2**20
+"""Pixels read at a time where more than the block itself has to be read."""
+
+_BYTES_A_PIXEL = 48
+"""What the hungriest method holds for each pixel of a plane: float32 copies and masks."""
+
+_SURFACE_BYTES_A_PIXEL = 16
+"""What it takes to find the surface of a plane, without evaluating it."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Where the pixels lie that decide the background of a block.
+
+    Attributes:
+        axes: of the image.
+        layout: the tiles, or one tile that is the whole plane.
+        methods: by channel.
+        depth: planes of the image.
+        masked: whether objects are left out. Under a large one the background comes from the
+            nearest place that has one, however far.
+        whole: whether something else is asked of whole planes, such as their noise.
+    """
+
+    axes: str
+    layout: TileLayout
+    methods: tuple[BackgroundMethod, ...]
+    depth: int
+    masked: bool
+    whole: bool
+
+    def working_bytes(
+        self, block: Sequence[int], dtype: np.dtype[Any], grain: Sequence[int]
+    ) -> int:
+        """What a block needs beside the pixels that it writes.
+
+        Args:
+            block: its shape.
+            dtype: of the source.
+            grain: of the source.
+        """
+        height, width = self.layout.tile_shape
+        areas, read = [], prod(block) * dtype.itemsize
+        for method in self.methods:
+            halo = 2 * (self._halo(method) or 0)
+            area = min(block[-2] + halo, height) * min(block[-1] + halo, width)
+            if self.by_surface(method):
+                whole = min(block[-2], height) * min(block[-1], width) < height * width
+                areas.append(
+                    area * _BYTES_A_PIXEL + whole * height * width * _SURFACE_BYTES_A_PIXEL
+                )
+                continue
+            if self._halo(method) is None:
+                area = height * width
+            chunk = grain[self.axes.index("z")] if "z" in self.axes else 1
+            step = self._step(method, area, chunk, dtype.itemsize)
+            planes = min(step + 2 * self.reach(method), self.depth)
+            areas.append(area * _BYTES_A_PIXEL * (planes if method.depth_px else 1))
+            if area > block[-2] * block[-1] or method.depth_px:
+                # What is read around the block, and the objects of a label image.
+                read += area * planes * (dtype.itemsize + 1)
+        return read + max(areas)
+
+    def alignments(self, source: MultitileImage) -> list[tuple[int, ...]]:
+        """What blocks may be multiples of, the quickest first.
+
+        Whole tiles (with all their planes where these are needed together) are estimated once
+        and read once.
+        """
+        grain = list(source.read_grain())
+        whole = list(grain)
+        for axis, size in zip((-2, -1), self.layout.tile_shape, strict=True):
+            starts = [(tile.y, tile.x)[axis] for tile in self.layout.tiles]
+            if all(start % size == 0 for start in starts):
+                whole[axis] = size
+        deep = list(whole)
+        if "z" in self.axes and self.masked and any(method.depth_px for method in self.methods):
+            deep[self.axes.index("z")] = self.depth
+        found: list[tuple[int, ...]] = []
+        for wanted in (tuple(deep), tuple(whole), tuple(grain)):
+            if wanted not in found:
+                found.append(wanted)
+        return found
+
+    def _halo(self, method: BackgroundMethod) -> int | None:
+        """Pixels around a part that decide its background; None for the whole tile."""
+        return None if self.masked or self.whole else method.halo_px
+
+    def by_surface(self, method: BackgroundMethod) -> bool:
+        """Whether the background of a plane is found once, and evaluated in each block."""
+        return uses_surface(method) and not self.whole
+
+    @property
+    def local(self) -> bool:
+        """Whether every block can be estimated without all pixels of its tiles."""
+        return all(self.by_surface(m) or self._halo(m) is not None for m in self.methods)
+
+    def reads_no_more(self, box: Box) -> bool:
+        """Whether the pixels of a block are all that its backgrounds depend on."""
+        channels = {channel for _, channel in self.leads(box)}
+        return all(
+            not self.methods[c].depth_px and self.read_yx(box, c) == (box[-2], box[-1])
+            for c in channels
+        )
+
+    def read_yx(self, box: Box, channel: int) -> YX:
+        """The part of the plane that has to be read for a block."""
+        areas = [self.area(piece, self.methods[channel]) for piece in self.pieces(box)]
+        areas.append((box[-2], box[-1]))
+        return (
+            slice(min(y.start for y, _ in areas), max(y.stop for y, _ in areas)),
+            slice(min(x.start for _, x in areas), max(x.stop for _, x in areas)),
+        )
+
+    def area(self, piece: Piece, method: BackgroundMethod) -> YX:
+        """The part of a plane to read for a piece of a tile."""
+        area = []
+        halo, step = self._halo(method), method.alignment_px
+        by_surface = self.by_surface(method)
+        for start, inside, size in zip(
+            (piece.tile.y, piece.tile.x), piece.in_tile, self.layout.tile_shape, strict=True
+        ):
+            low, high = 0, size
+            if by_surface:
+                low, high = inside.start, inside.stop
+            elif halo is not None:
+                low = max(0, (inside.start - halo) // step * step)
+                high = min(size, ceil((inside.stop + halo) / step) * step)
+            area.append(slice(start + low, start + high))
+        return area[0], area[1]
+
+    def slabs(
+        self, source: MultitileImage, box: Box, channel: int, *, at_once: bool
+    ) -> Iterator[slice]:
+        """Ranges of planes handled together, of whole chunks where memory permits."""
+        planes = self.along(box, "z")
+        if at_once:
+            yield planes
+            return
+        yx = self.read_yx(box, channel)
+        chunk = source.read_grain()[self.axes.index("z")] if "z" in self.axes else 1
+        step = self._step(self.methods[channel], size_of(yx), chunk, source.dtype.itemsize)
+        for start in range(planes.start, planes.stop, step):
+            yield slice(start, min(start + step, planes.stop))
+
+    def _step(self, method: BackgroundMethod, area: int, chunk: int, itemsize: int) -> int:
+        """How many planes of an area are handled together."""
+        if method.depth_px:
+            return max(chunk, method.depth_px)
+        step = max(1, _SLAB_BYTES // (area * itemsize))
+        return step // chunk * chunk or step
+
+    def reach(self, method: BackgroundMethod) -> int:
+        """Planes to each side to be read; all of them where there is a mask."""
+        return self.depth if method.depth_px and self.masked else method.depth_px
+
+    def box(self, lead: dict[str, int], z: slice, yx: YX) -> Box:
+        """The box of the image at a time point and channel."""
+        where: dict[str, slice] = {axis: slice(i, i + 1) for axis, i in lead.items()}
+        where |= {"z": z, "y": yx[0], "x": yx[1]}
+        return tuple(where[axis] for axis in self.axes)
+
+    def leads(self, box: Box) -> Iterator[tuple[dict[str, int], int]]:
+        """Time points and channels of a block."""
+        t, c = self.along(box, "t"), self.along(box, "c")
+        for time in range(t.start, t.stop):
+            for channel in range(c.start, c.stop):
+                yield {"t": time, "c": channel}, channel
+
+    def along(self, box: Box, axis: str) -> slice:
+        """The part of a box along an axis; one plane, channel or time point where there is none."""
+        return dict(zip(self.axes, box, strict=True)).get(axis, slice(0, 1))
+
+    def planes(self, block: NDArray[Any], box: Box, lead: dict[str, int]) -> NDArray[Any]:
+        """A view (z, y, x) of a block at one time point and channel."""
+        index = tuple(
+            lead[axis] - part.start
+            for axis, part in zip(self.axes, box, strict=True)
+            if axis in lead
+        )
+        planes: NDArray[Any] = block[index].reshape((-1, *block.shape[-2:]))
+        return planes
+
+    def pieces(self, box: Box) -> Iterator[Piece]:
+        """The parts of tiles in a block."""
+        return self.layout.pieces(box[-2], box[-1])
+
+
+def in_plane(piece: Piece) -> YX:
+    """Where a piece lies in the plane."""
+    y, x = piece.in_tile
+    return (
+        slice(piece.tile.y + y.start, piece.tile.y + y.stop),
+        slice(piece.tile.x + x.start, piece.tile.x + x.stop),
+    )
+
+
+def within(part: YX, area: YX) -> YX:
+    """A part relative to the area it lies in."""
+    return (
+        slice(part[0].start - area[0].start, part[0].stop - area[0].start),
+        slice(part[1].start - area[1].start, part[1].stop - area[1].start),
+    )
+
+
+def size_of(yx: YX) -> int:
+    """Pixels of an area."""
+    return int((yx[0].stop - yx[0].start) * (yx[1].stop - yx[1].start))

@@ -1,0 +1,182 @@
+"""Options that are given and not used.
+
+Where the documentation says that one option goes before another, the other is passed over,
+and a line of the log says so. An option that can do nothing at all here is an error: who
+gave it expects something of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.options.base import (
+    EmptyRegions,
+    EstimationOptions,
+    ImportOptions,
+    MeasuredProfile,
+    OutputOptions,
+    Scenario,
+)
+
+IMAGE_OPTIONS = (
+    *OutputOptions.model_fields,
+    "output_image_name",
+    "overwrite_input",
+    "report",
+    "save_models",
+    "output_offset",
+    "subtract_baseline",
+    "execution",
+    "scheduler_address",
+)
+"""What an estimate without a correction has no use for."""
+
+
+_OF_ESTIMATES = (
+    "fov_list",
+    "z_levels",
+    "basicpy_model_params",
+    "n_zplanes",
+    "resolution_level",
+    "skip_empty_channels",
+)
+
+
+def given(options: BaseModel, names: Collection[str]) -> list[str]:
+    """Those of some options that somebody asked for, in their order.
+
+    A value that is the default asks for nothing, nor does an empty list or text, or a switch
+    that is off; but a switch that is on by default and was set to on does.
+    """
+    values: dict[str, Any] = dict(options)
+    fields = type(options).model_fields
+    return [
+        name
+        for name in names
+        if name in options.model_fields_set
+        and values[name] is not False
+        and values[name] not in (None, [], "")
+        and (values[name] is True or values[name] != fields[name].get_default())
+    ]
+
+
+def refuse_idle(
+    options: BaseModel, *, writes_image: bool = True, no_report: str | None = None
+) -> None:
+    """Refuse options that can do nothing here.
+
+    Args:
+        options: of any kind of job.
+        writes_image: False for an estimate alone.
+        no_report: why no report can be written; None where it can.
+
+    Raises:
+        ParameterError: names them all, and why.
+    """
+    values: dict[str, Any] = dict(options)
+    reasons: list[tuple[Collection[str], str]] = []
+    if not writes_image:
+        reasons.append((IMAGE_OPTIONS, "where models are written and no image"))
+    elif no_report is not None:
+        reasons.append((("report",), no_report))
+    if isinstance(options, ImportOptions) and not options.correct_flatfield:
+        reasons.append((tuple(EstimationOptions.model_fields), "without `correct_flatfield`"))
+    if writes_image and values.get("execution") != "dask":
+        reasons.append((("scheduler_address",), "without `execution=dask`"))
+    if not (values.get("models_folder") or values.get("darkfield_file")):
+        reasons.append((("profile_shape",), "without `models_folder` or `darkfield_file`"))
+    if values.get("mode") == "subtract":
+        reasons.append((("reference",), "without `mode=divide`"))
+    lines = [
+        f"{_listed(names)} can do nothing {why}. Leave {'it' if len(names) == 1 else 'them'} out."
+        for candidates, why in reasons
+        if (names := given(options, [n for n in candidates if n in values]))
+    ]
+    if lines:
+        raise ParameterError(" ".join(lines))
+
+
+def refuse_idle_baseline(
+    options: EstimationOptions, scenario: Scenario, baselines: Collection[float | None]
+) -> None:
+    """Refuse the subtraction of a baseline that no model has.
+
+    Args:
+        options: of the estimate.
+        scenario: the one chosen.
+        baselines: of the measured models.
+
+    Raises:
+        ParameterError: there is none.
+    """
+    if not options.subtract_baseline:
+        return
+    if isinstance(scenario, EmptyRegions):
+        raise ParameterError(
+            "`subtract_baseline` can do nothing with empty regions: only models of BaSiC have a "
+            "baseline. Leave it out."
+        )
+    if isinstance(scenario, MeasuredProfile) and all(value is None for value in baselines):
+        raise ParameterError(
+            "`subtract_baseline` can do nothing: no model in `models_folder` has a 'baseline'. "
+            "Leave it out."
+        )
+
+
+def passed_over(
+    options: EstimationOptions, scenario: Scenario, with_dark: Collection[str]
+) -> list[str]:
+    """What is said of options that others go before, a line each.
+
+    Args:
+        options: of the estimate.
+        scenario: the one chosen.
+        with_dark: labels of the measured models that hold a dark-field.
+    """
+    lines = []
+    if isinstance(scenario, MeasuredProfile):
+        lines += _line(options, _OF_ESTIMATES, "`models_folder` goes first")
+    if isinstance(scenario, EmptyRegions):
+        lines += _line(options, ("basicpy_model_params",), "empty regions go first")
+    if with_dark:
+        models = ", ".join(f"'{label}'" for label in with_dark)
+        offsets = ("darkfield_file", "camera_offset")
+        lines += _line(options, offsets, f"the dark-field in the models goes first ({models})")
+    if given(options, ("darkfield_file",)):
+        lines += _line(options, ("camera_offset",), "`darkfield_file` goes first")
+    return lines
+
+
+def passed_over_in_place(options: BaseModel) -> list[str]:
+    """What is said of a name that a result in the place of its source does not get."""
+    if not dict(options).get("overwrite_input"):
+        return []
+    return _line(options, ("output_image_name",), "`overwrite_input` goes first")
+
+
+def passed_over_in_method(method: BaseModel) -> list[str]:
+    """What is said of parameters of a background method that others go before."""
+    values: dict[str, Any] = dict(method)
+    lines = []
+    for names in (("radius_per_channel", "radius_yx", "radius"), ("value_per_channel", "value")):
+        first = next((name for name in names if values.get(name)), None)
+        if first is None:
+            continue
+        later = [name for name in names[names.index(first) + 1 :] if name in values]
+        for name in given(method, later):
+            lines.append(f"Passed over in `method`: '{name}'; '{first}' goes first.")
+    return lines
+
+
+def _line(options: BaseModel, names: Sequence[str], why: str) -> list[str]:
+    found = given(options, names)
+    return [f"Passed over: {_listed(found)}; {why}."] if found else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} and {last}" if first else last

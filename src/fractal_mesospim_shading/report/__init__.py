@@ -1,1 +1,0 @@
-"""What a person sees after a correction: figures and a page."""

@@ -1,0 +1,180 @@
+"""A small mosaic of known truth, and how close an estimate and a correction come to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.quality import seam_step
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.synthetic.images import write_mosaic
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+
+DEMO_NAME = "demo.zarr"
+
+
+@dataclass(frozen=True)
+class DemoTruth:
+    """What is true of a demo image.
+
+    Attributes:
+        world: that was imaged.
+        channels: labels, in the order of the image.
+        empty_tiles: numbers of the tiles that hold medium and nothing else.
+    """
+
+    world: LightSheetWorld
+    channels: tuple[str, ...]
+    empty_tiles: tuple[int, ...]
+
+    def flatfield(self, label: str) -> NDArray[np.float32]:
+        """The true flat-field of a channel, (y, x), mean 1.
+
+        Raises:
+            ParameterError: no such channel.
+        """
+        if label not in self.channels:
+            raise ParameterError(
+                f"The demo has no channel '{label}'; it has {', '.join(self.channels)}."
+            )
+        return self.world.flatfield(self.channels.index(label))
+
+
+@dataclass(frozen=True)
+class DemoScore:
+    """How well one channel of the demo came out.
+
+    Attributes:
+        label: of the channel.
+        flatfield_error: root mean square of estimate over truth minus 1.
+        seam_before, seam_after: step across the tile seams, relative to the brightness.
+    """
+
+    label: str
+    flatfield_error: float
+    seam_before: float
+    seam_after: float
+
+    def text(self) -> str:
+        """One line for a person."""
+        return (
+            f"{self.label}: flat-field error {self.flatfield_error:.2%}, "
+            f"step across tile seams {self.seam_before:.1%} before, {self.seam_after:.1%} after"
+        )
+
+
+def make_demo_image(
+    folder: str | os.PathLike[str], *, seed: int = 0, overwrite: bool = False
+) -> tuple[str, DemoTruth]:
+    """Write the demo image: 3 x 3 tiles of 192 x 256 pixels, 40 planes, two channels.
+
+    Args:
+        folder: is made if needed; the image is `demo.zarr` in it.
+        seed: of everything random; the same seed gives the same image.
+        overwrite: replace an image of that name.
+
+    Returns:
+        The address of the image (about 50 MB on disk), and what is true of it.
+
+    Raises:
+        OutputExistsError: there is such an image already.
+    """
+    world = LightSheetWorld(
+        tile_shape=(192, 256), planes=40, offset=100.0, sample_radius=0.47, seed=seed
+    )
+    channels = ("488 nm", "561 nm")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    url = write_mosaic(
+        Path(folder) / DEMO_NAME, world, channels, overwrite=overwrite, chunks=(8, 96, 128)
+    )
+    empty = [
+        number
+        for number in world.tile_numbers
+        if all(world.is_empty(number, z) for z in range(world.planes))
+    ]
+    return url, DemoTruth(world, channels, tuple(empty))
+
+
+def evaluate_demo(
+    truth: DemoTruth,
+    profiles: Mapping[str, ShadingProfile],
+    source_url: str | os.PathLike[str],
+    corrected_url: str | os.PathLike[str],
+    *,
+    output_offset: float = 0.0,
+) -> tuple[DemoScore, ...]:
+    """Compare estimated profiles and the corrected image with the truth.
+
+    Args:
+        truth: of the demo image.
+        profiles: estimate for each channel label; another shape is resampled.
+        source_url, corrected_url: of the demo image and its corrected twin.
+        output_offset: counts that the correction added.
+
+    Returns:
+        One score for each channel, in the order of the image.
+
+    Raises:
+        ParameterError: a channel has no profile.
+    """
+    lacking = [label for label in truth.channels if label not in profiles]
+    if lacking:
+        raise ParameterError(
+            f"There is no profile for {', '.join(lacking)}; expected one for every channel."
+        )
+    source, corrected = MosaicImage.open(source_url), MosaicImage.open(corrected_url)
+    scores = []
+    for index, label in enumerate(truth.channels):
+        estimate = profiles[label].resampled(truth.world.tile_shape).flatfield
+        error = estimate / truth.flatfield(label).astype(np.float64) - 1
+        score = DemoScore(
+            label,
+            float(np.sqrt(np.mean(error**2))),
+            seam_step(_mean_plane(source, index), source.layout, truth.world.offset),
+            seam_step(_mean_plane(corrected, index), source.layout, output_offset),
+        )
+        scores.append(score)
+    return tuple(scores)
+
+
+def _mean_plane(image: MosaicImage, channel: int) -> NDArray[Any]:
+    """Mean of all planes of a channel: with the noise of one plane no seam could be seen."""
+    _, depth, height, width = image.levels[0].shape
+    box = (slice(channel, channel + 1), slice(0, depth), slice(0, height), slice(0, width))
+    return np.asarray(image.read(0, box)[0].mean(axis=0))
+
+
+def run_demo(folder: str | os.PathLike[str]) -> str:
+    """Make the demo image, correct it from its empty tiles, and compare with the truth.
+
+    Args:
+        folder: to work in; an earlier demo in it is replaced.
+
+    Returns:
+        What came out, as text.
+    """
+    from fractal_mesospim_shading.jobs.flatfield import correct_mosaic
+    from fractal_mesospim_shading.options.base import FlatfieldOptions
+
+    url, truth = make_demo_image(folder, overwrite=True)
+    options = FlatfieldOptions(fov_list=list(truth.empty_tiles), overwrite=True, restart=True)
+    result = correct_mosaic(url, options)
+    profiles = {label: model.profile for label, model in result.models.items()}
+    lines = [
+        f"A mosaic of {truth.world.grid[0]} x {truth.world.grid[1]} tiles with a known flat-field",
+        f"  {url}",
+        f"was corrected from its empty tiles {', '.join(str(n) for n in truth.empty_tiles)}:",
+        f"  {result.image_url}",
+        *("  " + score.text() for score in evaluate_demo(truth, profiles, url, result.image_url)),
+    ]
+    if result.report is not None:
+        lines.append(f"Look at {result.report.removesuffix('.html')}.png, or open {result.report}")
+    return "\n".join(lines)

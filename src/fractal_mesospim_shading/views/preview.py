@@ -1,0 +1,239 @@
+"""Background methods side by side on one plane, so that a person can choose by eye."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.background import (
+    METHODS,
+    BackgroundMethod,
+    check_fits,
+    make_method,
+    remark_on_height,
+)
+from fractal_mesospim_shading.core.background.arrays import correct_array
+from fractal_mesospim_shading.core.zeros import ZeroIs
+from fractal_mesospim_shading.engine.zero_look import about_blocks, no_data_held
+from fractal_mesospim_shading.errors import BackgroundError, OutputWriteError, ParameterError
+from fractal_mesospim_shading.flatfield.sampling import layout_at_level, plane_count
+from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.images.labels import LabelImage
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.storage.stores import normalise_url
+from fractal_mesospim_shading.messages import know_options, rendered
+from fractal_mesospim_shading.options.background import LocalBackgroundOptions, method_parameters
+from fractal_mesospim_shading.options.base import validated
+
+know_options("methods", "radius", "channel", "tile", "z", "level", "label")
+
+logger = logging.getLogger(__name__)
+
+
+def write_preview(
+    image_url: str,
+    output: str,
+    *,
+    methods: Sequence[str] | None = None,
+    radius: float | None = None,
+    channel: str | int | None = None,
+    tile: int | None = None,
+    z: int | None = None,
+    level: int = 0,
+    label: str | None = None,
+    zero_is: ZeroIs = "auto",
+    storage_options: StorageOptions = None,
+) -> str:
+    """Write a picture of several methods on one plane of one tile.
+
+    A method that does not fit the plane is left out, which is said in the picture and as a
+    warning.
+
+    Args:
+        image_url: of the image.
+        output: PNG file to write.
+        methods: names, each with a radius after a colon if wanted (for `constant` with its
+            counts); all where None.
+        radius: of methods that name none, in pixels of the level; for `tile_median` the
+            side of the squares is four times as large.
+        channel: label or index; None for the first.
+        tile: number; None for one in the middle of the mosaic.
+        z: plane at the level; None for the middle.
+        level: of the pyramid.
+        label: name of a label image to leave out; only at level 0.
+        zero_is: what a pixel of 0 is, `auto`, `data` or `no_data`, as in the correction.
+        storage_options: for a remote address.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ParameterError: a channel, plane or level that does not exist.
+        BackgroundError: a method that does not exist, or none that fits the plane.
+        LayoutError: a tile that does not exist.
+    """
+    image = MosaicImage.open(normalise_url(image_url), storage_options)
+    _check_numbers(tile=tile, z=z, level=level)
+    named = [methods] if isinstance(methods, str) else methods
+    chosen = [_method(text, radius) for text in named or METHODS]
+    box = _plane_box(image, channel, tile, z, level)
+    mask = None
+    if label is not None:
+        if level:
+            raise ParameterError("`label` can only be used at level 0.")
+        mask = LabelImage.open(image, label).read(box)[0]
+    pixels = image.read(level, box)
+    plane = pixels.reshape(pixels.shape[-2:])
+    channel_of = box[image.axes.index("c")].start if "c" in image.axes else 0
+    held = no_data_held(image).get(image.channels[channel_of].label)
+    results, notes = _compared(plane, chosen, mask, zero_is, held)
+    from fractal_mesospim_shading.views.figures import background_preview
+
+    picture = background_preview(
+        plane,
+        results,
+        pixel_size_um=image.metadata.pixel_size_um(level)["x"],
+        note="\n".join(notes),
+    )
+    try:
+        Path(output).write_bytes(picture)
+    except OSError as error:
+        raise OutputWriteError(f"The picture cannot be written to {output}: {error}") from error
+    return output
+
+
+def _compared(
+    plane: NDArray[Any],
+    methods: Sequence[BackgroundMethod],
+    mask: NDArray[np.bool_] | None,
+    zero_is: ZeroIs,
+    held: bool | None,
+) -> tuple[dict[str, tuple[NDArray[Any], NDArray[Any]]], list[str]]:
+    """Background and result of each method that fits, and what has to be said of the others."""
+    results: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    refused: list[BackgroundError] = []
+    notes: list[str] = []
+    blocks = 0
+    for method in methods:
+        try:
+            check_fits(method, (plane.shape[0], plane.shape[1]))
+            background = np.empty(plane.shape, np.float32)
+            found = correct_array(
+                plane,
+                method,
+                mask=mask,
+                background_out=background,
+                zero_is=zero_is,
+                holds_no_data=held,
+            )
+        except BackgroundError as error:
+            refused.append(error)
+            notes.append(f"Left out: {error}")
+            logger.warning("%s It is left out of the picture.", error)
+        else:
+            results[_title(method)] = (background, found.image)
+            remark = remark_on_height(method, plane.dtype)
+            if remark is not None:
+                logger.info("%s", remark)
+                notes.append(f"{_title(method)}: its height is in counts, see the log.")
+            blocks = found.zero_blocks
+            if found.unestimated:
+                left = found.largest_dilation
+                why = "" if left is None else f" (a dilation of up to {left} px leaves some)"
+                notes.append(
+                    f"{_title(method)}: no pixel to estimate from{why}; the plane is as it was."
+                )
+    if not results:
+        raise refused[0]
+    if blocks:
+        logger.info("%s", about_blocks(blocks))
+        notes.append(rendered(about_blocks(blocks)))
+    return results, notes
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    """Refuse what is no whole number.
+
+    Raises:
+        ParameterError: with the name and the value.
+    """
+    for name, number in numbers.items():
+        if number is not None and not isinstance(number, int | np.integer):
+            raise ParameterError(f"`{name}` is {number!r}; expected a whole number.")
+
+
+def _method(text: str, radius: float | None) -> BackgroundMethod:
+    """A method as the run would have it."""
+    if not isinstance(text, str):
+        raise ParameterError(f"{text!r}: expected the name of a method, such as median:25.")
+    name, _, number = text.strip().partition(":")
+    if name not in METHODS:
+        return make_method(name)
+    own = {"tile_median": 4.0, "constant": None}.get(name, 1.0)
+    if not number and radius is not None and own is not None:
+        number = repr(own * radius)
+    try:
+        float(number or 1)
+    except ValueError:
+        raise ParameterError(
+            f"{text!r}: expected a method and a radius, such as median:25."
+        ) from None
+    options = validated(LocalBackgroundOptions, {"method": f"{name}:{number}"})
+    # One pixel is the unit of all lengths here.
+    _, parameters = method_parameters(options.method, (1.0, 1.0), 0, False)
+    return make_method(name, **parameters)
+
+
+def _title(method: Any) -> str:
+    """A method and the size of its neighbourhood, for a person."""
+    name = method.name.replace("_", " ")
+    if method.name == "tile_median":
+        return f"{name}, squares of {method.tile_size} px"
+    if method.name == "difference_of_filters":
+        return f"{name}, radii {method.small_radius_px:g} and {method.big_radius_px:g} px"
+    if method.name == "constant":
+        return f"{name}, " + (
+            "the median of the plane" if method.value is None else f"{method.value:g} counts"
+        )
+    return f"{name}, radius {method.radius_px:g} px"
+
+
+def _plane_box(
+    image: MosaicImage, channel: str | int | None, tile: int | None, z: int | None, level: int
+) -> Box:
+    if not 0 <= level < len(image.levels):
+        raise ParameterError(
+            f"`level` is {level}, but the image has the levels 0 to {len(image.levels) - 1}."
+        )
+    layout = layout_at_level(image, level)
+    middle = layout.tiles[len(layout.tiles) // 2].number
+    place = layout.tile(middle if tile is None else tile)
+    depth = plane_count(image, level)
+    plane = depth // 2 if z is None else z
+    if not 0 <= plane < depth:
+        raise ParameterError(f"`z` is {z}, but level {level} has the planes 0 to {depth - 1}.")
+    index = _channel(image, channel)
+    where = {
+        "t": slice(0, 1),
+        "c": slice(index, index + 1),
+        "z": slice(plane, plane + 1),
+        "y": slice(place.y, place.y + layout.tile_shape[0]),
+        "x": slice(place.x, place.x + layout.tile_shape[1]),
+    }
+    return tuple(where[axis] for axis in image.axes)
+
+
+def _channel(image: MosaicImage, wanted: str | int | None) -> int:
+    if wanted is None:
+        return 0
+    for channel in image.channels:
+        if str(wanted) in (channel.label, str(channel.index)):
+            return channel.index
+    labels = ", ".join(f"{c.index} '{c.label}'" for c in image.channels)
+    raise ParameterError(f"There is no channel {wanted!r}; the image has {labels}.")

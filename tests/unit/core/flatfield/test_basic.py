@@ -1,0 +1,155 @@
+"""BaSiC is really run: right profile, same bytes, silent, one clear error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.flatfield.basic import (
+    BasicFit,
+    BasicParameters,
+    basic_planes,
+    fit_basic,
+    profile_from_basic,
+)
+from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
+from fractal_mesospim_shading.errors import ProfileError, SamplingError
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+
+BinWorld = Callable[..., BinnedStack]
+
+WORLD = LightSheetWorld(tile_shape=(128, 128), planes=24, sample_radius=0.65)
+PARAMETERS = BasicParameters(working_size=48)
+
+
+@pytest.fixture
+def stack(bin_world: BinWorld) -> BinnedStack:
+    return bin_world(WORLD, [(tile, range(2, 24, 4)) for tile in WORLD.tile_numbers])
+
+
+def test_a_fit_is_near_the_truth_and_silent(
+    stack: BinnedStack, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fit = fit_basic(basic_planes(stack, 100.0, PARAMETERS), PARAMETERS)
+    profile = profile_from_basic(fit, WORLD.tile_shape, 100.0)
+    wrong = profile.flatfield / WORLD.flatfield() - 1
+    assert np.sqrt(np.mean(wrong**2)) < 0.03
+    assert fit.flatfield.shape == (48, 48)
+    assert fit.baseline.shape == (54,)
+    assert profile.darkfield == 100.0
+    assert profile.baseline is not None
+    assert profile.baseline > 0
+    assert capfd.readouterr() == ("", "")
+
+
+SCRIPT = """
+import os, sys
+import numpy as np
+if sys.argv[1] != "all":
+    os.sched_setaffinity(0, {int(cpu) for cpu in sys.argv[1].split(",")})
+from fractal_mesospim_shading.core.flatfield.basic import BasicParameters, fit_basic
+planes = np.load(sys.argv[2])
+fit = fit_basic(planes, BasicParameters())
+print((fit.flatfield.tobytes() + fit.baseline.tobytes()).hex())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity (Linux)")
+def test_equal_bytes_on_one_and_two_cpus_from_a_script_without_a_main_guard(
+    stack: BinnedStack, tmp_path: Path
+) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("this machine gives the tests one CPU only")
+    planes = tmp_path / "planes.npy"
+    np.save(planes, basic_planes(stack, 100.0, PARAMETERS))
+    script = tmp_path / "scripts" / "script.py"
+    script.parent.mkdir()
+    script.write_text(SCRIPT)
+    # The child must not take these for the modules of the same name.
+    for name in ("json.py", "numpy.py", "profile.py"):
+        (tmp_path / name).write_text("raise RuntimeError('wrong module')")
+    results = [
+        subprocess.run(
+            [sys.executable, str(script), mask, str(planes)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        for mask in (f"{cpus[0]}", f"{cpus[0]},{cpus[1]}")
+    ]
+    assert len(results[0].stdout) > 48 * 48 * 8
+    assert results[0].stdout == results[1].stdout
+    assert results[0].stderr == results[1].stderr == ""
+
+
+def test_what_fails_in_the_child_is_one_clear_error() -> None:
+    planes = np.ones((4, 16, 16), np.float32)
+    with pytest.raises(ProfileError) as caught:
+        fit_basic(planes, BasicParameters(epsilon="high"))  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "BaSiC could not fit 4 planes of 16 x 16: ValidationError: " in message
+    assert "epsilon" in message
+    assert "Traceback" not in message
+    assert "\n" not in message
+
+
+def test_planes_are_reduced_by_area_and_the_offset_taken_off(stack: BinnedStack) -> None:
+    planes = basic_planes(stack, 90.0, replace(PARAMETERS, working_size=(16, 32)))
+    assert planes.shape == (54, 16, 32)
+    # 64 bins to 16 and 32: exact means of 4 x 2 bins.
+    expected = stack.mean[5].reshape(16, 4, 32, 2).mean(axis=(1, 3)) - 90
+    np.testing.assert_allclose(planes[5], expected, rtol=1e-4)
+
+
+def test_the_working_size_is_never_above_the_bins(stack: BinnedStack) -> None:
+    assert basic_planes(stack, 0.0, BasicParameters()).shape == (54, 64, 64)
+    assert basic_planes(stack, 0.0, BasicParameters(working_size=None)).shape == (54, 64, 64)
+
+
+@pytest.mark.parametrize("size", [0, -5, 3, (16,), (16, 16, 16), (16, 0), True, "128", 16.5])
+def test_a_working_size_that_is_no_size_is_refused(stack: BinnedStack, size: object) -> None:
+    with pytest.raises(ProfileError, match="working_size"):
+        basic_planes(stack, 0.0, BasicParameters(working_size=size))  # type: ignore[arg-type]
+
+
+def test_an_unknown_mode_and_bad_planes_are_refused() -> None:
+    planes = np.ones((4, 16, 16), np.float32)
+    with pytest.raises(ProfileError, match="fitting_mode"):
+        fit_basic(planes, BasicParameters(fitting_mode="fast"))
+    planes[0, 0, 0] = np.nan
+    with pytest.raises(ProfileError, match="NaN"):
+        fit_basic(planes, BasicParameters())
+
+
+def test_bins_without_data_are_filled_and_empty_planes_left_out(stack: BinnedStack) -> None:
+    mean = stack.mean.copy()
+    mean[0] = np.nan
+    mean[1, :5] = np.nan
+    planes = basic_planes(replace(stack, mean=mean), 0.0, BasicParameters())
+    assert len(planes) == 53
+    assert np.isfinite(planes).all()
+    with pytest.raises(SamplingError, match="below the camera offset of 9000"):
+        basic_planes(stack, 9000.0, BasicParameters())
+    mean[2:] = np.nan
+    with pytest.raises(SamplingError, match="1 planes with data"):
+        basic_planes(replace(stack, mean=mean), 0.0, BasicParameters())
+
+
+def test_a_fitted_darkfield_is_added_to_what_was_subtracted() -> None:
+    flat = np.ones((8, 8), np.float32)
+    fit = BasicFit(flat, np.full((8, 8), 2.5, np.float32), np.array([30, 50, 40], np.float32))
+    profile = profile_from_basic(fit, (32, 48), 100.0)
+    np.testing.assert_allclose(profile.darkfield, np.full((32, 48), 102.5), rtol=1e-6)
+    assert profile.baseline == 40
+    frame = np.full((32, 48), 99.0, np.float32)
+    profile = profile_from_basic(fit, (32, 48), dark_frame=frame)
+    np.testing.assert_allclose(profile.darkfield, np.full((32, 48), 101.5), rtol=1e-6)

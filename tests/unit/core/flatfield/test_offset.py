@@ -1,0 +1,103 @@
+"""The offset is found from the noise, and the uncertainty covers the error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, BinnedStack, bin_block
+from fractal_mesospim_shading.core.flatfield.offset import estimate_offset
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+
+BinWorld = Callable[..., BinnedStack]
+
+WORLD = LightSheetWorld(tile_shape=(256, 256), planes=16, sample=0.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": 90.0},
+        {"offset": 210.0, "shape": "band"},
+        {"gain": 0.2, "read_noise": 3.5},
+        {"gain": 4.0},
+        {"medium": 10.0},
+        {"medium": 300.0, "shape": "tilted"},
+        {"falloff": 0.8},
+    ],
+)
+def test_the_uncertainty_covers_the_error(
+    bin_world: BinWorld, changes: dict[str, float | str]
+) -> None:
+    world = replace(WORLD, **changes)
+    found = estimate_offset(bin_world(world, [(1, range(16)), (2, range(16))]), mostly_empty=True)
+    assert abs(found.value - world.offset) < 2 * found.uncertainty
+    assert found.uncertainty < 8
+    assert found.details["gain"] == pytest.approx(world.gain, rel=0.15)
+
+
+def test_a_usual_camera_is_found_within_three_counts(bin_world: BinWorld) -> None:
+    world = replace(WORLD, read_noise=1.5)
+    found = estimate_offset(
+        bin_world(world, [(tile, range(16)) for tile in (1, 2, 3)]), mostly_empty=True
+    )
+    assert found.value == pytest.approx(100, abs=3)
+    assert found.uncertainty < 3
+    assert "pairs" in found.method
+    assert "third moment" in found.method
+
+
+def test_planes_with_sample_do_not_pull_it(bin_world: BinWorld) -> None:
+    world = replace(WORLD, sample=600.0, sample_radius=0.65, planes=32)
+    slabs = [(tile, range(4, 12)) for tile in world.tile_numbers]
+    held = sum(not world.is_empty(tile, z) for tile, planes in slabs for z in planes)
+    assert held > 30
+    for mostly_empty in (False, True):
+        found = estimate_offset(bin_world(world, slabs), mostly_empty=mostly_empty)
+        assert abs(found.value - 100) < 2 * found.uncertainty
+        assert found.uncertainty < 5
+
+
+def test_an_offset_that_is_gone_is_about_zero(bin_world: BinWorld) -> None:
+    world = replace(WORLD, offset=0.0, medium=120.0)
+    found = estimate_offset(bin_world(world, [(1, range(16))]), mostly_empty=True)
+    assert abs(found.value) < 2 * found.uncertainty
+    assert found.uncertainty < 5
+
+
+def test_single_planes_are_used_with_a_larger_uncertainty(bin_world: BinWorld) -> None:
+    pairs = estimate_offset(bin_world(WORLD, [(1, range(16))]), mostly_empty=True)
+    single = estimate_offset(bin_world(WORLD, [(1, [z]) for z in range(16)]), mostly_empty=True)
+    assert "within planes" in single.method
+    assert single.details["systematic"] > pairs.details["systematic"]
+    assert abs(single.value - 100) < 2 * single.uncertainty
+
+
+def test_a_flat_image_tells_nothing() -> None:
+    rng = np.random.Generator(np.random.PCG64(0))
+    stack = (rng.poisson(30, (8, 128, 128)) + 100).astype(np.uint16)
+    found = _offset_of(stack)
+    assert found.uncertainty > 5
+
+
+@pytest.mark.parametrize("value", [0, 100])
+def test_constant_images_have_no_noise_to_tell(value: int) -> None:
+    found = _offset_of(np.full((8, 64, 64), value, np.uint16))
+    assert found.value == 0
+    assert found.uncertainty == np.inf
+
+
+def test_the_offset_is_never_above_the_darkest_square(bin_world: BinWorld) -> None:
+    found = estimate_offset(
+        bin_world(replace(WORLD, medium=3.0), [(1, range(8))]), mostly_empty=True
+    )
+    assert found.value <= found.details["darkest"]
+
+
+def _offset_of(stack: np.ndarray):  # type: ignore[no-untyped-def]
+    gathered = BinnedPlanes(len(stack), stack.shape[1:])
+    gathered.add(bin_block(stack, 0, 0, gathered.bin_px), range(len(stack)))
+    return estimate_offset(gathered.finish(), mostly_empty=True)

@@ -1,0 +1,59 @@
+"""Buffers that are used again: never two arrays in one, and none kept afterwards."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.memory import empty, freed_memory_kept
+
+MANY = (3, 1024, 1024)
+
+
+def _address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_a_buffer_is_used_again_when_its_array_is_gone():
+    with freed_memory_kept():
+        first = empty(MANY, np.uint16)
+        place = _address(first)
+        view = first[1:, ::2]
+        del first
+        gc.collect()
+        # A view holds it still.
+        second = empty(MANY, np.uint16)
+        assert _address(second) != place
+        del view
+        gc.collect()
+        third = empty(MANY, np.uint16)
+        assert _address(third) == place
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_live_arrays_never_share_memory(dtype):
+    rng = np.random.default_rng(0)
+    live: list[tuple[np.ndarray, int]] = []
+    with freed_memory_kept():
+        for number in range(60):
+            shape = (int(rng.integers(1, 9)), 1024, 1024)
+            array = empty(shape, dtype)
+            assert array.shape == shape
+            assert array.flags.c_contiguous
+            assert array.flags.writeable
+            array[...] = number
+            live.append((array, number))
+            del array
+            while len(live) > 4:
+                live.pop(int(rng.integers(len(live))))
+            assert all((kept == value).all() for kept, value in live)
+    assert all((kept == value).all() for kept, value in live)
+
+
+def test_small_arrays_and_others_are_plain():
+    assert empty(MANY, np.uint16).base is None
+    with freed_memory_kept():
+        assert empty((4, 4), np.uint16).base is None
+        assert empty((0, 5, 5), np.float32).shape == (0, 5, 5)

@@ -1,0 +1,215 @@
+"""What is known of the files of chunks, by each kind of store and name."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from fractal_mesospim_shading.images.arrays.codecs import open_array
+from fractal_mesospim_shading.images.arrays.file_states import (
+    FileState,
+    ReadNotes,
+    current_notes,
+    digest_of,
+    digest_of_sizes,
+    file_counts,
+    file_ranges,
+    listed,
+    noted_reads,
+    states,
+)
+from fractal_mesospim_shading.images.arrays.reading import read_array
+
+SHAPE, CHUNKS = (5, 19, 70), (2, 8, 16)
+COUNTS = (3, 3, 5)
+EMPTY = {(0, 0, 0), (2, 1, 4), (1, 2, 3)}
+WHOLE = [(0, n) for n in COUNTS]
+
+KEYS: dict[str, dict[str, Any]] = {
+    "v2 folders": {
+        "zarr_format": 2,
+        "chunk_key_encoding": {"name": "v2", "separator": "/"},
+    },
+    "v2 dots": {"zarr_format": 2, "chunk_key_encoding": {"name": "v2", "separator": "."}},
+    "v3 folders": {"zarr_format": 3},
+    "v3 dots": {"zarr_format": 3, "chunk_key_encoding": {"name": "default", "separator": "."}},
+    "v3 with names of v2": {
+        "zarr_format": 3,
+        "chunk_key_encoding": {"name": "v2", "separator": "/"},
+    },
+}
+
+
+def written(store: Any, name: str, **more: Any) -> zarr.Array[Any]:
+    """An array with three empty chunks, in a group beside another array."""
+    settings = {**KEYS[name], **more}
+    group = zarr.open_group(store, mode="w", zarr_format=settings.pop("zarr_format"))
+    group.create_array("b", shape=(3,), dtype="u1", chunks=(1,))[...] = 1
+    array = group.create_array("a", shape=SHAPE, chunks=CHUNKS, dtype="u2", **settings)
+    array[...] = np.arange(np.prod(SHAPE)).reshape(SHAPE) + 1
+    unit = settings.get("shards", CHUNKS)
+    for index in EMPTY if unit == CHUNKS else ():
+        box = tuple(slice(i * u, (i + 1) * u) for i, u in zip(index, unit, strict=True))
+        array[box] = 0
+    return array
+
+
+def brute_force(array: zarr.Array[Any]) -> np.ndarray:
+    found = np.zeros(file_counts(array), bool)
+    for index in product(*map(range, found.shape)):
+        path = array.store.root / array.path / array.metadata.encode_chunk_key(index)
+        found[index] = path.exists()
+    return found
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_listing_finds_the_files_that_are_there(tmp_path: Path, name: str) -> None:
+    array = written(tmp_path, name)
+    (tmp_path / "a" / "notes.txt").write_text("")
+    (tmp_path / "a" / ".nfs0001").write_text("")
+    (tmp_path / "a" / "17").write_text("")
+    assert file_counts(array) == COUNTS
+    present = listed(array)
+    assert present is not None and present.shape == COUNTS
+    np.testing.assert_array_equal(present, brute_force(array))
+    assert {tuple(map(int, index)) for index in np.argwhere(~present)} == EMPTY
+
+
+def test_listing_shards_and_linked_folders(tmp_path: Path) -> None:
+    array = written(tmp_path / "image", "v3 folders", shards=(4, 16, 32))
+    assert file_counts(array) == (2, 2, 3)
+    present = listed(array)
+    assert present is not None and present.all()
+    (tmp_path / "image/a/c/1").rename(tmp_path / "elsewhere")
+    (tmp_path / "image/a/c/1").symlink_to(tmp_path / "elsewhere")
+    again = listed(array)
+    assert again is not None and again.all()
+
+
+@pytest.mark.parametrize("name", ["v2 folders", "v3 dots"])
+def test_an_object_store_is_listed_and_looked_at(name: str) -> None:
+    pytest.importorskip("fsspec")
+    url = f"memory://states-{name.replace(' ', '-')}"
+    array = written(zarr.storage.FsspecStore.from_url(url), name)
+    present = listed(array)
+    assert present is not None
+    assert {tuple(map(int, index)) for index in np.argwhere(~present)} == EMPTY
+    before = states(array, WHOLE)
+    assert [state is None for state in before] == [i in EMPTY for i in np.ndindex(COUNTS)]
+    assert digest_of(states(array, WHOLE)) == digest_of(before)
+    array[2:4, 8:16, 16:32] = 9
+    after = states(array, WHOLE)
+    changed = [
+        index for index, a, b in zip(np.ndindex(COUNTS), before, after, strict=True) if a != b
+    ]
+    assert changed == [(1, 1, 1)]
+
+
+def test_an_archive_changes_as_a_whole(tmp_path: Path) -> None:
+    written(tmp_path / "image", "v2 folders")
+    archive = tmp_path / "image.zarr.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((tmp_path / "image").rglob("*")):
+            file.write(path, path.relative_to(tmp_path / "image").as_posix())
+    array = open_array(str(archive), "a")
+    assert listed(array) is None
+    before = digest_of(states(array, WHOLE))
+    assert digest_of(states(array, WHOLE)) == before
+    os.utime(archive, (5, 5))
+    assert digest_of(states(array, WHOLE)) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "same", "same_size"),
+    [
+        (lambda path: None, True, True),
+        (lambda path: os.utime(path, ns=(7, path.stat().st_mtime_ns)), True, True),
+        (lambda path: path.chmod(0o600), True, True),
+        (lambda path: os.link(path, path.parent / "backup"), True, True),
+        (lambda path: os.utime(path, ns=(7, path.stat().st_mtime_ns + 2000)), False, True),
+        (lambda path: os.truncate(path, 5), False, False),
+        (lambda path: path.unlink(), False, False),
+    ],
+)
+def test_what_tells_files_apart(tmp_path: Path, change: Any, same: bool, same_size: bool) -> None:
+    array = written(tmp_path, "v2 folders")
+    box = (slice(0, 5), slice(2, 9), slice(17, 40))
+    ranges = file_ranges(array, box)
+    assert ranges == [(0, 3), (0, 2), (1, 3)]
+    before = states(array, ranges)
+    change(tmp_path / "a" / "1" / "1" / "2")
+    after = states(array, ranges)
+    assert len(after) == 12
+    assert (digest_of(after) == digest_of(before)) == same
+    assert (digest_of_sizes(after) == digest_of_sizes(before)) == same_size
+
+
+def test_files_that_lie_elsewhere_in_the_order_are_others() -> None:
+    one, other = FileState(5, "7"), FileState(6, "7")
+    assert digest_of([one, other]) != digest_of([other, one])
+    assert digest_of([one, None]) != digest_of([None, one])
+    assert digest_of_sizes([one, FileState(5, "8")]) == digest_of_sizes([one, one])
+
+
+def test_a_folder_that_is_gone_is_no_empty_chunk(tmp_path: Path) -> None:
+    array = written(tmp_path, "v2 folders")
+    assert states(array, [(0, 1)] * 3) == [None]
+    os.rename(tmp_path / "a", tmp_path / "c")
+    with pytest.raises(FileNotFoundError, match="the folder is gone"):
+        states(array, [(0, 1)] * 3)
+
+
+def test_reads_are_noted_once_each(tmp_path: Path) -> None:
+    array = written(tmp_path, "v2 folders")
+    boxes = [(slice(0, 2), slice(0, 8), slice(0, 16)), (slice(2, 5), slice(0, 19), slice(16, 70))]
+    with noted_reads() as notes:
+        for box in (*boxes, (slice(0, 1), slice(3, 5), slice(7, 9)), boxes[1]):
+            read_array(array, "here", box)
+    assert current_notes() is None
+    read_array(array, "here", boxes[0])
+    first, second = notes.records()
+    assert first == ["here", [[0, 1], [0, 1], [0, 1]], 0, digest_of([None])]
+    assert second[:3] == ["here", [[1, 3], [0, 3], [1, 5]], 24 - 2]
+    assert second[3] == digest_of(states(array, second[1]))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "count"),
+    [
+        ([((0, 3), (1, 4), (2, 5))], 1),
+        # Chunk by chunk, and in slabs.
+        ([((z, z + 1), (y, y + 1), (0, 7)) for z in range(3) for y in range(4)], 1),
+        # An edge around a block, read in parts that overlap.
+        ([((0, 1), (0, 5), (0, 5)), ((0, 1), (2, 3), (0, 9))], 3),
+        ([((0, 1), (0, 1), (0, 1)), ((5, 6), (5, 6), (5, 6))], 2),
+    ],
+)
+def test_files_that_fill_a_box_are_one_record(boxes: Any, count: int) -> None:
+    notes = ReadNotes()
+    files = set()
+    for box in boxes:
+        own = list(product(*(range(*part) for part in box)))
+        files |= set(own)
+        notes.add("here", box, [FileState(sum(index), str(index)) for index in own])
+    records = notes.records()
+    assert len(records) == count
+    held = [index for _, box, *_ in records for index in product(*(range(*part) for part in box))]
+    assert len(held) == len(files) == sum(present for _, _, present, _ in records)
+    assert set(held) == files
+    for _, box, _, digest in records:
+        own = [FileState(sum(i), str(i)) for i in product(*(range(*part) for part in box))]
+        assert digest == digest_of(own)
+
+
+def test_a_file_that_changes_between_two_reads_is_noted_twice() -> None:
+    notes = ReadNotes()
+    for version in ("1", "1", "2"):
+        notes.add("here", [(0, 1)], [FileState(4, version)])
+    assert len(notes.records()) == 2

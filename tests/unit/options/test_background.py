@@ -1,0 +1,144 @@
+"""What users write becomes the parameters of the methods."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from pydantic import TypeAdapter
+
+from fractal_mesospim_shading.core.background import METHODS, make_method
+from fractal_mesospim_shading.core.background.apply import Application
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.options import background
+from fractal_mesospim_shading.options.base import validated
+
+model_of = TypeAdapter(background.Method).validate_python
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_defaults_of_each_method_make_a_method(name):
+    found, parameters = background.method_parameters(
+        model_of({"method": name}), (1.0, 1.0), 0, False
+    )
+    assert found == name
+    assert make_method(name, **parameters).name == name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_python_has_the_defaults_of_the_command(name):
+    """A method without a word, by `make_method` and by the task."""
+    _, parameters = background.method_parameters(model_of({"method": name}), (1.0, 1.0), 0, False)
+    assert make_method(name) == make_method(name, **parameters)
+
+
+def test_an_application_has_the_defaults_of_the_command():
+    options = background.LocalBackgroundOptions()
+    shared = {field.name for field in dataclasses.fields(Application)} - {"rounding"}
+    assert {name: getattr(options, name) for name in shared} == {
+        name: getattr(Application(), name) for name in shared
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_parameter_of_a_method_can_be_set(name):
+    """None is forgotten when a method gets a new parameter."""
+    _, parameters = background.method_parameters(model_of({"method": name}), (1.0, 1.0), 0, False)
+    known = {field.name for field in dataclasses.fields(METHODS[name])}  # type: ignore[arg-type]
+    # The noise map is asked for by its image; the corners are ImageJ's own matter.
+    assert known - set(parameters) <= {"noise_map", "correct_corners"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"method": "median", "radius": 13}, {"radius_px": 10.0}),
+        ({"method": "opening", "radius": 26, "smoothing_sigma": 1.3}, {"radius_px": 20.0}),
+        ({"method": "tile_median", "tile_size": 100}, {"tile_size": 77}),
+        ({"method": "tile_median", "tile_size": 0.1}, {"tile_size": 1}),
+        ({"method": "gaussian", "radius_yx": (13, 26)}, {"radius_px": (10.0, 20.0)}),
+        (
+            {"method": "difference_of_filters", "small_radius": 2.6, "big_radius": 26},
+            {"small_radius_px": 2.0, "big_radius_px": 20.0},
+        ),
+        ({"method": "difference_of_filters", "small_radius": None}, {"small_radius_px": None}),
+    ],
+)
+def test_micrometers(given, expected):
+    model = model_of({**given, "radius_unit": "micrometers"})
+    _, parameters = background.method_parameters(model, (1.3, 1.3), 0, False)
+    for name, value in expected.items():
+        assert parameters[name] == pytest.approx(value)
+
+
+def test_pixels_that_are_no_squares_count_by_their_area():
+    model = model_of({"method": "median", "radius": 12, "radius_unit": "micrometers"})
+    assert background.method_parameters(model, (1.0, 4.0), 0, False)[1]["radius_px"] == 6
+
+
+def test_per_channel_goes_before_the_others():
+    model = model_of({"method": "gaussian", "radius": 5, "radius_yx": (2, 3)})
+    assert background.method_parameters(model, (1, 1), 1, False)[1]["radius_px"] == (2, 3)
+    model = model_of({"method": "gaussian", "radius_yx": (2, 3), "radius_per_channel": [4, 6]})
+    assert background.method_parameters(model, (1, 1), 1, False)[1]["radius_px"] == 6
+    model = model_of({"method": "constant", "value": 5, "value_per_channel": "1,2"})
+    assert background.method_parameters(model, (1, 1), 1, False) == ("constant", {"value": 2})
+
+
+@pytest.mark.parametrize("name", ["opening", "rolling_ball", "sliding_paraboloid"])
+def test_light_background_goes_to_the_methods_that_know_it(name):
+    model = model_of({"method": name})
+    assert background.method_parameters(model, (1, 1), 0, True)[1]["light_background"] is True
+
+
+def test_texts_of_the_command_line():
+    options = validated(
+        background.BackgroundOptions,
+        {
+            "method": '{"method": "gaussian", "radius_per_channel": "3, 4"}',
+            "mask": '{"kind": "label", "label_name": "cells"}',
+            "weight": "0.5",
+        },
+    )
+    assert isinstance(options.method, background.GaussianModel)
+    assert options.method.radius_per_channel == [3, 4]
+    assert isinstance(options.mask, background.LabelMask)
+    assert options.weight == 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"method": "{"},
+        {"method": '{"method": "median", "radius_per_channel": [1]}'},
+        {"mask": {"kind": "circle"}},
+        {"light_background": "perhaps"},
+        {"reference": 0},
+        {"weight": -0.1},
+        {"output_offset": "nan"},
+        {"output_offset": 1e39},
+        {"reference": 1e39},
+        {"method": {"method": "constant", "value": -1e39}},
+        {"method": {"method": "constant", "value": "inf"}},
+        {"mask": {"kind": "threshold", "threshold": float("nan")}},
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments):
+    with pytest.raises(ParameterError):
+        validated(background.BackgroundOptions, arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("median", {"method": "median", "radius": 25.0}),
+        ("rolling_ball:40", {"method": "rolling_ball", "radius": 40.0}),
+        ("tile_median:64", {"method": "tile_median", "tile_size": 64.0}),
+        ("difference_of_filters:30", {"big_radius": 30.0}),
+        ("constant:12", {"value": 12.0}),
+        ('{"method": "gaussian", "radius": 3}', {"method": "gaussian", "radius": 3.0}),
+    ],
+)
+def test_a_method_in_short(text, expected):
+    chosen = validated(background.BackgroundOptions, {"method": text}).method.model_dump()
+    assert expected.items() <= chosen.items()

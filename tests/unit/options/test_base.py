@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.options.base import (
+    Basic,
+    EmptyRegions,
+    FlatfieldOptions,
+    MeasuredProfile,
+    choose_scenario,
+    validated,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([1, 9], [1, 9]),
+        ((1, 9), [1, 9]),
+        ("1,9", [1, 9]),
+        ("[1, 9]", [1, 9]),
+        (["1", "9"], [1, 9]),
+        (["1,2", "9"], [1, 2, 9]),
+        ("7", [7]),
+        ([], []),
+        ("", []),
+        (None, None),
+    ],
+)
+def test_spellings_of_a_list(given, expected):
+    assert validated(FlatfieldOptions, {"fov_list": given}).fov_list == expected
+
+
+FOLDER = "/models"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"models_folder": FOLDER}, MeasuredProfile(FOLDER)),
+        ({"models_folder": FOLDER, "fov_list": [1], "z_levels": [2, 3]}, MeasuredProfile(FOLDER)),
+        ({"fov_list": [1, 2]}, EmptyRegions((1, 2), None)),
+        ({"z_levels": [5, 9]}, EmptyRegions(None, (5, 9))),
+        ({"fov_list": [1], "z_levels": [5, 9]}, EmptyRegions((1,), (5, 9))),
+        ({"fov_list": [], "z_levels": [], "models_folder": ""}, None),
+        ({}, None),
+    ],
+)
+def test_precedence(arguments, expected):
+    found = choose_scenario(validated(FlatfieldOptions, arguments))
+    if expected is None:
+        assert isinstance(found, Basic)
+    else:
+        assert found == expected
+
+
+def test_json_texts_from_the_command_line():
+    options = validated(
+        FlatfieldOptions,
+        {"basicpy_model_params": '{"epsilon": 0.2}', "storage_options": '{"anon": true}'},
+    )
+    assert options.basicpy_model_params.epsilon == 0.2
+    assert options.storage_options == {"anon": True}
+    assert "storage_options" not in options.model_dump()
+    with pytest.raises(ParameterError, match="expected JSON"):
+        validated(FlatfieldOptions, {"basicpy_model_params": "epsilon=0.2"})
+
+
+def test_options_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        FlatfieldOptions().seed = 3  # type: ignore[misc]
+
+
+def test_every_field_is_described():
+    for name, field in FlatfieldOptions.model_fields.items():
+        assert field.description, name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "-inf", "nan", 1e39, -1e308])
+@pytest.mark.parametrize("name", ["camera_offset", "output_offset"])
+def test_counts_are_numbers_that_a_pixel_can_hold(name, value):
+    with pytest.raises(ParameterError, match=name):
+        validated(FlatfieldOptions, {name: value})
+    assert getattr(validated(FlatfieldOptions, {name: -5}), name) == -5
+
+
+@pytest.mark.parametrize("name", ["epsilon", "smoothness_darkfield", "smoothness_flatfield"])
+def test_parameters_of_basicpy_are_finite(name):
+    with pytest.raises(ParameterError, match=f"{name}.*finite"):
+        validated(FlatfieldOptions, {"basicpy_model_params": {name: float("inf")}})

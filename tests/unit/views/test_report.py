@@ -1,0 +1,164 @@
+"""Reports: complete in one file, the same bytes each time, and no trace in matplotlib."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import struct
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.quality import ShadingQuality
+from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.views.content import ChannelReport, ImageReport
+from fractal_mesospim_shading.views.figures import background_preview, overview_figure
+from fractal_mesospim_shading.views.html import report_html, write_report
+
+LAYOUT = TileLayout.from_origins([(0, 0), (0, 32), (24, 0)], (24, 32), (48, 64))
+FLAT = np.linspace(0.6, 1.4, 32)[None, :] * np.ones((24, 1))
+
+
+def channel(label: str = "488 nm", level: float = 1.0) -> ChannelReport:
+    after = np.full((48, 64), 400 * level)
+    after[24:, 32:] = 0
+    before = np.where(after > 0, 100 + after * np.tile(FLAT, (2, 2)), 0)
+    return ChannelReport(
+        label,
+        ShadingProfile.create(FLAT),
+        before.astype(np.uint16),
+        after.astype(np.uint16),
+        LAYOUT,
+        offset=100,
+        quality=ShadingQuality(0.61, 1.39, 0.8, 0.0, clipped=0.25),
+        facts=(("Offset", "100 ± 0.4 counts"), ("Scenario", "<empty> & done")),
+        pixel_size_um=(1.3, 1.3),
+    )
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    return struct.unpack(">II", png[16:24])  # type: ignore[return-value]
+
+
+def pixels_of(png: bytes) -> np.ndarray:
+    from matplotlib.image import imread
+
+    return np.asarray(imread(io.BytesIO(png)))
+
+
+def test_one_file_with_everything(tmp_path: Path) -> None:
+    report = ImageReport(
+        "a & b.zarr", (channel(), channel("561 nm")), (("Time", "3 s"),), ("Look here <now>.",)
+    )
+    write_report(tmp_path / "new" / "r.html", tmp_path / "r.png", report)
+    text = (tmp_path / "new" / "r.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|<script|<link|src=\"(?!data:)", text)
+    images = re.findall(r"data:image/png;base64,([^\"]+)", text)
+    assert len(images) == 2
+    for image in images:
+        assert size_of(base64.b64decode(image))[0] == 1450
+    for expected in (
+        "<h1>Shading correction of a &amp; b.zarr</h1>",
+        "Look here &lt;now&gt;.",
+        "<tr><th>Time</th><td>3 s</td></tr>",
+        "<tr><th>Scenario</th><td>&lt;empty&gt; &amp; done</td></tr>",
+        "<tr><th>Offset</th><td>100 ± 0.4 counts</td></tr>",
+        "<tr><th>Step across tile seams</th><td>80.0% before, 0.0% after</td></tr>",
+        "<tr><th>Pixels clipped</th><td>25.00%</td></tr>",
+        "<h2>Channel 561 nm</h2>",
+    ):
+        assert expected in text
+    one = overview_figure(ImageReport("a", (channel(),)))
+    assert size_of((tmp_path / "r.png").read_bytes())[1] > 1.5 * size_of(one)[1]
+
+
+def test_same_content_same_bytes_and_settings_of_the_user_stay() -> None:
+    report = ImageReport("a", (channel(),))
+    first = report_html(report)
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        assert report_html(report) == first
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_no_window_and_no_backend() -> None:
+    """In a process of its own: pyplot is never loaded, and the package loads no matplotlib."""
+    code = (
+        "import sys, numpy as np\n"
+        "from fractal_mesospim_shading.views import figures, html\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "image = np.arange(64.0).reshape(8, 8)\n"
+        "figures.background_preview(image, {'a': (image, image - image)})\n"
+        "import matplotlib\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "assert matplotlib.get_backend(auto_select=False) is None\n"
+        if hasattr(matplotlib, "get_backend") and matplotlib.__version_info__ >= (3, 10)
+        else "import fractal_mesospim_shading.views.figures\n"
+    )
+    environment = {"PATH": "", "MPLCONFIGDIR": matplotlib.get_configdir()}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+
+
+def test_what_has_no_light_can_be_drawn() -> None:
+    """A uniform profile, an empty plane, a single tile, a coarse level."""
+    odd = ChannelReport(
+        "no light",
+        ShadingProfile.create(np.ones((7, 9))),
+        np.zeros((3, 4), np.uint16),
+        np.zeros((3, 4), np.uint16),
+        TileLayout.single((7, 9)),
+        factor=(2, 2),
+    )
+    assert size_of(overview_figure(ImageReport("x" * 300, (odd,))))[0] == 1450
+    assert "no light" in report_html(ImageReport("x", (odd,)))
+
+
+def test_before_and_after_have_one_contrast() -> None:
+    """Equal planes are drawn alike: the two panels hold the same greys."""
+    flat = channel()
+    same = ChannelReport(
+        "a", flat.profile, flat.before, flat.before, LAYOUT, offset=100, output_offset=100
+    )
+    image = pixels_of(overview_figure(ImageReport("a", (same,))))[..., :3]
+    third = image.shape[1] // 3
+    # Half-way down, where both panels show tiles.
+    row = image[image.shape[0] // 2]
+    middle, right = (np.unique(part, axis=0) for part in (row[third : 2 * third], row[2 * third :]))
+    common = {tuple(colour) for colour in middle} & {tuple(colour) for colour in right}
+    assert len(common) > 20
+
+
+def test_pixels_without_data_do_not_choose_the_line_of_a_preview() -> None:
+    image = np.full((40, 30), 5, np.float32)
+    image[3], image[9, ::2], image[20] = np.nan, np.inf, 8
+    pair = (np.zeros_like(image), image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown = background_preview(image, {"a": pair})
+        chosen = background_preview(image, {"a": pair}, row=20)
+    assert shown == chosen
+
+
+def test_background_preview_has_a_row_for_each_method() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.poisson(100, (30, 40)).astype(np.uint16)
+    pair = (np.full((30, 40), 100.0), image - 100.0)
+    one = size_of(background_preview(image, {"median": pair}, pixel_size_um=0.65))
+    two = size_of(background_preview(image, {"a": pair, "b": pair}, row=3))
+    assert one[0] == two[0]
+    assert 1.8 * one[1] < two[1] < 2.1 * one[1]
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputWriteError, match="cannot be written"):
+        write_report(tmp_path / "file" / "r.html", None, ImageReport("a", ()))
