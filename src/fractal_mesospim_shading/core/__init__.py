@@ -1,0 +1,1 @@
+"""Numbers and arrays: no files, no logging, no zarr, no Dask."""

@@ -1,1 +1,1 @@
-"""Room flatfield."""
+"""From planes of an image to its models, and from models to corrected pixels."""

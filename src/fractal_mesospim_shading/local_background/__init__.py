@@ -1,1 +1,1 @@
-"""Room local_background."""
+"""What is read around a block for its background, and what is done to its planes."""

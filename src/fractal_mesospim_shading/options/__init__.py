@@ -1,1 +1,1 @@
-"""Room options."""
+"""What a person may ask for, and what is wrong with it."""

@@ -1,1 +1,1 @@
-"""Room synthetic."""
+"""Images of known truth, and the demonstration that uses them."""

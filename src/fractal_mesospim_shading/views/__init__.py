@@ -1,1 +1,1 @@
-"""Room views."""
+"""What a person sees: `info`, previews, and the report."""

@@ -1,1 +1,1 @@
-"""Room arrays."""
+"""Arrays on disk: their metadata, codecs and chunk files."""

@@ -1,1 +1,1 @@
-"""Room models."""
+"""Folders of models, and dark frames from files."""

@@ -1,1 +1,1 @@
-"""Room native."""
+"""Acquisitions as the microscope writes them: stacks, put together to mosaics."""

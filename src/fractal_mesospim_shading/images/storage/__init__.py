@@ -1,1 +1,1 @@
-"""Room storage."""
+"""Addresses, stores and plain files, local or remote."""
