@@ -1,1 +1,1 @@
-"""Blocks of one job: what they are, where and when they run, their record, and its place on disk."""
+"""Blocks of one job: what they are, where and when they run, their record on disk."""
