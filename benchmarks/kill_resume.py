@@ -23,7 +23,8 @@ import numpy as np
 
 _RUN = """
 import sys
-from fractal_mesospim_shading import correct_flatfield, plan
+from fractal_mesospim_shading import correct_flatfield
+from fractal_mesospim_shading.engine import plan
 plan.BLOCK_BYTES = 1  # many small blocks
 source, models, output = sys.argv[1:]
 correct_flatfield(source, models_folder=models, camera_offset=100, output_folder=output,

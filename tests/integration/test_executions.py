@@ -256,7 +256,8 @@ def test_a_whole_group_is_stopped(expected, tree, tmp_path):
     """SLURM and shells send SIGTERM to workers as well."""
     source, arguments, _ = expected
     code = (
-        "from fractal_mesospim_shading import plan, correct_flatfield, errors\n"
+        "from fractal_mesospim_shading import correct_flatfield, errors\n"
+        "from fractal_mesospim_shading.engine import plan\n"
         "import sys\n"
         "plan.BLOCK_BYTES = 1\n"
         "try:\n"
