@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import fractal_mesospim_shading as shading
+from fractal_mesospim_shading.synthetic.images import write_image
 
 PACKAGE = str(Path(shading.__file__).parent) + os.sep
 METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
@@ -142,27 +143,16 @@ def write_source(folder: Path) -> tuple[Path, Path]:
     Returns:
         The image and the folder of models.
     """
-    import zarr
-
     image, models = folder / "brain.zarr", folder / "models"
     pixels = np.full((1, 24, 1024, 1024), 400, np.uint16)
     pixels += np.arange(1024, dtype=np.uint16) % 7
     style = {"chunks": (8, 1024, 1024), "codec": "blosc"}
-    _writer()(image, pixels, channels=LABELS, tile_shape=TILE, **style)
+    write_image(image, pixels, channels=LABELS, tile_shape=TILE, **style)
     for label in LABELS:
         (models / label).mkdir(parents=True)
         flatfield = 1 - 0.2 * np.linspace(-1, 1, TILE[1]) ** 2 * np.ones(TILE)
         np.savez(models / label / "profiles.npz", flatfield=flatfield)
-    assert zarr.open_array(str(image / "0"), mode="r").shape == pixels.shape
     return image, models
-
-
-def _writer() -> Any:
-    try:
-        from fractal_mesospim_shading.synthetic.mosaics import write_image
-    except ImportError:
-        from fractal_mesospim_shading.synthetic_images import write_image
-    return write_image
 
 
 def count_job(folder: Path) -> Watcher:
