@@ -143,17 +143,17 @@ def needed_memory(plan: CorrectionPlan, workers: int) -> int:
     shape = [min(b, n) for b, n in zip(plan.grid.boxes[0], level.shape, strict=True)]
     block = prod(shape) * sum(target.levels[0].dtype.itemsize for target in plan.targets)
     plane = prod(shape[-2:])
-    # Flat-field and dark-field of each channel.
-    profiles = getattr(plan.kernel, "corrections", {} if plan.kernel else plan.source.channels)
-    fields = 2 * 4 * len(profiles) * prod(plan.source.layout.tile_shape)
     source = prod(plan.source.read_units(0)) * plan.source.dtype.itemsize
     copies = _FEW_COPIES if _straight(plan) else _COPIES
     per_worker = max(copies * block, block + 2.0 * source) + 8 * plane
-    working_bytes = getattr(plan.kernel, "working_bytes", None)
-    if working_bytes is not None:
-        per_worker += working_bytes(shape, plan.source)
+    if plan.kernel is None:
+        # Flat-field and dark-field of each channel, float32.
+        shared = 2 * 4 * len(plan.source.channels) * prod(plan.source.layout.tile_shape)
+    else:
+        shared = plan.kernel.shared_bytes
+        per_worker += plan.kernel.working_bytes(shape, plan.source)
     waiting = _WAITING * block if len(plan.target.levels) > 1 else 0
-    return int(_BASE_BYTES + fields + workers * per_worker + waiting)
+    return int(_BASE_BYTES + shared + workers * per_worker + waiting)
 
 
 def _straight(plan: CorrectionPlan) -> bool:

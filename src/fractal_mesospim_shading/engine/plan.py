@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm, prod
@@ -63,6 +63,21 @@ class Kernel(Protocol):
     @property
     def besides(self) -> Sequence[StoredArray]:
         """Arrays that are read besides the source."""
+
+    @property
+    def companions(self) -> Sequence[str]:
+        """Kinds of the images that are made beside the result, in the order of its pixels."""
+
+    @property
+    def zero_is_no_data(self) -> Mapping[int, bool]:
+        """By channel, whether pixels of 0 are left out of the contrast windows."""
+
+    @property
+    def shared_bytes(self) -> int:
+        """What all blocks of a process share, in bytes."""
+
+    def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
+        """What a block of this shape needs beside the pixels that it writes, in bytes."""
 
     def process(self, source: MultitileImage, box: Box) -> Processed:
         """Read and process a box."""
@@ -186,8 +201,8 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
     record: dict[str, Any] = {"node": node.key, "read": notes.records(), "written": written}
     axes = plan.source.axes
     channel_axis = axes.index("c") if "c" in axes else None
-    no_data = getattr(plan.kernel, "zero_is_no_data", {})
-    kinds = ("channels", *(f"channels_{kind}" for kind in getattr(plan.kernel, "companions", ())))
+    no_data = plan.kernel.zero_is_no_data
+    kinds = ("channels", *(f"channels_{kind}" for kind in plan.kernel.companions))
     if done.noise:
         record["noise"] = done.noise
     for kind, pixels in zip(kinds, done.pixels, strict=True):
@@ -195,7 +210,7 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
             str(channel): {
                 "counts": list(vars(found).values()),
                 "histogram": _histogram(
-                    plan, box, pixels, channel_axis, channel, no_data.get(channel, False)
+                    plan, box, pixels, channel_axis, channel, no_data[channel]
                 ).to_text(),
             }
             for channel, found in done.counts.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -57,6 +58,15 @@ class FlatfieldKernel:
     @property
     def besides(self) -> Sequence[StoredArray]:
         return ()
+
+    @property
+    def companions(self) -> Sequence[str]:
+        return ()
+
+    @property
+    def shared_bytes(self) -> int:
+        """Flat-field and dark-field of each profile, float32."""
+        return 2 * 4 * len(self.corrections) * prod(self.layout.tile_shape)
 
     def process(self, source: MultitileImage, box: Box) -> Processed:
         data = source.read(0, box)
@@ -115,6 +125,17 @@ class CopyKernel:
     @property
     def besides(self) -> Sequence[StoredArray]:
         return ()
+
+    @property
+    def companions(self) -> Sequence[str]:
+        return ()
+
+    @property
+    def shared_bytes(self) -> int:
+        return 0
+
+    def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
+        return 0
 
     def process(self, source: MultitileImage, box: Box) -> Processed:
         data = source.read(0, box)

@@ -96,6 +96,10 @@ class BackgroundKernel:
         """The label image."""
         return () if self.label is None else (self.label.stored,)
 
+    @property
+    def shared_bytes(self) -> int:
+        return 0
+
     @cached_property
     def regions(self) -> Regions:
         """What has to be read for a block."""
