@@ -59,7 +59,7 @@ def foreseen(image: Path) -> int:
     from fractal_mesospim_shading.engine.compute import needed_memory
     from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
     from fractal_mesospim_shading.jobs.preparation import open_source
-    from fractal_mesospim_shading.options.base import FlatfieldOptions
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     options = FlatfieldOptions(models_folder=str(image.parents[1] / "models"))
     source = open_source(str(image), options)

@@ -84,7 +84,7 @@ def child(image: str, models: str) -> None:
     from fractal_mesospim_shading.engine.journal import Journal
     from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
     from fractal_mesospim_shading.jobs.preparation import open_source
-    from fractal_mesospim_shading.options.base import FlatfieldOptions
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     found: dict[str, Any] = {"start MB": peak_mb()}
     clock = time.perf_counter()

@@ -36,8 +36,8 @@ def correct_flatfield(zarr_url: str, **arguments: Any) -> JobResult:
         >>> result = correct_flatfield("brain.zarr", fov_list=[1, 9])  # doctest: +SKIP
     """
     from fractal_mesospim_shading.jobs import flatfield
-    from fractal_mesospim_shading.options.base import FlatfieldOptions, validated
-    from fractal_mesospim_shading.options.validation import address
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+    from fractal_mesospim_shading.options.values import address, validated
 
     return flatfield.correct_flatfield(
         address(zarr_url, "zarr_url"), validated(FlatfieldOptions, arguments)
@@ -56,8 +56,8 @@ def estimate_flatfield(zarr_url: str, output: str, **arguments: Any) -> dict[str
         The models by channel label.
     """
     from fractal_mesospim_shading.jobs import flatfield
-    from fractal_mesospim_shading.options.base import FlatfieldOptions, validated
-    from fractal_mesospim_shading.options.validation import address
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+    from fractal_mesospim_shading.options.values import address, validated
 
     return flatfield.estimate_models(
         address(zarr_url, "zarr_url"),
@@ -83,8 +83,7 @@ def correct_background(zarr_url: str, **arguments: Any) -> JobResult:
     """
     from fractal_mesospim_shading.jobs import background
     from fractal_mesospim_shading.options.background import BackgroundOptions
-    from fractal_mesospim_shading.options.base import validated
-    from fractal_mesospim_shading.options.validation import address
+    from fractal_mesospim_shading.options.values import address, validated
 
     return background.correct_background(
         address(zarr_url, "zarr_url"), validated(BackgroundOptions, arguments)
@@ -108,8 +107,8 @@ def import_mesospim(
         ShadingError: one readable error; the acquisition is as it was.
     """
     from fractal_mesospim_shading.jobs import importing
-    from fractal_mesospim_shading.options.base import ImportOptions, validated
-    from fractal_mesospim_shading.options.validation import address, addresses
+    from fractal_mesospim_shading.options.importing import ImportOptions
+    from fractal_mesospim_shading.options.values import address, addresses, validated
 
     options = validated(ImportOptions, arguments)
     units = importing.plan_imports(

@@ -24,17 +24,11 @@ from fractal_mesospim_shading.engine.streams import (
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
 from fractal_mesospim_shading.messages import Door, LogLines, rendered, shown, through
 from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.options.base import (
-    ExecutionOptions,
-    FlatfieldOptions,
-    ImportOptions,
-    OptionsT,
-    asked_for,
-    ordered_fields,
-    validated,
-)
+from fractal_mesospim_shading.options.base import ExecutionOptions, ordered_fields
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+from fractal_mesospim_shading.options.importing import ImportOptions
 from fractal_mesospim_shading.options.precedence import IMAGE_OPTIONS
-from fractal_mesospim_shading.options.validation import address
+from fractal_mesospim_shading.options.values import OptionsT, address, asked_for, validated
 
 FAULT = 70
 """Exit code of what was not foreseen; those of all errors of ours are in `errors`."""

@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading.cli import main
-from fractal_mesospim_shading.options.base import FlatfieldOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.synthetic.images import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 

@@ -107,7 +107,7 @@ def test_wrong_commands(command):
 
 
 def test_help_names_every_parameter(capsys):
-    from fractal_mesospim_shading.options.base import FlatfieldOptions
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     with pytest.raises(SystemExit) as caught:
         cli.main(["correct-flatfield", "--help"])

@@ -40,7 +40,8 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.jobs.finishing import complete
 from fractal_mesospim_shading.jobs.flatfield import block_plan
 from fractal_mesospim_shading.jobs.preparation import OutputPlan, plan_output
-from fractal_mesospim_shading.options.base import ExecutionOptions, FlatfieldOptions
+from fractal_mesospim_shading.options.base import ExecutionOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
 Write = Callable[..., Path]
 GB = 10**9

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.options.base import FlatfieldOptions, ImportOptions, parameters_of
+from fractal_mesospim_shading.options.base import parameters_of
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+from fractal_mesospim_shading.options.importing import ImportOptions
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from fractal_mesospim_shading.flatfield.estimation import (
 from fractal_mesospim_shading.flatfield.models import ModelGroup, dark_facts, processor_warning
 from fractal_mesospim_shading.flatfield.sampling import Sample, read_sample
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.options.base import EmptyRegions, EstimationOptions
+from fractal_mesospim_shading.options.flatfield import EmptyRegions, EstimationOptions
 
 if TYPE_CHECKING:
     from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate

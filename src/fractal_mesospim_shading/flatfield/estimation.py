@@ -14,7 +14,7 @@ from fractal_mesospim_shading.flatfield.models import ModelGroup, model_groups
 from fractal_mesospim_shading.flatfield.sampling import PlaneRef, plane_count, time_count, z_factor
 from fractal_mesospim_shading.images.models.folder import SavedModel
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.options.base import (
+from fractal_mesospim_shading.options.flatfield import (
     Basic,
     EmptyRegions,
     EstimationOptions,

@@ -41,7 +41,7 @@ from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.models.folder import ModelName, write_models
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.options.base import EstimationOptions, choose_scenario
+from fractal_mesospim_shading.options.flatfield import EstimationOptions, choose_scenario
 from fractal_mesospim_shading.options.precedence import passed_over, refuse_idle_baseline
 
 logger = logging.getLogger(__name__)

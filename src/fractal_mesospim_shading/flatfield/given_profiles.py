@@ -20,7 +20,7 @@ from fractal_mesospim_shading.images.models.names import (
 )
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.options.base import EstimationOptions
+from fractal_mesospim_shading.options.flatfield import EstimationOptions
 
 Shape = tuple[int, int]
 

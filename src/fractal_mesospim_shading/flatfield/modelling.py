@@ -38,7 +38,7 @@ from fractal_mesospim_shading.flatfield.sampling import (
     z_factor,
 )
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.options.base import (
+from fractal_mesospim_shading.options.flatfield import (
     Basic,
     EmptyRegions,
     EstimationOptions,

@@ -46,7 +46,7 @@ from fractal_mesospim_shading.jobs.preparation import refuse_little_room, refuse
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import carry_out
 from fractal_mesospim_shading.jobs.work import Choice, Enclosure, JobResult, Part, Work
-from fractal_mesospim_shading.options.base import FlatfieldOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 
 logger = logging.getLogger(__name__)

@@ -39,7 +39,7 @@ from fractal_mesospim_shading.jobs.story import (
 )
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
 from fractal_mesospim_shading.messages import warnings_heard
-from fractal_mesospim_shading.options.base import FlatfieldOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.views.reporting import report_obstacle
 

@@ -48,7 +48,7 @@ from fractal_mesospim_shading.jobs.acquisition import (
 from fractal_mesospim_shading.jobs.preparation import refuse_little_room, refuse_taken
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.work import Choice, Part, Work
-from fractal_mesospim_shading.options.base import ImportOptions
+from fractal_mesospim_shading.options.importing import ImportOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 
 TASK = "import_mesospim"

@@ -17,7 +17,7 @@ from fractal_mesospim_shading.jobs.import_plan import (
 )
 from fractal_mesospim_shading.jobs.story import carry_out
 from fractal_mesospim_shading.jobs.work import JobResult
-from fractal_mesospim_shading.options.base import ImportOptions
+from fractal_mesospim_shading.options.importing import ImportOptions
 
 __all__ = ["ImportUnit", "import_image", "plan_imports"]
 

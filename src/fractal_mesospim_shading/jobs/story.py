@@ -44,7 +44,8 @@ from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts
 from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.options.base import ExecutionOptions, FlatfieldOptions, parameters_of
+from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_of
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.views.reporting import (
     gather_views,
     report_url,

@@ -25,12 +25,9 @@ from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.options.base import (
-    EstimationOptions,
-    FlatfieldOptions,
-    ImportOptions,
-    parameters_of,
-)
+from fractal_mesospim_shading.options.base import parameters_of
+from fractal_mesospim_shading.options.flatfield import EstimationOptions, FlatfieldOptions
+from fractal_mesospim_shading.options.importing import ImportOptions
 
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
 

@@ -8,14 +8,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.base import (
-    Counts,
     ExecutionOptions,
     OutputOptions,
     OutsideTiles,
     ZeroIs,
-    parse_list,
-    parse_options,
 )
+from fractal_mesospim_shading.options.values import Counts, parse_list, parse_options
 
 Unit = Literal["pixels", "micrometers"]
 RadiusList = Annotated[list[float], BeforeValidator(parse_list)]

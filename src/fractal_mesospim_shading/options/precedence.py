@@ -13,14 +13,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from fractal_mesospim_shading.errors import ParameterError
-from fractal_mesospim_shading.options.base import (
+from fractal_mesospim_shading.options.base import OutputOptions
+from fractal_mesospim_shading.options.flatfield import (
     EmptyRegions,
     EstimationOptions,
-    ImportOptions,
     MeasuredProfile,
-    OutputOptions,
     Scenario,
 )
+from fractal_mesospim_shading.options.importing import ImportOptions
 
 IMAGE_OPTIONS = (
     *OutputOptions.model_fields,

@@ -162,7 +162,7 @@ def run_demo(folder: str | os.PathLike[str]) -> str:
         What came out, as text.
     """
     from fractal_mesospim_shading.jobs.flatfield import correct_mosaic
-    from fractal_mesospim_shading.options.base import FlatfieldOptions
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     url, truth = make_demo_image(folder, overwrite=True)
     options = FlatfieldOptions(fov_list=list(truth.empty_tiles), overwrite=True, restart=True)

@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from fractal_mesospim_shading.errors import ParameterError, ShadingError
 from fractal_mesospim_shading.messages import Door, through
-from fractal_mesospim_shading.options.base import asked_for, ordered_fields
+from fractal_mesospim_shading.options.base import ordered_fields
+from fractal_mesospim_shading.options.values import asked_for
 
 TaskFunction = Callable[..., Any]
 

@@ -29,7 +29,7 @@ from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import normalise_url
 from fractal_mesospim_shading.messages import know_options, rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions, method_parameters
-from fractal_mesospim_shading.options.base import validated
+from fractal_mesospim_shading.options.values import validated
 
 know_options("methods", "radius", "channel", "tile", "z", "level", "label")
 

@@ -11,7 +11,8 @@ from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError, St
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.jobs.flatfield import block_plan
 from fractal_mesospim_shading.jobs.preparation import plan_output
-from fractal_mesospim_shading.options.base import ExecutionOptions, FlatfieldOptions
+from fractal_mesospim_shading.options.base import ExecutionOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from fractal_mesospim_shading.core.background import METHODS, make_method
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.options import background
-from fractal_mesospim_shading.options.base import validated
+from fractal_mesospim_shading.options.values import validated
 
 model_of = TypeAdapter(background.Method).validate_python
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from fractal_mesospim_shading.errors import ParameterError
-from fractal_mesospim_shading.options.base import (
+from fractal_mesospim_shading.options.flatfield import (
     Basic,
     EmptyRegions,
     FlatfieldOptions,
     MeasuredProfile,
     choose_scenario,
-    validated,
 )
+from fractal_mesospim_shading.options.values import validated
 
 
 @pytest.mark.parametrize(

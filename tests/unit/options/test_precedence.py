@@ -5,13 +5,8 @@ import pytest
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import Door, through
 from fractal_mesospim_shading.options.background import BackgroundOptions, ConstantModel
-from fractal_mesospim_shading.options.base import (
-    FlatfieldOptions,
-    ImportOptions,
-    asked_for,
-    choose_scenario,
-    validated,
-)
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, choose_scenario
+from fractal_mesospim_shading.options.importing import ImportOptions
 from fractal_mesospim_shading.options.precedence import (
     given,
     passed_over,
@@ -20,6 +15,7 @@ from fractal_mesospim_shading.options.precedence import (
     refuse_idle,
     refuse_idle_baseline,
 )
+from fractal_mesospim_shading.options.values import asked_for, validated
 
 
 def _flatfield(**arguments) -> FlatfieldOptions:

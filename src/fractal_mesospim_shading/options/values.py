@@ -1,20 +1,106 @@
-"""Wrong arguments in one sentence each: what was given, and what was expected."""
+"""How the values of options are read, and what is said of wrong ones."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import known_options, shown
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+def parse_list(value: Any) -> Any:
+    """Accept `1,9`, `[1,9]` and repeated options for a list of numbers."""
+    items = value if isinstance(value, list | tuple) else [value]
+    if not any(isinstance(item, str) for item in items):
+        return value
+    numbers: list[Any] = []
+    for item in items:
+        if not isinstance(item, str):
+            numbers.append(item)
+            continue
+        text = item.strip()
+        text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        numbers.extend(part.strip() for part in text.split(",") if part.strip())
+    return numbers
+
+
+def parse_options(value: Any) -> Any:
+    """Accept JSON text where a model or a mapping is expected."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'expected JSON such as {{"key": 1}} ({error})') from None
+    except RecursionError:
+        raise ValueError("expected JSON of fewer levels") from None
+
+
+_LARGEST_COUNTS = 3.4e38
+"""What a pixel of 32 bits can hold; beyond, sums with pixels are infinite."""
+
+
+def _pixel_value(value: float) -> float:
+    if not abs(value) <= _LARGEST_COUNTS:
+        raise ValueError("expected a number of counts that a pixel can hold")
+    return value
+
+
+Counts = Annotated[float, AfterValidator(_pixel_value)]
+
+
+NumberList = Annotated[list[int], BeforeValidator(parse_list)]
+
+
+def validated(model: type[OptionsT], arguments: dict[str, Any]) -> OptionsT:
+    """Build an options model; all wrong arguments come in one readable error.
+
+    Raises:
+        ParameterError: names each argument, what was found and what was expected.
+    """
+    try:
+        return model(**arguments)
+    except ValidationError as error:
+        raise ParameterError(sentences(error)) from None
+
+
+def asked_for(
+    model: type[OptionsT], written: dict[str, Any], typed: dict[str, Any] | None = None
+) -> OptionsT:
+    """Options of a form or a file, where every parameter stands, asked for or not.
+
+    Args:
+        model: of the options.
+        written: values of the form; one that is the default was not asked for.
+        typed: values that go before them, all of them asked for.
+
+    Raises:
+        ParameterError: names each argument, what was found and what was expected.
+    """
+    typed = typed or {}
+    values = dict(validated(model, {**written, **typed}))
+    fields = model.model_fields
+    changed = {
+        name: value
+        for name, value in written.items()
+        if name in typed or values[name] != fields[name].get_default()
+    }
+    return validated(model, {**changed, **typed})
+
 
 _MOST = 80
 """Letters of a value that are shown."""
+
 
 _EXPECTED = {
     "bool_parsing": "true or false",
@@ -35,6 +121,8 @@ _EXPECTED = {
     "string_unicode": "a text of valid characters",
     "tuple_type": "a list, such as [1, 9]",
 }
+
+
 _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than": lambda limit: f"a number above {limit['gt']:g}",
     "greater_than_equal": lambda limit: f"a number of at least {limit['ge']:g}",

@@ -1,0 +1,214 @@
+"""What can be asked of the flat-field correction, and which scenario that means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from fractal_mesospim_shading.messages import know_options
+from fractal_mesospim_shading.options.base import (
+    ExecutionOptions,
+    OutputOptions,
+    OutsideTiles,
+    ZeroIs,
+)
+from fractal_mesospim_shading.options.values import Counts, NumberList, parse_options
+
+
+class BasicpyModelParams(BaseModel):
+    """Parameters of the BaSiCPy model, used where no empty regions and no models are given."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, title="BaSiCPy model parameters"
+    )
+
+    autosegment: bool = Field(
+        default=False,
+        description="Segment the sample by a threshold and leave it out of the fit.",
+    )
+    autosegment_margin: int = Field(
+        default=10,
+        ge=0,
+        description="Pixels (of the reduced planes) by which the segmented sample is widened.",
+    )
+    epsilon: float = Field(
+        default=0.1,
+        gt=0,
+        description="Weight regularisation; larger values give smoother profiles.",
+    )
+    get_darkfield: bool = Field(
+        default=False,
+        description="Also estimate a dark-field. Seldom of use: on data of known truth it made "
+        "the flat-field several times worse. A measured dark frame is better.",
+    )
+    max_workers: int = Field(
+        default=2,
+        ge=1,
+        description="Threads of BaSiCPy. The fit runs pinned to one processor, so that its "
+        "result is the same everywhere; more threads change nothing.",
+    )
+    smoothness_darkfield: float = Field(
+        default=1.0, gt=0, description="Weight of the dark-field's smoothness."
+    )
+    smoothness_flatfield: float = Field(
+        default=1.0, gt=0, description="Weight of the flat-field's smoothness."
+    )
+    working_size: int | None = Field(
+        default=128,
+        ge=16,
+        description="Side in pixels to which planes are reduced for the fit; unset uses the "
+        "planes as sampled, at many times the cost.",
+    )
+    fitting_mode: Literal["approximate", "ladmap"] = Field(
+        default="approximate",
+        description="Algorithm of the fit. `approximate` was never worse than `ladmap` on data "
+        "of known truth, and several times better on some.",
+    )
+
+
+class EstimationOptions(BaseModel):
+    """Where flat-fields come from, and how they are applied."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    models_folder: str | None = Field(
+        default=None,
+        description="Folder of measured models: one folder a channel, named as the channel, with a "
+        "file `profiles.npz` holding `flatfield` and, where known, `darkfield` and `baseline`. "
+        "Goes before all other sources.",
+    )
+    fov_list: NumberList | None = Field(
+        default=None,
+        description="Numbers of tiles that hold no sample, from 1, counted down the first column, "
+        "then down the next (`mesospim-shading info IMAGE` prints the map). With `z_levels`: the "
+        "tiles whose end planes are empty.",
+    )
+    z_levels: NumberList | None = Field(
+        default=None,
+        description="Two planes, such as 50 and 600: all planes below the first and above the "
+        "second are empty. Without `fov_list` they are taken in the four corner tiles.",
+    )
+    basicpy_model_params: Annotated[BasicpyModelParams, BeforeValidator(parse_options)] = Field(
+        default=BasicpyModelParams(),
+        description="Parameters of BaSiCPy, the fallback where neither models nor empty regions "
+        "are given.",
+    )
+    n_zplanes: int = Field(
+        default=200,
+        ge=1,
+        description="Planes to estimate from, spread over all chosen tiles.",
+    )
+    resolution_level: int | None = Field(
+        default=None,
+        ge=0,
+        description="Pyramid level to estimate from. Unset: the coarsest for BaSiCPy, full "
+        "resolution for empty regions.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the choice of planes.")
+    camera_offset: Counts | None = Field(
+        default=None,
+        description="Counts that the camera adds to every pixel (about 100 to 200). Unset: "
+        "estimated from the noise. 0: none, where it has been removed already.",
+    )
+    darkfield_file: str | None = Field(
+        default=None,
+        description="Measured dark frame, in the orientation of a stored tile: .npy, .npz with "
+        "the key `darkfield`, TIFF (a stack is averaged), or a folder with one `profiles.npz` (key "
+        "`darkfield`) for each channel, as in `models_folder`.",
+    )
+    profile_shape: Literal["keep_aspect", "stretch"] = Field(
+        default="keep_aspect",
+        description="Which measured flat-fields and dark frames are accepted. keep_aspect: those "
+        "of the aspect of a tile (within 2 %), with at least 16 pixels a side. stretch: any; they "
+        "are stretched over the tile.",
+    )
+    skip_empty_channels: bool = Field(
+        default=False,
+        description="Go on where a channel holds no light, as where its laser was off: it is "
+        "copied as it is and marked as not corrected, and the others are corrected. Off: such a "
+        "channel stops the run before anything is written.",
+    )
+    output_offset: Counts = Field(
+        default=0.0,
+        description="Counts to add to the result, so that noise below 0 is not cut off.",
+    )
+    zero_is: ZeroIs = "auto"
+    subtract_baseline: bool = Field(
+        default=False,
+        description="Also subtract the baseline of the model. BaSiC's baseline is the brightness "
+        "of the planes, not their background: subtracting it erases tissue.",
+    )
+    save_models: bool = Field(
+        default=False,
+        description="Write the models used to `<image name>_shading_models` beside the image, "
+        "readable again as `models_folder`.",
+    )
+
+
+class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
+    """The arguments of the flat-field correction besides the image."""
+
+    output_image_name: str = Field(
+        default="{image_name}_flatfield_corr",
+        min_length=1,
+        description="Name of the result; {image_name} is the name of the source.",
+    )
+    overwrite_input: bool = Field(
+        default=False,
+        description="Let the result take the place of the source, once it is complete. The source "
+        "is then gone.",
+    )
+    outside_tiles: OutsideTiles = "refuse"
+    report: bool = Field(default=True, description="Write a report with figures beside the result.")
+
+
+@dataclass(frozen=True)
+class MeasuredProfile:
+    """Scenario 1: flat-fields measured before."""
+
+    models_folder: str
+
+
+@dataclass(frozen=True)
+class EmptyRegions:
+    """Scenario 2: tiles, planes or both that hold no sample."""
+
+    fov_list: tuple[int, ...] | None
+    z_levels: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Basic:
+    """Scenario 3: the statistics of all planes."""
+
+    params: BasicpyModelParams
+
+
+Scenario = MeasuredProfile | EmptyRegions | Basic
+
+
+def choose_scenario(options: EstimationOptions) -> Scenario:
+    """Turn the flat arguments into the one scenario they mean.
+
+    | models_folder | fov_list | z_levels | scenario |
+    |---|---|---|---|
+    | given | any | any | `MeasuredProfile` |
+    | unset | given | unset | `EmptyRegions`: those tiles, all planes |
+    | unset | unset | given | `EmptyRegions`: corner tiles, planes outside the levels |
+    | unset | given | given | `EmptyRegions`: those tiles, planes outside the levels |
+    | unset | unset | unset | `Basic` |
+
+    An empty list or text means "not given".
+    """
+    if options.models_folder:
+        return MeasuredProfile(options.models_folder)
+    if options.fov_list or options.z_levels:
+        tiles = tuple(options.fov_list) if options.fov_list else None
+        levels = tuple(options.z_levels) if options.z_levels else None
+        return EmptyRegions(tiles, levels)
+    return Basic(options.basicpy_model_params)
+
+
+know_options(*FlatfieldOptions.model_fields)
