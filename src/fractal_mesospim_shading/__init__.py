@@ -4,24 +4,102 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fractal_mesospim_shading.errors import (
+    BackgroundError,
+    FolderError,
+    ImageFormatError,
+    ImageNotFoundError,
+    JobLockedError,
+    JobMismatchError,
+    LayoutError,
+    MemoryLimitError,
+    NoLightError,
+    OutputExistsError,
+    OutputWriteError,
+    ParameterError,
+    ProfileError,
+    SamplingError,
+    ShadingError,
+    SourceChangedError,
+    SourceReadError,
+    StoppedError,
+    TileNumberError,
+    WorkerLostError,
+    WorkerVersionError,
+)
 from fractal_mesospim_shading.messages import listen
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from fractal_mesospim_shading.flatfield.models import ChannelModel
     from fractal_mesospim_shading.jobs.work import JobResult
+    from fractal_mesospim_shading.options.arguments import (
+        BackgroundArguments,
+        FlatfieldArguments,
+        ImportArguments,
+    )
+    from fractal_mesospim_shading.options.background import BackgroundOptions
+    from fractal_mesospim_shading.options.flatfield import BasicpyModelParams, FlatfieldOptions
+    from fractal_mesospim_shading.options.importing import ImportOptions
 
-__all__ = ["correct_background", "correct_flatfield", "estimate_flatfield", "import_mesospim"]
+__all__ = [
+    "BackgroundError",
+    "BackgroundOptions",
+    "BasicpyModelParams",
+    "ChannelModel",
+    "FlatfieldOptions",
+    "FolderError",
+    "ImageFormatError",
+    "ImageNotFoundError",
+    "ImportOptions",
+    "JobLockedError",
+    "JobMismatchError",
+    "JobResult",
+    "LayoutError",
+    "MemoryLimitError",
+    "NoLightError",
+    "OutputExistsError",
+    "OutputWriteError",
+    "ParameterError",
+    "ProfileError",
+    "SamplingError",
+    "ShadingError",
+    "SourceChangedError",
+    "SourceReadError",
+    "StoppedError",
+    "TileNumberError",
+    "WorkerLostError",
+    "WorkerVersionError",
+    "correct_background",
+    "correct_flatfield",
+    "estimate_flatfield",
+    "import_mesospim",
+]
+
+_HOME = {
+    "BackgroundOptions": "options.background",
+    "BasicpyModelParams": "options.flatfield",
+    "ChannelModel": "flatfield.models",
+    "FlatfieldOptions": "options.flatfield",
+    "ImportOptions": "options.importing",
+    "JobResult": "jobs.work",
+}
+"""Where the types lie; they are imported when somebody asks for them."""
 
 listen()
 
 
-def correct_flatfield(zarr_url: str, **arguments: Any) -> JobResult:
+def correct_flatfield(
+    zarr_url: str, options: FlatfieldOptions | None = None, **arguments: Unpack[FlatfieldArguments]
+) -> JobResult:
     """Correct the flat-field (shading) of one OME-Zarr image, or of a native acquisition.
 
     Args:
         zarr_url: address of the image, local or remote.
-        **arguments: the fields of `params.FlatfieldOptions`, under the same names as in
-            the Fractal task and on the command line.
+        options: what is asked for, as an object; None for the defaults.
+        **arguments: fields of `FlatfieldOptions`, under the same names as in the Fractal task
+            and on the command line. They go before those of `options`.
 
     Returns:
         Address of the corrected image, the models used, and counts of clipped and
@@ -37,43 +115,58 @@ def correct_flatfield(zarr_url: str, **arguments: Any) -> JobResult:
     """
     from fractal_mesospim_shading.jobs import flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-    from fractal_mesospim_shading.options.values import address, validated
+    from fractal_mesospim_shading.options.values import address, combined
 
     return flatfield.correct_flatfield(
-        address(zarr_url, "zarr_url"), validated(FlatfieldOptions, arguments)
+        address(zarr_url, "zarr_url"), combined(FlatfieldOptions, options, {**arguments})
     )
 
 
-def estimate_flatfield(zarr_url: str, output: str, **arguments: Any) -> dict[str, ChannelModel]:
+def estimate_flatfield(
+    zarr_url: str,
+    output: str,
+    options: FlatfieldOptions | None = None,
+    **arguments: Unpack[FlatfieldArguments],
+) -> dict[str, ChannelModel]:
     """Estimate the flat-fields of an image and save them as a models folder.
 
     Args:
         zarr_url: address of the image.
         output: folder for the models, to be given as `models_folder` later.
-        **arguments: the fields of `params.FlatfieldOptions` that concern the estimate.
+        options: what is asked for, as an object; None for the defaults.
+        **arguments: fields of `FlatfieldOptions` that concern the estimate. They go before
+            those of `options`.
 
     Returns:
         The models by channel label.
+
+    Raises:
+        ShadingError: one readable error; an earlier folder of models is as it was.
     """
     from fractal_mesospim_shading.jobs import flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-    from fractal_mesospim_shading.options.values import address, validated
+    from fractal_mesospim_shading.options.values import address, combined
 
     return flatfield.estimate_models(
         address(zarr_url, "zarr_url"),
         address(output, "output"),
-        validated(FlatfieldOptions, arguments),
+        combined(FlatfieldOptions, options, {**arguments}),
     )
 
 
-def correct_background(zarr_url: str, **arguments: Any) -> JobResult:
+def correct_background(
+    zarr_url: str,
+    options: BackgroundOptions | None = None,
+    **arguments: Unpack[BackgroundArguments],
+) -> JobResult:
     """Take the local background of one OME-Zarr image away.
 
     For arrays instead of images, see `core.background.arrays`.
 
     Args:
         zarr_url: address of the image.
-        **arguments: the fields of `background_params.BackgroundOptions`.
+        options: what is asked for, as an object; None for the defaults.
+        **arguments: fields of `BackgroundOptions`. They go before those of `options`.
 
     Returns:
         Addresses of the results, and counts of clipped pixels.
@@ -83,22 +176,26 @@ def correct_background(zarr_url: str, **arguments: Any) -> JobResult:
     """
     from fractal_mesospim_shading.jobs import background
     from fractal_mesospim_shading.options.background import BackgroundOptions
-    from fractal_mesospim_shading.options.values import address, validated
+    from fractal_mesospim_shading.options.values import address, combined
 
     return background.correct_background(
-        address(zarr_url, "zarr_url"), validated(BackgroundOptions, arguments)
+        address(zarr_url, "zarr_url"), combined(BackgroundOptions, options, {**arguments})
     )
 
 
 def import_mesospim(
-    containers: str | list[str], zarr_dir: str, **arguments: Any
+    containers: str | list[str],
+    zarr_dir: str,
+    options: ImportOptions | None = None,
+    **arguments: Unpack[ImportArguments],
 ) -> list[JobResult]:
     """Import native mesoSPIM acquisitions as mosaics, with or without flat-field correction.
 
     Args:
         containers: one address or several: what mesoSPIM-control wrote.
         zarr_dir: folder for the imported images.
-        **arguments: the fields of `params.ImportOptions`.
+        options: what is asked for, as an object; None for the defaults.
+        **arguments: fields of `ImportOptions`. They go before those of `options`.
 
     Returns:
         One entry for each image written.
@@ -108,10 +205,25 @@ def import_mesospim(
     """
     from fractal_mesospim_shading.jobs import importing
     from fractal_mesospim_shading.options.importing import ImportOptions
-    from fractal_mesospim_shading.options.values import address, addresses, validated
+    from fractal_mesospim_shading.options.values import address, addresses, combined
 
-    options = validated(ImportOptions, arguments)
+    chosen = combined(ImportOptions, options, {**arguments})
     units = importing.plan_imports(
-        addresses(containers, "containers"), address(zarr_dir, "zarr_dir"), options
+        addresses(containers, "containers"), address(zarr_dir, "zarr_dir"), chosen
     )
-    return [importing.import_image(unit, options) for unit in units]
+    return [importing.import_image(unit, chosen) for unit in units]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """The public types, once somebody asks for one."""
+        from importlib import import_module
+
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -74,6 +74,25 @@ def validated(model: type[OptionsT], arguments: dict[str, Any]) -> OptionsT:
         raise ParameterError(sentences(error)) from None
 
 
+def combined(
+    model: type[OptionsT], options: OptionsT | None, arguments: dict[str, Any]
+) -> OptionsT:
+    """Options from an object, from arguments that go before it, or from both.
+
+    Raises:
+        ParameterError: the object is of another kind, or an argument is wrong.
+    """
+    if options is None:
+        return validated(model, arguments)
+    if not isinstance(options, model):
+        raise ParameterError(
+            f"`options` is {value_text(options)}; expected {model.__name__}, or the arguments by "
+            "their names."
+        )
+    asked = {name: value for name, value in options if name in options.model_fields_set}
+    return validated(model, {**asked, **arguments})
+
+
 def asked_for(
     model: type[OptionsT], written: dict[str, Any], typed: dict[str, Any] | None = None
 ) -> OptionsT:
