@@ -71,11 +71,14 @@ __all__ = [
     "TileNumberError",
     "WorkerLostError",
     "WorkerVersionError",
+    "__version__",
     "correct_background",
     "correct_flatfield",
     "estimate_flatfield",
     "import_mesospim",
 ]
+
+__version__ = "0.1.0"
 
 _HOME = {
     "BackgroundOptions": "options.background",

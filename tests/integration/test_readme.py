@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import fractal_mesospim_shading
 from fractal_mesospim_shading import cli
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +102,9 @@ def test_the_architecture_page_names_every_module() -> None:
 
 
 def test_versions_agree() -> None:
-    ours = version("fractal-mesospim-shading")
+    """One place says it, the package's own; what cannot ask there says the same."""
+    ours = fractal_mesospim_shading.__version__
+    assert version("fractal-mesospim-shading") == ours
     assert f"\nversion: {ours}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"\n## {ours}" in (ROOT / "CHANGELOG.md").read_text()
+    newest = re.findall(r"^## (.+?)(?: - .*)?$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest[:2] == ["Unreleased", ours]

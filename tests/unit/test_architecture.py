@@ -118,6 +118,8 @@ def _imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             for alias in node.names:
+                if (node.module, alias.name) == (NAME, "__version__"):
+                    continue  # A number that the package has before it imports anything.
                 inner = f"{node.module}.{alias.name}"
                 yield inner if _module(inner) in MODULES else node.module or ""
 

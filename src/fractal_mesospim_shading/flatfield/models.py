@@ -7,12 +7,12 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.profile_shape import fits_tile, shape_text
 from fractal_mesospim_shading.flatfield.sampling import plane_count
@@ -200,7 +200,7 @@ def saved_model(model: ChannelModel, tile_shape: tuple[int, int]) -> SavedModel:
         profile = profile.resampled(tile_shape)
     if origin is not None:
         return SavedModel(profile, Origin(origin["version"], origin["facts"]))
-    return SavedModel(profile, Origin(version("fractal-mesospim-shading"), model.facts))
+    return SavedModel(profile, Origin(__version__, model.facts))
 
 
 def resampling(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.histogram import Histogram
 from fractal_mesospim_shading.errors import ImageFormatError
@@ -82,7 +82,7 @@ def provenance(
     return {
         "task": task,
         "package": "fractal-mesospim-shading",
-        "version": version("fractal-mesospim-shading"),
+        "version": __version__,
         "parameters": dict(parameters),
         "models": {
             label: {**model.facts, "profile": model_digest(model.profile)}

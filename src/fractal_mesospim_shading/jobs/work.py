@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
+from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.history import Step
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
@@ -177,7 +177,7 @@ class Work:
         documents = [level.document for part in self.parts for level in part.plan.targets[0].levels]
         return {
             "task": self.task,
-            "version": version("fractal-mesospim-shading"),
+            "version": __version__,
             "source": self.source_url,
             "source_state": list(self.source_states),
             "output": hashlib.sha256(json.dumps(documents).encode()).hexdigest(),
