@@ -137,7 +137,8 @@ def refuse_broken_name(path: str, folder: str) -> None:
         raise FileNotFoundError(errno.ENOENT, "it is a link whose target is missing", path)
     parent = os.path.dirname(path)
     while not os.path.isdir(parent):
-        if os.path.lexists(parent):
+        # Looked at again, for another block may have made the folder between the two looks.
+        if os.path.lexists(parent) and not os.path.isdir(parent):
             raise FileNotFoundError(errno.ENOENT, "this is no folder that can be opened", parent)
         if len(parent) <= len(folder):
             raise FileNotFoundError(errno.ENOENT, "the folder is gone", folder)

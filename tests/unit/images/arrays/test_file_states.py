@@ -23,6 +23,7 @@ from fractal_mesospim_shading.images.arrays.file_states import (
     file_ranges,
     listed,
     noted_reads,
+    refuse_broken_name,
     states,
 )
 from fractal_mesospim_shading.images.arrays.reading import read_array
@@ -164,6 +165,19 @@ def test_a_folder_that_is_gone_is_no_empty_chunk(tmp_path: Path) -> None:
     os.rename(tmp_path / "a", tmp_path / "c")
     with pytest.raises(FileNotFoundError, match="the folder is gone"):
         states(array, [(0, 1)] * 3)
+
+
+def test_a_folder_that_is_made_meanwhile_is_no_broken_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that are written at once make the folders that they share."""
+
+    def made_by_another_block(path: str) -> bool:
+        os.makedirs(path, exist_ok=True)
+        return True
+
+    monkeypatch.setattr(os.path, "lexists", made_by_another_block)
+    refuse_broken_name(str(tmp_path / "1" / "2" / "0"), str(tmp_path))
 
 
 def test_reads_are_noted_once_each(tmp_path: Path) -> None:
