@@ -24,17 +24,17 @@ PAGE = Path(__file__).with_name("tasks.md")
 # Task -> where its options are, its command, its function.
 TASKS = {
     "Correct Flat-Field": (
-        "params:FlatfieldOptions",
+        "options.flatfield:FlatfieldOptions",
         "correct-flatfield IMAGE",
         "correct_flatfield",
     ),
     "Import mesoSPIM OME-Zarr": (
-        "params:ImportOptions",
+        "options.importing:ImportOptions",
         "import CONTAINER... --zarr-dir FOLDER",
         "import_mesospim",
     ),
     "Correct Background": (
-        "background_params:BackgroundOptions",
+        "options.background:BackgroundOptions",
         "correct-background IMAGE",
         "correct_background",
     ),
@@ -42,7 +42,7 @@ TASKS = {
 
 HEAD = """# Tasks and commands
 
-This page is made by `docs/generate_tasks.py` from the models in `params.py`, which are the one
+This page is made by `docs/generate_tasks.py` from the models in `options/`, which are the one
 definition of the arguments of the Fractal tasks, of the commands and of the Python functions.
 
 On the command line `_` becomes `-`; lists are `1,9`, `[1,9]` or a repeated option; a switch is
