@@ -1,4 +1,7 @@
-"""Where compiled kernels are kept between runs.
+"""How kernels are compiled, and where they are kept between runs.
+
+A kernel is compiled when it is first called: numba takes long to import, and modules of kernels
+also hold what is asked for without them, such as the parameters of a method.
 
 numba keeps them beside the source, else in the user's cache folder, and raises where
 neither can be written: in a container image, or in a system's installation run by an account
@@ -11,10 +14,12 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache, partial, update_wrapper
 from pathlib import Path
-
-import numba
+from threading import RLock
+from typing import Any
 
 from fractal_mesospim_shading.core.scratch import scratch_folder
 from fractal_mesospim_shading.errors import OutputWriteError
@@ -27,6 +32,8 @@ def _trial() -> int:
 
 def _can_be_kept() -> bool:
     """Whether numba finds a place for the kernels of this package."""
+    import numba
+
     try:
         numba.njit(cache=True)(_trial)
     except RuntimeError:
@@ -57,10 +64,13 @@ def own_temporary_folder() -> str | None:
     return None
 
 
+@cache
 def find_place() -> bool:
     """Whether compiled kernels can be kept; gives numba a folder where it has none."""
     if _can_be_kept():
         return True
+    import numba
+
     folder = own_temporary_folder()
     if folder is None:
         return False
@@ -72,5 +82,50 @@ def find_place() -> bool:
     return False
 
 
-KEPT = find_place()
-"""What kernels are compiled with: `numba.njit(cache=KEPT)`."""
+_first_call = RLock()
+
+
+class Kernel:
+    """A function that numba compiles when it is first called, by Python or by another kernel."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        """Compile nothing yet.
+
+        Args:
+            function: in the part of Python that numba knows.
+            options: further ones of `numba.njit`.
+        """
+        update_wrapper(self, function)
+        self._function, self._options = function, options
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        return (self._compiled or self.compiled)(*arguments)
+
+    @property
+    def compiled(self) -> Callable[..., Any]:
+        """What numba makes of it."""
+        with _first_call:
+            if self._compiled is None:
+                import numba
+
+                options = {"nogil": True, "cache": find_place(), **self._options}
+                self._compiled = numba.njit(**options)(self._function)
+            return self._compiled
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba asks of a global name in the code of another kernel."""
+        return self.compiled._numba_type_  # type: ignore[attr-defined]
+
+
+def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Decorate a kernel: `@kernel`, or `@kernel(error_model="numpy")`."""
+    return partial(kernel, **options) if function is None else Kernel(function, options)
+
+
+def __getattr__(name: str) -> bool:
+    """`KEPT`, what kernels are compiled with that numba's own decorator stands on."""
+    if name == "KEPT":
+        return find_place()
+    raise AttributeError(name)

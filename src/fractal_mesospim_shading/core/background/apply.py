@@ -12,14 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fractal_mesospim_shading.core.background.inputs import as_numbers, with_mask, without_mask
 from fractal_mesospim_shading.core.background.parameter_checks import check_parameters
 from fractal_mesospim_shading.core.background.wide import apply_wide, as_integers, is_wide
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import BackgroundError
 
 Mode = Literal["subtract", "divide"]
@@ -214,7 +213,7 @@ def _run(
     return AppliedCounts(image.size, *(int(count) for count in found))
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _to_integers(  # type: ignore[no-untyped-def]
     image, plane, absent, weight, offset, divide, half_up, low, high, target
 ):
@@ -239,7 +238,7 @@ def _to_integers(  # type: ignore[no-untyped-def]
     return no_data, below, above
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _to_floats(  # type: ignore[no-untyped-def]
     image, plane, absent, weight, offset, divide, half_up, low, high, target
 ):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 Array = NDArray[np.float32]
 
@@ -64,7 +63,7 @@ def _half(kernel: NDArray[np.float64]) -> Array:
     return kernel[kernel.size // 2 :].astype(np.float32)
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _blur_plane(plane, half_y, half_x, result):  # type: ignore[no-untyped-def]
     height, width = plane.shape
     margin = half_x.shape[0] - 1
@@ -86,7 +85,7 @@ def _blur_plane(plane, half_y, half_x, result):  # type: ignore[no-untyped-def]
                 target[x] += weight * (left[x] + right[x])
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _blur_first_axis(flat, half):  # type: ignore[no-untyped-def]
     result = np.empty_like(flat)
     for y in range(flat.shape[0]):
@@ -94,7 +93,7 @@ def _blur_first_axis(flat, half):  # type: ignore[no-untyped-def]
     return result
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _add_rows(plane, y, half, target):  # type: ignore[no-untyped-def]
     """Weighted sum of the rows around y, always in the same order."""
     last, width = plane.shape[0] - 1, plane.shape[1]

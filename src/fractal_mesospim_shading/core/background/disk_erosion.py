@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 
 def eroded(plane: NDArray[Any], widths: NDArray[np.int64]) -> NDArray[Any]:
@@ -38,7 +37,7 @@ def dilated(plane: NDArray[Any], widths: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(~eroded(~plane, widths))
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _erode(plane, widths, shifts, result):  # type: ignore[no-untyped-def]
     height, width = plane.shape
     last = width - 1
@@ -65,7 +64,7 @@ def _erode(plane, widths, shifts, result):  # type: ignore[no-untyped-def]
                     target[x] = new if new < here else here
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _lowest_of_three(row, result):  # type: ignore[no-untyped-def]
     last = row.size - 1
     for x in range(row.size):

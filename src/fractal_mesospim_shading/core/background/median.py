@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from fractal_mesospim_shading.core.background.masks import (
 )
 from fractal_mesospim_shading.core.background.parameter_checks import check_z_radius
 from fractal_mesospim_shading.core.background.sliding_histogram import middle_numbers
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 # Block means are counted in sixteenths of a count for integer images.
 _FRACTION = 16
@@ -189,7 +188,7 @@ def _neighbours(
     return np.clip(first, 0, small_length - 1), weight
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _block_sums(stack, ignored, masked, block):  # type: ignore[no-untyped-def]
     depth, height, width = stack.shape
     rows, columns = (height + block - 1) // block, (width + block - 1) // block
@@ -216,7 +215,7 @@ def _block_sums(stack, ignored, masked, block):  # type: ignore[no-untyped-def]
     return means, counts
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _interpolate(small, rows, row_weights, columns, column_weights, result):  # type: ignore[no-untyped-def]
     one = np.float32(1)
     last_row, last_column = small.shape[0] - 1, small.shape[1] - 1

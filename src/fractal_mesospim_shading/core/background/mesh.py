@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.tile_parameters import Interpolation
 from fractal_mesospim_shading.core.background.wide import plus_level
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import BackgroundError
 
 
@@ -140,7 +139,7 @@ def _ranges(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     return cut.min(axis=0), cut.max(axis=0)
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _evaluate(grid, rows, row_weights, columns, column_weights):  # type: ignore[no-untyped-def]
     height, width = rows.shape[0], columns.shape[0]
     result = np.empty((height, width), np.float32)
@@ -159,7 +158,7 @@ def _evaluate(grid, rows, row_weights, columns, column_weights):  # type: ignore
     return result
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _hold(surface, lowest, highest, rows, columns):  # type: ignore[no-untyped-def]
     """Cut a surface off at the range of the grid values around each pixel, in place."""
     for y in range(surface.shape[0]):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import floor
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from fractal_mesospim_shading.core.background.masks import (
     fill_from_nearest,
 )
 from fractal_mesospim_shading.core.background.parameter_checks import check_radius
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 Plane = NDArray[np.float32]
 _THIRD = np.float32(0.33333333)
@@ -183,7 +182,7 @@ def _interpolation(
     return left, weight.astype(np.float32)
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _mean_3(plane, third):  # type: ignore[no-untyped-def]
     height, width = plane.shape
     along_x = np.empty_like(plane)
@@ -203,7 +202,7 @@ def _mean_3(plane, third):  # type: ignore[no-untyped-def]
     return result
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _block_minimum(plane, shrink):  # type: ignore[no-untyped-def]
     height, width = plane.shape
     rows, columns = (height + shrink - 1) // shrink, (width + shrink - 1) // shrink
@@ -223,7 +222,7 @@ def _block_minimum(plane, shrink):  # type: ignore[no-untyped-def]
     return small
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _lowest_difference(padded, ball):  # type: ignore[no-untyped-def]
     size = ball.shape[0]
     rows, columns = padded.shape[0] - size + 1, padded.shape[1] - size + 1
@@ -241,7 +240,7 @@ def _lowest_difference(padded, ball):  # type: ignore[no-untyped-def]
     return result
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _lowest_difference_within(small, ball, highest):  # type: ignore[no-untyped-def]
     """The same for a ball larger than the image: only pairs with a pixel, and no margins."""
     size, (height, width) = ball.shape[0], small.shape
@@ -259,7 +258,7 @@ def _lowest_difference_within(small, ball, highest):  # type: ignore[no-untyped-
     return result
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _highest_sum(centres, ball):  # type: ignore[no-untyped-def]
     size = ball.shape[0]
     rows, columns = centres.shape[0] - size + 1, centres.shape[1] - size + 1
@@ -277,7 +276,7 @@ def _highest_sum(centres, ball):  # type: ignore[no-untyped-def]
     return result
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _bilinear(small, rows, row_weights, columns, column_weights, below, right):  # type: ignore[no-untyped-def]
     one = np.float32(1)
     height, width = rows.shape[0], columns.shape[0]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 # Histograms with more bins than this are walked in groups of bins.
 _BINS_BITS = 16
@@ -49,7 +48,7 @@ def middle_numbers(
     return lower, upper
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _slide(window, widths, outside, shift, lower, upper):  # type: ignore[no-untyped-def]
     depth, padded_height, padded_width = window.shape
     pixels = window.reshape(-1)
@@ -87,7 +86,7 @@ def _slide(window, widths, outside, shift, lower, upper):  # type: ignore[no-unt
         _count_window(pixels, leaving, entering, -1, groups, bins, shift)
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _count_window(pixels, first, end, step, groups, bins, shift):  # type: ignore[no-untyped-def]
     for j in range(first.size):
         for i in range(first[j], end[j]):
@@ -96,7 +95,7 @@ def _count_window(pixels, first, end, step, groups, bins, shift):  # type: ignor
                 bins[pixels[i]] += step
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _advance(pixels, leaving, entering, x, groups, group, shift):  # type: ignore[no-untyped-def]
     """One step to the right; by how much the count below `group` changes."""
     change = np.int64(0)
@@ -110,7 +109,7 @@ def _advance(pixels, leaving, entering, x, groups, group, shift):  # type: ignor
     return change
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _move_to(groups, group, below, rank):  # type: ignore[no-untyped-def]
     """The group that holds the number of this rank, and how many lie below it."""
     while below > rank:
@@ -122,7 +121,7 @@ def _move_to(groups, group, below, rank):  # type: ignore[no-untyped-def]
     return group, below
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _middle(groups, bins, shift, group, below, n):  # type: ignore[no-untyped-def]
     counts = bins if shift else groups
     low = group << shift

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +20,7 @@ from fractal_mesospim_shading.core.background.masks import (
 )
 from fractal_mesospim_shading.core.background.parameter_checks import check_radius
 from fractal_mesospim_shading.core.background.rolling_ball import mean_3x3
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 Plane = NDArray[np.float32]
 
@@ -75,7 +74,7 @@ def sliding_paraboloid_background(
     return plane - shift if smooth else plane
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _maximum_3x3(plane):  # type: ignore[no-untyped-def]
     """Maximum along x, then along y, and by how much all pixels rose in total."""
     height, width = plane.shape
@@ -105,7 +104,7 @@ def _maximum_3x3(plane):  # type: ignore[no-untyped-def]
     return result, total
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _slide_everywhere(plane, radius, with_corners):  # type: ignore[no-untyped-def]
     height, width = plane.shape
     pixels = plane.reshape(-1)
@@ -138,7 +137,7 @@ def _slide_everywhere(plane, radius, with_corners):  # type: ignore[no-untyped-d
                 _slide(pixels, start, step, min(width, height - y), diagonal, cache, following)
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _candidates(pixels, start, step, length, curvature, cache, following):  # type: ignore[no-untyped-def]
     """Copy a line and link the points that are pointed enough for a parabola to touch."""
     lowest = np.float32(np.inf)
@@ -160,7 +159,7 @@ def _candidates(pixels, start, step, length, curvature, cache, following):  # ty
     return lowest
 
 
-@numba.njit(nogil=True, cache=KEPT, error_model="numpy")
+@kernel(error_model="numpy")
 def _touching_point(i1, length, curvature, lowest, cache, following):  # type: ignore[no-untyped-def]
     """The next point that the parabola through point `i1` touches, and its slope."""
     half = np.float32(0.5)
@@ -189,7 +188,7 @@ def _touching_point(i1, length, curvature, lowest, cache, following):  # type: i
     return found, slope_found
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _slide(pixels, start, step, length, curvature, cache, following):  # type: ignore[no-untyped-def]
     """Slide a parabola along one line; the first and last inner points that it touches."""
     lowest = _candidates(pixels, start, step, length, curvature, cache, following)
@@ -212,7 +211,7 @@ def _slide(pixels, start, step, length, curvature, cache, following):  # type: i
     return first, last
 
 
-@numba.njit(nogil=True, cache=KEPT, error_model="numpy")
+@kernel(error_model="numpy")
 def _edge_estimates(length, curvature, first, last, cache):  # type: ignore[no-untyped-def]
     """Values that both ends of a line would have without an object on them.
 
@@ -244,13 +243,13 @@ def _edge_estimates(length, curvature, first, last, cache):  # type: ignore[no-u
     return start, end
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _ends(pixels, start, step, length, curvature, cache, following):  # type: ignore[no-untyped-def]
     first, last = _slide(pixels, start, step, length, curvature, cache, following)
     return _edge_estimates(length, curvature, first, last, cache)
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _lower_corners(pixels, height, width, along, cache, following):  # type: ignore[no-untyped-def]
     """Lower corner pixels to the mean of the estimates along both edges and the diagonal."""
     right, bottom = width - 1, (height - 1) * width

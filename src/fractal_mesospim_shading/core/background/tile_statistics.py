@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 _ITERATIONS = 10
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def medians_of_integers(numbers, edges_y, edges_x, fraction):  # type: ignore[no-untyped-def]
     """Medians of tiles that reach from edge i to edge i + 2 on each axis.
 
@@ -40,7 +39,7 @@ def medians_of_integers(numbers, edges_y, edges_x, fraction):  # type: ignore[no
     return result
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _median_of_tile(part, upper, fraction):  # type: ignore[no-untyped-def]
     n = part.size - upper[256]
     if n == 0 or n < fraction * part.size:
@@ -62,7 +61,7 @@ def _median_of_tile(part, upper, fraction):  # type: ignore[no-untyped-def]
     return np.float32(((low << 8) + first + (high << 8) + second) * 0.5)
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _group_of(counts, rank):  # type: ignore[no-untyped-def]
     below = 0
     group = 0
@@ -72,7 +71,7 @@ def _group_of(counts, rank):  # type: ignore[no-untyped-def]
     return group, below
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def statistics_of_floats(values, edges_y, edges_x, fraction, sigma_clip, with_deviation):  # type: ignore[no-untyped-def]
     """Median and median absolute deviation of tiles; NaN pixels do not count.
 
@@ -110,7 +109,7 @@ def statistics_of_floats(values, edges_y, edges_x, fraction, sigma_clip, with_de
     return medians, deviations
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _clipped(kept, n, sigma_clip):  # type: ignore[no-untyped-def]
     """Drop outliers from the first n values; how many remain, and their median."""
     median = np.median(kept[:n])
