@@ -64,13 +64,13 @@ def test_the_longest_name_is_reported(corrected):
 @pytest.mark.parametrize(
     "error", [RuntimeError("boom"), MemoryError(), OSError(28, "No space left"), KeyError("x")]
 )
-@pytest.mark.parametrize("where", ["gather_views", "ShadingQuality"])
+@pytest.mark.parametrize("where", ["write_flatfield_report", "ShadingQuality"])
 def test_a_report_that_fails_does_not_fail_the_run(corrected, caplog, monkeypatch, error, where):
     def fail(*_arguments, **_more):
         raise error
 
-    if where == "gather_views":
-        monkeypatch.setattr("fractal_mesospim_shading.jobs.story.gather_views", fail)
+    if where == "write_flatfield_report":
+        monkeypatch.setattr("fractal_mesospim_shading.jobs.story.write_flatfield_report", fail)
     else:
         monkeypatch.setattr(reporting.ShadingQuality, "measure", fail)
     result = corrected()
@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_says_again_what_its_models_were_warned_of(
 def test_warnings_of_the_terminal_carry_the_word(make_mosaic, make_models, capsys, monkeypatch):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr("fractal_mesospim_shading.jobs.story.gather_views", None)
+    monkeypatch.setattr("fractal_mesospim_shading.jobs.story.write_flatfield_report", None)
     source, models = str(make_mosaic()), str(make_models())
     words = ["--models-folder", models, "--camera-offset", "100"]
     assert cli.main(["correct-flatfield", source, *words]) == 0

@@ -22,7 +22,7 @@ from fractal_mesospim_shading.jobs import background
 from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
 from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.synthetic.images import write_image
-from fractal_mesospim_shading.views import figures
+from fractal_mesospim_shading.views import preview
 from fractal_mesospim_shading.views.preview import write_preview
 
 TILE = (72, 64)
@@ -160,7 +160,7 @@ def test_values_keep_their_order(tmp_path):
 def test_the_preview_agrees(zero_is, tmp_path, monkeypatch):
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(
-        figures, "background_preview", lambda image, methods, **_: drawn.update(methods) or b""
+        preview, "background_preview", lambda image, methods, **_: drawn.update(methods) or b""
     )
     image, _ = with_zeros(camera())
     source = write(tmp_path / "a.zarr", image[None])
@@ -453,7 +453,7 @@ def test_clipped_pixels_are_values(tmp_path, caplog, blocks, monkeypatch):
 
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(
-        figures, "background_preview", lambda image, methods, **_: drawn.update(methods) or b""
+        preview, "background_preview", lambda image, methods, **_: drawn.update(methods) or b""
     )
     write_preview(flat.image_url, str(tmp_path / "p.png"), methods=["median:9"], tile=1, z=1)
     ((_, shown),) = drawn.values()

@@ -46,11 +46,7 @@ from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-from fractal_mesospim_shading.views.reporting import (
-    gather_views,
-    report_url,
-    write_flatfield_report,
-)
+from fractal_mesospim_shading.views.reporting import report_url, write_flatfield_report
 
 logger = logging.getLogger(__name__)
 
@@ -267,10 +263,15 @@ def _report(work: Work, models: Models, counts: Counts, job: Job, started: float
     place = work.replaces or work.final_url
     added = work.choices[0].options.output_offset
     with _only_warning("The report"):
-        views = gather_views(work.reported, work.parts[0].plan.target)
-        seconds = time.monotonic() - started
         return write_flatfield_report(
-            place, work.reported, views, models, counts, added, seconds, job.beside
+            place,
+            work.reported,
+            work.parts[0].plan.target,
+            models,
+            counts,
+            added,
+            time.monotonic() - started,
+            job.beside,
         )
     return None
 

@@ -1,28 +1,80 @@
-"""The figures of a report, as PNG."""
+"""What a report shows of an image, and its figures as PNG.
+
+Matplotlib is used by its objects alone: no window, no backend chosen for the process of
+the user, no figure left behind. The same content gives the same bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.views.canvas import (
-    colour_bar,
-    contrast,
-    drawable,
-    png,
-    reduced,
-    shortened,
-)
-from fractal_mesospim_shading.views.content import ChannelReport, ImageReport
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 BEFORE, AFTER, BACKGROUND = "#c8553d", "#1f6f8b", "#8a6d00"
+
+_MOST_PIXELS = 800
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.interpolation": "nearest",
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.08,
+}
+
+Extent = tuple[float, float, float, float]
+Facts = tuple[tuple[str, str], ...]
+"""Name and value of what is known, as text, in the order in which it is shown."""
+
+
+@dataclass(frozen=True)
+class ChannelReport:
+    """One channel of a corrected image.
+
+    Attributes:
+        label: of the channel.
+        profile: that was applied.
+        before, after: one plane of the mosaic, (y, x), the same level and plane of both.
+        layout: tiles at full resolution.
+        pixel_mm: sides (y, x) of a pixel of full resolution.
+        factor: by how much (y, x) have shrunk from full resolution to the planes shown.
+        offset, output_offset: counts without light, before and after.
+        plane: which one along z is shown, for the caption.
+        facts: what is to be said: scenario, offset, planes used and rejected, what was measured.
+    """
+
+    label: str
+    profile: ShadingProfile
+    before: NDArray[Any]
+    after: NDArray[Any]
+    layout: TileLayout
+    pixel_mm: tuple[float, float]
+    factor: tuple[int, int] = (1, 1)
+    offset: float = 0.0
+    output_offset: float = 0.0
+    plane: int = 0
+    facts: Facts = ()
 
 
 def channel_figure(channel: ChannelReport) -> bytes:
@@ -39,82 +91,20 @@ def channel_figure(channel: ChannelReport) -> bytes:
     return png(draw, (14.5, 1.6 + 3.4 * (_aspect([channel]) + max(_aspect([channel]), 0.8))))
 
 
-def overview_figure(report: ImageReport) -> bytes:
+def overview_figure(title: str, channels: Sequence[ChannelReport]) -> bytes:
     """One row for each channel: the flat-field, and one plane before and after."""
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(len(report.channels), 3, squeeze=False)
-        for axes, channel in zip(grid, report.channels, strict=True):
+        grid = figure.subplots(len(channels), 3, squeeze=False)
+        for axes, channel in zip(grid, channels, strict=True):
             _flatfield_panel(figure, axes[0], channel)
             _plane_panels(figure, [axes[1], axes[2]], channel)
             label = drawable(shortened(channel.label, 30))
             axes[0].set_title(f"{label}: flat-field", parse_math=False)
-        title = drawable(shortened(report.title, 90))
-        figure.suptitle(title, fontsize=13, parse_math=False)
+        figure.suptitle(drawable(shortened(title, 90)), fontsize=13, parse_math=False)
 
-    height = 1.0 + 3.6 * _aspect(report.channels)
-    return png(draw, (14.5, 0.6 + height * len(report.channels)))
-
-
-def background_preview(
-    image: NDArray[Any],
-    methods: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
-    *,
-    pixel_size_um: float | None = None,
-    row: int | None = None,
-    note: str = "",
-) -> bytes:
-    """Compare background methods on one plane: a row for each method.
-
-    Args:
-        image: (y, x), the plane as it is.
-        methods: name to (background, result), each of the shape of the image.
-        pixel_size_um: along x; None counts pixels.
-        row: of the line profile; None takes the one through the brightest part.
-        note: below the rows.
-
-    Returns:
-        A PNG: image, background and result with the same contrast, and a line profile.
-    """
-    chosen = _brightest_row(image) if row is None else row
-    low, high = contrast([np.asarray(image, dtype=np.float32)])
-    scale, unit = (1.0, "pixels") if pixel_size_um is None else (pixel_size_um, "micrometers")
-
-    def draw(figure: Figure) -> None:
-        ratios = {"width_ratios": [1, 1, 1, 1.5]}
-        grid = figure.subplots(len(methods), 4, squeeze=False, gridspec_kw=ratios)
-        for axes, (name, (background, result)) in zip(grid, methods.items(), strict=True):
-            titles = ("image", f"{drawable(shortened(name, 38))}\nbackground", "result")
-            for axis, title, plane in zip(axes, titles, (image, background, result), strict=False):
-                limits = (low, high) if title != "result" else (0.0, high - low)
-                extent = (0.0, image.shape[1] * scale, image.shape[0] * scale, 0.0)
-                shown = axis.imshow(
-                    reduced(plane), cmap="gray", vmin=limits[0], vmax=limits[1], extent=extent
-                )
-                axis.axhline((chosen + 0.5) * scale, color=BEFORE, linewidth=0.8, linestyle="--")
-                axis.set_title(title, parse_math=False)
-                axis.set_xlabel(unit)
-                colour_bar(figure, axis, shown, "counts" if title == "result" else "")
-            x = (np.arange(image.shape[1]) + 0.5) * scale
-            lines = (
-                ("image", image, BEFORE, 0.9),
-                ("background", background, BACKGROUND, 1.6),
-                ("result", result, AFTER, 0.9),
-            )
-            for label, plane, colour, width in lines:
-                axes[3].plot(x, plane[chosen], color=colour, linewidth=width, label=label)
-            axes[3].axhline(0, color="0.7", linewidth=0.7, zorder=0)
-            axes[3].set(title="along the dashed line", xlabel=unit, ylabel="counts")
-            axes[3].margins(x=0)
-            bottom, top = axes[3].get_ylim()
-            axes[3].set_ylim(bottom, top + 0.15 * (top - bottom))
-            axes[3].legend(loc="upper right", ncols=3, framealpha=0.8)
-
-        if note:
-            figure.supxlabel(drawable(note), fontsize=10, parse_math=False)
-
-    aspect = min(max(image.shape[0] / image.shape[1], 0.6), 2.0)
-    return png(draw, (15.5, 0.2 + (0.9 + 2.9 * aspect) * len(methods)))
+    height = 1.0 + 3.6 * _aspect(channels)
+    return png(draw, (14.5, 0.6 + height * len(channels)))
 
 
 def _flatfield_panel(figure: Figure, axes: Axes, channel: ChannelReport) -> None:
@@ -122,19 +112,17 @@ def _flatfield_panel(figure: Figure, axes: Axes, channel: ChannelReport) -> None
     low, high = float(flat.min()), float(flat.max())
     if high - low < 0.02:
         low, high = low - 0.01, high + 0.01
-    height, width = channel.layout.tile_shape
-    scale_y, scale_x, unit = _scales(channel)
-    extent = (0.0, width * scale_x, height * scale_y, 0.0)
-    shown = axes.imshow(flat, cmap="viridis", vmin=low, vmax=high, extent=extent)
+    extent = _extent_mm(channel, channel.layout.tile_shape)
+    picture = axes.imshow(flat, cmap="viridis", vmin=low, vmax=high, extent=extent)
     levels = _round_levels(low, high)
     inner = levels[(levels > flat.min()) & (levels < flat.max())]
     if inner.size:
-        y = (np.arange(flat.shape[0]) + 0.5) / flat.shape[0] * height * scale_y
-        x = (np.arange(flat.shape[1]) + 0.5) / flat.shape[1] * width * scale_x
+        y = (np.arange(flat.shape[0]) + 0.5) / flat.shape[0] * extent[2]
+        x = (np.arange(flat.shape[1]) + 0.5) / flat.shape[1] * extent[1]
         lines = axes.contour(x, y, flat, levels=inner, colors="white", linewidths=0.8)
         axes.clabel(lines, fmt="%g", fontsize=8)
-    colour_bar(figure, axes, shown, "relative brightness")
-    axes.set(title="Flat-field of a tile (mean 1)", xlabel=f"x ({unit})", ylabel=f"y ({unit})")
+    colour_bar(figure, axes, picture, "relative brightness")
+    axes.set(title="Flat-field of a tile (mean 1)", xlabel="x (mm)", ylabel="y (mm)")
 
 
 def _sections_panel(axes: Axes, channel: ChannelReport) -> None:
@@ -158,13 +146,13 @@ def _sections_panel(axes: Axes, channel: ChannelReport) -> None:
 
 def _histogram_panel(axes: Axes, channel: ChannelReport) -> None:
     """How many pixels of the plane shown have which brightness, in steps of equal ratio."""
-    planes = [np.ravel(plane) for plane in _above_offset(channel)]
-    positive = np.concatenate([plane[plane > 0] for plane in planes])
+    planes = _above_offset(channel)
+    positive = np.concatenate([plane[plane > 0] for plane, _, _ in planes])
     if positive.size:
         low, high = (float(v) for v in np.percentile(positive, (0.5, 99.9)))
         edges = np.geomspace(max(low, 1e-3), max(high, low * 1.1, 2e-3), 41)
-        for values, name, colour in zip(planes, ("before", "after"), (BEFORE, AFTER), strict=True):
-            counts = np.histogram(values, bins=edges)[0] / max(values.size, 1)
+        for plane, name, colour in planes:
+            counts = np.histogram(plane, bins=edges)[0] / max(plane.size, 1)
             axes.stairs(counts * 100, edges, color=colour, linewidth=1.3, label=name)
         axes.set_xscale("log")
         axes.set_xlim(edges[0], edges[-1])
@@ -180,27 +168,23 @@ def _histogram_panel(axes: Axes, channel: ChannelReport) -> None:
 
 def _plane_panels(figure: Figure, axes: list[Axes], channel: ChannelReport) -> None:
     """One plane before and after with the same contrast; ticks lie where tiles meet."""
-    planes = _above_offset(channel)
     from matplotlib.colors import LogNorm
 
-    low, high = contrast(planes)
+    planes = _above_offset(channel)
+    low, high = contrast([plane for plane, _, _ in planes])
     # Logarithmic, over two decades at most: shading is a ratio and shows alike in the
     # medium and in the sample.
     low = max(low, high / 100)
     high = max(high, low * 1.1)
-    scale_y, scale_x, unit = _scales(channel)
-    height, width = channel.layout.plane_shape
-    for axis, plane, name in zip(axes, planes, ("Before", "After"), strict=True):
-        extent = (0.0, width * scale_x, height * scale_y, 0.0)
-        norm = LogNorm(low, high, clip=True)
+    extent = _extent_mm(channel, channel.layout.plane_shape)
+    for axis, (plane, name, _) in zip(axes, planes, strict=True):
         visible = np.maximum(reduced(plane), low)
-        shown = axis.imshow(visible, cmap="gray", norm=norm, extent=extent)
+        norm = LogNorm(low, high, clip=True)
+        picture = axis.imshow(visible, cmap="gray", norm=norm, extent=extent)
         _tile_ticks(axis, channel)
-        axis.set(
-            title=f"{name} (plane {channel.plane})", xlabel=f"x ({unit})", ylabel=f"y ({unit})"
-        )
-        if name == "After":
-            colour_bar(figure, axis, shown, "counts above the offset (log.)")
+        title = f"{name.capitalize()} (plane {channel.plane})"
+        axis.set(title=title, xlabel="x (mm)", ylabel="y (mm)")
+    colour_bar(figure, axis, picture, "counts above the offset (log.)")
 
 
 def _mosaic_section_panel(axes: Axes, channel: ChannelReport) -> None:
@@ -210,9 +194,8 @@ def _mosaic_section_panel(axes: Axes, channel: ChannelReport) -> None:
     tile = next(t for t in channel.layout.tiles if t.row == middle)
     start, stop = (-(-tile.y // channel.factor[0]), tile.y + channel.layout.tile_shape[0])
     stop = max(stop // channel.factor[0], start + 1)
-    _, scale_x, unit = _scales(channel)
-    pairs = zip(_above_offset(channel), ("before", "after"), (BEFORE, AFTER), strict=True)
-    for plane, name, colour in pairs:
+    scale_x = channel.pixel_mm[1]
+    for plane, name, colour in _above_offset(channel):
         section = np.median(plane[start:stop], axis=0)
         x = (np.arange(section.size) + 0.5) / section.size * channel.layout.plane_shape[1]
         axes.plot(x * scale_x, section, color=colour, linewidth=1.1, label=name)
@@ -220,32 +203,28 @@ def _mosaic_section_panel(axes: Axes, channel: ChannelReport) -> None:
         axes.axvline(edge * scale_x, color="0.8", linewidth=0.8, zorder=0)
     axes.set(
         title=f"Along x through row {middle + 1} of the tiles",
-        xlabel=f"x ({unit}); grey lines: tile seams",
+        xlabel="x (mm); grey lines: tile seams",
         ylabel="median, counts above the offset",
     )
-    axes.margins(x=0)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(min(0.0, bottom), top + 0.15 * (top - min(0.0, bottom)))
-    axes.legend(loc="upper right", ncols=2, framealpha=0.8)
+    legend_above(axes, with_zero=True)
 
 
-def _above_offset(channel: ChannelReport) -> list[NDArray[np.float32]]:
-    """The plane before and after, without its offset; what was never acquired stays 0."""
+def _above_offset(channel: ChannelReport) -> list[tuple[NDArray[np.float32], str, str]]:
+    """The plane before and after without its offset, with name and colour; 0 stays 0."""
     planes = []
-    for plane, level in (
-        (channel.before, channel.offset),
-        (channel.after, channel.output_offset),
+    for plane, offset, name, colour in (
+        (channel.before, channel.offset, "before", BEFORE),
+        (channel.after, channel.output_offset, "after", AFTER),
     ):
         values = np.asarray(plane, dtype=np.float32)
-        planes.append(np.where(values == 0, values, values - np.float32(level)))
+        values = np.where(values == 0, values, values - np.float32(offset))
+        planes.append((values, name, colour))
     return planes
 
 
-def _scales(channel: ChannelReport) -> tuple[float, float, str]:
-    """Length of a full-resolution pixel along y and x, in the unit of the axes."""
-    if channel.pixel_size_um is None:
-        return 1.0, 1.0, "pixels"
-    return channel.pixel_size_um[0] / 1000, channel.pixel_size_um[1] / 1000, "mm"
+def _extent_mm(channel: ChannelReport, shape: tuple[int, int]) -> Extent:
+    """Edges of a picture of so many pixels (y, x) of full resolution, in millimetres."""
+    return 0.0, shape[1] * channel.pixel_mm[1], shape[0] * channel.pixel_mm[0], 0.0
 
 
 def _aspect(channels: Sequence[ChannelReport]) -> float:
@@ -265,25 +244,104 @@ def _edges(channel: ChannelReport, axis: int) -> list[int]:
 
 
 def _tile_ticks(axes: Axes, channel: ChannelReport) -> None:
-    scale_y, scale_x, _ = _scales(channel)
-    for axis, scale, place in ((axes.yaxis, scale_y, 0), (axes.xaxis, scale_x, 1)):
-        edges = _edges(channel, place)
-        step = max(-(-len(edges) // 7), 1)
-        axis.set_ticks([edge * scale for edge in edges], minor=True)
-        axis.set_ticks([edge * scale for edge in edges[::step]])
-        axis.set_major_formatter("{x:.2f}" if channel.pixel_size_um else "{x:.0f}")
+    for number, axis in enumerate((axes.yaxis, axes.xaxis)):
+        edges = [edge * channel.pixel_mm[number] for edge in _edges(channel, number)]
+        axis.set_ticks(edges, minor=True)
+        axis.set_ticks(edges[:: max(-(-len(edges) // 7), 1)])
+        axis.set_major_formatter("{x:.2f}")
 
 
 def _round_levels(low: float, high: float) -> NDArray[np.float64]:
     """Round numbers between two limits, about seven of them."""
-    wished = (high - low) / 7
-    decade = 10.0 ** np.floor(np.log10(wished))
-    step = next(s * decade for s in (1, 2, 5, 10) if s * decade >= wished * 0.999)
+    least = (high - low) / 7
+    decade = 10.0 ** np.floor(np.log10(least))
+    step = next(s * decade for s in (1, 2, 5, 10) if s * decade >= least * 0.999)
     return np.asarray(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step)
 
 
-def _brightest_row(image: NDArray[Any]) -> int:
-    values = np.asarray(image, dtype=np.float32)
-    finite = np.isfinite(values)
-    darkest = values[finite].min() if finite.any() else np.float32(0)
-    return int(np.argmax(np.percentile(np.where(finite, values, darkest), 99, axis=1)))
+def legend_above(axes: Axes, *, with_zero: bool = False) -> None:
+    """A legend in one row over the lines; whether 0 must be on the y axis is the caller's."""
+    axes.margins(x=0)
+    bottom, top = axes.get_ylim()
+    bottom = min(0.0, bottom) if with_zero else bottom
+    axes.set_ylim(bottom, top + 0.15 * (top - bottom))
+    axes.legend(loc="upper right", ncols=3, framealpha=0.8)
+
+
+def colour_bar(figure: Figure, axes: Axes, picture: AxesImage, label: str) -> None:
+    """A colour bar as high as the image beside it."""
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator
+
+    bar = figure.colorbar(picture, cax=axes.inset_axes((1.03, 0.0, 0.045, 1.0)))
+    if isinstance(picture.norm, LogNorm):
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.yaxis.set_minor_formatter("")
+    bar.outline.set_visible(False)
+    if label:
+        bar.set_label(label)
+
+
+def contrast(planes: list[NDArray[np.float32]]) -> tuple[float, float]:
+    """Limits that show nearly all pixels of several planes; pixels of 0 do not count."""
+    values = np.concatenate([reduced(plane).ravel() for plane in planes])
+    values = values[np.isfinite(values) & (values != 0)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
+    return low, high if high > low else low + 1
+
+
+def reduced(plane: NDArray[Any]) -> NDArray[np.float32]:
+    """A plane for the screen, averaged where it has more pixels than that."""
+    array = np.asarray(plane, dtype=np.float32)
+    shape = tuple(min(n, _MOST_PIXELS) for n in array.shape)
+    return array if shape == array.shape else resample(array, (shape[0], shape[1]))
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of no more than so many letters, on one line, nothing hidden in it."""
+    # No more is looked at: an escaped character is longer than the character.
+    line = shown(text[: most + 1])
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def drawable(text: str) -> str:
+    """A text for a figure: letters that the font lacks are question marks.
+
+    Set it with `parse_math=False`: a dollar sign in it is a dollar sign.
+    """
+    return "".join(c if c == "\n" or _has_glyph(c) else "?" for c in text)
+
+
+@lru_cache(maxsize=4096)
+def _has_glyph(character: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    return bool(get_font(findfont("DejaVu Sans")).get_char_index(ord(character)))
+
+
+def png(draw: Callable[[Figure], None], size_inches: tuple[float, float]) -> bytes:
+    """Draw a figure and give it as PNG; importing matplotlib waits until here."""
+    # What matplotlib says of fonts and folders would mark a server's job.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    import matplotlib
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # The user's own settings of matplotlib stay out of the figure, and as they were.
+    with (
+        warnings.catch_warnings(),
+        matplotlib.style.context("default"),
+        matplotlib.rc_context(_STYLE),
+    ):
+        # A figure of odd proportions is as good as it gets.
+        warnings.simplefilter("ignore")
+        figure = Figure(figsize=size_inches, dpi=100, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()

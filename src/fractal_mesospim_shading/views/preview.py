@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,22 @@ from fractal_mesospim_shading.images.storage.stores import normalise_url
 from fractal_mesospim_shading.messages import know_options, rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions, method_parameters
 from fractal_mesospim_shading.options.values import validated
+from fractal_mesospim_shading.views.figures import (
+    AFTER,
+    BACKGROUND,
+    BEFORE,
+    colour_bar,
+    contrast,
+    drawable,
+    legend_above,
+    png,
+    reduced,
+    shortened,
+)
+from fractal_mesospim_shading.views.reporting import plane_box
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 know_options("methods", "radius", "channel", "tile", "z", "level", "label")
 
@@ -93,8 +109,6 @@ def write_preview(
     channel_of = box[image.axes.index("c")].start if "c" in image.axes else 0
     held = no_data_held(image).get(image.channels[channel_of].label)
     results, notes = _compared(plane, chosen, mask, zero_is, held)
-    from fractal_mesospim_shading.views.figures import background_preview
-
     picture = background_preview(
         plane,
         results,
@@ -218,22 +232,80 @@ def _plane_box(
     plane = depth // 2 if z is None else z
     if not 0 <= plane < depth:
         raise ParameterError(f"`z` is {z}, but level {level} has the planes 0 to {depth - 1}.")
-    index = _channel(image, channel)
-    where = {
-        "t": slice(0, 1),
-        "c": slice(index, index + 1),
-        "z": slice(plane, plane + 1),
-        "y": slice(place.y, place.y + layout.tile_shape[0]),
-        "x": slice(place.x, place.x + layout.tile_shape[1]),
-    }
-    return tuple(where[axis] for axis in image.axes)
+    y = slice(place.y, place.y + layout.tile_shape[0])
+    x = slice(place.x, place.x + layout.tile_shape[1])
+    return plane_box(image.axes, _channel(image, channel), slice(plane, plane + 1), y, x)
 
 
-def _channel(image: MosaicImage, wanted: str | int | None) -> int:
-    if wanted is None:
+def _channel(image: MosaicImage, chosen: str | int | None) -> int:
+    if chosen is None:
         return 0
     for channel in image.channels:
-        if str(wanted) in (channel.label, str(channel.index)):
+        if str(chosen) in (channel.label, str(channel.index)):
             return channel.index
     labels = ", ".join(f"{c.index} '{c.label}'" for c in image.channels)
-    raise ParameterError(f"There is no channel {wanted!r}; the image has {labels}.")
+    raise ParameterError(f"There is no channel {chosen!r}; the image has {labels}.")
+
+
+def background_preview(
+    image: NDArray[Any],
+    methods: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+    *,
+    pixel_size_um: float | None = None,
+    note: str = "",
+) -> bytes:
+    """Compare background methods on one plane: a row for each method.
+
+    Args:
+        image: (y, x), the plane as it is.
+        methods: name to (background, result), each of the shape of the image.
+        pixel_size_um: along x; None counts pixels.
+        note: below the rows.
+
+    Returns:
+        A PNG: image, background and result with the same contrast, and a line profile
+        through the brightest part.
+    """
+    row = _brightest_row(image)
+    low, high = contrast([np.asarray(image, dtype=np.float32)])
+    scale, unit = (1.0, "pixels") if pixel_size_um is None else (pixel_size_um, "micrometers")
+
+    def draw(figure: Figure) -> None:
+        ratios = {"width_ratios": [1, 1, 1, 1.5]}
+        grid = figure.subplots(len(methods), 4, squeeze=False, gridspec_kw=ratios)
+        for axes, (name, (background, result)) in zip(grid, methods.items(), strict=True):
+            titles = ("image", f"{drawable(shortened(name, 38))}\nbackground", "result")
+            for axis, title, plane in zip(axes, titles, (image, background, result), strict=False):
+                limits = (low, high) if title != "result" else (0.0, high - low)
+                extent = (0.0, image.shape[1] * scale, image.shape[0] * scale, 0.0)
+                picture = axis.imshow(
+                    reduced(plane), cmap="gray", vmin=limits[0], vmax=limits[1], extent=extent
+                )
+                axis.axhline((row + 0.5) * scale, color=BEFORE, linewidth=0.8, linestyle="--")
+                axis.set_title(title, parse_math=False)
+                axis.set_xlabel(unit)
+                colour_bar(figure, axis, picture, "counts" if title == "result" else "")
+            x = (np.arange(image.shape[1]) + 0.5) * scale
+            lines = (
+                ("image", image, BEFORE, 0.9),
+                ("background", background, BACKGROUND, 1.6),
+                ("result", result, AFTER, 0.9),
+            )
+            for label, plane, colour, width in lines:
+                axes[3].plot(x, plane[row], color=colour, linewidth=width, label=label)
+            axes[3].axhline(0, color="0.7", linewidth=0.7, zorder=0)
+            axes[3].set(title="along the dashed line", xlabel=unit, ylabel="counts")
+            legend_above(axes[3])
+
+        if note:
+            figure.supxlabel(drawable(note), fontsize=10, parse_math=False)
+
+    aspect = min(max(image.shape[0] / image.shape[1], 0.6), 2.0)
+    return png(draw, (15.5, 0.2 + (0.9 + 2.9 * aspect) * len(methods)))
+
+
+def _brightest_row(image: NDArray[Any]) -> int:
+    values = np.asarray(image, dtype=np.float32)
+    finite = np.isfinite(values)
+    darkest = values[finite].min() if finite.any() else np.float32(0)
+    return int(np.argmax(np.percentile(np.where(finite, values, darkest), 99, axis=1)))

@@ -1,56 +1,91 @@
-"""Gather what a report of a flat-field correction shows, and write it."""
+"""The report of a corrected image: what it shows, and its page, one HTML file, and picture."""
 
 from __future__ import annotations
 
+import base64
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.quality import ShadingQuality
+from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text
-from fractal_mesospim_shading.flatfield.sampling import z_factor
+from fractal_mesospim_shading.flatfield.sampling import plane_count, z_factor
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
-from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.messages import heard_so_far
+from fractal_mesospim_shading.images.target import TargetImage, TargetLevel
+from fractal_mesospim_shading.messages import heard_so_far, shown
+from fractal_mesospim_shading.views.figures import (
+    ChannelReport,
+    Facts,
+    channel_figure,
+    overview_figure,
+    shortened,
+)
 
 logger = logging.getLogger(__name__)
 
-_PLANE_PIXELS = 1 << 20
-"""Planes of a report are taken from the first level with no more pixels than this."""
+_CSS = """
+body { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #222;
+       max-width: 1200px; margin: 2em auto; padding: 0 1em; line-height: 1.4; }
+h1 { font-size: 1.5em; overflow-wrap: anywhere; }
+h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc; overflow-wrap: anywhere; }
+table { border-collapse: collapse; margin: 1em 0; }
+th, td { text-align: left; vertical-align: top; padding: 0.25em 1.2em 0.25em 0;
+         border-bottom: 1px solid #e4e4e4; overflow-wrap: anywhere; }
+th { font-weight: normal; color: #555; white-space: nowrap; }
+img { max-width: 100%; height: auto; }
+.note { background: #f3f3f3; border-left: 4px solid #999; padding: 0.4em 0.8em; }
+.warning { background: #fff6df; border-left: 4px solid #d9a400; padding: 0.4em 0.8em; }
+.caption { color: #555; font-size: 0.9em; }
+"""
 
-_PLANES = 8
+_MOST = 200
+"""Letters of a label in a heading."""
+
+_CAPTION = (
+    "Before and after have the same logarithmic contrast; the ticks at their edges mark where "
+    "tiles meet. A good correction leaves no step there, while the sample keeps its brightness."
+)
+
+PLANE_PIXELS = 1 << 20
+"""Planes that a person or a check looks at are of the first level with no more pixels than this."""
+
+PLANES = 8
 """Planes along z that the seam step is measured on."""
 
-_READ_BYTES = 2**31
-"""A report is left out where it would have to decode more than this."""
+READ_BYTES = 2**31
+"""What would have to decode more than this is left out."""
 
 
 @dataclass(frozen=True)
-class Views:
-    """Planes of one channel before and after.
+class ImageReport:
+    """A corrected image.
 
     Attributes:
-        before, after: (n, y, x) at one level.
-        level: of the pyramid.
-        shown: which of the planes is shown.
-        plane: its number along z.
+        title: such as the name of the image.
+        channels: in the order of the image.
+        facts: of the whole image: shape, size, time, throughput.
+        notes: lines that a person may want to read.
+        warnings: lines that a person should look at.
     """
 
-    before: NDArray[Any]
-    after: NDArray[Any]
-    level: int
-    shown: int
-    plane: int
+    title: str
+    channels: tuple[ChannelReport, ...]
+    facts: Facts = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def report_obstacle(image: MosaicImage, url: str) -> str | None:
@@ -62,55 +97,28 @@ def report_obstacle(image: MosaicImage, url: str) -> str | None:
     """
     if not places.is_local(url):
         return "where the result lies on remote storage"
-    level = _level(image)
-    if _cost(image, level, _planes(image, level)) > _READ_BYTES:
+    level = coarse_level(image.levels)
+    if _cost(image, level, _planes(image, level)) > READ_BYTES:
         return "for an image without a coarse level to look at"
     return None
-
-
-def _level(image: MosaicImage) -> int:
-    """The level that a report shows."""
-    return next(
-        (i for i, found in enumerate(image.levels) if prod(found.shape[-2:]) <= _PLANE_PIXELS),
-        len(image.levels) - 1,
-    )
-
-
-def gather_views(image: MosaicImage, target: TargetImage) -> dict[str, Views]:
-    """Read some coarse planes of source and result; empty where that would cost too much."""
-    level = _level(image)
-    planes = _planes(image, level)
-    views: dict[str, Views] = {}
-    shape = image.levels[level].shape[-2:]
-    if _cost(image, level, planes) > _READ_BYTES:
-        logger.info("The image has no coarse level to look at: no report is written.")
-        return views
-    middle = len(planes) // 2
-    for channel in image.channels:
-        boxes = [_box(image, channel, level, z) for z in planes]
-        before = np.stack([image.read(level, box).reshape(shape) for box in boxes])
-        after = np.stack([target.read(level, box).reshape(shape) for box in boxes])
-        plane = planes[middle] * z_factor(image, level)
-        views[channel.label] = Views(before, after, level, middle, plane)
-    return views
 
 
 def write_flatfield_report(
     url: str,
     image: MosaicImage,
-    views: Mapping[str, Views],
+    target: TargetImage,
     models: Mapping[str, ChannelModel],
     counts: Mapping[str, PixelCounts],
     output_offset: float,
     seconds: float,
     written_to: Callable[[str], str],
-) -> str | None:
-    """Write `<name>_report.html` and `.png` beside a result; None where there is nothing to show.
+) -> str:
+    """Write `<name>_report.html` and `.png` beside a result, from some planes of a coarse level.
 
     Args:
         url: of the result.
-        image: the source.
-        views: from `gather_views`.
+        image: the source, to which `report_obstacle` knows none.
+        target: the result.
         models, counts: by channel label.
         output_offset: counts that were added.
         seconds: that the correction took.
@@ -119,23 +127,26 @@ def write_flatfield_report(
     Returns:
         The address of the report.
     """
-    if not views or not places.is_local(url):
-        return None
-    from fractal_mesospim_shading.views.content import ChannelReport, ImageReport
-    from fractal_mesospim_shading.views.html import write_report
-
-    size = image.voxel_size_um
+    level = coarse_level(image.levels)
+    numbers, shape = _planes(image, level), image.levels[level].shape[-2:]
+    y, x = (slice(0, size) for size in shape)
+    middle, factor = len(numbers) // 2, shrinking(image.levels, level)
+    pixel_mm = (image.voxel_size_um["y"] / 1000, image.voxel_size_um["x"] / 1000)
     channels = []
     for channel in image.channels:
-        view, model = views[channel.label], models[channel.label]
+        boxes = [plane_box(image.axes, channel.index, slice(z, z + 1), y, x) for z in numbers]
+        before, after = (
+            np.stack([whole.read(level, box).reshape(shape) for box in boxes])
+            for whole in (image, target)
+        )
+        model = models[channel.label]
         profile = model.profile.resampled(image.layout.tile_shape)
         dark = model.profile.darkfield
         offset = model.offset if dark is None else float(np.mean(dark))
-        factor = _factor(image, view.level)
         quality = ShadingQuality.measure(
             profile,
-            view.before.mean(axis=0),
-            view.after.mean(axis=0),
+            before.mean(axis=0),
+            after.mean(axis=0),
             image.layout,
             offset=offset,
             output_offset=output_offset,
@@ -148,16 +159,15 @@ def write_flatfield_report(
             ChannelReport(
                 channel.label,
                 profile,
-                view.before[view.shown],
-                view.after[view.shown],
+                before[middle],
+                after[middle],
                 image.layout,
+                pixel_mm,
                 factor,
                 offset,
                 output_offset,
-                view.plane,
-                quality,
-                _model_facts(model.facts),
-                (size["y"], size["x"]),
+                numbers[middle] * z_factor(image, level),
+                (*_model_facts(model.facts), *quality.rows()),
             )
         )
     _, name = places.parent_and_name(url)
@@ -200,13 +210,31 @@ def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
+def coarse_level(levels: Sequence[Level | TargetLevel]) -> int:
+    """The level to look at: the first whose planes have no more than `PLANE_PIXELS`."""
+    small = (i for i, level in enumerate(levels) if prod(level.shape[-2:]) <= PLANE_PIXELS)
+    return next(small, len(levels) - 1)
+
+
+def shrinking(levels: Sequence[Level | TargetLevel], level: int) -> tuple[int, int]:
+    """By how much (y, x) have shrunk from full resolution to a level."""
+    fine, coarse = levels[0].scale, levels[level].scale
+    y, x = (max(1, round(c / f)) for f, c in zip(fine[-2:], coarse[-2:], strict=True))
+    return y, x
+
+
+def plane_box(axes: str, channel: int, z: slice, y: slice, x: slice) -> Box:
+    """The box of some planes of a channel, at the first time point."""
+    box = {"t": slice(0, 1), "c": slice(channel, channel + 1), "z": z, "y": y, "x": x}
+    return tuple(box[axis] for axis in axes)
+
+
 def _planes(image: MosaicImage, level: int) -> Sequence[int]:
-    axis = _z(image)
-    depth = image.levels[level].shape[axis] if axis is not None else 1
-    number = min(_PLANES, depth)
-    # Within as few chunks as possible: planes around the middle, then from end to end.
-    chunk = image.levels[level].chunks[axis] if axis is not None else 1
-    if chunk >= number:
+    """Numbers of the planes looked at, within as few chunks as possible."""
+    depth = plane_count(image, level)
+    number = min(PLANES, depth)
+    # Planes around the middle, or else from end to end.
+    if _chunk_depth(image, level) >= number:
         start = max(0, min(depth // 2 - number // 2, depth - number))
         return range(start, start + number)
     return sorted({round((i + 0.5) * depth / number - 0.5) for i in range(number)})
@@ -214,30 +242,80 @@ def _planes(image: MosaicImage, level: int) -> Sequence[int]:
 
 def _cost(image: MosaicImage, level: int, planes: Sequence[int]) -> int:
     """Bytes of pixels that are decoded for these planes of all channels."""
-    axis = _z(image)
-    chunk = image.levels[level].chunks[axis] if axis is not None else 1
-    slabs = len({z // chunk for z in planes})
-    pixels = slabs * chunk * prod(image.levels[level].shape[-2:])
+    chunk = _chunk_depth(image, level)
+    pixels = len({z // chunk for z in planes}) * chunk * prod(image.levels[level].shape[-2:])
     return 2 * pixels * image.dtype.itemsize * len(image.channels)
 
 
-def _box(image: MosaicImage, channel: Channel, level: int, z: int) -> Box:
-    shape = image.levels[level].shape
-    where = {
-        "t": slice(0, 1),
-        "c": slice(channel.index, channel.index + 1),
-        "z": slice(z, z + 1),
-        "y": slice(0, shape[-2]),
-        "x": slice(0, shape[-1]),
-    }
-    return tuple(where[axis] for axis in image.axes)
+def _chunk_depth(image: MosaicImage, level: int) -> int:
+    return image.levels[level].chunks[image.axes.index("z")] if "z" in image.axes else 1
 
 
-def _factor(image: MosaicImage, level: int) -> tuple[int, int]:
-    fine, coarse = image.levels[0].scale, image.levels[level].scale
-    y, x = (max(1, round(c / f)) for f, c in zip(fine[-2:], coarse[-2:], strict=True))
-    return y, x
+def write_report(
+    path_html: str | os.PathLike[str], path_png: str | os.PathLike[str], report: ImageReport
+) -> None:
+    """Write the report of an image.
+
+    Args:
+        path_html: one file that needs no other; folders above it are made.
+        path_png: the overview picture.
+        report: what to show.
+
+    Raises:
+        OutputWriteError: no permission, or no space.
+    """
+    files = (
+        (path_html, report_html(report).encode()),
+        (path_png, overview_figure(report.title, report.channels)),
+    )
+    for path, content in ((Path(path), content) for path, content in files):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            raise OutputWriteError(
+                f"The report '{path}' cannot be written: {error}. Check the free space and the "
+                "rights."
+            ) from error
 
 
-def _z(image: MosaicImage) -> int | None:
-    return image.axes.index("z") if "z" in image.axes else None
+def report_html(report: ImageReport) -> str:
+    """The report as the text of an HTML page."""
+    title = _text(report.title)
+    parts = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        f"<title>{title}: shading correction</title><style>{_CSS}</style></head><body>",
+        f"<h1>Shading correction of {title}</h1>",
+        *(f'<p class="warning">WARNING: {_text(line)}</p>' for line in report.warnings),
+        *(f'<p class="note">{_text(note)}</p>' for note in report.notes),
+        _table(report.facts),
+        *(_channel(channel) for channel in report.channels),
+        "</body></html>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _channel(channel: ChannelReport) -> str:
+    image = base64.b64encode(channel_figure(channel)).decode()
+    label = _text(shortened(channel.label, _MOST))
+    description = f"Flat-field of channel {label}, and one plane before and after"
+    parts = (
+        f"<h2>Channel {label}</h2>",
+        _table(channel.facts),
+        f'<img alt="{description}" src="data:image/png;base64,{image}">',
+        f'<p class="caption">{_CAPTION}</p>',
+    )
+    return "\n".join(parts)
+
+
+def _table(facts: Facts) -> str:
+    if not facts:
+        return ""
+    rows = (f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts)
+    return "<table>\n" + "\n".join(rows) + "\n</table>"
+
+
+def _text(value: str) -> str:
+    """A text from outside as it may stand in a page."""
+    return escape(shown(value))

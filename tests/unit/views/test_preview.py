@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from fractal_mesospim_shading import cli, correct_background, errors
 from fractal_mesospim_shading.core.background import METHODS
 from fractal_mesospim_shading.core.background.arrays import estimate_array
 from fractal_mesospim_shading.synthetic.images import write_image
-from fractal_mesospim_shading.views import figures
+from fractal_mesospim_shading.views import preview
 from fractal_mesospim_shading.views.preview import write_preview
 
 
@@ -27,7 +28,7 @@ def drawn(monkeypatch):
         seen.update(image=image, methods=methods, **more)
         return b"picture"
 
-    monkeypatch.setattr(figures, "background_preview", remember)
+    monkeypatch.setattr(preview, "background_preview", remember)
     return seen
 
 
@@ -167,3 +168,25 @@ def test_the_command(make_mosaic, tmp_path, capsys):
     assert width == 1550 and 500 < height < 1500
     assert cli.main([*arguments[:2], "--output", str(tmp_path / "no" / "p.png")]) == 3
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_pixels_without_data_do_not_choose_the_line_of_a_preview():
+    image = np.full((40, 30), 5, np.float32)
+    image[3], image[9, ::2], image[20] = np.nan, np.inf, 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert preview._brightest_row(image) == 20
+        assert preview.background_preview(image, {"a": (np.zeros_like(image), image)})
+
+
+def test_background_preview_has_a_row_for_each_method():
+    def size_of(png):
+        return struct.unpack(">II", png[16:24])
+
+    rng = np.random.default_rng(1)
+    image = rng.poisson(100, (30, 40)).astype(np.uint16)
+    pair = (np.full((30, 40), 100.0), image - 100.0)
+    one = size_of(preview.background_preview(image, {"median": pair}, pixel_size_um=0.65))
+    two = size_of(preview.background_preview(image, {"a": pair, "b": pair}))
+    assert one[0] == two[0]
+    assert 1.8 * one[1] < two[1] < 2.1 * one[1]

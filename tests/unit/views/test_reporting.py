@@ -8,7 +8,6 @@ import re
 import struct
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import matplotlib
@@ -19,9 +18,8 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.quality import ShadingQuality
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.views.content import ChannelReport, ImageReport
-from fractal_mesospim_shading.views.figures import background_preview, overview_figure
-from fractal_mesospim_shading.views.html import report_html, write_report
+from fractal_mesospim_shading.views.figures import ChannelReport, overview_figure
+from fractal_mesospim_shading.views.reporting import ImageReport, report_html, write_report
 
 LAYOUT = TileLayout.from_origins([(0, 0), (0, 32), (24, 0)], (24, 32), (48, 64))
 FLAT = np.linspace(0.6, 1.4, 32)[None, :] * np.ones((24, 1))
@@ -37,10 +35,13 @@ def channel(label: str = "488 nm", level: float = 1.0) -> ChannelReport:
         before.astype(np.uint16),
         after.astype(np.uint16),
         LAYOUT,
+        (0.0013, 0.0013),
         offset=100,
-        quality=ShadingQuality(0.61, 1.39, 0.8, 0.0, clipped=0.25),
-        facts=(("Offset", "100 ± 0.4 counts"), ("Scenario", "<empty> & done")),
-        pixel_size_um=(1.3, 1.3),
+        facts=(
+            ("Offset", "100 ± 0.4 counts"),
+            ("Scenario", "<empty> & done"),
+            *ShadingQuality(0.61, 1.39, 0.8, 0.0, clipped=0.25).rows(),
+        ),
     )
 
 
@@ -77,7 +78,7 @@ def test_one_file_with_everything(tmp_path: Path) -> None:
         "<h2>Channel 561 nm</h2>",
     ):
         assert expected in text
-    one = overview_figure(ImageReport("a", (channel(),)))
+    one = overview_figure("a", (channel(),))
     assert size_of((tmp_path / "r.png").read_bytes())[1] > 1.5 * size_of(one)[1]
 
 
@@ -94,15 +95,15 @@ def test_no_window_and_no_backend() -> None:
     """In a process of its own: pyplot is never loaded, and the package loads no matplotlib."""
     code = (
         "import sys, numpy as np\n"
-        "from fractal_mesospim_shading.views import figures, html\n"
+        "from fractal_mesospim_shading.views import preview, reporting\n"
         "assert 'matplotlib' not in sys.modules\n"
         "image = np.arange(64.0).reshape(8, 8)\n"
-        "figures.background_preview(image, {'a': (image, image - image)})\n"
+        "preview.background_preview(image, {'a': (image, image - image)})\n"
         "import matplotlib\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert matplotlib.get_backend(auto_select=False) is None\n"
         if hasattr(matplotlib, "get_backend") and matplotlib.__version_info__ >= (3, 10)
-        else "import fractal_mesospim_shading.views.figures\n"
+        else "import fractal_mesospim_shading.views.preview\n"
     )
     environment = {"PATH": "", "MPLCONFIGDIR": matplotlib.get_configdir()}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
@@ -116,9 +117,10 @@ def test_what_has_no_light_can_be_drawn() -> None:
         np.zeros((3, 4), np.uint16),
         np.zeros((3, 4), np.uint16),
         TileLayout.single((7, 9)),
+        (0.001, 0.001),
         factor=(2, 2),
     )
-    assert size_of(overview_figure(ImageReport("x" * 300, (odd,))))[0] == 1450
+    assert size_of(overview_figure("x" * 300, (odd,)))[0] == 1450
     assert "no light" in report_html(ImageReport("x", (odd,)))
 
 
@@ -126,9 +128,16 @@ def test_before_and_after_have_one_contrast() -> None:
     """Equal planes are drawn alike: the two panels hold the same greys."""
     flat = channel()
     same = ChannelReport(
-        "a", flat.profile, flat.before, flat.before, LAYOUT, offset=100, output_offset=100
+        "a",
+        flat.profile,
+        flat.before,
+        flat.before,
+        LAYOUT,
+        flat.pixel_mm,
+        offset=100,
+        output_offset=100,
     )
-    image = pixels_of(overview_figure(ImageReport("a", (same,))))[..., :3]
+    image = pixels_of(overview_figure("a", (same,)))[..., :3]
     third = image.shape[1] // 3
     # Half-way down, where both panels show tiles.
     row = image[image.shape[0] // 2]
@@ -137,28 +146,9 @@ def test_before_and_after_have_one_contrast() -> None:
     assert len(common) > 20
 
 
-def test_pixels_without_data_do_not_choose_the_line_of_a_preview() -> None:
-    image = np.full((40, 30), 5, np.float32)
-    image[3], image[9, ::2], image[20] = np.nan, np.inf, 8
-    pair = (np.zeros_like(image), image)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        shown = background_preview(image, {"a": pair})
-        chosen = background_preview(image, {"a": pair}, row=20)
-    assert shown == chosen
-
-
-def test_background_preview_has_a_row_for_each_method() -> None:
-    rng = np.random.default_rng(1)
-    image = rng.poisson(100, (30, 40)).astype(np.uint16)
-    pair = (np.full((30, 40), 100.0), image - 100.0)
-    one = size_of(background_preview(image, {"median": pair}, pixel_size_um=0.65))
-    two = size_of(background_preview(image, {"a": pair, "b": pair}, row=3))
-    assert one[0] == two[0]
-    assert 1.8 * one[1] < two[1] < 2.1 * one[1]
-
-
 def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputWriteError, match="cannot be written"):
-        write_report(tmp_path / "file" / "r.html", None, ImageReport("a", ()))
+        write_report(
+            tmp_path / "file" / "r.html", tmp_path / "r.png", ImageReport("a", (channel(),))
+        )
