@@ -15,7 +15,7 @@ import statistics
 import time
 from pathlib import Path
 
-from fractal_mesospim_shading.images.storage import syncing
+from fractal_mesospim_shading.images.storage import local_files
 
 
 def main() -> None:
@@ -24,17 +24,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     folder = Path(given.folder)
-    print(f"file system: {syncing.file_system(folder.parent)}")
+    print(f"file system: {local_files.file_system(folder.parent)}")
     print("| files | kB each | written, s | syncfs, s | each file, s | each file, ms a file |")
     print("|---|---|---|---|---|---|")
     for count, kilobytes in ((1000, 64), (10_000, 64), (1000, 2048), (10, 131_072)):
         written, whole, each = [], [], []
         for _ in range(given.repeats):
             written.append(_write(folder, count, kilobytes))
-            whole.append(_timed(lambda: syncing.sync_machine(folder)))
+            whole.append(_timed(lambda: local_files.sync_machine(folder)))
             _write(folder, count, kilobytes)
             every = [os.path.join(path, n) for path, _, names in os.walk(folder) for n in names]
-            each.append(_timed(lambda paths=every: syncing.sync_files([*paths, str(folder)])))
+            each.append(_timed(lambda paths=every: local_files.sync_files([*paths, str(folder)])))
         a, b, c = (statistics.median(times) for times in (written, whole, each))
         print(f"| {count} | {kilobytes} | {a:.2f} | {b:.2f} | {c:.2f} | {1000 * c / count:.2f} |")
     shutil.rmtree(folder)
@@ -43,7 +43,7 @@ def main() -> None:
 def _write(folder: Path, count: int, kilobytes: int) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    syncing.sync_machine(folder)
+    local_files.sync_machine(folder)
     content = os.urandom(1024) * kilobytes
 
     def write() -> None:

@@ -376,7 +376,7 @@ def test_killed_while_the_folder_of_the_job_was_removed(
 KILLED = """
 import os, signal, sys
 from fractal_mesospim_shading import cli
-from fractal_mesospim_shading.images import syncing
+from fractal_mesospim_shading.images.storage import local_files
 
 fatal, *command = sys.argv[1:]
 count = 0
@@ -391,7 +391,7 @@ def before(function):
     return call
 
 armed = 0
-place = syncing.sync_groups
+place = local_files.sync_groups
 
 def begins(folder):
     # The results are complete: from here on.
@@ -399,7 +399,7 @@ def begins(folder):
     armed = 1
     return place(folder)
 
-syncing.sync_groups = begins
+local_files.sync_groups = begins
 for name in ("rename", "replace", "unlink", "rmdir"):
     setattr(os, name, before(getattr(os, name)))
 sys.exit(cli.main(command))

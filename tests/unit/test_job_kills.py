@@ -13,7 +13,7 @@ from fractal_mesospim_shading.engine.job_folder import image_url
 from fractal_mesospim_shading.engine.settling import left_to_its_job, settle, sweep
 from fractal_mesospim_shading.errors import OutputExistsError
 from fractal_mesospim_shading.images.output import companion_url, mark_of
-from fractal_mesospim_shading.images.storage import places, syncing
+from fractal_mesospim_shading.images.storage import local_files, places
 
 REQUEST = {"task": "correct", "parameters": {"offset": 100}}
 DONE = b'{"mesospim_shading": {"complete": true}}'
@@ -47,8 +47,8 @@ class Killer:
 def local_killer(monkeypatch):
     # What is tested here is the order of changes; that they wait for the device, elsewhere.
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(syncing, "sync_machine", lambda path: True)
-    monkeypatch.setattr(syncing, "sync_files", lambda paths: [])
+    monkeypatch.setattr(local_files, "sync_machine", lambda path: True)
+    monkeypatch.setattr(local_files, "sync_files", lambda paths: [])
     names = ("rename", "replace", "unlink", "rmdir", "mkdir", "ftruncate")
     return Killer(monkeypatch, *((os, name) for name in names))
 
@@ -71,18 +71,18 @@ def _run(final, **more):
             return
         made = [(companion_url(job.image_url, kind), kind) for kind in kinds]
         for url, what in (*made, (job.image_url, "result")):
-            places.write_bytes(places.join(url, ".zattrs"), BEGUN)
-            places.write_bytes(places.join(url, ".zgroup"), b"{}")
+            places.write_bytes(places.join_url(url, ".zattrs"), BEGUN)
+            places.write_bytes(places.join_url(url, ".zgroup"), b"{}")
             for number in range(3):
-                places.write_bytes(places.join(url, str(number)), what.encode())
+                places.write_bytes(places.join_url(url, str(number)), what.encode())
         for number in range(3):
             if str(number) not in job.done:
                 job.record({"node": str(number)})
         parent, _ = places.parent_and_name(final)
-        places.write_bytes(job.beside(places.join(parent, "out_report.html")), b"report")
+        places.write_bytes(job.beside(places.join_url(parent, "out_report.html")), b"report")
         job.sync()
         for url, _ in (*made, (job.image_url, "result")):
-            places.write_bytes(places.join(url, ".zattrs"), DONE)
+            places.write_bytes(places.join_url(url, ".zattrs"), DONE)
         job.finish(replace=replaced, overwrite=overwrite)
 
 
@@ -167,7 +167,7 @@ def store(monkeypatch, tmp_path):
 
 
 def _remote_tree(url: str) -> dict[str, bytes]:
-    return {n: places.read_bytes(places.join(url, n)) for n in places.relative_files(url)}
+    return {n: places.read_bytes(places.join_url(url, n)) for n in places.relative_files(url)}
 
 
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])

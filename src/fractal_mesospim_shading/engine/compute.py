@@ -39,8 +39,8 @@ from fractal_mesospim_shading.errors import (
 )
 from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.stores import split_zip
-from fractal_mesospim_shading.images.storage.syncing import sync_machine
+from fractal_mesospim_shading.images.storage.local_files import sync_machine
+from fractal_mesospim_shading.images.storage.places import split_zip
 from fractal_mesospim_shading.options.base import ExecutionOptions
 
 if TYPE_CHECKING:

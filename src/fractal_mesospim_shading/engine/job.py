@@ -62,7 +62,7 @@ from fractal_mesospim_shading.errors import (
     ShadingError,
 )
 from fractal_mesospim_shading.images.output import companion_url, finished_at
-from fractal_mesospim_shading.images.storage import places, syncing
+from fractal_mesospim_shading.images.storage import local_files, places
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.target import forget
 
@@ -103,8 +103,8 @@ class Job:
         self.url = job_url(self.final_url)
         self.image_url = image_url(self.final_url, self.options, self.companions)
         self._local = places.is_local(self.final_url)
-        self._lock = JobLock(places.join(self.url, LOCK), self.options)
-        journal = places.join(self.url, "journal")
+        self._lock = JobLock(places.join_url(self.url, LOCK), self.options)
+        journal = places.join_url(self.url, "journal")
         self._journal = Journal(journal, self.options, durable=self.durable)
         self._not_on_device: list[tuple[dict[str, Any], Iterable[str]]] = []
         self._since = 0.0
@@ -177,7 +177,7 @@ class Job:
         return Move("image", _name(self.final_url), True)
 
     def _begin(self, *, restart: bool) -> None:
-        path = places.join(self.url, REQUEST)
+        path = places.join_url(self.url, REQUEST)
         found = None if restart else read_request(self.url, self.options)
         if found is not None and not same(found, self.request):
             if self._journal.read():
@@ -192,7 +192,7 @@ class Job:
             for problem in self._clear():
                 raise OutputWriteError(f"What an earlier run has left cannot be removed: {problem}")
             if not self._local and self._in_folder:
-                places.write_bytes(places.join(self.url, SIBLING), b"", self.options)
+                places.write_bytes(places.join_url(self.url, SIBLING), b"", self.options)
                 logger.info(
                     "%s stays until the new result is complete: for that time the storage needs "
                     "room for both, twice as much as for one.",
@@ -210,7 +210,7 @@ class Job:
     @property
     def _in_folder(self) -> bool:
         """Whether the image is made in the folder of the job."""
-        return self.image_url == places.join(self.url, "image")
+        return self.image_url == places.join_url(self.url, "image")
 
     def _clear(self) -> list[str]:
         """Remove all that is of no known job; returns what cannot be removed, and why.
@@ -267,8 +267,11 @@ class Job:
             if self._sync_elsewhere is not None:
                 self._sync_elsewhere()
             folder = places.local_path(self.url)
-            if not (syncing.file_system(folder) in syncing.WHOLE and syncing.sync_machine(folder)):
-                syncing.sync_files(path for _, written in waiting for path in written)
+            if not (
+                local_files.file_system(folder) in local_files.WHOLE
+                and local_files.sync_machine(folder)
+            ):
+                local_files.sync_files(path for _, written in waiting for path in written)
             for record, _ in waiting:
                 self._journal.add(record)
         self._journal.flush()
@@ -280,11 +283,11 @@ class Job:
 
     def remember(self, name: str, data: bytes) -> None:
         """Keep something that a continued run would have to work out again."""
-        places.write_bytes(places.join(self.url, "profiles", name), data, self.options)
+        places.write_bytes(places.join_url(self.url, "profiles", name), data, self.options)
 
     def recall(self, name: str) -> bytes | None:
         """What an earlier run kept under that name."""
-        return places.read_bytes(places.join(self.url, "profiles", name), self.options)
+        return places.read_bytes(places.join_url(self.url, "profiles", name), self.options)
 
     def beside(self, url: str) -> str:
         """Where to write a file that is to lie beside the result once the job is finished.
@@ -294,7 +297,7 @@ class Job:
         """
         if not self._local:
             return url
-        return places.join(self.url, BESIDE, _name(url))
+        return places.join_url(self.url, BESIDE, _name(url))
 
     def sync(self) -> None:
         """Wait until everything of the result is on the device, before it is marked complete.
@@ -304,7 +307,7 @@ class Job:
         """
         self._flush()
         if self._local:
-            _name_unsynced(syncing.sync_tree(places.local_path(self.url)))
+            _name_unsynced(local_files.sync_tree(places.local_path(self.url)))
 
     def finish(self, *, replace: str | None = None, overwrite: bool = False) -> str:
         """Put the complete results into their places and remove the rest of the job.
@@ -329,7 +332,7 @@ class Job:
         for made in images:
             forget(made)
         if self._local:
-            _name_unsynced(syncing.sync_groups(places.local_path(self.image_url)))
+            _name_unsynced(local_files.sync_groups(places.local_path(self.image_url)))
         self.check_owned()
         if self._in_folder:
             ending = Ending(self.request, self._moves(place, replace, overwrite=overwrite))
@@ -346,8 +349,8 @@ class Job:
             for kind in self.companions
         ]
         parent, _ = places.parent_and_name(self.final_url)
-        for name in places.list_names(places.join(self.url, BESIDE), self.options):
-            path = places.local_path(places.join(parent, name))
+        for name in places.list_names(places.join_url(self.url, BESIDE), self.options):
+            path = places.local_path(places.join_url(parent, name))
             if places.exists(str(path)) and not path.is_file():
                 # No reason to hold the result back.
                 logger.warning("%s is not written: something else is in its place.", path)
@@ -368,8 +371,8 @@ class Job:
             else:
                 parent, _ = places.parent_and_name(self.url)
                 for move in ending.moves:
-                    made = places.join(self.url, move.made)
-                    replace_remote(made, places.join(parent, move.place), self.options)
+                    made = places.join_url(self.url, move.made)
+                    replace_remote(made, places.join_url(parent, move.place), self.options)
             ending = changed(ending, placed=True)
             ending.write(self.url, self.options)
         failed = clear(self.url, self.options, replaced=True)
@@ -406,7 +409,7 @@ class Job:
         # A background that cannot be used cannot be used when the run is continued.
         hopeless = isinstance(error, BackgroundError)
         kept = any(
-            places.exists(places.join(self.url, name), self.options)
+            places.exists(places.join_url(self.url, name), self.options)
             for name in ("profiles", RECORD)
         )
         if (not self.done and not kept) or hopeless:

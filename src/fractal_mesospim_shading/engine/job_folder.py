@@ -37,7 +37,7 @@ _MEMBERS = ("journal", "image", "profiles", SOURCE_FILES, BESIDE, REQUEST, SIBLI
 def job_url(final_url: str) -> str:
     """The hidden folder of the job that makes a result."""
     parent, name = places.parent_and_name(final_url)
-    return places.join(parent, f".{name}.job")
+    return places.join_url(parent, f".{name}.job")
 
 
 def image_url(
@@ -54,10 +54,10 @@ def image_url(
         options: of a remote address.
         companions: kinds of images written beside it.
     """
-    beside = places.join(job_url(final_url), "image")
+    beside = places.join_url(job_url(final_url), "image")
     if places.is_local(final_url):
         return beside
-    if places.exists(places.join(job_url(final_url), SIBLING), options):
+    if places.exists(places.join_url(job_url(final_url), SIBLING), options):
         return beside
     if begun_in_place(final_url, options) and not finished_at(final_url, options):
         return final_url
@@ -70,13 +70,13 @@ def begun_in_place(final_url: str, options: StorageOptions = None) -> bool:
     if places.is_local(final_url):
         return False
     url = job_url(final_url)
-    begun = places.exists(places.join(url, REQUEST), options)
-    return begun and not places.exists(places.join(url, SIBLING), options)
+    begun = places.exists(places.join_url(url, REQUEST), options)
+    return begun and not places.exists(places.join_url(url, SIBLING), options)
 
 
 def read_request(url: str, options: StorageOptions = None) -> dict[str, Any] | None:
     """What the job of a folder is; None where there is no such record, or none of ours."""
-    content = places.read_bytes(places.join(url, REQUEST), options)
+    content = places.read_bytes(places.join_url(url, REQUEST), options)
     try:
         found = json.loads(content or b"null")
     except ValueError:
@@ -115,7 +115,7 @@ def refuse_foreign(url: str, options: StorageOptions = None) -> None:
         for name in places.list_names(url, options)
         if not (_is_lock(name) or name == SIBLING or _DRAFT.fullmatch(name))
     ]
-    links = [name for name in names if places.is_link(places.join(url, name))]
+    links = [name for name in names if places.is_link(places.join_url(url, name))]
     if links:
         raise OutputWriteError(
             f"{url} holds unfinished work, and in it {_listed(links)} is a link. Nothing is "
@@ -129,8 +129,8 @@ def refuse_foreign(url: str, options: StorageOptions = None) -> None:
         )
     if REQUEST in names and RECORD not in names and read_request(url, options) is None:
         raise OutputWriteError(
-            f"{places.join(url, REQUEST)}, the record of an unfinished job, cannot be understood. "
-            f"Nothing is touched. Move {url} away."
+            f"{places.join_url(url, REQUEST)}, the record of an unfinished job, cannot be "
+            f"understood. Nothing is touched. Move {url} away."
         )
 
 
@@ -151,7 +151,7 @@ def clear(url: str, options: StorageOptions = None, *, replaced: bool = False) -
         for name in names:
             if name == member or (member == "image" and name.startswith("image_")):
                 try:
-                    places.remove(places.join(url, name), options)
+                    places.remove(places.join_url(url, name), options)
                 except OSError as error:
                     failed.append(str(error))
         if failed:
@@ -159,7 +159,7 @@ def clear(url: str, options: StorageOptions = None, *, replaced: bool = False) -
     for name in names:
         if _DRAFT.fullmatch(name):
             with suppress(OSError):
-                places.remove(places.join(url, name), options)
+                places.remove(places.join_url(url, name), options)
     return failed
 
 
@@ -218,7 +218,7 @@ def leftovers(place: str) -> list[str]:
     parent, name = places.parent_and_name(place)
     pattern = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.replaced")
     return [
-        places.join(parent, other)
+        places.join_url(parent, other)
         for other in places.list_names(parent)
         if pattern.fullmatch(other)
     ]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.images.storage import places, syncing
+from fractal_mesospim_shading.images.storage import local_files, places
+from fractal_mesospim_shading.images.storage.local_files import open_own
 from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.regular_files import open_own
 
 Record = dict[str, Any]
 
@@ -51,7 +51,7 @@ class Journal:
     def read(self) -> list[Record]:
         """All records; what a kill or a crash of the machine left incomplete is cut off."""
         if self._local:
-            path = places.join(self._url, "blocks.jsonl")
+            path = places.join_url(self._url, "blocks.jsonl")
             data = places.read_bytes(path) or b""
             whole, length = _whole_records(data)
             if length < len(data):
@@ -60,7 +60,7 @@ class Journal:
         records: list[Record] = []
         names = places.list_names(self._url, self._options)
         for name in names:
-            part = places.read_bytes(places.join(self._url, name), self._options) or b""
+            part = places.read_bytes(places.join_url(self._url, name), self._options) or b""
             records.extend(json.loads(line) for line in part.splitlines())
         self._parts = len(names)
         return records
@@ -68,10 +68,10 @@ class Journal:
     def nodes(self) -> set[str]:
         """Names of the blocks on record, for somebody who only looks: nothing is cut off."""
         if self._local:
-            parts = [places.read_bytes(places.join(self._url, "blocks.jsonl")) or b""]
+            parts = [places.read_bytes(places.join_url(self._url, "blocks.jsonl")) or b""]
         else:
             names = places.list_names(self._url, self._options)
-            urls = [places.join(self._url, name) for name in names]
+            urls = [places.join_url(self._url, name) for name in names]
             parts = [places.read_bytes(url, self._options) or b"" for url in urls]
         return {record["node"] for part in parts for record in _whole_records(part)[0]}
 
@@ -96,7 +96,7 @@ class Journal:
             _append(path, data, durable=self._durable)
         else:
             name = f"{self._parts:08d}.jsonl"
-            places.write_bytes(places.join(self._url, name), data, self._options)
+            places.write_bytes(places.join_url(self._url, name), data, self._options)
             self._parts += 1
 
 
@@ -131,12 +131,12 @@ def _append(path: Path, data: bytes, *, durable: bool) -> None:
                 while rest:
                     rest = rest[file.write(rest) :]
                 if durable:
-                    syncing.flush(file.fileno())
+                    local_files.flush(file.fileno())
             except OSError:
                 file.truncate(before)
                 raise
         if durable and not before:
-            syncing.sync_folder(path.parent)
+            local_files.sync_folder(path.parent)
     except OutputWriteError:
         raise
     except OSError as error:

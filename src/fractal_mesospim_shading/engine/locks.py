@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Protocol
 
 from fractal_mesospim_shading.errors import JobLockedError, OutputWriteError
-from fractal_mesospim_shading.images.storage import places, syncing
-from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.regular_files import open_own
-from fractal_mesospim_shading.images.storage.stores import connection_errors
+from fractal_mesospim_shading.images.storage import local_files, places
+from fractal_mesospim_shading.images.storage.local_files import open_own
+from fractal_mesospim_shading.images.storage.places import StorageOptions, connection_errors
 
 BEAT_SECONDS = 10.0
 """Between two signs of life."""
@@ -348,7 +347,7 @@ class LocalPlace:
             return None
 
     def one_machine(self) -> bool:
-        return syncing.file_system(self._path.parent) in syncing.LOCAL
+        return local_files.file_system(self._path.parent) in local_files.LOCAL
 
     def let_go(self) -> None:
         if self._descriptor is not None:

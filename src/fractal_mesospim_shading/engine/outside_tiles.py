@@ -18,7 +18,7 @@ from fractal_mesospim_shading.errors import LayoutError, SourceReadError
 from fractal_mesospim_shading.images.arrays.documents import Box, document_of, fill_value
 from fractal_mesospim_shading.images.arrays.file_states import file_ranges, states
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.storage.stores import reading_errors
+from fractal_mesospim_shading.images.storage.places import reading_errors
 from fractal_mesospim_shading.options.base import OutsideTiles
 
 logger = logging.getLogger(__name__)

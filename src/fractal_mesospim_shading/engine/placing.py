@@ -18,7 +18,7 @@ from typing import Any
 
 from fractal_mesospim_shading.errors import OutputExistsError, OutputWriteError
 from fractal_mesospim_shading.images.mosaic import MARK
-from fractal_mesospim_shading.images.storage import places, syncing
+from fractal_mesospim_shading.images.storage import local_files, places
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 
 Request = dict[str, Any]
@@ -65,7 +65,7 @@ class Ending:
         Raises:
             OutputWriteError: the record is damaged, or no record of ours.
         """
-        content = places.read_bytes(places.join(job_url, RECORD), options)
+        content = places.read_bytes(places.join_url(job_url, RECORD), options)
         if content is None:
             return None
         try:
@@ -78,20 +78,20 @@ class Ending:
             return cls(dict(found["request"]), moves, found.get("placed") is True)
         except (ValueError, KeyError, TypeError) as error:
             raise OutputWriteError(
-                f"{places.join(job_url, RECORD)} cannot be understood ({error}). Nothing is "
+                f"{places.join_url(job_url, RECORD)} cannot be understood ({error}). Nothing is "
                 f"touched. Look at {job_url}, and move away what is of no use."
             ) from error
 
     def write(self, job_url: str, options: StorageOptions = None) -> None:
         """Write it down, on the device where that is possible."""
         content = json.dumps(asdict(self), indent=2, sort_keys=True).encode()
-        places.write_bytes(places.join(job_url, RECORD), content, options)
+        places.write_bytes(places.join_url(job_url, RECORD), content, options)
         if places.is_local(job_url):
-            syncing.sync_folder(places.local_path(job_url))
+            local_files.sync_folder(places.local_path(job_url))
 
     def place(self, job_url: str) -> str:
         """The address of the result."""
-        return places.join(places.parent_and_name(job_url)[0], self.moves[-1].place)
+        return places.join_url(places.parent_and_name(job_url)[0], self.moves[-1].place)
 
 
 def _leads_nowhere_else(move: Move) -> bool:
@@ -107,7 +107,7 @@ def refuse_appeared(job_url: str, moves: Sequence[Move], options: StorageOptions
     """
     parent, _ = places.parent_and_name(job_url)
     for move in moves:
-        place = places.join(parent, move.place)
+        place = places.join_url(parent, move.place)
         if not move.replace and places.exists(place, options):
             raise _appeared(place)
 
@@ -140,7 +140,7 @@ def place_local(job_url: str, moves: Sequence[Move]) -> list[str]:
                 f"The result is no longer at {place}, where an earlier run had put it. What stood "
                 f"there before is {aside}. Move one of them to {place}, or remove {folder}."
             )
-    unsynced = [path for path in (folder.parent, folder) if not syncing.sync_folder(path)]
+    unsynced = [path for path in (folder.parent, folder) if not local_files.sync_folder(path)]
     return [str(path) for path in unsynced]
 
 
@@ -191,29 +191,31 @@ def replace_remote(made: str, place: str, options: StorageOptions) -> None:
     _take_mark_off(place, options)
     for name in places.relative_files(place, options):
         if name not in set(new) and name not in _ROOTS:
-            places.remove(places.join(place, name), options)
-    pairs = [(places.join(made, n), places.join(place, n)) for n in new if n not in _ROOTS]
+            places.remove(places.join_url(place, name), options)
+    pairs = [(places.join_url(made, n), places.join_url(place, n)) for n in new if n not in _ROOTS]
     for start in range(0, len(pairs), _COPIED_AT_ONCE):
         places.copy_remote(pairs[start : start + _COPIED_AT_ONCE], options)
     for name in _ROOTS:
         if name not in new:
-            places.remove(places.join(place, name), options)
+            places.remove(places.join_url(place, name), options)
     for name in _ROOTS:
         if name in new:
-            places.copy_remote([(places.join(made, name), places.join(place, name))], options)
+            places.copy_remote(
+                [(places.join_url(made, name), places.join_url(place, name))], options
+            )
 
 
 def _take_mark_off(place: str, options: StorageOptions) -> None:
     """Mark an image as unfinished, in the metadata of both versions of zarr."""
     unfinished = {MARK: {"complete": False}}
-    group = _document(places.join(place, "zarr.json"), options)
+    group = _document(places.join_url(place, "zarr.json"), options)
     if group is not None:
         group["attributes"] = {**group.get("attributes", {}), **unfinished}
-        places.write_bytes(places.join(place, "zarr.json"), json.dumps(group).encode(), options)
-    attributes = _document(places.join(place, ".zattrs"), options)
+        places.write_bytes(places.join_url(place, "zarr.json"), json.dumps(group).encode(), options)
+    attributes = _document(places.join_url(place, ".zattrs"), options)
     if attributes is not None or (group is None and places.exists(place, options)):
         content = json.dumps({**(attributes or {}), **unfinished}).encode()
-        places.write_bytes(places.join(place, ".zattrs"), content, options)
+        places.write_bytes(places.join_url(place, ".zattrs"), content, options)
 
 
 def _document(url: str, options: StorageOptions) -> dict[str, Any] | None:

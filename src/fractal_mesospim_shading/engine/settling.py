@@ -30,7 +30,7 @@ def left_to_its_job(final_url: str, options: StorageOptions = None) -> bool:
     That is so where a job was stopped in its last step, and on an object store also where
     it was stopped before, for there unfinished work has its final name already.
     """
-    record = places.join(job_url(final_url), RECORD)
+    record = places.join_url(job_url(final_url), RECORD)
     return places.exists(record, options) or begun_in_place(final_url, options)
 
 
@@ -39,7 +39,7 @@ def sweep(final_url: str) -> None:
     url = job_url(final_url)
     if not places.is_local(url) or places.is_link(url) or not holds_lock_alone(url):
         return
-    lock = JobLock(places.join(url, LOCK))
+    lock = JobLock(places.join_url(url, LOCK))
     with suppress(ShadingError, OSError):
         lock.acquire()
         lock.release()
@@ -67,9 +67,9 @@ def settle(place: str) -> Request | None:
     parent, name = places.parent_and_name(place)
     for folder in places.list_names(parent):
         if folder.startswith(".") and folder.endswith(".job"):
-            ending = _ending_in(places.join(parent, folder))
+            ending = _ending_in(places.join_url(parent, folder))
             if ending is not None and name in [move.place for move in ending.moves]:
-                final = places.join(parent, folder.removeprefix(".").removesuffix(".job"))
+                final = places.join_url(parent, folder.removeprefix(".").removesuffix(".job"))
                 with Job(final, ending.request).start(restart=False) as job:
                     return ending.request if job.finished else None
     left = leftovers(place)

@@ -14,8 +14,7 @@ from fractal_mesospim_shading.engine.placing import RECORD
 from fractal_mesospim_shading.engine.watching import blocks_planned
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.stores import connection_errors
+from fractal_mesospim_shading.images.storage.places import StorageOptions, connection_errors
 
 State = Literal["running", "stopped"]
 
@@ -81,7 +80,7 @@ def jobs_beside(url: str, options: StorageOptions = None) -> list[UnfinishedJob]
     with suppress(*connection_errors(), ShadingError):
         for name in places.list_names(parent, options):
             if name.startswith(".") and name.endswith(".job"):
-                result = places.join(parent, name.removeprefix(".").removesuffix(".job"))
+                result = places.join_url(parent, name.removeprefix(".").removesuffix(".job"))
                 job = _job(result, options)
                 if job is not None and url in (job.source, job.result):
                     found.append(job)
@@ -93,11 +92,11 @@ def _job(result: str, options: StorageOptions) -> UnfinishedJob | None:
     if places.is_local(folder) and places.is_link(folder):
         return None
     request = read_request(folder, options)
-    at_end = places.exists(places.join(folder, RECORD), options)
+    at_end = places.exists(places.join_url(folder, RECORD), options)
     if request is None and not at_end:
         return None
     about = request or {}
-    lock = places.join(folder, LOCK)
+    lock = places.join_url(folder, LOCK)
     holder = Holder.parse(places.read_bytes(lock, options))
     age = _age(lock, options) if holder is not None else None
     runs = holder is not None and _lives(holder, age)
@@ -106,7 +105,7 @@ def _job(result: str, options: StorageOptions) -> UnfinishedJob | None:
         task=str(about.get("task", "a job")),
         source=str(about.get("source", "")),
         result=result,
-        blocks_done=len(Journal(places.join(folder, "journal"), options).nodes()),
+        blocks_done=len(Journal(places.join_url(folder, "journal"), options).nodes()),
         blocks=blocks_planned(folder, options),
         at_end=at_end,
         state="running" if runs else "stopped",

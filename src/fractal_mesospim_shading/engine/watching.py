@@ -42,8 +42,7 @@ from fractal_mesospim_shading.images.arrays.file_states import (
 )
 from fractal_mesospim_shading.images.arrays.reading import opened
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.stores import join_url, reading_errors
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, reading_errors
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +130,7 @@ class Watch:
             watch._drop_lost()
         blocks = sum(plan.grid.total for plan in plans.values())
         content = _packed(present, blocks)
-        places.write_bytes(places.join(job.url, SOURCE_FILES), content, job.options)
+        places.write_bytes(places.join_url(job.url, SOURCE_FILES), content, job.options)
         return watch
 
     def accept(self, record: Record) -> None:
@@ -182,7 +181,7 @@ class Watch:
 
     def _all_reads(self) -> Iterator[Read]:
         job = self._job
-        folder = places.join(job.url, "profiles")
+        folder = places.join_url(job.url, "profiles")
         for name in places.list_names(folder, job.options):
             if name.endswith(_READS):
                 yield from json.loads(job.recall(name) or b"[]")
@@ -233,7 +232,7 @@ class Watch:
         return f"the file '{join_url(where, key)}', or one beside it, was written{_when(state)}"
 
     def _compare_with_earlier(self) -> None:
-        data = places.read_bytes(places.join(self._job.url, SOURCE_FILES), self._job.options)
+        data = places.read_bytes(places.join_url(self._job.url, SOURCE_FILES), self._job.options)
         earlier = _unpacked(data)
         for where, present in self._present.items():
             before = earlier.get(where)
@@ -340,7 +339,9 @@ def _when(state: FileState) -> str:
 
 def blocks_planned(folder: str, options: StorageOptions = None) -> int | None:
     """How many blocks the job of a folder has in all; None where it has not said so."""
-    blocks = _loaded(places.read_bytes(places.join(folder, SOURCE_FILES), options)).get("blocks")
+    blocks = _loaded(places.read_bytes(places.join_url(folder, SOURCE_FILES), options)).get(
+        "blocks"
+    )
     return None if blocks is None else int(blocks)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import zarr
 
 from fractal_mesospim_shading.images.metadata import misplaced, ngff_content
-from fractal_mesospim_shading.images.storage.stores import join_url, members_of, subgroup
+from fractal_mesospim_shading.images.storage.places import join_url
+from fractal_mesospim_shading.images.storage.stores import members_of, subgroup
 
 _SHOWN = 6
 

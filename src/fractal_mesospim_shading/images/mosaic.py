@@ -28,13 +28,8 @@ from fractal_mesospim_shading.images.metadata import (
 )
 from fractal_mesospim_shading.images.plain_tables import read_plain_table
 from fractal_mesospim_shading.images.source import Channel, Level
-from fractal_mesospim_shading.images.storage.stores import (
-    StorageOptions,
-    join_url,
-    normalise_url,
-    open_group,
-    understood,
-)
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
+from fractal_mesospim_shading.images.storage.stores import open_group, understood
 from fractal_mesospim_shading.images.tables import FOV_TABLE, layout_from_table, read_table
 
 MARK = "mesospim_shading"

@@ -25,7 +25,7 @@ from fractal_mesospim_shading.images.storage.names import (
     refuse_bad_name,
     refuse_long_name,
 )
-from fractal_mesospim_shading.images.storage.stores import is_remote, normalise_url
+from fractal_mesospim_shading.images.storage.places import normalise_url
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
 
 SUFFIXES = (".ome.zarr.zip", ".zarr.zip", ".ome.zarr", ".zarr")
@@ -57,7 +57,7 @@ def output_url(source_url: str, template: str, folder: str | None) -> str:
     wished, _ = split_name(from_template(template, stem, "output_image_name"))
     refuse_bad_name(wished, "output_image_name")
     base = normalise_url(folder) if folder else parent
-    target = places.join(base, wished + suffix)
+    target = places.join_url(base, wished + suffix)
     refuse_long_name(target, "output_image_name", "output_folder")
     if _are_one(target, source_url):
         raise ParameterError(
@@ -75,14 +75,14 @@ def companion_url(url: str, kind: str) -> str:
     """The address of an image that goes with another: the name with the kind appended."""
     parent, name = places.parent_and_name(url)
     stem, suffix = split_name(name)
-    return places.join(parent, f"{stem}_{kind}{suffix}")
+    return places.join_url(parent, f"{stem}_{kind}{suffix}")
 
 
 def models_folder_url(final_url: str, source_url: str) -> str:
     """The folder for the models that a result was made with: beside it, named by its source."""
     parent, _ = places.parent_and_name(final_url)
     _, name = places.parent_and_name(source_url)
-    return places.join(parent, f"{split_name(name)[0]}_shading_models")
+    return places.join_url(parent, f"{split_name(name)[0]}_shading_models")
 
 
 def _are_one(one: str, other: str) -> bool:
@@ -100,7 +100,7 @@ def _are_one(one: str, other: str) -> bool:
 
 
 def _resolved(url: str) -> str:
-    return url.rstrip("/") if is_remote(url) else os.path.realpath(places.local_path(url))
+    return os.path.realpath(places.local_path(url)) if places.is_local(url) else url.rstrip("/")
 
 
 def refuse_existing(
@@ -164,12 +164,12 @@ def finished_at(url: str, options: places.StorageOptions = None) -> bool:
 
 def _group_attributes(url: str, options: places.StorageOptions) -> Document | None:
     """Attributes of a zarr group, None where there is none."""
-    group = places.read_bytes(places.join(url, "zarr.json"), options)
-    content = places.read_bytes(places.join(url, ".zattrs"), options)
+    group = places.read_bytes(places.join_url(url, "zarr.json"), options)
+    content = places.read_bytes(places.join_url(url, ".zattrs"), options)
     try:
         if group is not None:
             return dict(json.loads(group).get("attributes", {}))
-        if places.read_bytes(places.join(url, ".zgroup"), options) is None:
+        if places.read_bytes(places.join_url(url, ".zgroup"), options) is None:
             return None
         return dict(json.loads(content or b"{}"))
     except ValueError:

@@ -15,7 +15,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.images.storage.stores import reading_errors, subgroup
+from fractal_mesospim_shading.images.storage.places import reading_errors
+from fractal_mesospim_shading.images.storage.stores import subgroup
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ directly: the same table then has the same bytes whatever version of anndata is 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,13 +18,12 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, LayoutError, OutputWriteError
-from fractal_mesospim_shading.images.storage.stores import (
+from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
     connection_errors,
     join_url,
-    normalise_url,
-    open_group,
 )
+from fractal_mesospim_shading.images.storage.stores import open_group
 from fractal_mesospim_shading.images.tables import FOV_TABLE
 
 WELL_TABLE = "well_ROI_table"
@@ -47,7 +45,7 @@ Columns = dict[str, NDArray[np.float64]]
 
 
 def write_roi_tables(
-    image_url: str | os.PathLike[str],
+    image_url: str,
     layout: TileLayout,
     pixel_size_um: Mapping[str, float],
     n_z: int,
@@ -89,7 +87,7 @@ def write_roi_tables(
     if zarr_format not in (None, found):
         raise ImageFormatError(
             f"Tables of zarr format {zarr_format} were asked for, but the image "
-            f"'{normalise_url(image_url)}' has format {found}. Tables have the format of "
+            f"'{image_url}' has format {found}. Tables have the format of "
             "their image."
         )
     tiles = _tile_columns(layout, pixel_size_um, n_z, original_um)
@@ -102,7 +100,7 @@ def write_roi_tables(
         _list_tables(tables, (FOV_TABLE, WELL_TABLE))
     except connection_errors() as error:
         raise OutputWriteError(
-            f"The tables '{join_url(normalise_url(image_url), 'tables')}' cannot be written "
+            f"The tables '{join_url(image_url, 'tables')}' cannot be written "
             f"({type(error).__name__}: {error}). Check the free space and the rights."
         ) from error
     return FOV_TABLE, WELL_TABLE

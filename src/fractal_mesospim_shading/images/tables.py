@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,16 +14,13 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, LayoutError
 from fractal_mesospim_shading.images.plain_tables import PlainTable
-from fractal_mesospim_shading.images.storage.stores import (
+from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
     filesystem,
     join_url,
-    members_of,
-    normalise_url,
-    open_group,
     reading_errors,
-    subgroup,
 )
+from fractal_mesospim_shading.images.storage.stores import members_of, open_group, subgroup
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,13 +44,11 @@ def table_names(group: zarr.Group) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*listed, *present]))
 
 
-def read_table(
-    url: str | os.PathLike[str], name: str, storage_options: StorageOptions = None
-) -> pd.DataFrame | None:
+def read_table(url: str, name: str, storage_options: StorageOptions = None) -> pd.DataFrame | None:
     """Read a table of an image, whatever the backend that wrote it.
 
     Args:
-        url: of the image.
+        url: address of the image.
         name: of the table.
         storage_options: for a remote address.
 
@@ -69,7 +63,7 @@ def read_table(
     table = subgroup(group, path)
     if table is None:
         return None
-    where = join_url(normalise_url(url), path)
+    where = join_url(url, path)
     backend = _backend(table)
     try:
         if backend in ("csv", "parquet"):

@@ -23,8 +23,7 @@ from fractal_mesospim_shading.images.arrays.documents import Box, Document, fill
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
 from fractal_mesospim_shading.images.arrays.plain_files import past_cache
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.stores import reading_errors
+from fractal_mesospim_shading.images.storage.places import StorageOptions, reading_errors
 
 SHARD_BYTES = 128 * 2**20
 """Most bytes of pixels in a shard of our own: two blocks and their means stay within 1.5 GB."""
@@ -92,7 +91,7 @@ class TargetImage:
             write_attributes(self.url, self.zarr_format, attributes, self.storage_options)
             for level in self.levels:
                 write_array_document(
-                    places.join(self.url, level.path), level.document, self.storage_options
+                    places.join_url(self.url, level.path), level.document, self.storage_options
                 )
         except OSError as error:
             raise OutputWriteError(
@@ -175,7 +174,7 @@ class TargetImage:
         target = self.levels[level]
         for index in product(*covering(target.unit, box)):
             key = self.array(level).metadata.encode_chunk_key(index)
-            places.remove(places.join(self.url, target.path, key), self.storage_options)
+            places.remove(places.join_url(self.url, target.path, key), self.storage_options)
 
     def files(self, level: int, box: Box) -> Iterator[str]:
         """Local files of the units in a box, and their folders; some may not be there."""
@@ -217,21 +216,21 @@ def write_attributes(
     """Write the metadata of a group."""
     if zarr_format == 2:
         # The group comes last: there is none without the mark of what is unfinished.
-        places.write_bytes(places.join(url, ".zattrs"), _json(attributes), options)
-        places.write_bytes(places.join(url, ".zgroup"), _json({"zarr_format": 2}), options)
+        places.write_bytes(places.join_url(url, ".zattrs"), _json(attributes), options)
+        places.write_bytes(places.join_url(url, ".zgroup"), _json({"zarr_format": 2}), options)
     else:
         group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        places.write_bytes(places.join(url, "zarr.json"), _json(group), options)
+        places.write_bytes(places.join_url(url, "zarr.json"), _json(group), options)
 
 
 def write_array_document(url: str, document: Document, options: StorageOptions = None) -> None:
     """Write the metadata of an array."""
     if document["zarr_format"] == 2:
         array = {key: value for key, value in document.items() if key != "attributes"}
-        places.write_bytes(places.join(url, ".zarray"), _json(array), options)
-        places.write_bytes(places.join(url, ".zattrs"), _json(document["attributes"]), options)
+        places.write_bytes(places.join_url(url, ".zarray"), _json(array), options)
+        places.write_bytes(places.join_url(url, ".zattrs"), _json(document["attributes"]), options)
     else:
-        places.write_bytes(places.join(url, "zarr.json"), _json(document), options)
+        places.write_bytes(places.join_url(url, "zarr.json"), _json(document), options)
 
 
 def own_shards(

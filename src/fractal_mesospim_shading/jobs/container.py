@@ -34,7 +34,8 @@ from fractal_mesospim_shading.images.output import (
     zarr_format_of,
 )
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.stores import join_url, workable
+from fractal_mesospim_shading.images.storage.places import join_url
+from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.acquisition import (
     expected_bytes,
@@ -249,7 +250,7 @@ def _parts(
             axes=image.axes,
             shards=options.output_shards,
         )
-        url = places.join(image_url(final, storage), group)
+        url = places.join_url(image_url(final, storage), group)
         target = TargetImage(url, zarr_format, levels, storage)
         attributes = result_attributes(image.attributes(), image.zarr_format, zarr_format)
         wish = block_wish(levels[0].shape, image.dtype)

@@ -18,7 +18,8 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import is_container
 from fractal_mesospim_shading.images.output import models_folder_url
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.images.storage.stores import normalise_url, workable
+from fractal_mesospim_shading.images.storage.places import normalise_url
+from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.jobs.container import container_choices, correct_container
 from fractal_mesospim_shading.jobs.preparation import (
     OutputPlan,

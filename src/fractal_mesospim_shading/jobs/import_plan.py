@@ -37,7 +37,8 @@ from fractal_mesospim_shading.images.output import (
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.names import refuse_bad_name, refuse_long_name
-from fractal_mesospim_shading.images.storage.stores import join_url, normalise_url, workable
+from fractal_mesospim_shading.images.storage.places import join_url, normalise_url
+from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.acquisition import (
     expected_bytes,

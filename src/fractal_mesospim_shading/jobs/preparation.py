@@ -33,7 +33,7 @@ from fractal_mesospim_shading.images.output import (
     zarr_format_of,
 )
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.stores import normalise_url, split_zip
+from fractal_mesospim_shading.images.storage.places import split_zip
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.options.base import OutputOptions
 from fractal_mesospim_shading.options.precedence import passed_over_in_place
@@ -315,7 +315,9 @@ def refuse_little_room(
     Raises:
         OutputWriteError: says how much is needed and how much there is.
     """
-    if not places.is_local(final_url) or places.exists(places.join(job_url(final_url), "journal")):
+    if not places.is_local(final_url) or places.exists(
+        places.join_url(job_url(final_url), "journal")
+    ):
         # A run that is continued needs room for the rest only.
         return
     folder = places.local_path(final_url).parent
@@ -367,4 +369,4 @@ def _as_list(value: Any) -> list[Any]:
 
 def open_source(url: str, options: Any) -> MosaicImage:
     """Open the image to correct."""
-    return MosaicImage.open(normalise_url(url), options_of(options))
+    return MosaicImage.open(url, options_of(options))

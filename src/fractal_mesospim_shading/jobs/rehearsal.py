@@ -38,7 +38,7 @@ def _rehearse_part(work: Work, part: Part) -> None:
     histograms = {channel.label: Histogram() for channel in part.plan.source.channels}
     try:
         for number, written in enumerate(part.plan.targets):
-            target = replace(written, url=places.join(stage, str(number)), storage_options=None)
+            target = replace(written, url=places.join_url(stage, str(number)), storage_options=None)
             target.create(marked(part.attributes_of(number), {}, complete=False))
             if number == 0:
                 work.add_tables(target)

@@ -33,8 +33,8 @@ from fractal_mesospim_shading.images.models.folder import model_parts, refuse_mo
 from fractal_mesospim_shading.images.native.companions import write_companions
 from fractal_mesospim_shading.images.output import how_made, mark_of
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.stores import normalise_url, workable
+from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
+from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import write_attributes
 from fractal_mesospim_shading.jobs.finishing import complete, provenance, totals
 from fractal_mesospim_shading.jobs.offsets import judge_offsets, planned_look
@@ -237,7 +237,7 @@ def refuse_folder_of_models(folder: str, choices: Sequence[Choice]) -> None:
 def save_all_models(folder: str, choices: Sequence[Choice], models: Sequence[Models]) -> None:
     """Save models so that `models_folder` reads them again."""
     for choice, found in zip(choices, models, strict=True):
-        own = places.join(folder, choice.folder) if choice.folder else folder
+        own = places.join_url(folder, choice.folder) if choice.folder else folder
         save_used_models(own, choice.image, found)
     logger.info("The models used are in %s", folder)
 
@@ -283,7 +283,7 @@ def _keep_warnings(job: Job) -> None:
         if line not in heard_so_far():
             logger.warning("%s", line)
     # Where no model is kept, all is looked at again, and warned of again.
-    if heard_so_far() and places.list_names(places.join(job.url, "profiles"), job.options):
+    if heard_so_far() and places.list_names(places.join_url(job.url, "profiles"), job.options):
         job.remember(_WARNINGS, json.dumps(heard_so_far()).encode())
 
 
@@ -293,7 +293,7 @@ def _make_parent(work: Work) -> None:
         return
     parent, _ = places.parent_and_name(work.final_url)
     names = (".zgroup", "zarr.json")
-    if not any(places.exists(places.join(parent, name), work.storage) for name in names):
+    if not any(places.exists(places.join_url(parent, name), work.storage) for name in names):
         write_attributes(parent, work.parent_format, {}, work.storage)
 
 

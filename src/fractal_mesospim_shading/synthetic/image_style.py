@@ -22,7 +22,8 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 from fractal_mesospim_shading.core.pyramid import block_mean
 from fractal_mesospim_shading.errors import OutputExistsError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.storage.stores import StorageOptions, open_store
+from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
+from fractal_mesospim_shading.images.storage.stores import open_store
 
 Planes = Callable[[tuple[int, ...], int, int], NDArray[Any]]
 """Planes [z0, z1) at a place along the axes before z, as (z, y, x)."""
@@ -87,7 +88,7 @@ def new_group(
     Raises:
         OutputExistsError: there is already something, and it must not be replaced.
     """
-    store, path = open_store(url, options, mode="w")
+    store, path = open_store(normalise_url(url), options, mode="w")
     try:
         return zarr.open_group(
             store, path=path, mode="w" if overwrite else "w-", zarr_format=form.zarr_format

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from fractal_mesospim_shading.core.layout import Tile, TileLayout
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
-from fractal_mesospim_shading.images.storage.stores import StorageOptions
+from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.synthetic.image_style import (
     ImageStyle,
     image_attributes,
@@ -88,7 +88,8 @@ def write_image(
     write_levels(group, pixels.shape, kind, form, planes)
     if layout is not None:
         size_um = dict(zip("zyx", form.pixel_size_um, strict=True))
-        write_roi_tables(url, layout, size_um, depth, original_um, None, None, storage_options)
+        address = normalise_url(url)
+        write_roi_tables(address, layout, size_um, depth, original_um, None, None, storage_options)
     return os.fspath(url)
 
 
@@ -146,7 +147,8 @@ def write_mosaic(
     write_levels(group, tuple(lengths[axis] for axis in form.axes), kind, form, planes)
     size_um = dict(zip("zyx", form.pixel_size_um, strict=True))
     stage = original_um if original_um is not None else _stage_positions(layout, size_um)
-    write_roi_tables(url, layout, size_um, world.planes, stage, None, None, storage_options)
+    address = normalise_url(url)
+    write_roi_tables(address, layout, size_um, world.planes, stage, None, None, storage_options)
     return os.fspath(url)
 
 

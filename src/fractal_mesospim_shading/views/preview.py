@@ -26,7 +26,6 @@ from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.stores import normalise_url
 from fractal_mesospim_shading.messages import know_options, rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions, method_parameters
 from fractal_mesospim_shading.options.values import validated
@@ -94,7 +93,7 @@ def write_preview(
         BackgroundError: a method that does not exist, or none that fits the plane.
         LayoutError: a tile that does not exist.
     """
-    image = MosaicImage.open(normalise_url(image_url), storage_options)
+    image = MosaicImage.open(image_url, storage_options)
     _check_numbers(tile=tile, z=z, level=level)
     named = [methods] if isinstance(methods, str) else methods
     chosen = [_method(text, radius) for text in named or METHODS]

@@ -181,7 +181,7 @@ def write_flatfield_report(
 def report_url(url: str) -> str:
     """Where people find the report of a result."""
     parent, name = places.parent_and_name(url)
-    return places.join(parent, f"{split_name(name)[0]}_report.html")
+    return places.join_url(parent, f"{split_name(name)[0]}_report.html")
 
 
 def _image_facts(image: MosaicImage, seconds: float) -> tuple[tuple[str, str], ...]:

@@ -20,7 +20,7 @@ from fractal_mesospim_shading.errors import (
     OutputExistsError,
     OutputWriteError,
 )
-from fractal_mesospim_shading.images.storage import places, syncing
+from fractal_mesospim_shading.images.storage import local_files, places
 
 
 @pytest.fixture
@@ -313,9 +313,13 @@ def test_the_steps_of_the_end_wait_for_the_device(final, tmp_path, monkeypatch):
 
     with _begin(final) as job:
         (Path(job.image_url) / ".zgroup").write_text("{}")
-        noted(syncing, "sync_tree", short)
+        noted(local_files, "sync_tree", short)
         job.sync()
-        for owner, name in ((syncing, "sync_groups"), (syncing, "sync_folder"), (os, "rename")):
+        for owner, name in (
+            (local_files, "sync_groups"),
+            (local_files, "sync_folder"),
+            (os, "rename"),
+        ):
             noted(owner, name, short)
         noted(shutil, "rmtree", short)
         noted(os, "replace", lambda _, target: short(target))
@@ -337,8 +341,8 @@ def test_the_steps_of_the_end_wait_for_the_device(final, tmp_path, monkeypatch):
 
 def test_a_durable_journal_waits_for_its_blocks(final, monkeypatch):
     steps = []
-    monkeypatch.setattr(syncing, "sync_machine", lambda path: steps.append("device") or True)
-    monkeypatch.setattr(syncing, "file_system", lambda path: "ext4")
+    monkeypatch.setattr(local_files, "sync_machine", lambda path: steps.append("device") or True)
+    monkeypatch.setattr(local_files, "file_system", lambda path: "ext4")
     monkeypatch.setattr(job_module, "_TOGETHER", 3)
     job = Job(final, {"a": 1}, durable=True)
     add = job._journal.add
@@ -356,8 +360,8 @@ def test_a_durable_journal_waits_for_its_blocks(final, monkeypatch):
 
 def test_a_durable_journal_where_each_file_has_to_be_synced(final, monkeypatch, tmp_path):
     synced = []
-    monkeypatch.setattr(syncing, "file_system", lambda path: "fuse.sshfs")
-    monkeypatch.setattr(syncing, "sync_files", lambda paths: synced.extend(paths) or [])
+    monkeypatch.setattr(local_files, "file_system", lambda path: "fuse.sshfs")
+    monkeypatch.setattr(local_files, "sync_files", lambda paths: synced.extend(paths) or [])
     with Job(final, {"a": 1}, durable=True).start(restart=False) as job:
         os.makedirs(job.image_url)
         job.record({"node": "0"}, ["a/chunk", "a"])
@@ -371,7 +375,7 @@ def test_a_durable_journal_where_each_file_has_to_be_synced(final, monkeypatch, 
 
 def test_a_file_system_that_cannot_sync_folders_is_named_once(final, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr(syncing, "sync_folder", lambda path: False)
+    monkeypatch.setattr(local_files, "sync_folder", lambda path: False)
     with _begin(final) as job:
         job.sync()
         job.finish()

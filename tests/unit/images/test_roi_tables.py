@@ -42,9 +42,9 @@ def test_rows_are_tiles_in_the_order_of_their_numbers(tmp_path: Path, zarr_forma
     path = new_image(tmp_path / "a.zarr", zarr_format)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        written = write_roi_tables(path, LAYOUT, PIXEL_UM, 7, zarr_format=zarr_format)
+        written = write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, zarr_format=zarr_format)
     assert written == ("FOV_ROI_table", "well_ROI_table")
-    table = read_table(path, "FOV_ROI_table")
+    table = read_table(str(path), "FOV_ROI_table")
     assert table is not None
     assert list(table.index) == ["FOV_1", "FOV_2", "FOV_4"]
     assert list(table["x_micrometer"]) == [0.0, 0.0, 2.5]
@@ -53,7 +53,7 @@ def test_rows_are_tiles_in_the_order_of_their_numbers(tmp_path: Path, zarr_forma
     assert list(table["len_x_micrometer"]) == [2.5] * 3
     assert list(table["len_y_micrometer"]) == [3.0] * 3
     assert list(table["len_z_micrometer"]) == [14.0] * 3
-    well = read_table(path, "well_ROI_table")
+    well = read_table(str(path), "well_ROI_table")
     assert well is not None
     assert well.loc["well_1"].to_dict() == {
         "x_micrometer": 0.0,
@@ -78,7 +78,7 @@ def test_anndata_reads_the_tables(tmp_path: Path, zarr_format: int) -> None:
     path = new_image(tmp_path / "a.zarr", zarr_format)
     original = {1: (100.0, 7.0, 1.5), 2: (100.5, 8.0, 1.5), 4: (-3.0, 8.0, 1.5)}
     names = {1: "links oben", 2: "Größe", 4: "x"}
-    write_roi_tables(path, LAYOUT, PIXEL_UM, 7, original, names)
+    write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, original, names)
     table = anndata.read_zarr(path / "tables" / "FOV_ROI_table")
     assert table.obs.index.name == "FieldIndex"
     assert list(table.obs_names) == ["links oben", "Größe", "x"]
@@ -93,8 +93,8 @@ def test_same_table_same_bytes_and_other_tables_stay(tmp_path: Path) -> None:
     tables.attrs["tables"] = ["nuclei"]
     tables.create_group("nuclei")
     for _ in range(2):
-        write_roi_tables(second, LAYOUT, PIXEL_UM, 7, {1: (1, 2), 2: (3, 4), 4: (5, 6)})
-    write_roi_tables(first, LAYOUT, PIXEL_UM, 7, {1: (1, 2), 2: (3, 4), 4: (5, 6)})
+        write_roi_tables(str(second), LAYOUT, PIXEL_UM, 7, {1: (1, 2), 2: (3, 4), 4: (5, 6)})
+    write_roi_tables(str(first), LAYOUT, PIXEL_UM, 7, {1: (1, 2), 2: (3, 4), 4: (5, 6)})
     assert content(first / "tables" / "FOV_ROI_table") == content(
         second / "tables" / "FOV_ROI_table"
     )
@@ -108,8 +108,8 @@ def test_same_table_same_bytes_and_other_tables_stay(tmp_path: Path) -> None:
 def test_names_of_the_layout_are_kept(tmp_path: Path) -> None:
     path = new_image(tmp_path / "a.zarr", 2)
     layout = TileLayout.from_origins([(6, 0), (0, 0)], (6, 10), (12, 10), ["lower", "upper"])
-    write_roi_tables(path, layout, {"y": 1.0, "x": 1.0}, 1)
-    table = read_table(path, "FOV_ROI_table")
+    write_roi_tables(str(path), layout, {"y": 1.0, "x": 1.0}, 1)
+    table = read_table(str(path), "FOV_ROI_table")
     assert table is not None and list(table.index) == ["upper", "lower"]
     assert list(table["len_z_micrometer"]) == [1.0, 1.0]
 
@@ -118,11 +118,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
     path = new_image(tmp_path / "a.zarr", 2)
     before = content(path)
     with pytest.raises(LayoutError, match=r"not for \[4\]"):
-        write_roi_tables(path, LAYOUT, PIXEL_UM, 7, {1: (0, 0), 2: (0, 0)})
+        write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, {1: (0, 0), 2: (0, 0)})
     with pytest.raises(LayoutError, match=r"\(x, y\) for all"):
-        write_roi_tables(path, LAYOUT, PIXEL_UM, 7, {1: (0, 0), 2: (0, 0), 4: (0, 0, 1)})
+        write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, {1: (0, 0), 2: (0, 0), 4: (0, 0, 1)})
     with pytest.raises(LayoutError, match="called a"):
-        write_roi_tables(path, LAYOUT, PIXEL_UM, 7, names={1: "a", 2: "a"})
+        write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, names={1: "a", 2: "a"})
     with pytest.raises(ImageFormatError, match="has format 2"):
-        write_roi_tables(path, LAYOUT, PIXEL_UM, 7, zarr_format=3)
+        write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, zarr_format=3)
     assert content(path) == before

@@ -115,7 +115,7 @@ def test_every_backend(image: Path, backend: str, dtype: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = MosaicImage.open(image)
-        frame = read_table(image, FOV_TABLE)
+        frame = read_table(str(image), FOV_TABLE)
     assert found.layout.tile_shape == (40, 60)
     assert [(t.number, t.y, t.x, t.name) for t in found.layout.tiles] == [
         (1, 0, 0, "FOV_1"),
@@ -141,7 +141,7 @@ def test_the_real_table(two_fovs: Path) -> None:
 
 
 def test_no_table_is_one_tile(image: Path) -> None:
-    assert read_table(image, FOV_TABLE) is None
+    assert read_table(str(image), FOV_TABLE) is None
     found = MosaicImage.open(image)
     assert found.layout.is_single
     assert found.layout.tile_shape == (80, 120)
@@ -305,7 +305,7 @@ def test_tables_without_a_group_file(image: Path, gone: str) -> None:
     for name in (".zgroup", ".zattrs", "zarr.json"):
         (image / gone / name).unlink(missing_ok=True)
     assert table_names(zarr.open_group(image, mode="r")) == (FOV_TABLE,)
-    found = read_table(image, FOV_TABLE)
+    found = read_table(str(image), FOV_TABLE)
     assert found is not None
     assert list(found.index) == NAMES
 
@@ -315,4 +315,4 @@ def test_a_table_that_is_a_link_to_nothing(image: Path) -> None:
     (image / "tables" / FOV_TABLE).rename(image.parent / "taken")
     (image / "tables" / FOV_TABLE).symlink_to(image / "nowhere")
     with pytest.raises(SourceReadError, match="which is not there"):
-        read_table(image, FOV_TABLE)
+        read_table(str(image), FOV_TABLE)

@@ -115,7 +115,7 @@ def test_mosaic_holds_what_the_world_gives(tmp_path: Path) -> None:
         assert not pixels[channel, :, :12, 16:].any()
     image = MosaicImage.open(tmp_path / "m.zarr")
     assert image.layout.missing == (3,)
-    table = read_table(tmp_path / "m.zarr", "FOV_ROI_table")
+    table = read_table(str(tmp_path / "m.zarr"), "FOV_ROI_table")
     assert table is not None
     # A tenth of 16 pixels of 1.3 micrometers is lost to the overlap on the stage.
     steps = np.diff(table["x_micrometer_original"])

@@ -28,10 +28,9 @@ from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
 from fractal_mesospim_shading.images.arrays.array_metadata import array_problem
 from fractal_mesospim_shading.images.arrays.gzip_streams import timeless
 from fractal_mesospim_shading.images.arrays.plain_files import open_file
+from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import (
     Mode,
-    StorageOptions,
-    normalise_url,
     open_group,
     refuse_dangling_metadata,
     understood,
@@ -54,7 +53,7 @@ _configuration_lock = threading.Lock()
 
 
 def open_array(
-    group: zarr.Group | str | os.PathLike[str],
+    group: zarr.Group | str,
     path: str,
     storage_options: StorageOptions = None,
     mode: Mode = "r",
@@ -78,7 +77,7 @@ def open_array(
         ImageFormatError: there is no such array in it, or its metadata are not understood.
     """
     if not isinstance(group, zarr.Group):
-        group = open_group(normalise_url(group), storage_options, mode)
+        group = open_group(group, storage_options, mode)
     array = _member(group, path, "python")
     if pipeline == "auto":
         pipeline = "rust" if rust_can_handle(array) else "python"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.images.storage.stores import join_url
+from fractal_mesospim_shading.images.storage.places import join_url
 
 Document = dict[str, Any]
 

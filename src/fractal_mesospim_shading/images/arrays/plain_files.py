@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core import memory
-from fractal_mesospim_shading.images.storage.regular_files import open_regular
+from fractal_mesospim_shading.images.storage.local_files import open_regular
 
 DIRECT_BYTES = 4 * 2**20
 """Files for at least so many bytes of pixels go to the disk past the page cache."""

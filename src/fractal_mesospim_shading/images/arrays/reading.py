@@ -26,7 +26,7 @@ from fractal_mesospim_shading.images.arrays.file_states import (
     file_ranges,
     states,
 )
-from fractal_mesospim_shading.images.storage.stores import join_url, reading_errors
+from fractal_mesospim_shading.images.storage.places import join_url, reading_errors
 
 
 def fingerprint(array: zarr.Array[Any]) -> str:

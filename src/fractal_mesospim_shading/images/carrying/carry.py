@@ -15,7 +15,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -51,12 +50,7 @@ from fractal_mesospim_shading.images.carrying.members import (
 from fractal_mesospim_shading.images.metadata import converted_attributes
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.folders import Entry, Folder, files_below, node_of
-from fractal_mesospim_shading.images.storage.stores import (
-    StorageOptions,
-    join_url,
-    normalise_url,
-    reading_errors,
-)
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, reading_errors
 from fractal_mesospim_shading.images.target import write_attributes
 
 logger = logging.getLogger(__name__)
@@ -80,7 +74,7 @@ class Notebook(Protocol):
 
 def carry_members(
     plan: MemberPlan,
-    target_url: str | os.PathLike[str],
+    target_url: str,
     target_options: StorageOptions = None,
     notebook: Notebook | None = None,
     watch: Callable[[], None] | None = None,
@@ -106,7 +100,7 @@ def carry_members(
         OutputWriteError: no permission, or no space.
     """
     left = dict(plan.left)
-    with _Carrier(plan, normalise_url(target_url), target_options, notebook, watch) as carrier:
+    with _Carrier(plan, target_url, target_options, notebook, watch) as carrier:
         for path in plan.groups_between:
             carrier.write_group_between(path)
         # What has appeared since the plan was made is carried over as well.

@@ -22,7 +22,8 @@ from fractal_mesospim_shading.images.arrays.documents import (
 )
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.folders import Node
-from fractal_mesospim_shading.images.storage.stores import StorageOptions, open_group
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.storage.stores import open_group
 from fractal_mesospim_shading.images.target import write_array_document, write_attributes
 
 _DIMENSIONS = "_ARRAY_DIMENSIONS"
@@ -129,7 +130,7 @@ def create_converted(
         )
         document["attributes"] = attributes
         document["fill_value"] = _json_number(_fill_value(source))
-        write_array_document(places.join(url, path), document, options)
+        write_array_document(places.join_url(url, path), document, options)
     else:
         text = source.dtype.kind in "UT" or (source.dtype.kind == "O" and not _holds_bytes(source))
         settings: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import IO, Protocol
 from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError, StoppedError
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.folders import Entry, Folder, State, remote_state
-from fractal_mesospim_shading.images.storage.stores import (
+from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
     connection_errors,
     filesystem,

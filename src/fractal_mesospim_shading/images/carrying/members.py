@@ -16,7 +16,6 @@ from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
 from fractal_mesospim_shading.images.carrying.converting import why_not_convertible
 from fractal_mesospim_shading.images.metadata import axis_names, other_pyramids
 from fractal_mesospim_shading.images.storage.folders import (
-    ZARR_DOCUMENTS,
     Entry,
     Folder,
     Node,
@@ -24,7 +23,8 @@ from fractal_mesospim_shading.images.storage.folders import (
     node_of,
     open_folder,
 )
-from fractal_mesospim_shading.images.storage.stores import StorageOptions, is_remote
+from fractal_mesospim_shading.images.storage.places import StorageOptions, is_local
+from fractal_mesospim_shading.images.storage.stores import ZARR_DOCUMENTS
 
 CONSOLIDATED = ".zmetadata"
 """Consolidated metadata of zarr v2: true of the source alone, and left out."""
@@ -343,7 +343,7 @@ class _Survey:
         try:
             found = list(list_members(self._plan))
         except SourceReadError:
-            if not is_remote(self._plan.url):
+            if is_local(self._plan.url):
                 raise
             found = []
             self._listable = False

@@ -39,7 +39,7 @@ from fractal_mesospim_shading.images.models.names import (
     refuse_shared_folders,
 )
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.syncing import sync_folder
+from fractal_mesospim_shading.images.storage.local_files import sync_folder
 
 FILE_NAME = "profiles.npz"
 ORIGIN_KEY = "shading_provenance"

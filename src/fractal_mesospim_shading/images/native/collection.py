@@ -33,12 +33,8 @@ from fractal_mesospim_shading.images.native.projection import projectors
 from fractal_mesospim_shading.images.native.signs import SignOptions, decide_orientation, use_xml
 from fractal_mesospim_shading.images.native.stack import LeftOut, Stack
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, look_around
-from fractal_mesospim_shading.images.storage.stores import (
-    StorageOptions,
-    normalise_url,
-    open_group,
-    understood,
-)
+from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
+from fractal_mesospim_shading.images.storage.stores import open_group, understood
 
 
 @dataclass(frozen=True)

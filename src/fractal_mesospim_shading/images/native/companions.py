@@ -59,12 +59,14 @@ def plan_companions(
     made = []
     for stack in collection.stacks:
         if stack.meta_file is not None and stack.group in groups:
-            text = decode(_read(places.join(source_folder, stack.meta_file), storage))
+            text = decode(_read(places.join_url(source_folder, stack.meta_file), storage))
             renamed = name + stack.meta_file.removeprefix(source_name)
-            made.append(Companion(places.join(folder, renamed), text.with_name(source_name, name)))
+            made.append(
+                Companion(places.join_url(folder, renamed), text.with_name(source_name, name))
+            )
     if collection.xml_file is not None:
-        xml = _read(places.join(source_folder, collection.xml_file), storage)
-        made.append(Companion(places.join(folder, f"{name}.xml"), _pointing_at(xml, name)))
+        xml = _read(places.join_url(source_folder, collection.xml_file), storage)
+        made.append(Companion(places.join_url(folder, f"{name}.xml"), _pointing_at(xml, name)))
     for companion in made:
         _refuse(companion, storage, overwrite=overwrite)
     return tuple(made)

@@ -26,11 +26,8 @@ from fractal_mesospim_shading.images.native.surroundings import Surroundings, re
 from fractal_mesospim_shading.images.native.xml import XmlView
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage.inner_paths import what_is_wrong
-from fractal_mesospim_shading.images.storage.stores import (
-    StorageOptions,
-    join_url,
-    open_group,
-)
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
+from fractal_mesospim_shading.images.storage.stores import open_group
 
 _TYPES = ("uint8", "uint16", "float32")
 # Table positions are written to a hundredth of a micrometer.

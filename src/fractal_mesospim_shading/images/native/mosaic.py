@@ -17,7 +17,7 @@ from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.native.channels import NativeChannel
 from fractal_mesospim_shading.images.native.stack import Stack
 from fractal_mesospim_shading.images.source import Channel, Level
-from fractal_mesospim_shading.images.storage.stores import join_url
+from fractal_mesospim_shading.images.storage.places import join_url
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import Document, document_of, output_document
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.storage.stores import StorageOptions, join_url
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
 
 _SMALLEST_PLANE = 64

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.images.arrays.reading import opened_array, read_array
 from fractal_mesospim_shading.images.native.overlap import Projection, Projector
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.storage.stores import filesystem, join_url, reading_errors
+from fractal_mesospim_shading.images.storage.places import filesystem, join_url, reading_errors
 
 _WANTED_OVERLAP_PX = 8
 _CHEAP_BYTES = 64 * 2**20

@@ -14,7 +14,7 @@ from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, TilePlac
 from fractal_mesospim_shading.images.native.stack import Stack
 from fractal_mesospim_shading.images.native.surroundings import read_meta_text
 from fractal_mesospim_shading.images.native.zeros import zero_blocks
-from fractal_mesospim_shading.images.storage.stores import connection_errors, filesystem, join_url
+from fractal_mesospim_shading.images.storage.places import connection_errors, filesystem, join_url
 
 # More than this share of a tile in common is unusual; the writer allows 50 %.
 _ODD_OVERLAP = 0.55

@@ -7,7 +7,8 @@ from typing import Any
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.mosaic import MARK, is_finished
-from fractal_mesospim_shading.images.storage.stores import StorageOptions, normalise_url, open_group
+from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
+from fractal_mesospim_shading.images.storage.stores import open_group
 
 Attributes = dict[str, Any]
 

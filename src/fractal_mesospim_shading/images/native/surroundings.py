@@ -11,7 +11,7 @@ from typing import Any
 from fractal_mesospim_shading.images.native.meta import MetaFile, parse_meta
 from fractal_mesospim_shading.images.native.names import meta_file_name, natural_key
 from fractal_mesospim_shading.images.native.xml import XmlView, parse_xml
-from fractal_mesospim_shading.images.storage.stores import (
+from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
     connection_errors,
     filesystem,

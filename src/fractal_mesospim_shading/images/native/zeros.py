@@ -9,7 +9,7 @@ import numpy as np
 
 from fractal_mesospim_shading.images.arrays.reading import opened_array, read_array
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.storage.stores import join_url
+from fractal_mesospim_shading.images.storage.places import join_url
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,11 @@ from typing import IO, Any, Literal, Protocol
 
 from fractal_mesospim_shading.errors import SourceReadError
 from fractal_mesospim_shading.images.storage.inner_paths import unsafe_name, what_is_wrong
-from fractal_mesospim_shading.images.storage.stores import (
+from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
     connection_errors,
     filesystem,
     join_url,
-    normalise_url,
     split_zip,
 )
 
@@ -112,16 +111,15 @@ class Folder(Protocol):
 
 
 def open_folder(
-    url: str | os.PathLike[str], options: StorageOptions = None, *, follow_links: bool = False
+    address: str, options: StorageOptions = None, *, follow_links: bool = False
 ) -> Folder:
     """The folder of an image or a container.
 
     Args:
-        url: a path, an address of fsspec, or one that leads into a zip archive.
+        address: a path, an address of fsspec, or one that leads into a zip archive.
         options: for a remote address.
         follow_links: whether links on a local file system may lead out of it.
     """
-    address = normalise_url(url)
     archive = split_zip(address)
     if archive is not None:
         return ArchiveFolder(

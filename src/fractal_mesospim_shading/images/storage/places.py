@@ -1,34 +1,99 @@
-"""Files and folders by address, local or remote, outside the arrays."""
+"""Places: an address in one spelling, and the files and folders at it, local or remote.
+
+An address is a local path, a `file://` address, any address that fsspec knows
+(`s3://bucket/image.zarr`), or a zip archive (`image.zarr.zip`, or a path that goes
+on inside it: `data.zip/image.zarr`). What comes from outside goes through `normalise_url`
+once; every other function takes addresses in that spelling.
+"""
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import shutil
+import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError
-from fractal_mesospim_shading.images.storage.regular_files import open_own, open_regular
-from fractal_mesospim_shading.images.storage.stores import connection_errors
+from fsspec.implementations.local import LocalFileSystem
+
+from fractal_mesospim_shading.errors import (
+    ImageNotFoundError,
+    OutputWriteError,
+    SourceReadError,
+)
+from fractal_mesospim_shading.images.storage.local_files import (
+    open_regular,
+    refuse_special,
+    write_whole,
+)
+from fractal_mesospim_shading.messages import shown
 
 StorageOptions = Mapping[str, Any] | None
+"""What fsspec needs for a remote address; ignored for a local one."""
+
+# What codecs raise when the bytes of a chunk are not what they should be.
+_DECODING_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+_SHORT = 200
+"""Letters of an address that is too long for no file system, and of one that is shown."""
+
+
+def normalise_url(url: str | os.PathLike[str]) -> str:
+    """One spelling for an address: no trailing slash, no `file://`, an absolute local path.
+
+    Raises:
+        ImageNotFoundError: the address is empty, or nothing can have it.
+    """
+    text = os.fspath(url).strip()
+    if not text:
+        raise ImageNotFoundError("The address of the image is empty; give a path or a URL.")
+    problem = _address_problem(text)
+    if problem is not None:
+        raise ImageNotFoundError(f"The address '{shown(text)[:_SHORT]}' {problem}.")
+    if text.startswith(("file:", "local:")):
+        text = unquote(urlsplit(text).path)
+    if not is_local(text):
+        return text.rstrip("/")
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def _address_problem(text: str) -> str | None:
+    """Why no path can be called so: NUL, halves of surrogate pairs, or too many letters."""
+    try:
+        if b"\0" in os.fsencode(text):
+            return "holds characters that no path can have; check its spelling"
+        if len(text) > _SHORT and is_local(text):
+            os.lstat(text)
+    except UnicodeEncodeError:
+        return "holds characters that no path can have; check its spelling"
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "is longer than the file system takes; give a shorter one"
+    return None
 
 
 def is_local(url: str) -> bool:
     """Whether the address is a path of this machine's file system."""
-    return "://" not in url or url.startswith("file://")
+    return "://" not in url or url.startswith(("file:", "local:"))
 
 
 def local_path(url: str) -> Path:
     """The path of a local address."""
     return Path(url.removeprefix("file://"))
-
-
-def join(url: str, *parts: str) -> str:
-    """An address below another."""
-    return "/".join([url.rstrip("/"), *parts])
 
 
 def parent_and_name(url: str) -> tuple[str, str]:
@@ -40,6 +105,58 @@ def parent_and_name(url: str) -> tuple[str, str]:
     return parent, name
 
 
+def join_url(url: str, *parts: str) -> str:
+    """The address of something below a group."""
+    return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts if part.strip("/"))])
+
+
+def split_zip(url: str) -> tuple[str, str] | None:
+    """The archive and the path within it, where a local address leads into a zip file."""
+    if not is_local(url) or ".zip" not in url.lower():
+        return None
+    path = Path(url)
+    for candidate in (path, *path.parents):
+        if candidate.suffix.lower() == ".zip" and candidate.is_file():
+            inner = path.relative_to(candidate).as_posix()
+            return str(candidate), "" if inner == "." else inner
+    return None
+
+
+def filesystem(url: str, storage_options: StorageOptions = None) -> tuple[Any, str]:
+    """The fsspec file system of an address, and the path in it."""
+    archive = split_zip(url)
+    if archive is not None:
+        from fsspec.implementations.zip import ZipFileSystem
+
+        return ZipFileSystem(archive[0]), archive[1]
+    if is_local(url):
+        local = RegularFileSystem(use_listings_cache=False)
+        return local, str(local._strip_protocol(url))
+    from fsspec.core import url_to_fs
+
+    # Listings must be fresh: the same process may have written in between.
+    fs, path = url_to_fs(url, **{"use_listings_cache": False, **(storage_options or {})})
+    return fs, str(path)
+
+
+def connection_errors() -> tuple[type[Exception], ...]:
+    """What storage raises when it cannot be reached or refuses.
+
+    The S3 client has errors of its own that are no OSError; they count as soon as it is
+    loaded.
+    """
+    kinds: list[type[Exception]] = [OSError]
+    client = sys.modules.get("botocore.exceptions")
+    if client is not None:
+        kinds += [client.BotoCoreError, client.ClientError]
+    return tuple(kinds)
+
+
+def reading_errors() -> tuple[type[Exception], ...]:
+    """What may be raised where a chunk cannot be reached or decoded."""
+    return connection_errors() + _DECODING_ERRORS
+
+
 @contextmanager
 def _reached(url: str, options: StorageOptions) -> Iterator[tuple[Any, str]]:
     """The file system and path of a remote address; what its client raises is an OSError.
@@ -48,9 +165,9 @@ def _reached(url: str, options: StorageOptions) -> Iterator[tuple[Any, str]]:
         SourceReadError: the storage cannot be reached, or refuses.
     """
     try:
-        filesystem, path = _remote(url, options)
-        filesystem.invalidate_cache()
-        yield filesystem, path
+        fs, path = filesystem(url, options)
+        fs.invalidate_cache()
+        yield fs, path
     except OSError:
         raise
     except connection_errors() as error:
@@ -60,19 +177,12 @@ def _reached(url: str, options: StorageOptions) -> Iterator[tuple[Any, str]]:
         ) from error
 
 
-def _remote(url: str, options: StorageOptions) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    filesystem, path = url_to_fs(url, **dict(options or {}))
-    return filesystem, path
-
-
 def exists(url: str, options: StorageOptions = None) -> bool:
     """Whether there is a file or a folder."""
     if is_local(url):
         return os.path.lexists(local_path(url))
-    with _reached(url, options) as (filesystem, path):
-        return bool(filesystem.exists(path))
+    with _reached(url, options) as (fs, path):
+        return bool(fs.exists(path))
 
 
 def is_link(url: str) -> bool:
@@ -90,8 +200,8 @@ def read_bytes(url: str, options: StorageOptions = None) -> bytes | None:
         if is_local(url):
             with open(local_path(url), "rb", opener=open_regular) as file:
                 return file.read()
-        with _reached(url, options) as (filesystem, path):
-            return bytes(filesystem.cat_file(path))
+        with _reached(url, options) as (fs, path):
+            return bytes(fs.cat_file(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -104,46 +214,15 @@ def write_bytes(url: str, data: bytes, options: StorageOptions = None) -> None:
     """
     try:
         if is_local(url):
-            _write_local(local_path(url), data)
+            write_whole(local_path(url), data)
         else:
-            with _reached(url, options) as (filesystem, remote):
-                filesystem.pipe_file(remote, data)
+            with _reached(url, options) as (fs, remote):
+                fs.pipe_file(remote, data)
     except OSError as error:
         raise OutputWriteError(
             f"{url} cannot be written: {error}. Make room or restore access, and run the same "
             "command again."
         ) from error
-
-
-def _write_local(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # One name for all processes: what a killed one left is taken away.
-    draft = target.with_name(f".{target.name}.draft")
-    try:
-        with _new_file(draft) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except FileNotFoundError:
-        # Another process wrote the same document at this moment, and was done first.
-        if target.read_bytes() != data:
-            raise
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def _new_file(path: Path) -> Any:
-    """A file that was not there before: neither a link that leads elsewhere, nor a pipe."""
-    try:
-        return open(path, "xb")
-    except FileExistsError:
-        path.unlink(missing_ok=True)
-        with suppress(FileExistsError):
-            return open(path, "xb")
-    # Another process writes the same document at this moment.
-    return open(path, "wb", opener=open_own)
 
 
 def modified(url: str, options: StorageOptions = None) -> float | None:
@@ -152,17 +231,17 @@ def modified(url: str, options: StorageOptions = None) -> float | None:
     None where the storage does not say.
     """
     try:
-        with _reached(url, options) as (filesystem, path):
-            return float(filesystem.modified(path).timestamp())
+        with _reached(url, options) as (fs, path):
+            return float(fs.modified(path).timestamp())
     except (NotImplementedError, FileNotFoundError, KeyError, AttributeError, TypeError):
         return None
 
 
 def relative_files(url: str, options: StorageOptions = None) -> list[str]:
     """Paths of all files below a remote address, relative to it, sorted."""
-    with _reached(url, options) as (filesystem, path):
+    with _reached(url, options) as (fs, path):
         root = path.rstrip("/") + "/"
-        return sorted(name.removeprefix(root) for name in filesystem.find(path))
+        return sorted(name.removeprefix(root) for name in fs.find(path))
 
 
 def copy_remote(pairs: Sequence[tuple[str, str]], options: StorageOptions = None) -> None:
@@ -174,10 +253,10 @@ def copy_remote(pairs: Sequence[tuple[str, str]], options: StorageOptions = None
     if not pairs:
         return
     try:
-        with _reached(pairs[0][0], options) as (filesystem, _):
-            stripped = filesystem._strip_protocol
+        with _reached(pairs[0][0], options) as (fs, _):
+            stripped = fs._strip_protocol
             sources, targets = ([stripped(pair[i]) for pair in pairs] for i in (0, 1))
-            filesystem.copy(sources, targets, on_error="raise")
+            fs.copy(sources, targets, on_error="raise")
     except NotImplementedError:
         for source, target in pairs:
             write_bytes(target, read_bytes(source, options) or b"", options)
@@ -197,9 +276,9 @@ def remove(url: str, options: StorageOptions = None) -> None:
         else:
             path.unlink(missing_ok=True)
         return
-    with _reached(url, options) as (filesystem, remote):
-        if filesystem.exists(remote):
-            filesystem.rm(remote, recursive=True)
+    with _reached(url, options) as (fs, remote):
+        if fs.exists(remote):
+            fs.rm(remote, recursive=True)
 
 
 def list_names(url: str, options: StorageOptions = None) -> list[str]:
@@ -207,10 +286,10 @@ def list_names(url: str, options: StorageOptions = None) -> list[str]:
     if is_local(url):
         path = local_path(url)
         return sorted(os.listdir(path)) if path.is_dir() else []
-    with _reached(url, options) as (filesystem, remote):
-        if not filesystem.exists(remote):
+    with _reached(url, options) as (fs, remote):
+        if not fs.exists(remote):
             return []
-        entries = filesystem.ls(remote, detail=False)
+        entries = fs.ls(remote, detail=False)
     return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
 
 
@@ -237,3 +316,11 @@ def remove_drafts(url: str) -> None:
                     waiting.append(entry.path)
                 elif entry.name.endswith((".partial", ".draft")):
                     Path(entry.path).unlink(missing_ok=True)
+
+
+class RegularFileSystem(LocalFileSystem):  # type: ignore[misc]
+    """The file system of this machine, of which special files cannot be opened."""
+
+    def _open(self, path: str, mode: str = "rb", **more: Any) -> Any:
+        refuse_special(path)
+        return super()._open(path, mode=mode, **more)

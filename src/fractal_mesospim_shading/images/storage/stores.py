@@ -1,24 +1,13 @@
-"""From an address to what lies there: zarr groups, and plain files beside them.
-
-An address is a local path, a `file://` address, any address that fsspec knows
-(`s3://bucket/image.zarr`), or a zip archive (`image.zarr.zip`, or a path that goes
-on inside it: `data.zip/image.zarr`).
-"""
+"""Zarr groups and stores at an address, as `places` spells it, and what is wrong with them."""
 
 from __future__ import annotations
 
-import errno
-import lzma
 import os
-import sys
 import warnings
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import unquote, urlsplit
 
 import zarr
 from zarr.core.group import AsyncGroup, GroupMetadata
@@ -31,111 +20,75 @@ from fractal_mesospim_shading.errors import (
     ShadingError,
     SourceReadError,
 )
-from fractal_mesospim_shading.images.storage.regular_files import LocalStore, RegularFileSystem
+from fractal_mesospim_shading.images.storage.local_files import refuse_special
+from fractal_mesospim_shading.images.storage.places import (
+    StorageOptions,
+    connection_errors,
+    is_local,
+    split_zip,
+)
 from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
-    from zarr.abc.store import Store
+    from zarr.abc.store import ByteRequest, Store
+    from zarr.core.buffer import Buffer, BufferPrototype
 
-# What codecs raise when the bytes of a chunk are not what they should be.
-_DECODING_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-)
+ZARR_DOCUMENTS = {2: (".zgroup", ".zattrs", ".zarray", ".zmetadata"), 3: ("zarr.json",)}
+"""Names of the metadata files of zarr, by its version."""
 
-_DOCUMENTS = frozenset((".zgroup", ".zattrs", ".zarray", ".zmetadata", "zarr.json"))
+_DOCUMENTS = frozenset(name for names in ZARR_DOCUMENTS.values() for name in names)
 _DEEPEST_IMPLICIT = 3
-_SHORT = 200
-"""Letters of an address that is too long for no file system."""
-
 _MOST = 200
 """Letters of what a library says."""
 
 Mode = Literal["r", "r+", "a", "w", "w-"]
-StorageOptions = Mapping[str, Any] | None
 
 
-def normalise_url(url: str | os.PathLike[str]) -> str:
-    """One spelling for an address: no trailing slash, no `file://`, an absolute local path.
+class LocalStore(zarr.storage.LocalStore):
+    """A local zarr store in which special files cannot be read.
 
-    Raises:
-        ImageNotFoundError: the address is empty, or nothing can have it.
+    It bears the name of zarr's own, by which the Rust pipeline knows that it may read the files.
     """
-    text = os.fspath(url).strip()
-    if not text:
-        raise ImageNotFoundError("The address of the image is empty; give a path or a URL.")
-    problem = _address_problem(text)
-    if problem is not None:
-        raise ImageNotFoundError(f"The address '{shown(text)[:_MOST]}' {problem}.")
-    if text.startswith(("file:", "local:")):
-        text = unquote(urlsplit(text).path)
-    if is_remote(text):
-        return text.rstrip("/")
-    return os.path.abspath(os.path.expanduser(text))
 
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        refuse_special(self.root / key)
+        return await super().get(key, prototype, byte_range)
 
-def _address_problem(text: str) -> str | None:
-    """Why no path can be called so: NUL, halves of surrogate pairs, or too many letters."""
-    try:
-        if b"\0" in os.fsencode(text):
-            return "holds characters that no path can have; check its spelling"
-        if len(text) > _SHORT and not is_remote(text):
-            os.lstat(text)
-    except UnicodeEncodeError:
-        return "holds characters that no path can have; check its spelling"
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return "is longer than the file system takes; give a shorter one"
-    return None
-
-
-def is_remote(url: str) -> bool:
-    """Whether the address belongs to fsspec and not to a local file system."""
-    return "://" in url and not url.startswith(("file:", "local:"))
-
-
-def join_url(url: str, *parts: str) -> str:
-    """The address of something below a group."""
-    return "/".join([url.rstrip("/"), *(part.strip("/") for part in parts if part.strip("/"))])
-
-
-def split_zip(url: str) -> tuple[str, str] | None:
-    """The archive and the path within it, where a local address leads into a zip file."""
-    if is_remote(url) or ".zip" not in url.lower():
-        return None
-    path = Path(url)
-    for candidate in (path, *path.parents):
-        if candidate.suffix.lower() == ".zip" and candidate.is_file():
-            inner = path.relative_to(candidate).as_posix()
-            return str(candidate), "" if inner == "." else inner
-    return None
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        wanted = list(key_ranges)
+        for key, _ in wanted:
+            refuse_special(self.root / key)
+        return await super().get_partial_values(prototype, wanted)
 
 
 def open_store(
-    url: str | os.PathLike[str], storage_options: StorageOptions = None, mode: Mode = "r"
+    address: str, storage_options: StorageOptions = None, mode: Mode = "r"
 ) -> tuple[Store, str]:
     """The zarr store of an address, and the path within it.
 
     Args:
-        url: see the module's text.
-        storage_options: what fsspec needs for a remote address; ignored for a local one.
+        address: a path, an address of fsspec, or a zip archive.
+        storage_options: for a remote address.
         mode: `r` opens for reading only.
 
     Raises:
         ImageFormatError: a zip archive that is broken, or is to be written.
         ImageNotFoundError: fsspec does not know the address.
     """
-    address = normalise_url(url)
     read_only = mode == "r"
     archive = split_zip(address)
     if archive is not None:
         return _zip_store(*archive, read_only=read_only), archive[1]
-    if not is_remote(address):
+    if is_local(address):
         return LocalStore(address, read_only=read_only), ""
     try:
         options = dict(storage_options) if storage_options else None
@@ -169,13 +122,13 @@ def refuse_dangling_metadata(folder: str) -> None:
 
 
 def open_group(
-    url: str | os.PathLike[str], storage_options: StorageOptions = None, mode: Mode = "r"
+    address: str, storage_options: StorageOptions = None, mode: Mode = "r"
 ) -> zarr.Group:
     """Open an existing zarr group, version 3 or 2.
 
     Args:
-        url: see the module's text.
-        storage_options: what fsspec needs for a remote address.
+        address: of the group.
+        storage_options: for a remote address.
         mode: `r` to read, `r+` to change what exists.
 
     Raises:
@@ -183,8 +136,7 @@ def open_group(
         ImageFormatError: there is something, but no readable zarr group.
         SourceReadError: it cannot be reached or must not be read.
     """
-    address = normalise_url(url)
-    if not is_remote(address):
+    if is_local(address):
         refuse_dangling_metadata(address)
     with understood(address):
         store, path = open_store(address, storage_options, mode)
@@ -350,51 +302,6 @@ def _refuse_dangling(group: zarr.Group, path: str) -> None:
                 )
 
 
-def filesystem(
-    url: str | os.PathLike[str], storage_options: StorageOptions = None
-) -> tuple[Any, str]:
-    """The fsspec file system of an address and the path in it, to handle plain files.
-
-    Args:
-        url: see the module's text.
-        storage_options: what fsspec needs for a remote address.
-    """
-    from fsspec.core import url_to_fs
-
-    address = normalise_url(url)
-    archive = split_zip(address)
-    if archive is not None:
-        from fsspec.implementations.zip import ZipFileSystem
-
-        return ZipFileSystem(archive[0]), archive[1]
-    if not is_remote(address):
-        local = RegularFileSystem(use_listings_cache=False)
-        return local, str(local._strip_protocol(address))
-    options = dict(storage_options or {})
-    # Listings must be fresh: the same process may have written in between.
-    options.setdefault("use_listings_cache", False)
-    fs, path = url_to_fs(address, **options)
-    return fs, str(path)
-
-
-def connection_errors() -> tuple[type[Exception], ...]:
-    """What storage raises when it cannot be reached or refuses.
-
-    The S3 client has errors of its own that are no OSError; they count as soon as it is
-    loaded.
-    """
-    kinds: list[type[Exception]] = [OSError]
-    client = sys.modules.get("botocore.exceptions")
-    if client is not None:
-        kinds += [client.BotoCoreError, client.ClientError]
-    return tuple(kinds)
-
-
-def reading_errors() -> tuple[type[Exception], ...]:
-    """What may be raised where a chunk cannot be reached or decoded."""
-    return connection_errors() + _DECODING_ERRORS
-
-
 def _zip_store(archive: str, inner: str, *, read_only: bool) -> Store:
     import zipfile
 
@@ -422,7 +329,7 @@ def _nothing_to_open(address: str, is_array: bool) -> Exception:
             f"'{address}' is a single array, for instance one level of a pyramid. "
             f"Give the folder of the image, perhaps '{address.rpartition('/')[0]}'."
         )
-    if not is_remote(address) and os.path.exists(address):
+    if is_local(address) and os.path.exists(address):
         return ImageFormatError(
             f"'{address}' exists but is not an OME-Zarr image: it holds no zarr group "
             "(no zarr.json, no .zgroup). Give the folder of the image."

@@ -51,7 +51,7 @@ def check_both_ways(path: Path, dtype: str, *, rust: bool, **settings: Any) -> N
         array[...] = changed
         array[BOX] = 1
         changed[BOX] = 1
-        plain = open_array(path, "a", pipeline="python")
+        plain = open_array(str(path), "a", pipeline="python")
         assert not uses_rust(plain)
         np.testing.assert_array_equal(np.asarray(plain[...]), changed)
 
@@ -158,7 +158,7 @@ def test_v3_transposed(tmp_path: Path) -> None:
 def test_v3_fill_value_of_missing_chunks(tmp_path: Path, fill: int) -> None:
     group = zarr.open_group(tmp_path, mode="w", zarr_format=3)
     group.create_array("a", shape=SHAPE, chunks=CHUNKS, dtype="uint16", fill_value=fill)
-    array = open_array(tmp_path, "a")
+    array = open_array(str(tmp_path), "a")
     assert uses_rust(array)
     assert (array[...] == fill).all()
 
@@ -167,7 +167,7 @@ def test_v2_null_fill_value_reads_as_zero_under_both(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path, mode="w", zarr_format=2)
     group.create_array("a", shape=SHAPE, chunks=CHUNKS, dtype="uint16", fill_value=None)
     for pipeline in ("rust", "python"):
-        assert (open_array(tmp_path, "a", pipeline=pipeline)[...] == 0).all()
+        assert (open_array(str(tmp_path), "a", pipeline=pipeline)[...] == 0).all()
 
 
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
@@ -176,7 +176,7 @@ def test_v3_numcodecs_codec_is_left_to_python(tmp_path: Path) -> None:
 
     group = zarr.open_group(tmp_path, mode="w", zarr_format=3)
     group.create_array("a", shape=SHAPE, dtype="uint16", compressors=extra.LZ4())
-    assert not uses_rust(open_array(tmp_path, "a"))
+    assert not uses_rust(open_array(str(tmp_path), "a"))
 
 
 def test_memory_store_is_left_to_python() -> None:
@@ -202,18 +202,18 @@ def test_the_configuration_of_zarr_is_left_as_it_was(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path, mode="w", zarr_format=3)
     group.create_array("a", shape=SHAPE, dtype="uint16")
     before = zarr.config.get("codec_pipeline.path")
-    open_array(tmp_path, "a")
+    open_array(str(tmp_path), "a")
     assert zarr.config.get("codec_pipeline.path") == before
 
 
 def test_missing_array_and_missing_group(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "g", mode="w", zarr_format=2).create_group("inner")
     with pytest.raises(ImageFormatError, match="'.*g/0' is missing"):
-        open_array(tmp_path / "g", "0")
+        open_array(str(tmp_path / "g"), "0")
     with pytest.raises(ImageFormatError, match="is a group"):
-        open_array(tmp_path / "g", "inner")
+        open_array(str(tmp_path / "g"), "inner")
     with pytest.raises(ImageNotFoundError):
-        open_array(tmp_path / "nothing", "0")
+        open_array(str(tmp_path / "nothing"), "0")
 
 
 def test_broken_array_metadata(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_broken_array_metadata(tmp_path: Path) -> None:
     group.create_array("a", shape=SHAPE, dtype="uint16")
     (tmp_path / "a" / "zarr.json").write_text("{")
     with pytest.raises(ImageFormatError, match="a/zarr.json' is no JSON that can be read"):
-        open_array(tmp_path, "a")
+        open_array(str(tmp_path), "a")
 
 
 def test_shards_have_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_shards_have_the_same_bytes_each_time(tmp_path: Path) -> None:
         "a", shape=values.shape, chunks=(16, 16, 16), shards=values.shape, dtype="uint16",
         compressors=ZstdCodec(level=3),
     )  # fmt: skip
-    array = open_array(tmp_path, "a", mode="r+")
+    array = open_array(str(tmp_path), "a", mode="r+")
     assert uses_rust(array)
     contents = set()
     for _ in range(20):

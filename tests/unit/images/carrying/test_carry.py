@@ -19,7 +19,7 @@ import zarr
 from fractal_mesospim_shading.errors import ImageFormatError, OutputWriteError, SourceReadError
 from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
-from fractal_mesospim_shading.images.storage.stores import filesystem
+from fractal_mesospim_shading.images.storage.places import filesystem
 
 Write = Callable[..., Path]
 LABELS = np.random.default_rng(5).integers(0, 70_000, (3, 33, 41)).astype(np.uint32)
@@ -33,7 +33,7 @@ def plan(source: Path | str, target: Path | str, levels: tuple[str, ...] = ("0",
 
 
 def carry(source: Path | str, target: Path | str) -> tuple[str, ...]:
-    return carry_members(plan(source, target), target)
+    return carry_members(plan(source, target), str(target))
 
 
 def passengers(image: Path, version: str) -> None:
@@ -240,7 +240,7 @@ def test_groups_on_the_way_to_nested_levels(
     else:
         for document in (".zgroup", ".zattrs", "zarr.json"):
             (source / "scale0" / document).unlink(missing_ok=True)
-    carry_members(plan(source, target, ("0", "scale0/image")), target)
+    carry_members(plan(source, target, ("0", "scale0/image")), str(target))
     found = zarr.open_group(target, mode="r", use_consolidated=False)["scale0"]
     assert isinstance(found, zarr.Group)
     assert dict(found.attrs) == ({"own": 1} if documented else {})
@@ -303,17 +303,17 @@ def test_a_conversion_goes_on_where_it_broke_off(
     monkeypatch.setattr(carrying, "_WATCH_SECONDS", 0.0)
     planned = plan(source, target)
     with pytest.raises(KeyboardInterrupt):
-        carry_members(planned, target, None, notebook, stop)
+        carry_members(planned, str(target), None, notebook, stop)
     # What the first run wrote shows by not being written again.
     copied = zarr.open_group(target, mode="r+")["mip"]
     copied[0, :16, :16] = 7
-    carry_members(planned, target, None, notebook)
+    carry_members(planned, str(target), None, notebook)
     expected = LABELS.copy()
     expected[0, :16, :16] = 7
     np.testing.assert_array_equal(copied[...], expected)
     # Another state of the source begins anew.
     mip[0, 0, 0] = 3
-    carry_members(plan(source, target), target, None, notebook)
+    carry_members(plan(source, target), str(target), None, notebook)
     np.testing.assert_array_equal(copied[...], mip[...])
 
 
@@ -360,7 +360,7 @@ def test_files_in_a_converted_array_and_what_is_left(write_image: Write) -> None
     (source / "labels" / "odd" / "0").write_bytes(b"x")
     planned = plan(source, target)
     assert [path for path, _ in planned.left] == ["labels/odd"]
-    carry_members(planned, target)
+    carry_members(planned, str(target))
     assert (target / "labels" / "good" / "notes.txt").read_text() == "kept"
     assert not (target / "labels" / "odd").exists()
 
@@ -373,7 +373,7 @@ def test_links_are_copied_as_what_they_stand_for(write_image: Write, tmp_path: P
     (source / "inner").symlink_to("tables")
     attributes = {"": dict(zarr.open_group(source, mode="r").attrs)}
     planned = plan_members(str(source), ("0",), 2, attributes, follow_links=True)
-    carry_members(planned, target)
+    carry_members(planned, str(target))
     for name in ("tables/out.csv", "inner/out.csv"):
         assert (target / name).read_text() == "content"
         assert not (target / name).is_symlink()
@@ -388,10 +388,10 @@ def test_a_link_that_appears_after_the_plan_is_not_followed(
     (source / "tables").mkdir()
     (source / "tables" / "x").symlink_to(tmp_path)
     with pytest.raises(ImageFormatError, match="leads out of the image"):
-        carry_members(planned, target)
+        carry_members(planned, str(target))
     (source / "tables" / "x").unlink()
     (source / "tables" / "new").write_text("x")
-    carry_members(planned, target)
+    carry_members(planned, str(target))
     assert (target / "tables" / "new").read_text() == "x"
 
 
@@ -434,7 +434,7 @@ def test_a_file_that_changes_while_it_is_copied(
 
     monkeypatch.setattr(LocalFolder, "open", changing)
     with pytest.raises(SourceReadError, match="notes.txt' changed while it was copied"):
-        carry_members(planned, target)
+        carry_members(planned, str(target))
     monkeypatch.undo()
-    carry_members(planned, target)
+    carry_members(planned, str(target))
     assert (target / "notes.txt").read_bytes() == change

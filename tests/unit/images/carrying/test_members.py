@@ -212,7 +212,7 @@ def test_an_address_that_cannot_be_listed(
     """A web server gives files, but no list of them."""
     import uuid
 
-    from fractal_mesospim_shading.images.storage.stores import filesystem
+    from fractal_mesospim_shading.images.storage.places import filesystem
 
     image = write_image(PIXELS)
     (image / "notes.txt").write_text("x")

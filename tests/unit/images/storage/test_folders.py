@@ -12,7 +12,7 @@ import pytest
 
 from fractal_mesospim_shading.errors import SourceReadError
 from fractal_mesospim_shading.images.storage.folders import Entry, files_below, node_of, open_folder
-from fractal_mesospim_shading.images.storage.stores import filesystem
+from fractal_mesospim_shading.images.storage.places import filesystem
 
 GROUP = b'{"zarr_format": 2}'
 FILES = {
@@ -44,7 +44,7 @@ def _folder(kind: str, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["local", "zip", "memory"])
 def test_every_kind_of_folder_is_listed_alike(kind: str, tmp_path: Path) -> None:
-    folder = open_folder(_folder(kind, tmp_path))
+    folder = open_folder(str(_folder(kind, tmp_path)))
     assert {(entry.name, entry.kind) for entry in folder.entries()} == {
         (".zgroup", "file"),
         (".zattrs", "file"),
@@ -75,7 +75,7 @@ def test_names_in_an_archive_that_lead_out_of_it(tmp_path: Path, name: str) -> N
         info = zipfile.ZipInfo("x")
         info.filename = name
         archive.writestr(info, b"owned")
-    found = list(files_below(open_folder(path)))
+    found = list(files_below(open_folder(str(path))))
     problems = [entry.problem for _, _, entry in found if entry.kind == "refused"]
     assert len(problems) == 1
     assert "holds the name" in problems[0]
@@ -113,7 +113,7 @@ def test_links(tmp_path: Path) -> None:
     }.items():
         (image / name).symlink_to(target)
     (image / "inner" / "up").symlink_to("..")
-    kinds = {entry.name: entry.kind for entry in open_folder(image).entries()}
+    kinds = {entry.name: entry.kind for entry in open_folder(str(image)).entries()}
     assert kinds == {
         "inner": "folder",
         "file_in": "file",
@@ -123,14 +123,14 @@ def test_links(tmp_path: Path) -> None:
             "refused",
         ),
     }
-    assert [e.kind for e in open_folder(image).below("inner").entries() if e.name == "up"] == [
+    assert [e.kind for e in open_folder(str(image)).below("inner").entries() if e.name == "up"] == [
         "refused"
     ]
-    problems = {entry.name: entry.problem for entry in open_folder(image).entries()}
+    problems = {entry.name: entry.problem for entry in open_folder(str(image)).entries()}
     assert f"to '{outside}/file'" in problems["relative_out"]
     assert "`follow_links`" in problems["file_out"]
     assert "which is not there" in problems["dangling"]
-    followed = open_folder(image, follow_links=True)
+    followed = open_folder(str(image), follow_links=True)
     kinds = {entry.name: entry.kind for entry in followed.entries()}
     assert (kinds["file_out"], kinds["folder_out"]) == ("file", "folder")
     assert {kinds[name] for name in ("dangling", "circle", "to_itself", "parent")} == {"refused"}
@@ -141,7 +141,9 @@ def test_an_image_that_is_itself_a_link_is_its_own_inside(tmp_path: Path) -> Non
     (tmp_path / "real" / "inner").mkdir(parents=True)
     (tmp_path / "real" / "link").symlink_to(tmp_path / "real" / "inner")
     (tmp_path / "image.zarr").symlink_to("real")
-    found = {entry.name: entry.kind for entry in open_folder(tmp_path / "image.zarr").entries()}
+    found = {
+        entry.name: entry.kind for entry in open_folder(str(tmp_path / "image.zarr")).entries()
+    }
     assert found == {"inner": "folder", "link": "folder"}
 
 
@@ -149,12 +151,12 @@ def test_special_files_and_links_in_archives(tmp_path: Path) -> None:
     image = tmp_path / "image.zarr"
     image.mkdir()
     os.mkfifo(image / "pipe")
-    assert [entry.kind for entry in open_folder(image).entries()] == ["special"]
+    assert [entry.kind for entry in open_folder(str(image)).entries()] == ["special"]
     with zipfile.ZipFile(tmp_path / "image.zarr.zip", "w") as archive:
         link = zipfile.ZipInfo("link")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
-    (entry,) = open_folder(tmp_path / "image.zarr.zip").entries()
+    (entry,) = open_folder(str(tmp_path / "image.zarr.zip")).entries()
     assert entry.kind == "refused"
     assert "link in a zip archive" in entry.problem
 
@@ -162,7 +164,9 @@ def test_special_files_and_links_in_archives(tmp_path: Path) -> None:
 def test_a_tree_without_end_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "image.zarr.zip", "w") as archive:
         archive.writestr("a/" * 2000 + "x", b"")
-    kinds = [entry.kind for _, _, entry in files_below(open_folder(tmp_path / "image.zarr.zip"))]
+    kinds = [
+        entry.kind for _, _, entry in files_below(open_folder(str(tmp_path / "image.zarr.zip")))
+    ]
     assert kinds == ["refused"]
 
 

@@ -11,7 +11,7 @@ from fractal_mesospim_shading.images.storage.names import (
     refuse_bad_name,
     refuse_long_name,
 )
-from fractal_mesospim_shading.images.storage.stores import normalise_url
+from fractal_mesospim_shading.images.storage.places import normalise_url
 
 OPTION = "output_image_name"
 

@@ -17,16 +17,16 @@ def root(request, tmp_path):
 
 
 def test_write_read_list_remove(root):
-    url = places.join(root, "folder", "file.json")
+    url = places.join_url(root, "folder", "file.json")
     assert places.read_bytes(url) is None
     assert places.list_names(root) == []
     places.write_bytes(url, b"one")
     places.write_bytes(url, b"two")
-    places.write_bytes(places.join(root, "folder", "a"), b"")
+    places.write_bytes(places.join_url(root, "folder", "a"), b"")
     assert places.read_bytes(url) == b"two"
     assert places.exists(url)
-    assert places.exists(places.join(root, "folder"))
-    assert places.list_names(places.join(root, "folder")) == ["a", "file.json"]
+    assert places.exists(places.join_url(root, "folder"))
+    assert places.list_names(places.join_url(root, "folder")) == ["a", "file.json"]
     places.remove(url)
     assert not places.exists(url)
     places.remove(root)

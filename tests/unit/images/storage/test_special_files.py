@@ -13,8 +13,9 @@ from fractal_mesospim_shading.errors import ImageFormatError, ShadingError, Sour
 from fractal_mesospim_shading.images.arrays.codecs import open_array, uses_rust
 from fractal_mesospim_shading.images.arrays.reading import read_array
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.storage.regular_files import LocalStore, refuse_special
-from fractal_mesospim_shading.images.storage.stores import filesystem, open_store
+from fractal_mesospim_shading.images.storage.local_files import refuse_special
+from fractal_mesospim_shading.images.storage.places import filesystem
+from fractal_mesospim_shading.images.storage.stores import LocalStore, open_store
 from fractal_mesospim_shading.images.tables import read_table
 
 
@@ -47,7 +48,7 @@ def test_metadata(make_mosaic, style, name):
 def test_chunks_by_every_way_of_reading(make_mosaic, codec, byte_order):
     source = make_mosaic(codec=codec, byte_order=byte_order)
     _pipe(source / "0" / "0" / "0" / "0" / "0")
-    array = open_array(source, "0")
+    array = open_array(str(source), "0")
     with pytest.raises(SourceReadError, match="0/0/0/0"):
         read_array(array, "where", tuple(slice(0, n) for n in array.shape))
 
@@ -58,7 +59,7 @@ def test_tables_of_files(make_mosaic):
     table.attrs["backend"] = "csv"
     _pipe(source / "tables" / "regions" / "table.csv")
     with pytest.raises(ImageFormatError, match="no regular file"):
-        read_table(source, "regions")
+        read_table(str(source), "regions")
 
 
 def test_plain_files_and_what_is_no_pipe(tmp_path):
@@ -67,7 +68,7 @@ def test_plain_files_and_what_is_no_pipe(tmp_path):
     (tmp_path / "nowhere").symlink_to("gone")
     for name in ("file", "link", "nowhere", "not there", ""):
         refuse_special(tmp_path / name)
-    fs, path = filesystem(tmp_path)
+    fs, path = filesystem(str(tmp_path))
     assert fs.cat_file(f"{path}/link") == b"x"
     _pipe(tmp_path / "pipe")
     with pytest.raises(SourceReadError, match="pipe"):
@@ -77,8 +78,8 @@ def test_plain_files_and_what_is_no_pipe(tmp_path):
 
 
 def test_the_fast_pipeline_knows_the_store(make_mosaic):
-    store, _ = open_store(make_mosaic(codec="gzip"))
+    store, _ = open_store(str(make_mosaic(codec="gzip")))
     assert type(store) is LocalStore
-    array = open_array(make_mosaic("b.zarr", codec="gzip"), "0")
+    array = open_array(str(make_mosaic("b.zarr", codec="gzip")), "0")
     assert uses_rust(array)
     assert np.asarray(array[...]).any()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.images.storage import syncing
+from fractal_mesospim_shading.images.storage import local_files
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def synced(image, monkeypatch):
         found.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), image))
 
     monkeypatch.setattr(os, "fsync", noted)
-    monkeypatch.setattr(syncing, "file_system", lambda path: "fuse.sshfs")
+    monkeypatch.setattr(local_files, "file_system", lambda path: "fuse.sshfs")
     return found
 
 
 def test_each_file_and_folder_where_nothing_else_helps(image, synced):
-    assert syncing.sync_tree(image) == []
+    assert local_files.sync_tree(image) == []
     every = {os.path.relpath(Path(folder), image) for folder, _, _ in os.walk(image)}
     every |= {
         os.path.relpath(Path(folder, name), image)
@@ -55,7 +55,7 @@ def test_each_file_and_folder_where_nothing_else_helps(image, synced):
 
 
 def test_metadata_of_groups_without_the_arrays(image, synced):
-    assert syncing.sync_groups(image) == []
+    assert local_files.sync_groups(image) == []
     assert sorted(synced) == [
         ".",
         ".zattrs",
@@ -69,18 +69,18 @@ def test_metadata_of_groups_without_the_arrays(image, synced):
 
 def test_one_call_where_that_is_enough(image, monkeypatch):
     asked = []
-    monkeypatch.setattr(syncing, "file_system", lambda path: "ext4")
-    monkeypatch.setattr(syncing, "sync_machine", lambda path: asked.append(path) or True)
+    monkeypatch.setattr(local_files, "file_system", lambda path: "ext4")
+    monkeypatch.setattr(local_files, "sync_machine", lambda path: asked.append(path) or True)
     monkeypatch.setattr(os, "fsync", lambda descriptor: pytest.fail("not needed"))
-    assert syncing.sync_tree(image) == []
+    assert local_files.sync_tree(image) == []
     assert asked == [image]
 
 
 def test_a_failure_of_the_whole_is_looked_at_file_by_file(image, synced, monkeypatch):
     """It may be that of another file."""
-    monkeypatch.setattr(syncing, "file_system", lambda path: "ext4")
-    monkeypatch.setattr(syncing, "sync_machine", lambda path: False)
-    syncing.sync_tree(image)
+    monkeypatch.setattr(local_files, "file_system", lambda path: "ext4")
+    monkeypatch.setattr(local_files, "sync_machine", lambda path: False)
+    local_files.sync_tree(image)
     assert "0/0/0/1" in synced
 
 
@@ -90,11 +90,11 @@ def test_a_file_system_that_cannot_sync_folders(image, monkeypatch):
             raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", refuses)
-    monkeypatch.setattr(syncing, "file_system", lambda path: "")
-    assert set(syncing.sync_tree(image / "0")) == {
+    monkeypatch.setattr(local_files, "file_system", lambda path: "")
+    assert set(local_files.sync_tree(image / "0")) == {
         str(image / name) for name in ("0", "0/0", "0/0/0")
     }
-    assert not syncing.sync_folder(image)
+    assert not local_files.sync_folder(image)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
@@ -103,42 +103,42 @@ def test_a_device_that_fails(image, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fails)
-    monkeypatch.setattr(syncing, "file_system", lambda path: "")
+    monkeypatch.setattr(local_files, "file_system", lambda path: "")
     with pytest.raises(OutputWriteError, match="does not reach the device.*run the same command"):
-        syncing.sync_tree(image)
+        local_files.sync_tree(image)
     with pytest.raises(OutputWriteError):
-        syncing.sync_folder(image)
+        local_files.sync_folder(image)
 
 
 def test_files_that_are_not_there(tmp_path):
-    assert syncing.sync_files([str(tmp_path / "chunk of nothing but zeros")]) == []
+    assert local_files.sync_files([str(tmp_path / "chunk of nothing but zeros")]) == []
 
 
 def test_more_files_than_are_taken_at_once(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(syncing, "_synced", lambda path: (seen.append(path), (path, True))[1])
-    syncing.sync_files(str(number) for number in range(5000))
+    monkeypatch.setattr(local_files, "_synced", lambda path: (seen.append(path), (path, True))[1])
+    local_files.sync_files(str(number) for number in range(5000))
     assert sorted(map(int, seen)) == list(range(5000))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells")
 def test_kinds_of_file_systems(tmp_path):
-    assert syncing.file_system("/proc/self/status") == "proc"
+    assert local_files.file_system("/proc/self/status") == "proc"
     if os.path.ismount("/dev/shm"):
-        assert syncing.file_system("/dev/shm/not there") == "tmpfs"
+        assert local_files.file_system("/dev/shm/not there") == "tmpfs"
     folder = tmp_path / "a b"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        assert syncing.file_system(folder / "below") == "tmpfs"
-        assert syncing.file_system(f"{folder}c") == syncing.file_system(tmp_path)
+        assert local_files.file_system(folder / "below") == "tmpfs"
+        assert local_files.file_system(f"{folder}c") == local_files.file_system(tmp_path)
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="syncfs is of Linux")
 def test_the_system_is_asked(tmp_path):
-    assert syncing.sync_machine(tmp_path)
-    assert not syncing.sync_machine(tmp_path / "not there")
+    assert local_files.sync_machine(tmp_path)
+    assert not local_files.sync_machine(tmp_path / "not there")

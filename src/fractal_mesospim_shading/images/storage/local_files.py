@@ -1,4 +1,6 @@
-"""Bring what was written to the device, so that a power cut cannot take it away.
+"""Single local files: opened only where they are regular, written whole, brought to the device.
+
+Opening a named pipe would wait for its other end, perhaps for ever.
 
 A file that is written and closed lies in the memory of the machine, for half a minute
 or longer. `fsync` of the file, and of the folder that names it, waits until it is on
@@ -11,13 +13,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
+from typing import IO
 
-from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError
 
 WHOLE = frozenset(
     "ext2 ext3 ext4 xfs btrfs f2fs jfs bcachefs zfs tmpfs ramfs overlay nfs nfs4 ceph".split()
@@ -39,6 +45,109 @@ _CANNOT = {
     if hasattr(errno, name)
 }
 """What a file system answers that cannot sync a folder. A device that fails says otherwise."""
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+def open_regular(path: str | os.PathLike[str], flags: int) -> int:
+    """An `opener` for `open`: opens a regular file, and never waits for anything else.
+
+    Opening a named pipe would wait for its other end, perhaps for ever.
+
+    Raises:
+        SourceReadError: a pipe, a device or a socket.
+        OSError: as `os.open` does.
+    """
+    flags |= getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags | _NONBLOCK, 0o666)
+    except BlockingIOError:
+        # A regular file that a file server has leased to somebody: wait until it is free.
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise _not_regular(path) from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _not_regular(path)
+
+
+def open_own(path: str | os.PathLike[str], flags: int) -> int:
+    """The same for a file of our own, which is never a link to somewhere else.
+
+    Raises:
+        OutputWriteError: a link.
+        SourceReadError: a pipe, a device or a socket.
+    """
+    try:
+        return open_regular(path, flags | _NOFOLLOW)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise OutputWriteError(
+                f"{os.fspath(path)} is a link; unfinished work is never read or written through "
+                "links. Look where it leads, and remove the link."
+            ) from error
+        raise
+
+
+def _not_regular(path: str | os.PathLike[str]) -> SourceReadError:
+    return SourceReadError(
+        f"'{os.fspath(path)}' is no regular file (a named pipe, a device or a socket); expected a "
+        "file. Put the file itself there."
+    )
+
+
+def refuse_special(path: str | os.PathLike[str]) -> None:
+    """Refuse what is there and is neither a file nor a folder.
+
+    Raises:
+        SourceReadError: a pipe, a device or a socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        # Whoever opens it says what is wrong.
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise _not_regular(path)
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file: a reader finds the old content or the new, never half."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # One name for all processes: what a killed one left is taken away.
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        with _new_file(draft) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    except FileNotFoundError:
+        # Another process wrote the same document at this moment, and was done first.
+        if target.read_bytes() != data:
+            raise
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    """A file that was not there before: neither a link that leads elsewhere, nor a pipe."""
+    try:
+        return open(path, "xb")
+    except FileExistsError:
+        path.unlink(missing_ok=True)
+        with suppress(FileExistsError):
+            return open(path, "xb")
+    # Another process writes the same document at this moment.
+    return open(path, "wb", opener=open_own)
 
 
 def file_system(path: str | os.PathLike[str]) -> str:
