@@ -17,8 +17,8 @@ import fractal_mesospim_shading
 from fractal_mesospim_shading import errors, import_mesospim
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.images import target
+from fractal_mesospim_shading.images.arrays import reading
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.jobs import preparation
 from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
 from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.synthetic.images import write_image
@@ -227,7 +227,7 @@ def stopped(brain, monkeypatch, many_blocks):
     """A run that was stopped after 60 blocks; its state of the source is not compared."""
     source, arguments = brain
     # The request holds the state of some files; of a large image these are few.
-    monkeypatch.setattr(preparation, "_some_chunk_files", lambda *_: [])
+    monkeypatch.setattr(reading, "_some_files", lambda *_: [])
     write, seen = target.TargetImage.write, []
 
     def failing(image, level, box, data):

@@ -20,7 +20,7 @@ from fractal_mesospim_shading.core.histogram import Histogram, lattice, on_latti
 from fractal_mesospim_shading.core.pyramid import block_mean
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import Axes, MultitileImage
 from fractal_mesospim_shading.images.target import TargetImage
 
 BLOCK_BYTES = 16 * 2**20
@@ -84,7 +84,7 @@ class Kernel(Protocol):
 
 
 def channel_stacks(
-    data: NDArray[Any], axes: str, box: Box
+    data: NDArray[Any], axes: Axes, box: Box
 ) -> list[tuple[dict[str, int], slice, NDArray[Any]]]:
     """The channels and time points of a block.
 
@@ -199,8 +199,7 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
         done = plan.kernel.process(plan.source, box)
     written = [t.write(0, box, pixels) for t, pixels in zip(plan.targets, done.pixels, strict=True)]
     record: dict[str, Any] = {"node": node.key, "read": notes.records(), "written": written}
-    axes = plan.source.axes
-    channel_axis = axes.index("c") if "c" in axes else None
+    channel_axis = plan.source.axes.position("c")
     no_data = plan.kernel.zero_is_no_data
     kinds = ("channels", *(f"channels_{kind}" for kind in plan.kernel.companions))
     if done.noise:

@@ -31,7 +31,7 @@ from fractal_mesospim_shading.core.zeros import (
 from fractal_mesospim_shading.engine.kept import Kept
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import Axes, MultitileImage
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class ZeroLook:
         run: tells apart what runs in the same process keep.
     """
 
-    axes: str
+    axes: Axes
     layouts: tuple[TileLayout, ...]
     rules: tuple[ZeroRule, ...]
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -140,7 +140,7 @@ class ZeroLook:
         values, without = zero & ~without, zero & without
         return Zeros(_some(without), _some(values), tuple(blocks))
 
-    def of_stack(self, channel: int, axes: str, layout: TileLayout) -> ZeroLook:
+    def of_stack(self, channel: int, axes: Axes, layout: TileLayout) -> ZeroLook:
         """The same for an image that holds one of the channels alone."""
         return ZeroLook(axes, (layout,), (self.rules[channel],))
 
@@ -203,16 +203,16 @@ class ZeroLook:
 
     def _where(self, lead: dict[str, int], z: slice, y: slice, x: slice) -> Box:
         place = {axis: slice(i, i + 1) for axis, i in lead.items()} | {"z": z, "y": y, "x": x}
-        return tuple(place[axis] for axis in self.axes)
+        return self.axes.box(place)
 
     def _depth(self, source: MultitileImage, shape: tuple[int, int]) -> int:
         """Planes of a tile that are looked at together: those of a chunk, as far as they fit."""
-        chunk = source.read_grain()[self.axes.index("z")] if "z" in self.axes else 1
+        chunk = self.axes.length("z", source.read_grain())
         room = _TALLY_BYTES // ZeroTally.bytes_a_plane(shape, source.dtype)
         return int(max(1, min(chunk, room)))
 
     def _planes(self, source: MultitileImage) -> int:
-        return source.levels[0].shape[self.axes.index("z")] if "z" in self.axes else 1
+        return self.axes.length("z", source.levels[0].shape)
 
 
 def zero_look(image: MosaicImage, zero_is: ZeroIs, layout: TileLayout) -> ZeroLook:

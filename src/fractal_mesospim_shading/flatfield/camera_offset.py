@@ -17,9 +17,9 @@ from fractal_mesospim_shading.flatfield.estimation import (
     drawn_planes,
     full_resolution_planes,
 )
-from fractal_mesospim_shading.flatfield.models import ModelGroup, dark_facts, processor_warning
+from fractal_mesospim_shading.flatfield.models import dark_facts, processor_warning
 from fractal_mesospim_shading.flatfield.sampling import Sample, read_sample
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EmptyRegions, EstimationOptions
 
 if TYPE_CHECKING:

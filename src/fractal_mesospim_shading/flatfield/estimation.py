@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.flatfield.drawing import choose_planes, empty_planes
 from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
-from fractal_mesospim_shading.flatfield.models import ModelGroup, model_groups
 from fractal_mesospim_shading.flatfield.sampling import PlaneRef, plane_count, time_count, z_factor
 from fractal_mesospim_shading.images.models.folder import SavedModel
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import (
     Basic,
     EmptyRegions,
@@ -83,7 +82,7 @@ def plan_estimation(
     every = [t * n_z + z for t in range(time_count(image)) for z in planes]
     plan = EstimationPlan(scenario, level, dict.fromkeys(tiles, every), models, dark)
     if not isinstance(scenario, MeasuredProfile):
-        for group in model_groups(image):
+        for group in image.model_groups:
             candidate_planes(image, group, plan)
     return plan
 
@@ -120,7 +119,7 @@ def drawn_planes(
     seed: int,
 ) -> tuple[PlaneRef, ...]:
     """Draw some of the candidates, in slabs that are decoded together."""
-    depth = image.read_units(level)[image.axes.index("z")] if "z" in image.axes else 1
+    depth = image.axes.length("z", image.read_units(level))
     return tuple(choose_planes(candidates, n_planes, seed, depth))
 
 

@@ -29,18 +29,15 @@ from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.modelling import estimate_model
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
-    ModelGroup,
     facts_line,
     model_digest,
-    model_groups,
     resampling,
     saved_model,
 )
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
 from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.models.folder import ModelName, write_models
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions, choose_scenario
 from fractal_mesospim_shading.options.precedence import passed_over, refuse_idle_baseline
 
@@ -127,7 +124,7 @@ def find_models(
     """
     models = {}
     dark: list[NoLightError] = []
-    groups = model_groups(image)
+    groups = image.model_groups
     tile_shape = image.layout.tile_shape
     for note in notes_on_given(GivenProfiles(plan.models, plan.dark), tile_shape):
         logger.info("%s", note)
@@ -233,7 +230,7 @@ def flatfield_kernel(
         for label, model in models.items()
     }
     subtracts: dict[int, bool] = {}
-    for group in model_groups(image):
+    for group in image.model_groups:
         channel = group.channel.index
         # No camera gives 0 before its offset is gone; after that a raw 0 may be a measurement.
         subtracts[channel] = subtracts.get(channel, False) or models[group.label].subtracts
@@ -250,7 +247,7 @@ def flatfield_kernel(
 def profile_names(image: MultitileImage) -> dict[tuple[int, int | None], str]:
     """The label of the model of each channel and tile; tile number None stands for all tiles."""
     names: dict[tuple[int, int | None], str] = {}
-    for group in model_groups(image):
+    for group in image.model_groups:
         channel = group.channel.index
         names[channel, None] = group.label
         names.update({(channel, tile): group.label for tile in group.planes})
@@ -273,8 +270,6 @@ def save_used_models(folder: str, image: MultitileImage, models: Models) -> None
 
 def model_names(image: MultitileImage) -> dict[str, ModelName]:
     """What each model is kept as, by the label of its group."""
-    names = {}
-    for group in model_groups(image):
-        several = isinstance(image, NativeMosaic) and len(image.sides(group.channel.index)) > 1
-        names[group.label] = ModelName(group.channel.label, group.side if several else None)
-    return names
+    return {
+        group.label: ModelName(group.channel.label, group.own_side) for group in image.model_groups
+    }

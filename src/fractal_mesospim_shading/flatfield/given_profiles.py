@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile_shape import shape_problem, shape_text, turn_is_unseen
 from fractal_mesospim_shading.errors import ProfileError
-from fractal_mesospim_shading.flatfield.models import ModelGroup, model_groups
 from fractal_mesospim_shading.images.models.array_files import local_file
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame, load_darkfield
 from fractal_mesospim_shading.images.models.folder import SavedModel, load_models
@@ -18,8 +17,7 @@ from fractal_mesospim_shading.images.models.names import (
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 
 Shape = tuple[int, int]
@@ -63,7 +61,7 @@ def read_given_profiles(image: MultitileImage, options: EstimationOptions) -> Gi
             of another shape than a tile's.
     """
     models = _read_models(image, options)
-    groups = model_groups(image)
+    groups = image.model_groups
     wanting = [
         group.channel.label
         for group in groups
@@ -89,7 +87,7 @@ def refuse_unclear_labels(image: MultitileImage, *, saves: bool) -> None:
     Raises:
         ProfileError: two labels share a folder, or one is the name of another's side.
     """
-    labels = [group.label for group in model_groups(image)]
+    labels = [group.label for group in image.model_groups]
     repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
         raise ProfileError(
@@ -123,14 +121,14 @@ def _read_models(image: MultitileImage, options: EstimationOptions) -> dict[str,
     if not options.models_folder:
         return {}
     folder = local_file(options.models_folder, "models_folder")
-    if isinstance(image, NativeMosaic) and image.suffix:
+    if image.suffix:
         # Of a container with several mosaics, each may have models of its own.
         own = folder / image.suffix
         folder = own if own.is_dir() else folder
     if folder.is_dir():
         refuse_one_folder_for_two(folder, [channel.label for channel in image.channels])
     by_side: dict[str | None, list[ModelGroup]] = {}
-    for group in model_groups(image):
+    for group in image.model_groups:
         by_side.setdefault(group.side, []).append(group)
     models = {}
     for side, groups in by_side.items():

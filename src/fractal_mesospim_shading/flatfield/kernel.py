@@ -21,7 +21,7 @@ from fractal_mesospim_shading.engine.plan import Processed, channel_stacks
 from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
 from fractal_mesospim_shading.flatfield.offset_look import OffsetLook
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import Axes, MultitileImage
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FlatfieldKernel:
         offset_look: planes whose noise is taken on the way; None for none.
     """
 
-    axes: str
+    axes: Axes
     layout: TileLayout
     corrections: dict[str, TileCorrection]
     profile_names: dict[tuple[int, int | None], str]
@@ -119,7 +119,7 @@ class CopyKernel:
         zero_is_no_data: by channel; only for the contrast windows.
     """
 
-    axes: str
+    axes: Axes
     zero_is_no_data: dict[int, bool]
 
     @property

@@ -23,7 +23,6 @@ from fractal_mesospim_shading.flatfield.estimation import (
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
     Dark,
-    ModelGroup,
     dark_facts,
     given_facts,
     processor_warning,
@@ -37,7 +36,7 @@ from fractal_mesospim_shading.flatfield.sampling import (
     time_count,
     z_factor,
 )
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import (
     Basic,
     EmptyRegions,

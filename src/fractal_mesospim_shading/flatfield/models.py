@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.profile_shape import fits_tile, shape_text
-from fractal_mesospim_shading.flatfield.sampling import plane_count
 from fractal_mesospim_shading.images.models.folder import Origin, SavedModel
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.source import Channel, MultitileImage
+from fractal_mesospim_shading.images.source import ModelGroup
 
 Dark = NDArray[np.float32] | float | None
 
@@ -72,51 +70,6 @@ class ChannelModel:
             baseline = content["baseline"].item() if "baseline" in content else None
             profile = ShadingProfile(content["flatfield"], dark, baseline, rest["scale"])
         return cls(profile, rest["offset"], rest["facts"])
-
-
-@dataclass(frozen=True)
-class ModelGroup:
-    """Stacks that share one model: a channel, and one illumination side where these differ.
-
-    Attributes:
-        label: of the channel, with the side after a slash where there is more than one.
-        channel: of the image.
-        side: `left`, `right`, `both`, or None.
-        planes: tile number -> planes at full resolution that exist, as (first, last + 1).
-        processors: image processors of the microscope that changed some of the stacks.
-        offset_gone: tiles whose stacks had a processor that takes the camera offset away.
-    """
-
-    label: str
-    channel: Channel
-    side: str | None
-    planes: Mapping[int, tuple[int, int]]
-    processors: tuple[str, ...] = ()
-    offset_gone: tuple[int, ...] = ()
-
-
-def model_groups(image: MultitileImage) -> tuple[ModelGroup, ...]:
-    """The models that an image needs: one a channel, or one a channel and side."""
-    groups = []
-    depth = plane_count(image, 0)
-    for channel in image.channels:
-        if isinstance(image, NativeMosaic):
-            sides = image.sides(channel.index)
-            for side in sides:
-                label = channel.label if len(sides) == 1 else f"{channel.label}/{side}"
-                tiles = image.tiles_of_side(channel.index, side)
-                found = {tile: image.planes_of(channel.index, tile) for tile in tiles}
-                planes = {tile: (span.start, span.stop) for tile, span in found.items()}
-                stacks = {tile: image.stack_of(channel.index, tile) for tile in tiles}
-                named = {name for stack in stacks.values() if stack for name in stack.processors}
-                gone = (t for t, stack in stacks.items() if stack and stack.offset_removed)
-                groups.append(
-                    ModelGroup(label, channel, side, planes, tuple(sorted(named)), tuple(gone))
-                )
-        else:
-            planes = {tile.number: (0, depth) for tile in image.layout.tiles}
-            groups.append(ModelGroup(channel.label, channel, None, planes))
-    return tuple(groups)
 
 
 def processor_warning(group: ModelGroup, *, dark: bool, offset: float | None) -> str | None:

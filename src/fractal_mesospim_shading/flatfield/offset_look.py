@@ -25,7 +25,7 @@ from fractal_mesospim_shading.flatfield.camera_offset import (
     harm_to_flatfield,
 )
 from fractal_mesospim_shading.flatfield.estimation import drawn_planes, every_plane
-from fractal_mesospim_shading.flatfield.models import ChannelModel, model_groups
+from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import plane_count
 from fractal_mesospim_shading.images.source import MultitileImage
 
@@ -127,7 +127,7 @@ def offset_look(image: MultitileImage, labels: Collection[str], parts: int) -> O
     """
     planes: dict[int, dict[int, frozenset[int]]] = {}
     share = max(OFFSET_PIXELS // max(parts, 1) // prod(image.layout.tile_shape), 2)
-    for group in model_groups(image):
+    for group in image.model_groups:
         refs = drawn_planes(image, every_plane(image, group), 0, share, seed=0)
         found = planes.setdefault(group.channel.index, {})
         for tile in {tile for tile, _ in refs}:

@@ -81,21 +81,21 @@ def layout_at_level(image: MultitileImage, level: int) -> TileLayout:
 
 def z_factor(image: MultitileImage, level: int) -> int:
     """How many planes of full resolution one plane of a level stands for."""
-    if "z" not in image.axes:
+    axis = image.axes.position("z")
+    if axis is None:
         return 1
-    axis = image.axes.index("z")
     ratio = image.levels[level].scale[axis] / image.levels[0].scale[axis]
     return max(1, round(ratio))
 
 
 def plane_count(image: MultitileImage, level: int) -> int:
     """Planes of a tile at a level, of one time point."""
-    return image.levels[level].shape[image.axes.index("z")] if "z" in image.axes else 1
+    return image.axes.length("z", image.levels[level].shape)
 
 
 def time_count(image: MultitileImage) -> int:
     """Time points of an image."""
-    return image.levels[0].shape[image.axes.index("t")] if "t" in image.axes else 1
+    return image.axes.length("t", image.levels[0].shape)
 
 
 def read_sample(
@@ -160,7 +160,7 @@ def sample_boxes(image: MultitileImage, sample: Sample) -> Iterator[Box]:
         axes=2,
     )
     # At least two, for pairs of planes tell the noise from the fixed pattern.
-    depth = max(2, units[image.axes.index("z")]) if "z" in image.axes else 1
+    depth = max(2, image.axes.length("z", units))
     wanted: dict[tuple[int, int], dict[int, list[int]]] = {}
     for tile, plane in sample.planes:
         time, z = divmod(plane, n_z)
@@ -170,7 +170,7 @@ def sample_boxes(image: MultitileImage, sample: Sample) -> Iterator[Box]:
         for y, x in _plane_boxes(sample.layout, tiles, units[-2:], level.shape[-2:]):
             place = {"t": slice(time, time + 1), "c": slice(sample.channel, sample.channel + 1)}
             place |= {"z": slice(min(planes), max(planes) + 1), "y": y, "x": x}
-            yield tuple(place[axis] for axis in image.axes)
+            yield image.axes.box(place)
 
 
 def _plane_boxes(
@@ -200,8 +200,8 @@ def _reduce(
     zero_is_no_data: bool,
 ) -> list[tuple[PartialBins, list[int]]]:
     n_z = plane_count(image, sample.level)
-    time = box[image.axes.index("t")].start if "t" in image.axes else 0
-    depth = box[image.axes.index("z")] if "z" in image.axes else slice(0, 1)
+    time = image.axes.span("t", box).start
+    depth = image.axes.span("z", box)
     data = image.read(sample.level, box)
     planes = data.reshape((-1, *data.shape[-2:]))
     result = []
@@ -229,6 +229,6 @@ def box_bytes(image: MultitileImage, level: int) -> int:
     shape = image.levels[level].shape
     units = image.read_units(level)
     whole = prod(min(u, n) for u, n in zip(units, shape, strict=True)) * image.dtype.itemsize
-    if "z" in image.axes and units[image.axes.index("z")] == 1:
+    if "z" in image.axes and image.axes.length("z", units) == 1:
         whole *= 2
     return max(whole, _BOX_BYTES)

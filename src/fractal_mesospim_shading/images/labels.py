@@ -6,6 +6,7 @@ a coarser level of the pyramid are; a single plane, channel or time point masks 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,15 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
-from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened, read_array
+from fractal_mesospim_shading.images.arrays.reading import (
+    files_state,
+    fingerprint,
+    opened,
+    read_array,
+)
 from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.mosaic import MosaicImage, refuse_odd_sizes
+from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.images.storage.inner_paths import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import join_url
 from fractal_mesospim_shading.images.storage.stores import (
@@ -52,8 +59,8 @@ class LabelImage:
     name: str
     url: str
     path: str
-    axes: str
-    image_axes: str
+    axes: Axes
+    image_axes: Axes
     shape: tuple[int, ...]
     factors: tuple[float, ...]
     fingerprint: str
@@ -156,6 +163,12 @@ class LabelImage:
     def array(self) -> zarr.Array[Any]:
         """Its array, opened once in each process."""
         return opened(self.stored)
+
+    def state(self) -> str:
+        """Fingerprint: its shape, and size and time of some of its chunk files."""
+        array = self.array()
+        content = json.dumps([array.shape, array.chunks, str(array.dtype)])
+        return hashlib.sha256(content.encode() + files_state(self.stored)).hexdigest()
 
     @property
     def stored(self) -> StoredArray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.images.source import Axes, Channel
 from fractal_mesospim_shading.images.storage.inner_paths import checked_path
 from fractal_mesospim_shading.messages import shown
 
@@ -58,7 +58,7 @@ class ImageMetadata:
     """
 
     version: str
-    axes: str
+    axes: Axes
     units: tuple[str | None, ...]
     paths: tuple[str, ...]
     scales: tuple[tuple[float, ...], ...]
@@ -83,7 +83,7 @@ class ImageMetadata:
         Raises:
             ImageFormatError: no channel at all, or fewer than the metadata name.
         """
-        count = shape[self.axes.index("c")] if "c" in self.axes else 1
+        count = self.axes.length("c", shape)
         if count == 0:
             raise ImageFormatError("The image has no channel (its c axis has length 0).")
         if len(self.channel_names) > count:
@@ -348,7 +348,7 @@ def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:
         )
 
 
-def _axes(axes: Any, url: str) -> tuple[str, tuple[str | None, ...]]:
+def _axes(axes: Any, url: str) -> tuple[Axes, tuple[str | None, ...]]:
     if not isinstance(axes, list) or not all(
         isinstance(axis, Mapping) and isinstance(axis.get("name"), str) for axis in axes
     ):
@@ -361,7 +361,7 @@ def _axes(axes: Any, url: str) -> tuple[str, tuple[str | None, ...]]:
             "t, c, z before them, in this order."
         )
     units = tuple(axis["unit"] if isinstance(axis.get("unit"), str) else None for axis in axes)
-    return "".join(names), units
+    return Axes("".join(names)), units
 
 
 def _scale(transformations: Any, ndim: int, url: str, *, required: bool) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,13 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
-from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened, read_array
+from fractal_mesospim_shading.images.arrays.reading import (
+    files_state,
+    fingerprint,
+    opened,
+    read_array,
+    stored_share,
+)
 from fractal_mesospim_shading.images.containers import explain_group
 from fractal_mesospim_shading.images.metadata import (
     ImageMetadata,
@@ -27,7 +34,7 @@ from fractal_mesospim_shading.images.metadata import (
     unusual_forms,
 )
 from fractal_mesospim_shading.images.plain_tables import read_plain_table
-from fractal_mesospim_shading.images.source import Channel, Level
+from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
 from fractal_mesospim_shading.images.tables import FOV_TABLE, layout_from_table, read_table
@@ -144,8 +151,8 @@ class MosaicImage:
         )
 
     @property
-    def axes(self) -> str:
-        """Names of the axes in order, such as `czyx`."""
+    def axes(self) -> Axes:
+        """Its axes in order."""
         return self.metadata.axes
 
     @property
@@ -196,6 +203,32 @@ class MosaicImage:
         """The chunk of level 0, no larger than the array."""
         pairs = zip(self.levels[0].chunks, self.levels[0].shape, strict=True)
         return tuple(min(chunk, max(size, 1)) for chunk, size in pairs)
+
+    @property
+    def suffix(self) -> str:
+        """Empty: it stands alone."""
+        return ""
+
+    @property
+    def model_groups(self) -> tuple[ModelGroup, ...]:
+        """One for each channel."""
+        planes = dict.fromkeys(
+            (tile.number for tile in self.layout.tiles),
+            (0, self.axes.length("z", self.levels[0].shape)),
+        )
+        return tuple(ModelGroup(c.label, c, None, planes) for c in self.channels)
+
+    def state(self) -> str:
+        """Fingerprint: its metadata, and size and time of some of its chunk files."""
+        digest = hashlib.sha256(json.dumps(self.attributes(), sort_keys=True).encode())
+        digest.update("".join(self.fingerprints).encode())
+        digest.update(repr(self.layout).encode())
+        digest.update(files_state(self.stored(0)[0]))
+        return digest.hexdigest()
+
+    def stored_share(self) -> float:
+        """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
+        return stored_share(self.stored(0)[0])
 
 
 def not_corrected(attributes: Mapping[str, Any]) -> dict[str, str]:
@@ -276,8 +309,6 @@ def _checked_type(
                 f"The levels of '{url}' differ in type ({dtype.name}, {array.dtype.name})."
             )
     refuse_odd_sizes(arrays, metadata.paths, url)
-    if 0 in arrays[0].shape and not (
-        "c" in metadata.axes and arrays[0].shape[metadata.axes.index("c")] == 0
-    ):
+    if 0 in arrays[0].shape and metadata.axes.length("c", arrays[0].shape) != 0:
         raise ImageFormatError(f"The image '{url}' is empty: its shape is {arrays[0].shape}.")
     return dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,28 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+
+
+class Axes(str):
+    """Names of the axes of an image in order, such as `czyx`; `yx` come last."""
+
+    __slots__ = ()
+
+    def position(self, axis: str) -> int | None:
+        """Index of an axis; None where the image lacks it."""
+        return self.index(axis) if axis in self else None
+
+    def length(self, axis: str, shape: Sequence[int]) -> int:
+        """What a shape has along an axis; 1 where the image lacks it."""
+        return shape[self.index(axis)] if axis in self else 1
+
+    def span(self, axis: str, box: Box) -> slice:
+        """The part of a box along an axis; the first item where the image lacks it."""
+        return box[self.index(axis)] if axis in self else slice(0, 1)
+
+    def box(self, spans: Mapping[str, slice]) -> Box:
+        """The box of these parts; those along axes that the image lacks are left out."""
+        return tuple(spans[axis] for axis in self)
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,32 @@ class Level:
     scale: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class ModelGroup:
+    """Stacks that share one model: a channel, and one illumination side where these differ.
+
+    Attributes:
+        label: of the channel, with the side after a slash where there is more than one.
+        channel: of the image.
+        side: `left`, `right`, `both`, or None.
+        planes: tile number -> planes at full resolution that exist, as (first, last + 1).
+        processors: image processors of the microscope that changed some of the stacks.
+        offset_gone: tiles whose stacks had a processor that takes the camera offset away.
+    """
+
+    label: str
+    channel: Channel
+    side: str | None
+    planes: Mapping[int, tuple[int, int]]
+    processors: tuple[str, ...] = ()
+    offset_gone: tuple[int, ...] = ()
+
+    @property
+    def own_side(self) -> str | None:
+        """The side that its model is kept under; None where one model is for all sides."""
+        return None if self.label == self.channel.label else self.side
+
+
 class MultitileImage(Protocol):
     """A multi-channel stack of planes, each plane a mosaic of tiles."""
 
@@ -55,8 +103,12 @@ class MultitileImage(Protocol):
         """Address it was opened from."""
 
     @property
-    def axes(self) -> str:
-        """Names of the axes in order, such as `czyx`; `yx` come last."""
+    def suffix(self) -> str:
+        """Tells the mosaics of one container apart; empty where there is only one."""
+
+    @property
+    def axes(self) -> Axes:
+        """Its axes in order."""
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -73,6 +125,16 @@ class MultitileImage(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the pixels in native byte order: uint8, uint16 or float32."""
+
+    @property
+    def model_groups(self) -> tuple[ModelGroup, ...]:
+        """The models that it needs: one a channel, or one a channel and illumination side."""
+
+    def state(self) -> str:
+        """Fingerprint: its metadata, and size and time of some of its chunk files."""
+
+    def stored_share(self) -> float:
+        """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read a box of a level, in native byte order.

@@ -41,12 +41,10 @@ from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.preparation import (
     OutputPlan,
-    array_state,
     open_source,
     plan_output,
     refuse_full_disk,
     refuse_second_replacement,
-    source_state,
 )
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import carry_out, completed_in_place
@@ -151,7 +149,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         final_url=output.final_url,
         options=options,
         parts=(Part(plan, output.attributes, facts={"noise_factors": factors} if factors else {}),),
-        source_states=(source_state(image),),
+        source_states=(image.state(),),
         companions=tuple(companions),
         details={"zeros": list(kernel.look.rules), **_label_state(kernel)},
         replaces=image.url if options.overwrite_input else None,
@@ -215,7 +213,7 @@ def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
     label = kernel.label
     if label is None:
         return {}
-    state: dict[str, Any] = {"label_state": array_state(label.url, label.path, label.array())}
+    state: dict[str, Any] = {"label_state": label.state()}
     if any(factor != 1 for factor in label.factors):
         state["label_factors"] = list(label.factors)
     return state
@@ -299,7 +297,7 @@ def background_kernel(
         look=zero_look(image, options.zero_is, layout),
         label=label,
         companions=tuple(kind for kind, wanted in kinds.items() if wanted),
-        depth=image.levels[0].shape[image.axes.index("z")] if "z" in image.axes else 1,
+        depth=image.axes.length("z", image.levels[0].shape),
         blank_outside=options.outside_tiles == "zero",
     )
 

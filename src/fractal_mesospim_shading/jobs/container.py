@@ -38,12 +38,14 @@ from fractal_mesospim_shading.images.storage.places import join_url
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.acquisition import (
-    expected_bytes,
     log_facts,
     open_collection,
-    source_state,
 )
-from fractal_mesospim_shading.jobs.preparation import refuse_little_room, refuse_taken
+from fractal_mesospim_shading.jobs.preparation import (
+    expected_bytes,
+    refuse_little_room,
+    refuse_taken,
+)
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import carry_out
 from fractal_mesospim_shading.jobs.work import Choice, Enclosure, JobResult, Part, Work
@@ -178,7 +180,7 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
         final_url=final,
         options=options,
         parts=all_parts,
-        source_states=tuple(source_state(mosaic) for mosaic in mosaics),
+        source_states=tuple(mosaic.state() for mosaic in mosaics),
         choices=choices,
         enclosure=Enclosure(zarr_format, converted_attributes(attributes, source, zarr_format)),
         models_folder=models_folder_url(final, collection.url) if options.save_models else None,
@@ -221,9 +223,8 @@ def _members(
 
 def _expected_bytes(planned: Iterable[_Stacks]) -> int:
     return sum(
-        expected_bytes(stacks.mosaic, part.plan.target.levels)
+        expected_bytes(stacks.mosaic, [part.plan.target for part in stacks.parts])
         for stacks in planned
-        for part in stacks.parts
     )
 
 

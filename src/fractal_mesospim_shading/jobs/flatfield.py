@@ -27,7 +27,6 @@ from fractal_mesospim_shading.jobs.preparation import (
     plan_output,
     refuse_full_disk,
     refuse_second_replacement,
-    source_state,
 )
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import (
@@ -123,7 +122,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         final_url=output.final_url,
         options=options,
         parts=(Part(block_plan(image, output), output.attributes, narrowed=blank),),
-        source_states=(source_state(image),),
+        source_states=(image.state(),),
         choices=(Choice(image, estimation, options),),
         replaces=image.url if overwrite_input else None,
         models_folder=folder,

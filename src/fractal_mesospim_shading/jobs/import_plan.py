@@ -41,12 +41,14 @@ from fractal_mesospim_shading.images.storage.places import join_url, normalise_u
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.acquisition import (
-    expected_bytes,
     open_collection,
     refuse_inside,
-    source_state,
 )
-from fractal_mesospim_shading.jobs.preparation import refuse_little_room, refuse_taken
+from fractal_mesospim_shading.jobs.preparation import (
+    expected_bytes,
+    refuse_little_room,
+    refuse_taken,
+)
 from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.work import Choice, Part, Work
 from fractal_mesospim_shading.options.importing import ImportOptions
@@ -174,13 +176,9 @@ def prepare_import(
         raise RuntimeError("a failed check left no error")
     target = TargetImage(image_url(unit.zarr_url, storage), zarr_format, levels, storage)
     copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
-    plan = CorrectionPlan(
-        mosaic,
-        (target,),
-        unit.zarr_url,
-        kernel=copied if estimation is None else None,
-        wish=block_wish(levels[0].shape, mosaic.dtype),
-    )
+    kernel = copied if estimation is None else None
+    wish = block_wish(levels[0].shape, mosaic.dtype)
+    plan = CorrectionPlan(mosaic, (target,), unit.zarr_url, kernel=kernel, wish=wish)
     attributes = import_attributes(mosaic, levels, zarr_format, collection.name)
     work = Work(
         task=TASK,
@@ -188,7 +186,7 @@ def prepare_import(
         final_url=unit.zarr_url,
         options=options,
         parts=(Part(plan, attributes, facts=_facts(collection, mosaic, earlier)),),
-        source_states=(source_state(mosaic),),
+        source_states=(mosaic.state(),),
         choices=() if estimation is None else (Choice(mosaic, estimation, options),),
         models_folder=f"{unit.zarr_url}_shading_models"
         if options.save_models and estimation is not None
@@ -209,7 +207,9 @@ def prepare_import(
         with problems.collected():
             _refuse_existing(work)
         with problems.collected():
-            refuse_little_room(unit.zarr_url, lambda: expected_bytes(mosaic, levels), "zarr_dir")
+            refuse_little_room(
+                unit.zarr_url, lambda: expected_bytes(mosaic, plan.targets), "zarr_dir"
+            )
     problems.raise_all()
     rehearse(work)
     return work

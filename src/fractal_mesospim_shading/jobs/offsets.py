@@ -9,7 +9,6 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.running import PartOfJob
 from fractal_mesospim_shading.flatfield.finding import Models
-from fractal_mesospim_shading.flatfield.models import model_groups
 from fractal_mesospim_shading.flatfield.offset_look import (
     OffsetLook,
     is_given,
@@ -43,7 +42,7 @@ def judge_offsets(
             for record in sorted(PartOfJob(job, part.name).records, key=_node)
         ]
         spoken = set()
-        labels = {group.label: group.channel.label for group in model_groups(choice.image)}
+        labels = {group.label: group.channel.label for group in choice.image.model_groups}
         for label, model in found.items():
             # An image counts by channel, whatever the models of its sides.
             counted = choice.prefix + label

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +28,7 @@ from fractal_mesospim_shading.images.output import (
     target_levels,
     zarr_format_of,
 )
+from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import split_zip
 from fractal_mesospim_shading.images.target import TargetImage
@@ -41,8 +38,6 @@ from fractal_mesospim_shading.options.precedence import passed_over_in_place
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_SAMPLED_FILES = 512
 
 
 @dataclass(frozen=True)
@@ -224,45 +219,6 @@ def options_of(options: Any) -> places.StorageOptions:
     return found
 
 
-def source_state(image: MosaicImage) -> str:
-    """Fingerprint of a source: its metadata, and size and time of some of its chunk files."""
-    digest = hashlib.sha256(json.dumps(image.attributes(), sort_keys=True).encode())
-    digest.update("".join(image.fingerprints).encode())
-    digest.update(repr(image.layout).encode())
-    _add_files(digest, image.url, image.levels[0].path, image.array(0))
-    return digest.hexdigest()
-
-
-def array_state(url: str, path: str, array: Any) -> str:
-    """Fingerprint of an array beside the source, such as a label image: some of its chunk files."""
-    digest = hashlib.sha256(json.dumps([array.shape, array.chunks, str(array.dtype)]).encode())
-    _add_files(digest, url, path, array)
-    return digest.hexdigest()
-
-
-def _add_files(digest: Any, url: str, path: str, array: Any) -> None:
-    for file in _some_chunk_files(url, path, array):
-        try:
-            state = os.stat(file)
-        except OSError:
-            digest.update(b"absent")
-        else:
-            digest.update(f"{state.st_size},{state.st_mtime_ns}".encode())
-
-
-def _some_chunk_files(url: str, path: str, array: Any) -> Iterable[str]:
-    """Files of an array of a group, evenly spread; none on remote storage."""
-    if not places.is_local(url) or not os.path.isdir(places.local_path(url)):
-        return
-    unit = array.shards or array.chunks
-    counts = [ceil(n / u) for n, u in zip(array.shape, unit, strict=True)]
-    total = prod(counts)
-    step = max(1, total // _SAMPLED_FILES)
-    for flat in range(0, total, step):
-        index = tuple(int(i) for i in np.unravel_index(flat, counts))
-        yield os.path.join(places.local_path(url), path, array.metadata.encode_chunk_key(index))
-
-
 def refuse_second_replacement(
     task: str, url: str, history: Sequence[Step], *, overwrite_input: bool
 ) -> None:
@@ -331,21 +287,9 @@ def refuse_little_room(
         )
 
 
-def expected_bytes(image: MosaicImage, targets: Iterable[TargetImage]) -> int:
-    """Bytes of what is written, from the sizes of some chunks of the source."""
-    raw = sum(pixel_bytes(target.levels) for target in targets)
-    level = image.levels[0]
-    sizes = []
-    for path in _some_chunk_files(image.url, level.path, image.array(0)):
-        try:
-            sizes.append(os.stat(path).st_size)
-        except OSError:
-            sizes.append(0)
-    if not sizes:
-        return raw
-    unit = prod(level.shards or level.chunks) * image.dtype.itemsize
-    share = min(1.0, float(np.mean(sizes)) / unit)
-    return int(raw * share)
+def expected_bytes(source: MultitileImage, targets: Iterable[TargetImage]) -> int:
+    """Bytes of what is written, as far as the source tells."""
+    return int(sum(pixel_bytes(target.levels) for target in targets) * source.stored_share())
 
 
 def marked(attributes: Document, mark: dict[str, Any], *, complete: bool) -> Document:

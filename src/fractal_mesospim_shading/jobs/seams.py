@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.flatfield.finding import Models, profile_names
+from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.work import Part, Work
 
@@ -70,18 +71,18 @@ def _grown(part: Part, models: Models, output_offset: float) -> Mapping[str, str
     return found
 
 
-def _planes(target: TargetImage, axes: str, level: int, channel: int) -> NDArray[np.generic] | None:
+def _planes(
+    target: TargetImage, axes: Axes, level: int, channel: int
+) -> NDArray[np.generic] | None:
     """Some planes of a level around the middle; None where that would decode too much."""
     array = target.levels[level]
-    along = dict(zip(axes, array.shape, strict=True))
-    unit = dict(zip(axes, array.chunks, strict=True))
-    depth = along.get("z", 1)
+    depth, chunk = axes.length("z", array.shape), axes.length("z", array.chunks)
     start = max(0, (depth - _PLANES) // 2)
     planes = slice(start, min(start + _PLANES, depth))
-    slabs = -(-planes.stop // unit.get("z", 1)) - planes.start // unit.get("z", 1)
-    if slabs * unit.get("z", 1) * prod(array.shape[-2:]) * array.dtype.itemsize > _READ_BYTES:
+    slabs = -(-planes.stop // chunk) - planes.start // chunk
+    if slabs * chunk * prod(array.shape[-2:]) * array.dtype.itemsize > _READ_BYTES:
         return None
     place = {"t": slice(0, 1), "c": slice(channel, channel + 1), "z": planes}
-    place |= {axis: slice(0, along[axis]) for axis in "yx"}
-    data = target.read(level, tuple(place[axis] for axis in axes))
+    place |= {"y": slice(0, array.shape[-2]), "x": slice(0, array.shape[-1])}
+    data = target.read(level, axes.box(place))
     return data.reshape((-1, *array.shape[-2:]))

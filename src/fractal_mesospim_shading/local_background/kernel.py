@@ -21,7 +21,7 @@ from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
 from fractal_mesospim_shading.errors import BackgroundError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.labels import LabelImage
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import Axes, MultitileImage
 from fractal_mesospim_shading.local_background import surfaces
 from fractal_mesospim_shading.local_background.planes import (
     BackgroundCounts,
@@ -75,7 +75,7 @@ class BackgroundKernel:
         run: tells apart what runs in the same process keep.
     """
 
-    axes: str
+    axes: Axes
     layout: TileLayout
     methods: tuple[BackgroundMethod, ...]
     correction: PlaneCorrection
@@ -124,7 +124,7 @@ class BackgroundKernel:
             views = [self.regions.planes(image, box, lead) for image in images]
             for slab in self.regions.slabs(source, box, channel, at_once=whole is not None):
                 window = self._window(source, box, lead, channel, slab, whole)
-                start = slab.start - self.regions.along(box, "z").start
+                start = slab.start - self.axes.span("z", box).start
                 targets = [view[start : start + slab.stop - slab.start] for view in views]
                 found = self._correct_slab(source, box, window, slab, targets)
                 counts[channel] = counts.get(channel, BackgroundCounts()) + found

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.source import Axes, MultitileImage
 from fractal_mesospim_shading.local_background.surfaces import uses_surface
 
 YX = tuple[slice, slice]
@@ -42,7 +42,7 @@ class Regions:
         whole: whether something else is asked of whole planes, such as their noise.
     """
 
-    axes: str
+    axes: Axes
     layout: TileLayout
     methods: tuple[BackgroundMethod, ...]
     depth: int
@@ -72,7 +72,7 @@ class Regions:
                 continue
             if self._halo(method) is None:
                 area = height * width
-            chunk = grain[self.axes.index("z")] if "z" in self.axes else 1
+            chunk = self.axes.length("z", grain)
             step = self._step(method, area, chunk, dtype.itemsize)
             planes = min(step + 2 * self.reach(method), self.depth)
             areas.append(area * _BYTES_A_PIXEL * (planes if method.depth_px else 1))
@@ -153,12 +153,12 @@ class Regions:
         self, source: MultitileImage, box: Box, channel: int, *, at_once: bool
     ) -> Iterator[slice]:
         """Ranges of planes handled together, of whole chunks where memory permits."""
-        planes = self.along(box, "z")
+        planes = self.axes.span("z", box)
         if at_once:
             yield planes
             return
         yx = self.read_yx(box, channel)
-        chunk = source.read_grain()[self.axes.index("z")] if "z" in self.axes else 1
+        chunk = self.axes.length("z", source.read_grain())
         step = self._step(self.methods[channel], size_of(yx), chunk, source.dtype.itemsize)
         for start in range(planes.start, planes.stop, step):
             yield slice(start, min(start + step, planes.stop))
@@ -178,18 +178,14 @@ class Regions:
         """The box of the image at a time point and channel."""
         where: dict[str, slice] = {axis: slice(i, i + 1) for axis, i in lead.items()}
         where |= {"z": z, "y": yx[0], "x": yx[1]}
-        return tuple(where[axis] for axis in self.axes)
+        return self.axes.box(where)
 
     def leads(self, box: Box) -> Iterator[tuple[dict[str, int], int]]:
         """Time points and channels of a block."""
-        t, c = self.along(box, "t"), self.along(box, "c")
+        t, c = self.axes.span("t", box), self.axes.span("c", box)
         for time in range(t.start, t.stop):
             for channel in range(c.start, c.stop):
                 yield {"t": time, "c": channel}, channel
-
-    def along(self, box: Box, axis: str) -> slice:
-        """The part of a box along an axis; one plane, channel or time point where there is none."""
-        return dict(zip(self.axes, box, strict=True)).get(axis, slice(0, 1))
 
     def planes(self, block: NDArray[Any], box: Box, lead: dict[str, int]) -> NDArray[Any]:
         """A view (z, y, x) of a block at one time point and channel."""

@@ -105,7 +105,7 @@ def write_preview(
         mask = LabelImage.open(image, label).read(box)[0]
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
-    channel_of = box[image.axes.index("c")].start if "c" in image.axes else 0
+    channel_of = image.axes.span("c", box).start
     held = no_data_held(image).get(image.channels[channel_of].label)
     results, notes = _compared(plane, chosen, mask, zero_is, held)
     picture = background_preview(

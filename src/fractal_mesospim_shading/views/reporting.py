@@ -22,7 +22,7 @@ from fractal_mesospim_shading.flatfield.sampling import plane_count, z_factor
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
-from fractal_mesospim_shading.images.source import Level
+from fractal_mesospim_shading.images.source import Axes, Level
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage, TargetLevel
 from fractal_mesospim_shading.messages import heard_so_far, shown
@@ -223,10 +223,10 @@ def shrinking(levels: Sequence[Level | TargetLevel], level: int) -> tuple[int, i
     return y, x
 
 
-def plane_box(axes: str, channel: int, z: slice, y: slice, x: slice) -> Box:
+def plane_box(axes: Axes, channel: int, z: slice, y: slice, x: slice) -> Box:
     """The box of some planes of a channel, at the first time point."""
     box = {"t": slice(0, 1), "c": slice(channel, channel + 1), "z": z, "y": y, "x": x}
-    return tuple(box[axis] for axis in axes)
+    return axes.box(box)
 
 
 def _planes(image: MosaicImage, level: int) -> Sequence[int]:
@@ -248,7 +248,7 @@ def _cost(image: MosaicImage, level: int, planes: Sequence[int]) -> int:
 
 
 def _chunk_depth(image: MosaicImage, level: int) -> int:
-    return image.levels[level].chunks[image.axes.index("z")] if "z" in image.axes else 1
+    return image.axes.length("z", image.levels[level].chunks)
 
 
 def write_report(

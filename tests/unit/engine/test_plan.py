@@ -10,6 +10,7 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.engine.plan import channel_stacks
 from fractal_mesospim_shading.engine.zero_look import ZeroLook
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
+from fractal_mesospim_shading.images.source import Axes
 
 LAYOUT = TileLayout.from_origins([(0, 0), (4, 0), (0, 6), (4, 6)], (4, 6), (8, 12))
 
@@ -33,14 +34,14 @@ def test_each_pixel_gets_its_own_gain(axes, shape):
     data = rng.integers(1, 1000, shape).astype("uint16")
     gains = {name: rng.uniform(0.5, 2, (4, 6)).astype("f4") for name in ("a", "b", "special")}
     kernel = FlatfieldKernel(
-        axes,
+        Axes(axes),
         LAYOUT,
         {name: TileCorrection(1 / gain, 0.0, 0.0) for name, gain in gains.items()},
         {(0, None): "a", (1, None): "b", (0, 3): "special"},
-        ZeroLook(axes, (LAYOUT,), ("data", "data")),
+        ZeroLook(Axes(axes), (LAYOUT,), ("data", "data")),
     )
     box = (*(slice(0, n) for n in shape[:-2]), slice(2, 7), slice(3, 11))
-    done = kernel.process(Source(data, axes), box)
+    done = kernel.process(Source(data, Axes(axes)), box)
     got, counts = done.pixels[0], done.counts
     for index in np.ndindex(got.shape):
         y, x = index[-2] + 2, index[-1] + 3
@@ -52,7 +53,7 @@ def test_each_pixel_gets_its_own_gain(axes, shape):
     assert sum(found.pixels for found in counts.values()) == got.size
     assert set(counts) == ({0, 1} if "c" in axes else {0})
     again = pickle.loads(pickle.dumps(kernel))
-    np.testing.assert_array_equal(again.process(Source(data, axes), box).pixels[0], got)
+    np.testing.assert_array_equal(again.process(Source(data, Axes(axes)), box).pixels[0], got)
 
 
 def test_stacks_of_channels():

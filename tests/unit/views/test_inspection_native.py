@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import zarr
 
-from fractal_mesospim_shading.flatfield.models import ModelGroup, processor_warning
-from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.flatfield.models import processor_warning
+from fractal_mesospim_shading.images.source import Channel, ModelGroup
 from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
 from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.views.inspection import as_text, describe

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from functools import lru_cache
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,11 @@ from fractal_mesospim_shading.images.arrays.file_states import (
     file_ranges,
     states,
 )
+from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import join_url, reading_errors
+
+_SAMPLED_FILES = 512
+"""Chunk files of an array that its state, and the size of a result, are told from."""
 
 
 def fingerprint(array: zarr.Array[Any]) -> str:
@@ -149,3 +155,35 @@ def stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
                 for i, size, part in zip(index, unit, box, strict=True)
             ),
         )
+
+
+def files_state(stored: StoredArray) -> bytes:
+    """Size and time of some chunk files of an array, for a fingerprint; empty where remote."""
+    return b"".join(
+        b"absent" if state is None else f"{state.st_size},{state.st_mtime_ns}".encode()
+        for state in _some_files(stored)
+    )
+
+
+def stored_share(stored: StoredArray) -> float:
+    """Bytes of the chunk files of an array over those of their pixels, from some; 1 at most."""
+    array = opened(stored)
+    sizes = [state.st_size if state else 0 for state in _some_files(stored)]
+    unit = prod(array.shards or array.chunks) * array.dtype.itemsize
+    return min(1.0, float(np.mean(sizes)) / unit) if sizes else 1.0
+
+
+def _some_files(stored: StoredArray) -> Iterator[os.stat_result | None]:
+    """What the file system says of some chunk files, evenly spread; None for one not there."""
+    if not places.is_local(stored.url) or not os.path.isdir(places.local_path(stored.url)):
+        return
+    array, folder = opened(stored), places.local_path(stored.url) / stored.path
+    unit = array.shards or array.chunks
+    counts = [ceil(n / u) for n, u in zip(array.shape, unit, strict=True)]
+    total = prod(counts)
+    for flat in range(0, total, max(1, total // _SAMPLED_FILES)):
+        index = tuple(int(i) for i in np.unravel_index(flat, counts))
+        try:
+            yield os.stat(folder / array.metadata.encode_chunk_key(index))
+        except OSError:
+            yield None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,8 +20,14 @@ from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.native.channels import NativeChannel
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.source import Channel, Level
+from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
+from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import join_url
+
+_SAMPLED_FILES = 512
+"""Chunk files that the state of an acquisition, and the size of a result, are told from."""
+
+_METADATA_FILES = {".zarray", ".zattrs", "zarr.json"}
 
 
 @dataclass(frozen=True)
@@ -117,9 +127,9 @@ class NativeMosaic:
     storage_options: str
 
     @property
-    def axes(self) -> str:
+    def axes(self) -> Axes:
         """Always `czyx`."""
-        return "czyx"
+        return Axes("czyx")
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -191,12 +201,6 @@ class NativeMosaic:
     def sides(self, channel: int) -> tuple[str, ...]:
         """The sides that occur in a channel, each once: as many profiles it needs."""
         return tuple(sorted({p.stack.side for p in self.placed if p.channel == channel}))
-
-    def tiles_of_side(self, channel: int, side: str) -> tuple[int, ...]:
-        """Numbers of the tiles that were lit from a side in a channel."""
-        return tuple(
-            sorted(p.tile for p in self.placed if p.channel == channel and p.stack.side == side)
-        )
 
     def place_of(self, tile: int) -> TilePlace:
         """Where a tile really was.
@@ -275,3 +279,59 @@ class NativeMosaic:
     def _stored(self, stack: Stack) -> StoredArray:
         where = join_url(self.url, stack.group)
         return StoredArray(where, stack.levels[0].path, self.storage_options, stack.fingerprint)
+
+    @property
+    def model_groups(self) -> tuple[ModelGroup, ...]:
+        """One for each channel, or for each illumination side of a channel."""
+        groups = []
+        for channel in self.channels:
+            sides = self.sides(channel.index)
+            for side in sides:
+                label = channel.label if len(sides) == 1 else f"{channel.label}/{side}"
+                placed = sorted(
+                    (p for p in self.placed if (p.channel, p.stack.side) == (channel.index, side)),
+                    key=lambda p: p.tile,
+                )
+                planes = {p.tile: (p.planes.start, p.planes.stop) for p in placed}
+                processors = sorted({name for p in placed for name in p.stack.processors})
+                gone = tuple(p.tile for p in placed if p.stack.offset_removed)
+                groups.append(ModelGroup(label, channel, side, planes, tuple(processors), gone))
+        return tuple(groups)
+
+    def state(self) -> str:
+        """Fingerprint: its metadata, and size and time of some chunk files."""
+        digest = hashlib.sha256()
+        for placed in self.placed:
+            stack = placed.stack
+            digest.update(repr((placed.tile, placed.channel, placed.first_plane)).encode())
+            digest.update(repr((stack.group, stack.fingerprint, stack.shape)).encode())
+        digest.update(repr(self.layout).encode())
+        for path in self._some_files():
+            state = os.stat(path)
+            digest.update(f"{state.st_size},{state.st_mtime_ns}".encode())
+        return digest.hexdigest()
+
+    def stored_share(self) -> float:
+        """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
+        finest = self.placed[0].stack.levels[0]
+        unit = prod(finest.shards or finest.chunks) * self.dtype.itemsize
+        sizes = [
+            os.stat(path).st_size
+            for path in self._some_files()
+            if os.path.basename(path) not in _METADATA_FILES
+        ]
+        return min(1.0, sum(sizes) / len(sizes) / unit) if sizes else 1.0
+
+    def _some_files(self) -> Iterator[str]:
+        if not places.is_local(self.url):
+            return
+        each = max(1, _SAMPLED_FILES // max(len(self.placed), 1))
+        for placed in self.placed:
+            folder = places.local_path(self.url) / placed.stack.group / placed.stack.levels[0].path
+            yield from islice(_files_below(folder), each)
+
+
+def _files_below(folder: os.PathLike[str]) -> Iterator[str]:
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (os.path.join(root, name) for name in sorted(files))

@@ -220,7 +220,7 @@ class TestStructure:
             "right",
             "right",
         ]
-        assert mosaic.tiles_of_side(0, "right") == (3, 4)
+        assert [sorted(group.planes) for group in mosaic.model_groups] == [[1, 2], [3, 4]]
 
     def test_one_tile_with_two_sides_does_not_split(self, tmp_path: Path) -> None:
         stacks = table(2, 3)
