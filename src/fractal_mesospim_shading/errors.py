@@ -28,9 +28,15 @@ T = TypeVar("T")
 
 
 class ShadingError(Exception):
-    """Root of all errors that this package raises on purpose."""
+    """Root of all errors that this package raises on purpose.
+
+    Attributes:
+        exit_code: of the command line.
+        problems: the errors that it lists, where it stands for several.
+    """
 
     exit_code: ClassVar[int] = 1
+    problems: tuple[ShadingError, ...] = ()
 
     def __str__(self) -> str:
         return rendered(super().__str__())
@@ -148,7 +154,7 @@ class Problems:
         try:
             yield
         except ShadingError as error:
-            self.errors += getattr(error, "problems", [error])
+            self.errors += error.problems or (error,)
 
     def run(self, check: Callable[[], T]) -> T | None:
         """The result of a check, None if it failed."""
@@ -167,5 +173,5 @@ class Problems:
         if self.errors:
             lines = "\n".join(f"- {error}" for error in self.errors)
             error = type(self.errors[0])(f"{len(self.errors)} problems were found:\n{lines}")
-            error.problems = self.errors  # type: ignore[attr-defined]
+            error.problems = tuple(self.errors)
             raise error

@@ -13,7 +13,13 @@ from fractal_mesospim_shading.options.base import (
     OutsideTiles,
     ZeroIs,
 )
-from fractal_mesospim_shading.options.values import Counts, parse_list, parse_options
+from fractal_mesospim_shading.options.values import (
+    Counts,
+    Decisive,
+    Neutral,
+    parse_list,
+    parse_options,
+)
 
 Unit = Literal["pixels", "micrometers"]
 RadiusList = Annotated[list[float], BeforeValidator(parse_list)]
@@ -275,52 +281,52 @@ class LocalBackgroundOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    method: Annotated[Method, BeforeValidator(parse_method)] = Field(
+    method: Decisive[Annotated[Method, BeforeValidator(parse_method)]] = Field(
         default=TileMedianModel(), description="How the background is estimated."
     )
-    mask: Annotated[Mask, BeforeValidator(parse_options)] = Field(
+    mask: Decisive[Annotated[Mask, BeforeValidator(parse_options)]] = Field(
         default=NoMask(), description="Objects that the estimate leaves out."
     )
-    zero_is: ZeroIs = "auto"
-    mode: Literal["subtract", "divide"] = Field(
+    zero_is: Decisive[ZeroIs] = "auto"
+    mode: Decisive[Literal["subtract", "divide"]] = Field(
         default="subtract",
         description="subtract light that was added (fluorescence); divide by what the light was "
         "multiplied with (uneven illumination).",
     )
-    weight: float = Field(
+    weight: Decisive[float] = Field(
         default=1.0, ge=0, le=1, description="Part of the background to take away, 0 to 1."
     )
-    reference: Counts = Field(
+    reference: Decisive[Counts] = Field(
         default=1000.0,
         gt=0,
         description="For `divide`: the counts of a pixel that equals its background.",
     )
-    output_type: Literal["float32", "source"] = Field(
+    output_type: Decisive[Literal["float32", "source"]] = Field(
         default="float32",
         description="float32 keeps negative values. source keeps the type of the image: values "
         "below 0 are cut off and counted, unless `output_offset` lifts them.",
     )
-    output_offset: Counts = Field(default=0.0, description="Counts to add to the result.")
-    light_background: bool = Field(
+    output_offset: Decisive[Counts] = Field(default=0.0, description="Counts to add to the result.")
+    light_background: Decisive[bool] = Field(
         default=False,
         description="Dark objects on a bright background: rolling ball, paraboloid and opening.",
     )
-    add_noise_bias: bool = Field(
+    add_noise_bias: Decisive[bool] = Field(
         default=False,
         description="Add back what the noise pulls the estimate down by (opening, rolling ball, "
         "paraboloid).",
     )
-    tiles: Literal["auto", "tile", "plane"] = Field(
+    tiles: Decisive[Literal["auto", "tile", "plane"]] = Field(
         default="auto",
         description="tile: each tile of the mosaic by itself, for neighbours in an unfused mosaic "
         "are no neighbours in the sample. plane: across the whole plane. auto: tile where there "
         "is a table of tiles.",
     )
-    outside_tiles: OutsideTiles = "refuse"
-    save_background: bool = Field(
+    outside_tiles: Decisive[OutsideTiles] = "refuse"
+    save_background: Decisive[bool] = Field(
         default=False, description="Also write the background as an image beside the result."
     )
-    save_noise: bool = Field(
+    save_noise: Decisive[bool] = Field(
         default=False,
         description="Also write the standard deviation of the background (tile_median only).",
     )
@@ -329,12 +335,12 @@ class LocalBackgroundOptions(BaseModel):
 class BackgroundOptions(LocalBackgroundOptions, OutputOptions, ExecutionOptions):
     """The arguments of the background correction besides the image."""
 
-    output_image_name: str = Field(
+    output_image_name: Neutral[str] = Field(
         default="{image_name}_background_corr",
         min_length=1,
         description="Name of the result; {image_name} is the name of the source.",
     )
-    overwrite_input: bool = Field(
+    overwrite_input: Neutral[bool] = Field(
         default=False,
         description="Let the result take the place of the source, once it is complete. The source "
         "is then gone.",

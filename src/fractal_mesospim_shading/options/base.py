@@ -11,9 +11,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fractal_mesospim_shading.messages import know_options
-from fractal_mesospim_shading.options.values import NumberList, parse_options
+from fractal_mesospim_shading.options.values import (
+    Bearing,
+    Decisive,
+    Neutral,
+    NumberList,
+    parse_options,
+)
 
 Execution = Literal["threads", "processes", "dask", "slurm"]
+
+Document = Annotated[dict[str, Any] | None, BeforeValidator(parse_options)]
 
 
 ZeroIs = Annotated[
@@ -44,31 +52,31 @@ class OutputOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    output_folder: str | None = Field(
+    output_folder: Neutral[str | None] = Field(
         default=None,
         description="Folder for the result. Unset: beside the source. Needed where the source "
         "lies on read-only storage.",
     )
-    ngff_version: Literal["source", "0.4", "0.5"] = Field(
+    ngff_version: Decisive[Literal["source", "0.4", "0.5"]] = Field(
         default="source",
         description="OME-Zarr version of the result: 0.4 (zarr v2), 0.5 (zarr v3), or the "
         "source's.",
     )
-    output_shards: NumberList | None = Field(
+    output_shards: Decisive[NumberList | None] = Field(
         default=None,
         description="Shape of a shard of the result in pixels, for the last axes (as z, y, x); "
         "multiples of the chunk. Only for OME-Zarr 0.5. Unset: sharded if the source is, with "
         "shards of at most 128 MiB.",
     )
-    overwrite: bool = Field(
+    overwrite: Neutral[bool] = Field(
         default=False,
         description="Replace a finished result of the same name, once the new one is complete.",
     )
-    restart: bool = Field(
+    restart: Neutral[bool] = Field(
         default=False,
         description="Drop an unfinished run of this job instead of continuing it.",
     )
-    follow_links: bool = Field(
+    follow_links: Neutral[bool] = Field(
         default=False,
         exclude=True,
         description="Copy what links in tables, labels and other members of the image stand for, "
@@ -81,36 +89,36 @@ class ExecutionOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    execution: Execution = Field(
+    execution: Neutral[Execution] = Field(
         default="threads",
         description="threads: this process. processes: a Dask cluster on this machine. dask: the "
         "running Dask scheduler of `scheduler_address`. slurm: Dask workers as SLURM jobs.",
     )
-    n_workers: int | None = Field(
+    n_workers: Neutral[int | None] = Field(
         default=None,
         ge=1,
         description="Threads, processes or SLURM jobs, each of which works on one block at a time. "
         "Unset: one for each processor of the SLURM job, else of those that this process may use; "
         "two threads for each where blocks are small, so that none waits for the disk.",
     )
-    scheduler_address: str | None = Field(
+    scheduler_address: Neutral[str | None] = Field(
         default=None,
         description="Address of a Dask scheduler, such as tcp://host:8786. Unset: the environment "
         "variable DASK_SCHEDULER_ADDRESS.",
     )
-    memory_limit: str | None = Field(
+    memory_limit: Neutral[str | None] = Field(
         default=None,
         description="Memory to stay within, such as 4GB. Unset: the limit of the SLURM job or the "
         "container, else of the machine. With `execution` slurm: of each job; unset: what a block "
         "of this image needs.",
     )
-    durable: bool = Field(
+    durable: Neutral[bool] = Field(
         default=False,
         description="Wait for the disk after every few blocks, so that a run that is ended by a "
         "power cut can be continued from there. A finished result is safe in any case: its last "
         "step always waits.",
     )
-    storage_options: Annotated[dict[str, Any] | None, BeforeValidator(parse_options)] = Field(
+    storage_options: Neutral[Document] = Field(
         default=None,
         exclude=True,
         description="Options of the fsspec file system for remote addresses. Not for the server: "
@@ -129,26 +137,9 @@ def ordered_fields(model: type[BaseModel]) -> list[str]:
 
 def parameters_of(options: BaseModel) -> dict[str, Any]:
     """The options that decide the bytes of a result, without paths, as JSON."""
-    left_out = {
-        "execution",
-        "n_workers",
-        "scheduler_address",
-        "memory_limit",
-        "durable",
-        "storage_options",
-        "output_folder",
-        "output_image_name",
-        "image_name",
-        "overwrite",
-        "overwrite_input",
-        "restart",
-        "save_models",
-        "report",
-        "models_folder",
-        "darkfield_file",
-    }
-    dumped: dict[str, Any] = options.model_dump(mode="json", exclude=left_out)
-    return dumped
+    fields = type(options).model_fields
+    neutral = {name for name, field in fields.items() if Bearing.NEUTRAL in field.metadata}
+    return options.model_dump(mode="json", exclude=neutral)
 
 
 know_options("zarr_url", "zarr_dir", "output")

@@ -14,7 +14,13 @@ from fractal_mesospim_shading.options.base import (
     OutsideTiles,
     ZeroIs,
 )
-from fractal_mesospim_shading.options.values import Counts, NumberList, parse_options
+from fractal_mesospim_shading.options.values import (
+    Counts,
+    Decisive,
+    Neutral,
+    NumberList,
+    parse_options,
+)
 
 
 class BasicpyModelParams(BaseModel):
@@ -68,79 +74,82 @@ class BasicpyModelParams(BaseModel):
     )
 
 
+BasicpyParams = Annotated[BasicpyModelParams, BeforeValidator(parse_options)]
+
+
 class EstimationOptions(BaseModel):
     """Where flat-fields come from, and how they are applied."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    models_folder: str | None = Field(
+    models_folder: Neutral[str | None] = Field(
         default=None,
         description="Folder of measured models: one folder a channel, named as the channel, with a "
         "file `profiles.npz` holding `flatfield` and, where known, `darkfield` and `baseline`. "
         "Goes before all other sources.",
     )
-    fov_list: NumberList | None = Field(
+    fov_list: Decisive[NumberList | None] = Field(
         default=None,
         description="Numbers of tiles that hold no sample, from 1, counted down the first column, "
         "then down the next (`mesospim-shading info IMAGE` prints the map). With `z_levels`: the "
         "tiles whose end planes are empty.",
     )
-    z_levels: NumberList | None = Field(
+    z_levels: Decisive[NumberList | None] = Field(
         default=None,
         description="Two planes, such as 50 and 600: all planes below the first and above the "
         "second are empty. Without `fov_list` they are taken in the four corner tiles.",
     )
-    basicpy_model_params: Annotated[BasicpyModelParams, BeforeValidator(parse_options)] = Field(
+    basicpy_model_params: Decisive[BasicpyParams] = Field(
         default=BasicpyModelParams(),
         description="Parameters of BaSiCPy, the fallback where neither models nor empty regions "
         "are given.",
     )
-    n_zplanes: int = Field(
+    n_zplanes: Decisive[int] = Field(
         default=200,
         ge=1,
         description="Planes to estimate from, spread over all chosen tiles.",
     )
-    resolution_level: int | None = Field(
+    resolution_level: Decisive[int | None] = Field(
         default=None,
         ge=0,
         description="Pyramid level to estimate from. Unset: the coarsest for BaSiCPy, full "
         "resolution for empty regions.",
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the choice of planes.")
-    camera_offset: Counts | None = Field(
+    seed: Decisive[int] = Field(default=0, ge=0, description="Seed of the choice of planes.")
+    camera_offset: Decisive[Counts | None] = Field(
         default=None,
         description="Counts that the camera adds to every pixel (about 100 to 200). Unset: "
         "estimated from the noise. 0: none, where it has been removed already.",
     )
-    darkfield_file: str | None = Field(
+    darkfield_file: Neutral[str | None] = Field(
         default=None,
         description="Measured dark frame, in the orientation of a stored tile: .npy, .npz with "
         "the key `darkfield`, TIFF (a stack is averaged), or a folder with one `profiles.npz` (key "
         "`darkfield`) for each channel, as in `models_folder`.",
     )
-    profile_shape: Literal["keep_aspect", "stretch"] = Field(
+    profile_shape: Decisive[Literal["keep_aspect", "stretch"]] = Field(
         default="keep_aspect",
         description="Which measured flat-fields and dark frames are accepted. keep_aspect: those "
         "of the aspect of a tile (within 2 %), with at least 16 pixels a side. stretch: any; they "
         "are stretched over the tile.",
     )
-    skip_empty_channels: bool = Field(
+    skip_empty_channels: Decisive[bool] = Field(
         default=False,
         description="Go on where a channel holds no light, as where its laser was off: it is "
         "copied as it is and marked as not corrected, and the others are corrected. Off: such a "
         "channel stops the run before anything is written.",
     )
-    output_offset: Counts = Field(
+    output_offset: Decisive[Counts] = Field(
         default=0.0,
         description="Counts to add to the result, so that noise below 0 is not cut off.",
     )
-    zero_is: ZeroIs = "auto"
-    subtract_baseline: bool = Field(
+    zero_is: Decisive[ZeroIs] = "auto"
+    subtract_baseline: Decisive[bool] = Field(
         default=False,
         description="Also subtract the baseline of the model. BaSiC's baseline is the brightness "
         "of the planes, not their background: subtracting it erases tissue.",
     )
-    save_models: bool = Field(
+    save_models: Neutral[bool] = Field(
         default=False,
         description="Write the models used to `<image name>_shading_models` beside the image, "
         "readable again as `models_folder`.",
@@ -150,18 +159,20 @@ class EstimationOptions(BaseModel):
 class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
     """The arguments of the flat-field correction besides the image."""
 
-    output_image_name: str = Field(
+    output_image_name: Neutral[str] = Field(
         default="{image_name}_flatfield_corr",
         min_length=1,
         description="Name of the result; {image_name} is the name of the source.",
     )
-    overwrite_input: bool = Field(
+    overwrite_input: Neutral[bool] = Field(
         default=False,
         description="Let the result take the place of the source, once it is complete. The source "
         "is then gone.",
     )
-    outside_tiles: OutsideTiles = "refuse"
-    report: bool = Field(default=True, description="Write a report with figures beside the result.")
+    outside_tiles: Decisive[OutsideTiles] = "refuse"
+    report: Neutral[bool] = Field(
+        default=True, description="Write a report with figures beside the result."
+    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
@@ -15,7 +16,23 @@ from fractal_mesospim_shading.messages import known_options, shown
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+T = TypeVar("T")
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+class Bearing(Enum):
+    """Whether an option decides bytes of a result; every option says it."""
+
+    DECISIVE = "decisive"
+    NEUTRAL = "neutral"
+
+
+Decisive = Annotated[T, Bearing.DECISIVE]
+"""An option that decides bytes: it is in the provenance, and a continued run must have the same."""
+
+Neutral = Annotated[T, Bearing.NEUTRAL]
+"""An option that decides none: where a result goes, what lies beside it, where it is computed; or
+a path to files that are recorded by what they hold."""
 
 
 def parse_list(value: Any) -> Any:

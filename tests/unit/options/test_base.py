@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.options.background import BackgroundOptions
+from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_of
 from fractal_mesospim_shading.options.flatfield import (
     Basic,
     EmptyRegions,
@@ -10,7 +12,8 @@ from fractal_mesospim_shading.options.flatfield import (
     MeasuredProfile,
     choose_scenario,
 )
-from fractal_mesospim_shading.options.values import validated
+from fractal_mesospim_shading.options.importing import ImportOptions
+from fractal_mesospim_shading.options.values import Bearing, validated
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,38 @@ def test_options_cannot_be_changed():
 def test_every_field_is_described():
     for name, field in FlatfieldOptions.model_fields.items():
         assert field.description, name
+
+
+@pytest.mark.parametrize("model", [FlatfieldOptions, BackgroundOptions, ImportOptions])
+def test_every_option_says_whether_it_decides_bytes(model):
+    """One that says nothing, or both, would make a continued run another job, or the same."""
+    marks = {
+        name: [m for m in Bearing if m in f.metadata] for name, f in model.model_fields.items()
+    }
+    assert {name: found for name, found in marks.items() if len(found) != 1} == {}
+    shown = {name for name, field in model.model_fields.items() if not field.exclude}
+    decisive = {name for name in shown if marks[name] == [Bearing.DECISIVE]}
+    assert set(parameters_of(model())) == decisive
+
+
+def test_what_decides_no_byte():
+    """Where it goes, where it runs, what lies beside it, and paths to what is recorded itself."""
+    models = (FlatfieldOptions, BackgroundOptions, ImportOptions)
+    fields = {name: field for model in models for name, field in model.model_fields.items()}
+    assert {name for name, field in fields.items() if Bearing.NEUTRAL in field.metadata} == {
+        *ExecutionOptions.model_fields,
+        "output_folder",
+        "output_image_name",
+        "image_name",
+        "overwrite",
+        "overwrite_input",
+        "restart",
+        "follow_links",
+        "save_models",
+        "report",
+        "models_folder",
+        "darkfield_file",
+    }
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "-inf", "nan", 1e39, -1e308])
