@@ -156,7 +156,7 @@ def test_killed_and_continued(acquisition, tree, tmp_path, monkeypatch):
     import_mesospim(acquisition, str(tmp_path / "whole"))
     folder = tmp_path / "killed" / "brain.zarr"
     command = ["import", str(acquisition), "--zarr-dir", str(folder.parent), "--n-workers", "1"]
-    child = subprocess.Popen([sys.executable, SLOW, "0.05", "plan", *command])
+    child = subprocess.Popen([sys.executable, SLOW, "0.05", "engine.plan", *command])
     journal = folder / ".raw_image_Rot90.job" / "journal" / "blocks.jsonl"
     ended = time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):

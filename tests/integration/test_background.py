@@ -892,7 +892,7 @@ def test_a_killed_run_is_continued(tmp_path, tree, monkeypatch):
         sys.executable,
         SLOW,
         "0.05",
-        "background",
+        "jobs.background",
         "correct-background",
         str(source),
         "--save-background",

@@ -170,7 +170,7 @@ def test_info_shows_a_job_that_runs(make_mosaic, make_models, tmp_path):
     arguments = ["correct-flatfield", str(source), "--models-folder", str(models)]
     arguments += ["--camera-offset", "100", "--n-workers", "2", "--no-report"]
     child = subprocess.Popen(
-        [sys.executable, SLOW, "0.2", "plan", *arguments],
+        [sys.executable, SLOW, "0.2", "engine.plan", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

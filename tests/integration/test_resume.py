@@ -44,7 +44,7 @@ def command(make_mosaic, make_models, tmp_path):
         arguments = ["correct-flatfield", str(source), "--models-folder", str(models)]
         arguments += ["--camera-offset", "100", "--n-workers", "2", "--no-report", *more]
         child = subprocess.Popen(
-            [sys.executable, SLOW, str(pause), "plan", *arguments],
+            [sys.executable, SLOW, str(pause), "engine.plan", *arguments],
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
