@@ -22,8 +22,9 @@ import numpy as np
 import zarr
 from measuring import measured, settle
 
-from fractal_mesospim_shading.synthetic.acquisition import write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings, SyntheticStack
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.acquisition import write_acquisition
+from tests.support.acquisition_table import SyntheticSettings, SyntheticStack
 
 SHAPE, CHUNK = (128, 2528, 2960), (128, 1264, 1480)
 TILES = 2
@@ -53,7 +54,8 @@ from collections import Counter
 from itertools import product
 from math import ceil
 from fractal_mesospim_shading import cli
-from fractal_mesospim_shading.images import mosaic, native_mosaic
+from fractal_mesospim_shading.images import mosaic
+from fractal_mesospim_shading.images.native import mosaic as native_mosaic
 decoded = Counter()
 def count(where, chunks, box):
     ranges = (range(s.start // c, ceil(s.stop / c)) for s, c in zip(box, chunks))

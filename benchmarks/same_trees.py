@@ -30,10 +30,12 @@ import zarr
 import fractal_mesospim_shading as shading
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.images.models.folder import save_models
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.synthetic.images import write_image, write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 SEED = 9
 TILE = (48, 64)

@@ -25,10 +25,10 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.synthetic.images import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 ENVIRONMENT = "MESOSPIM_SHADING_FRACTAL_SERVER"
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,8 @@ import zarr
 
 import fractal_mesospim_shading
 from fractal_mesospim_shading import errors, import_mesospim
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 TASKS = Path(fractal_mesospim_shading.__file__).parent / "tasks"
 CLI = (sys.executable, "-m", "fractal_mesospim_shading.cli")

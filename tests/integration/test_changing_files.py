@@ -19,9 +19,9 @@ from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.arrays import reading
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.synthetic.images import write_image
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 FIRST, LAST = "0/0/0/0/0", "0/1/1/5/2"
 

@@ -28,12 +28,12 @@ from fractal_mesospim_shading import (
 from fractal_mesospim_shading.images import mosaic, target
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.signs import SignOptions
-from fractal_mesospim_shading.synthetic.acquisition import (
+from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
     write_acquisition,
 )
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from tests.support.acquisition_table import SyntheticSettings
 
 LABELS = ("488 nm", "561 nm")
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16), levels=2)

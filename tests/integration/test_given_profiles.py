@@ -20,10 +20,10 @@ from fractal_mesospim_shading import (
     estimate_flatfield,
     import_mesospim,
 )
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.synthetic.images import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 

@@ -15,9 +15,9 @@ import zarr
 import fractal_mesospim_shading
 from fractal_mesospim_shading import errors, import_mesospim
 from fractal_mesospim_shading.images import target
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.views.inspection import as_text, describe
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
 

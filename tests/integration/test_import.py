@@ -19,12 +19,12 @@ from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim
 from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native import mosaic as native_mosaic
-from fractal_mesospim_shading.synthetic.acquisition import (
+from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
     write_acquisition,
 )
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from tests.support.acquisition_table import SyntheticSettings
 
 LABELS = ("488 nm", "561 nm")
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16))

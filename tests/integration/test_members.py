@@ -18,9 +18,9 @@ from fractal_mesospim_shading import cli, correct_background, correct_flatfield,
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, ProfileError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.jobs import story
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.views.inspection import as_text, describe
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 MEDIAN = {"method": "constant", "value": 5.0}
 JOBS = ["flatfield", "background"]

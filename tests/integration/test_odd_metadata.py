@@ -15,10 +15,10 @@ import pytest
 
 from fractal_mesospim_shading import correct_background, correct_flatfield, import_mesospim
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.views.inspection import as_text, describe
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 NESTED: list[Any] = []
 for _ in range(400):

@@ -13,8 +13,8 @@ from fractal_mesospim_shading import (
     estimate_flatfield,
     import_mesospim,
 )
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 
 def test_models_and_dark_frames_go_before_lists_and_numbers(make_mosaic, make_models, caplog, tree):

@@ -19,11 +19,11 @@ from fractal_mesospim_shading.core.background.arrays import correct_array
 from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.jobs import background
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.views import preview
 from fractal_mesospim_shading.views.preview import write_preview
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 TILE = (72, 64)
 LABELS = ("488 nm", "561 nm")

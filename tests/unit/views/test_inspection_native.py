@@ -8,9 +8,9 @@ import zarr
 
 from fractal_mesospim_shading.flatfield.models import processor_warning
 from fractal_mesospim_shading.images.source import Channel, ModelGroup
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
 from fractal_mesospim_shading.views.inspection import as_text, describe
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 SETTINGS = SyntheticSettings(version="0.4", tile_shape=(20, 28), chunks=(4, 16, 16), xml=True)
 

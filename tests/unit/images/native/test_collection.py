@@ -24,13 +24,13 @@ from fractal_mesospim_shading.images.native.collection import (
     TileCollection,
     is_container,
 )
-from fractal_mesospim_shading.synthetic.acquisition import (
+from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
     write_acquisition,
     write_stack,
 )
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings, SyntheticStack
+from tests.support.acquisition_table import SyntheticSettings, SyntheticStack
 
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16))
 SIGNS = SignOptions(-1, -1)

@@ -13,8 +13,8 @@ from fractal_mesospim_shading.errors import (
 )
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.companions import plan_companions, write_companions
-from fractal_mesospim_shading.synthetic.acquisition import grid_stacks, write_acquisition
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 
 @pytest.fixture

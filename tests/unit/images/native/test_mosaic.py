@@ -16,12 +16,12 @@ from fractal_mesospim_shading.errors import LayoutError, ParameterError, SourceR
 from fractal_mesospim_shading.images.native import mosaic as native_mosaic
 from fractal_mesospim_shading.images.native.collection import SignOptions, TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.synthetic.acquisition import (
+from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
     write_acquisition,
 )
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings, SyntheticStack
+from tests.support.acquisition_table import SyntheticSettings, SyntheticStack
 
 SIGNS = SignOptions(-1, -1)
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16))

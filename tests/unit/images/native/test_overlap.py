@@ -13,12 +13,12 @@ import tifffile
 from fractal_mesospim_shading.images.native import projection
 from fractal_mesospim_shading.images.native.collection import SignOptions, TileCollection
 from fractal_mesospim_shading.images.native.names import projection_file_name
-from fractal_mesospim_shading.synthetic.acquisition import (
+from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
     write_acquisition,
 )
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings, project_text
+from tests.support.acquisition_table import SyntheticSettings, project_text
 
 SETTINGS = SyntheticSettings(tile_shape=(64, 96), chunks=(4, 32, 32))
 SIGNS = list(itertools.product((1, -1), repeat=2))

@@ -18,12 +18,12 @@ from fractal_mesospim_shading.images.native.report import (
     describe,
 )
 from fractal_mesospim_shading.images.native.zeros import ZeroBlock, zero_blocks
-from fractal_mesospim_shading.synthetic.acquisition import (
+from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
     write_acquisition,
 )
-from fractal_mesospim_shading.synthetic.acquisition_table import SyntheticSettings
+from tests.support.acquisition_table import SyntheticSettings
 
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16))
 SIGNS = SignOptions(-1, -1)

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.synthetic.acquisition_table import (
+from tests.support.acquisition_table import (
     SyntheticSettings,
     SyntheticStack,
     meta_text,

@@ -1,0 +1,1 @@
+"""Acquisitions of known truth, for tests and benchmarks."""
