@@ -58,7 +58,7 @@ def kill_and_resume(
         seed: of the moments.
         each: how often a job is killed at most before it may end.
         side: of the mosaic, pixels.
-        style: of the image, see `synthetic_images.write_image`.
+        style: of the image, see `synthetic.images.write_image`.
     """
     moments = random.Random(seed)
     source, models = _image(folder, side, **style)

@@ -48,7 +48,7 @@ def make(folder: Path, case: str) -> tuple[Path, Path]:
     from fractal_mesospim_shading.core.profile import ShadingProfile
     from fractal_mesospim_shading.images.models.folder import save_models
     from fractal_mesospim_shading.images.roi_tables import write_roi_tables
-    from fractal_mesospim_shading.synthetic.images import grid_layout
+    from fractal_mesospim_shading.synthetic.world import grid_layout
 
     channels, planes, height, width = CASES[case]["shape"]
     rows, columns = 16, 16

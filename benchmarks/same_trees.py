@@ -30,7 +30,8 @@ import zarr
 import fractal_mesospim_shading as shading
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.images.models.folder import save_models
-from fractal_mesospim_shading.synthetic.images import write_image, write_mosaic
+from fractal_mesospim_shading.synthetic.demo import write_mosaic
+from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from fractal_mesospim_shading import correct_flatfield
-from fractal_mesospim_shading.synthetic.images import write_mosaic
+from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 from fractal_mesospim_shading.views.inspection import as_text, describe
 

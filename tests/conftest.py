@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.synthetic.images import write_image, write_mosaic
+from fractal_mesospim_shading.synthetic.demo import write_mosaic
+from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 LABELS = ("488 nm", "561 nm")

@@ -17,7 +17,7 @@ import zarr
 
 from fractal_mesospim_shading.cli import main
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-from fractal_mesospim_shading.synthetic.images import write_mosaic
+from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

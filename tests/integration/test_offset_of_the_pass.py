@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fractal_mesospim_shading import correct_flatfield, import_mesospim
-from fractal_mesospim_shading.synthetic.images import write_image, write_mosaic
+from fractal_mesospim_shading.synthetic.demo import write_mosaic
+from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 WORLD = LightSheetWorld(tile_shape=(128, 128), grid=(2, 2), planes=16, sample_radius=0.5)

@@ -1,9 +1,10 @@
-"""A small mosaic of known truth, and how close an estimate and a correction come to it."""
+"""A mosaic of known truth on disk, and how close an estimate and a correction come to it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,106 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.layout import Tile, TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.quality import seam_step
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.synthetic.images import write_mosaic
-from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.synthetic.images import ImageStyle, new_image
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld, grid_layout
 
 DEMO_NAME = "demo.zarr"
+_STAGE_OVERLAP = 0.1
+_THREADS = 4
+
+
+def write_mosaic(
+    url: str | os.PathLike[str],
+    world: LightSheetWorld,
+    channels: Sequence[str] = ("488 nm", "561 nm"),
+    *,
+    missing: Sequence[int] = (),
+    original_um: Mapping[int, Sequence[float]] | None = None,
+    overwrite: bool = False,
+    storage_options: StorageOptions = None,
+    **style: Any,
+) -> str:
+    """Write a synthetic world as Fractal keeps a mosaic; memory holds a few planes.
+
+    Args:
+        url: of the new image.
+        world: what the microscope looks at, and how.
+        channels: labels; exactly one where the axes have no `c`.
+        missing: numbers of tiles that were not acquired: no row in the table, pixels 0.
+        original_um: (x, y[, z]) on the stage by tile number; None takes a grid whose tiles
+            overlap by a tenth.
+        overwrite: replace what is there.
+        storage_options: for a remote address.
+        style: fields of `ImageStyle`. A t axis has length 1; without a z axis the world
+            must have one plane.
+
+    Returns:
+        The address.
+
+    Raises:
+        OutputExistsError: there is already something.
+        ParameterError: the axes do not fit the world.
+    """
+    form = ImageStyle(**style)
+    plane_shape = (world.grid[0] * world.tile_shape[0], world.grid[1] * world.tile_shape[1])
+    lengths = {"t": 1, "c": len(channels), "z": world.planes, "y": plane_shape[0]}
+    lengths["x"] = plane_shape[1]
+    for axis in "cz":
+        if axis not in form.axes and lengths[axis] != 1:
+            raise ParameterError(
+                f"The axes are '{form.axes}', but there are {lengths[axis]} along {axis}."
+            )
+    layout = grid_layout(plane_shape, world.tile_shape, missing)
+    place = form.axes.find("c")
+
+    def planes(lead: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
+        channel = lead[place] if place >= 0 else 0
+        return _mosaic_planes(world, layout, range(start, stop), channel)
+
+    size_um = dict(zip("zyx", form.pixel_size_um, strict=True))
+    return new_image(
+        url,
+        [lengths[axis] for axis in form.axes],
+        np.dtype(form.dtype or "uint16"),
+        planes,
+        form,
+        layout=layout,
+        original_um=_stage_positions(layout, size_um) if original_um is None else original_um,
+        channels=channels,
+        overwrite=overwrite,
+        storage_options=storage_options,
+    )
+
+
+def _mosaic_planes(
+    world: LightSheetWorld, layout: TileLayout, planes: range, channel: int
+) -> NDArray[np.uint16]:
+    slab = np.zeros((len(planes), *layout.plane_shape), dtype=np.uint16)
+
+    def fill(tile: Tile) -> None:
+        pixels = world.tile_planes(tile.number, planes, channel)
+        box = np.s_[:, tile.y : tile.y + pixels.shape[1], tile.x : tile.x + pixels.shape[2]]
+        slab[box] = pixels
+
+    # Every plane has a random generator of its own, so the order does not matter.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(fill, layout.tiles))
+    return slab
+
+
+def _stage_positions(
+    layout: TileLayout, size_um: Mapping[str, float]
+) -> dict[int, tuple[float, float]]:
+    height, width = layout.tile_shape
+    step_y = height * size_um["y"] * (1 - _STAGE_OVERLAP)
+    step_x = width * size_um["x"] * (1 - _STAGE_OVERLAP)
+    return {t.number: (1000 + t.column * step_x, 2000 + t.row * step_y) for t in layout.tiles}
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,86 @@
-"""Write small images to disk in every form that the package reads.
+"""Small images in every form that the package reads, made from nothing but a description.
 
-`write_image` takes any array, `write_mosaic` the world of `synthetic`; both make a pyramid
-by block means, the metadata and the tables of tiles. Neither is meant for real data.
+Metadata, arrays, a pyramid by block means, and the tables of tiles. It is for images whose pixels
+are at hand; a result takes its metadata from its source.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import lcm, prod
+from typing import Any, Literal
 
 import numpy as np
+import zarr
 from numpy.typing import ArrayLike, NDArray
+from zarr import codecs
+from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from fractal_mesospim_shading.core.layout import Tile, TileLayout
-from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.pyramid import block_mean
+from fractal_mesospim_shading.errors import OutputExistsError, ParameterError
+from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
-from fractal_mesospim_shading.synthetic.image_style import (
-    ImageStyle,
-    image_attributes,
-    new_group,
-    write_levels,
-)
-from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+from fractal_mesospim_shading.images.storage.stores import open_store
+from fractal_mesospim_shading.synthetic.world import grid_layout
 
-_STAGE_OVERLAP = 0.1
-_THREADS = 4
+Planes = Callable[[tuple[int, ...], int, int], NDArray[Any]]
+"""Planes [z0, z1) at a place along the axes before z, as (z, y, x)."""
+
+_SLAB_BYTES = 64 * 2**20
+_COLORS = ("00FFFF", "FF00FF", "FFFF00", "00FF00")
+_KINDS = {"t": "time", "c": "channel"}
+_UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
+
+
+@dataclass(frozen=True)
+class ImageStyle:
+    """How an image lies on disk.
+
+    Attributes:
+        ngff_version: `0.4` (zarr v2) or `0.5` (zarr v3).
+        axes: of the array, such as `czyx`, `zyx`, `yx`, `tczyx`.
+        dtype: of the stored pixels; None keeps the type given. Values outside an integer
+            type are clipped.
+        chunks, shards: for the last axes, 1 for those before; never larger than the level.
+        factors: for each further level, by how much z, y and x shrink.
+        ragged: what becomes of pixels that fill no whole coarse pixel: `floor` drops
+            them, `ceil` gives them a pixel.
+        codec: `zstd`, `blosc`, `gzip`, None for no compression, or a codec object.
+        byte_order: `<` or `>`.
+        memory_order: of zarr v2, `C` or `F`.
+        separator: between the numbers of a chunk's name, `/` or `.`.
+        fill_value: of chunks that are not there; chunks that hold nothing else stay unwritten.
+        pixel_size_um: (z, y, x) at full resolution.
+    """
+
+    ngff_version: str = "0.4"
+    axes: str = "czyx"
+    dtype: str | None = None
+    chunks: tuple[int, ...] = (8, 64, 64)
+    shards: tuple[int, ...] | None = None
+    factors: tuple[tuple[int, int, int], ...] = ((1, 2, 2), (1, 2, 2))
+    ragged: str = "floor"
+    codec: Any = "zstd"
+    byte_order: Literal["<", ">"] = "<"
+    memory_order: str = "C"
+    separator: str = "/"
+    fill_value: float = 0
+    pixel_size_um: tuple[float, float, float] = (5.0, 1.3, 1.3)
+
+    @property
+    def zarr_format(self) -> Literal[2, 3]:
+        """2 for NGFF 0.4, 3 for 0.5."""
+        formats: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
+        if self.ngff_version not in formats:
+            raise ParameterError(
+                f"`ngff_version` is {self.ngff_version!r}; expected one of {', '.join(formats)}."
+            )
+        return formats[self.ngff_version]
 
 
 def write_image(
@@ -81,129 +133,201 @@ def write_image(
     kind = np.dtype(form.dtype) if form.dtype else pixels.dtype.newbyteorder("=")
 
     def planes(lead: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
-        return _cast(pixels[lead].reshape(depth, *pixels.shape[-2:])[start:stop], kind)
+        return np.asarray(pixels[lead]).reshape(depth, *pixels.shape[-2:])[start:stop]
 
-    group = new_group(url, form, overwrite, storage_options)
-    group.attrs.put(image_attributes(form, channels, attributes or {}, kind))
-    write_levels(group, pixels.shape, kind, form, planes)
+    return new_image(
+        url,
+        pixels.shape,
+        kind,
+        planes,
+        form,
+        layout=layout,
+        original_um=original_um,
+        channels=channels,
+        attributes=attributes,
+        overwrite=overwrite,
+        storage_options=storage_options,
+    )
+
+
+def new_image(
+    url: str | os.PathLike[str],
+    shape: Sequence[int],
+    kind: np.dtype[Any],
+    planes: Planes,
+    form: ImageStyle,
+    *,
+    layout: TileLayout | None,
+    original_um: Mapping[int, Sequence[float]] | None,
+    channels: Sequence[str] | None,
+    attributes: Mapping[str, Any] | None = None,
+    overwrite: bool,
+    storage_options: StorageOptions,
+) -> str:
+    """Make an image and fill it slab by slab, coarser levels from memory.
+
+    Args:
+        url, original_um, channels, attributes, overwrite, storage_options: see `write_image`.
+        shape: of level 0, one number for each axis.
+        kind: type of the stored pixels, native byte order.
+        planes: gives the pixels of level 0.
+        form: how it lies on disk.
+        layout: of the tables of tiles; None writes none.
+
+    Raises:
+        OutputExistsError: there is already something, and it must not be replaced.
+    """
+    address = normalise_url(url)
+    store, path = open_store(address, storage_options, mode="w")
+    mode: Literal["w", "w-"] = "w" if overwrite else "w-"
+    try:
+        group = zarr.open_group(store, path=path, mode=mode, zarr_format=form.zarr_format)
+    except (ContainsGroupError, ContainsArrayError, FileExistsError) as error:
+        raise OutputExistsError(
+            f"There is already something at '{os.fspath(url)}'. Choose another name, or allow "
+            "it to be replaced (`overwrite`)."
+        ) from error
+    group.attrs.put({**_attributes(form, channels, kind), **(attributes or {})})
+    _fill(list(_arrays(group, tuple(shape), kind, form)), planes, form, kind)
     if layout is not None:
+        depth = shape[form.axes.index("z")] if "z" in form.axes else 1
         size_um = dict(zip("zyx", form.pixel_size_um, strict=True))
-        address = normalise_url(url)
         write_roi_tables(address, layout, size_um, depth, original_um, None, None, storage_options)
     return os.fspath(url)
 
 
-def write_mosaic(
-    url: str | os.PathLike[str],
-    world: LightSheetWorld,
-    channels: Sequence[str] = ("488 nm", "561 nm"),
-    *,
-    missing: Sequence[int] = (),
-    original_um: Mapping[int, Sequence[float]] | None = None,
-    overwrite: bool = False,
-    storage_options: StorageOptions = None,
-    **style: Any,
-) -> str:
-    """Write a synthetic world as Fractal keeps a mosaic; memory holds a few planes.
-
-    Args:
-        url: of the new image.
-        world: what the microscope looks at, and how.
-        channels: labels; exactly one where the axes have no `c`.
-        missing: numbers of tiles that were not acquired: no row in the table, pixels 0.
-        original_um: (x, y[, z]) on the stage by tile number; None takes a grid whose tiles
-            overlap by a tenth.
-        overwrite: replace what is there.
-        storage_options: for a remote address.
-        style: fields of `ImageStyle`. A t axis has length 1; without a z axis the world
-            must have one plane.
-
-    Returns:
-        The address.
-
-    Raises:
-        OutputExistsError: there is already something.
-        ParameterError: the axes do not fit the world.
-    """
-    form = ImageStyle(**style)
-    plane_shape = (world.grid[0] * world.tile_shape[0], world.grid[1] * world.tile_shape[1])
-    lengths = {"t": 1, "c": len(channels), "z": world.planes, "y": plane_shape[0]}
-    lengths["x"] = plane_shape[1]
-    for axis in "cz":
-        if axis not in form.axes and lengths[axis] != 1:
-            raise ParameterError(
-                f"The axes are '{form.axes}', but there are {lengths[axis]} along {axis}."
-            )
-    layout = grid_layout(plane_shape, world.tile_shape, missing)
-    kind = np.dtype(form.dtype or "uint16")
-    place = form.axes.find("c")
-
-    def planes(lead: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
-        channel = lead[place] if place >= 0 else 0
-        return _mosaic_planes(world, layout, range(start, stop), channel, kind)
-
-    group = new_group(url, form, overwrite, storage_options)
-    group.attrs.put(image_attributes(form, channels, {}, kind))
-    write_levels(group, tuple(lengths[axis] for axis in form.axes), kind, form, planes)
-    size_um = dict(zip("zyx", form.pixel_size_um, strict=True))
-    stage = original_um if original_um is not None else _stage_positions(layout, size_um)
-    address = normalise_url(url)
-    write_roi_tables(address, layout, size_um, world.planes, stage, None, None, storage_options)
-    return os.fspath(url)
+def _fill(
+    arrays: Sequence[zarr.Array[Any]], planes: Planes, form: ImageStyle, kind: np.dtype[Any]
+) -> None:
+    shape = arrays[0].shape
+    has_z = "z" in form.axes
+    factors = [factor if has_z else (1, *factor[1:]) for factor in form.factors]
+    depth = shape[-3] if has_z else 1
+    whole = prod(factor[0] for factor in factors)
+    chunk = (arrays[0].shards or arrays[0].chunks)[-3] if has_z else 1
+    most = _SLAB_BYTES // (shape[-2] * shape[-1] * kind.itemsize)
+    thickness = lcm(whole, chunk)
+    thickness = thickness * (most // thickness) if thickness <= most else whole
+    before = shape[: -3 if has_z else -2]
+    for lead in itertools.product(*(range(n) for n in before)):
+        for start in range(0, depth, thickness):
+            slab = _cast(planes(lead, start, min(start + thickness, depth)), kind)
+            _put(arrays[0], lead, start, slab, has_z)
+            position = start
+            for array, factor in zip(arrays[1:], factors, strict=True):
+                position //= factor[0]
+                length = _coarse(slab.shape[0], factor[0], form.ragged)
+                if length == 0:
+                    break
+                slab = block_mean(slab, factor, (length, *array.shape[-2:]))
+                _put(array, lead, position, slab, has_z)
 
 
-def _mosaic_planes(
-    world: LightSheetWorld, layout: TileLayout, planes: range, channel: int, kind: np.dtype[Any]
-) -> NDArray[Any]:
-    slab = np.zeros((len(planes), *layout.plane_shape), dtype=kind)
-
-    def fill(tile: Tile) -> None:
-        pixels = world.tile_planes(tile.number, planes, channel)
-        box = np.s_[:, tile.y : tile.y + pixels.shape[1], tile.x : tile.x + pixels.shape[2]]
-        slab[box] = _cast(pixels, kind)
-
-    # Every plane has a random generator of its own, so the order does not matter.
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(fill, layout.tiles))
-    return slab
+def _put(
+    array: zarr.Array[Any], lead: tuple[int, ...], start: int, slab: NDArray[Any], has_z: bool
+) -> None:
+    place: Box = tuple(slice(i, i + 1) for i in lead)
+    if has_z:
+        place = (*place, slice(start, start + slab.shape[0]))
+    whole = (slice(None), slice(None))
+    array[(*place, *whole)] = slab.reshape((1,) * len(lead) + slab.shape[0 if has_z else 1 :])
 
 
-def grid_layout(
-    plane_shape: Sequence[int], tile_shape: tuple[int, int], missing: Sequence[int] = ()
-) -> TileLayout:
-    """The layout of a full grid of tiles, without those that are missing.
+def _coarse(length: int, factor: int, ragged: str) -> int:
+    return -(-length // factor) if ragged == "ceil" else length // factor
 
-    Raises:
-        ParameterError: tiles do not fill the plane, or nothing is left.
-    """
-    (height, width), (tile_y, tile_x) = plane_shape, tile_shape
-    if min(tile_shape) < 1 or height % tile_y or width % tile_x:
-        raise ParameterError(
-            f"Tiles of {tile_y} x {tile_x} do not fill a plane of {height} x {width} pixels."
+
+def _arrays(
+    group: zarr.Group, shape: tuple[int, ...], kind: np.dtype[Any], form: ImageStyle
+) -> Iterator[zarr.Array[Any]]:
+    if form.ragged not in ("floor", "ceil"):
+        raise ParameterError(f"ragged is {form.ragged!r}; expected floor or ceil.")
+    for level in range(len(form.factors) + 1):
+        if level:
+            factor = (1, 1, *form.factors[level - 1])[-len(shape) :]
+            pairs = zip(shape, factor, strict=True)
+            shape = tuple(_coarse(n, f, form.ragged) for n, f in pairs)
+        chunks = tuple(min(c, n) for c, n in zip(_whole(form.chunks, shape), shape, strict=True))
+        settings: dict[str, Any] = {"compressors": _codec(form)}
+        if form.shards is not None:
+            triples = zip(_whole(form.shards, shape), chunks, shape, strict=True)
+            settings["shards"] = tuple(min(-(-s // c), -(-n // c)) * c for s, c, n in triples)
+        if form.zarr_format == 3:
+            settings["dimension_names"] = tuple(form.axes)
+            if kind.itemsize > 1:
+                endian = "little" if form.byte_order == "<" else "big"
+                settings["serializer"] = codecs.BytesCodec(endian=endian)
+        else:
+            settings["order"] = form.memory_order
+        key = {"name": "default" if form.zarr_format == 3 else "v2", "separator": form.separator}
+        yield group.create_array(
+            str(level),
+            shape=shape,
+            chunks=chunks,
+            dtype=kind.newbyteorder(form.byte_order) if form.zarr_format == 2 else kind,
+            fill_value=form.fill_value,
+            chunk_key_encoding=key,  # type: ignore[arg-type]
+            **settings,
         )
-    rows, columns = height // tile_y, width // tile_x
-    places = itertools.product(range(columns), range(rows))
-    present = {
-        number: (row * tile_y, column * tile_x)
-        for number, (column, row) in enumerate(places, 1)
-        if number not in missing
+
+
+def _whole(sizes: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Sizes for all axes from those of the last ones."""
+    wanted = tuple(sizes)[-len(shape) :]
+    return (1,) * (len(shape) - len(wanted)) + wanted
+
+
+def _codec(form: ImageStyle) -> Any:
+    settings: dict[str, dict[str, Any]] = {
+        "zstd": {"level": 1},
+        "blosc": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
+        "gzip": {"level": 1},
     }
-    if not present or not set(missing) <= set(range(1, rows * columns + 1)):
-        raise ParameterError(
-            f"The missing tiles are {list(missing)}; the grid has the numbers 1 to "
-            f"{rows * columns}, and at least one has to stay."
-        )
-    names = [f"FOV_{number}" for number in present]
-    return TileLayout.from_origins(list(present.values()), tile_shape, (height, width), names)
+    if not isinstance(form.codec, str):
+        return form.codec
+    if form.codec not in settings:
+        raise ParameterError(f"codec is {form.codec!r}; expected one of {', '.join(settings)}.")
+    if form.zarr_format == 3:
+        return {"name": form.codec, "configuration": settings[form.codec]}
+    # zarr v2 knows the kinds of shuffle by number.
+    settings["blosc"]["shuffle"] = 1
+    return {"id": form.codec, **settings[form.codec]}
 
 
-def _stage_positions(
-    layout: TileLayout, size_um: Mapping[str, float]
-) -> dict[int, tuple[float, float]]:
-    height, width = layout.tile_shape
-    step_y = height * size_um["y"] * (1 - _STAGE_OVERLAP)
-    step_x = width * size_um["x"] * (1 - _STAGE_OVERLAP)
-    return {t.number: (1000 + t.column * step_x, 2000 + t.row * step_y) for t in layout.tiles}
+def _attributes(
+    form: ImageStyle, channels: Sequence[str] | None, kind: np.dtype[Any]
+) -> dict[str, Any]:
+    """Those of NGFF: axes, scales, channels."""
+    axes = []
+    for axis in form.axes:
+        entry = {"name": axis, "type": _KINDS.get(axis, "space")}
+        axes.append({**entry, "unit": _UNITS[axis]} if axis in _UNITS else entry)
+    datasets = []
+    size = {"t": 1.0, "c": 1.0, **dict(zip("zyx", form.pixel_size_um, strict=True))}
+    for level, factor in enumerate(((1, 1, 1), *form.factors)):
+        size.update({a: size[a] * f for a, f in zip("zyx", factor, strict=True)})
+        scale = {"type": "scale", "scale": [size[axis] for axis in form.axes]}
+        datasets.append({"path": str(level), "coordinateTransformations": [scale]})
+    multiscale: dict[str, Any] = {"name": "image", "axes": axes, "datasets": datasets}
+    content: dict[str, Any] = {"multiscales": [multiscale]}
+    if channels is not None:
+        content["omero"] = {"channels": [_channel(*item, kind) for item in enumerate(channels)]}
+    if form.zarr_format == 3:
+        return {"ome": {"version": "0.5", **content}}
+    for part in (multiscale, content.get("omero", {})):
+        part["version"] = "0.4"
+    return content
+
+
+def _channel(index: int, label: str, kind: np.dtype[Any]) -> dict[str, Any]:
+    top = int(np.iinfo(kind).max) if np.issubdtype(kind, np.integer) else 65535
+    return {
+        "label": label,
+        "wavelength_id": f"A{index + 1:02d}_C01",
+        "color": _COLORS[index % len(_COLORS)],
+        "active": True,
+        "window": {"min": 0, "max": top, "start": 0, "end": min(top, 2000)},
+    }
 
 
 def _cast(pixels: NDArray[Any], kind: np.dtype[Any]) -> NDArray[Any]:

@@ -7,14 +7,17 @@ plane has a random generator of its own, so any part can be made without the res
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.errors import ParameterError
+
 FloatImage = NDArray[np.float32]
-FloatStack = NDArray[np.float32]
 
 SHAPES = ("sheet", "vignette", "tilted", "band")
 
@@ -157,10 +160,6 @@ class LightSheetWorld:
         light: FloatImage = clean + self.sample * inside * np.exp(0.25 * texture)
         return light
 
-    def clean_stack(self, number: int, channel: int = 0) -> FloatStack:
-        """`clean_plane` for all planes of a tile, (z, y, x)."""
-        return np.stack([self.clean_plane(number, z, channel) for z in range(self.planes)])
-
     def tile_planes(
         self, number: int, planes: Sequence[int], channel: int = 0
     ) -> NDArray[np.uint16]:
@@ -202,3 +201,32 @@ class LightSheetWorld:
 
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *key])))
+
+
+def grid_layout(
+    plane_shape: Sequence[int], tile_shape: tuple[int, int], missing: Sequence[int] = ()
+) -> TileLayout:
+    """The layout of a full grid of tiles, without those that are missing.
+
+    Raises:
+        ParameterError: tiles do not fill the plane, or nothing is left.
+    """
+    (height, width), (tile_y, tile_x) = plane_shape, tile_shape
+    if min(tile_shape) < 1 or height % tile_y or width % tile_x:
+        raise ParameterError(
+            f"Tiles of {tile_y} x {tile_x} do not fill a plane of {height} x {width} pixels."
+        )
+    rows, columns = height // tile_y, width // tile_x
+    places = itertools.product(range(columns), range(rows))
+    present = {
+        number: (row * tile_y, column * tile_x)
+        for number, (column, row) in enumerate(places, 1)
+        if number not in missing
+    }
+    if not present or not set(missing) <= set(range(1, rows * columns + 1)):
+        raise ParameterError(
+            f"The missing tiles are {list(missing)}; the grid has the numbers 1 to "
+            f"{rows * columns}, and at least one has to stay."
+        )
+    names = [f"FOV_{number}" for number in present]
+    return TileLayout.from_origins(list(present.values()), tile_shape, (height, width), names)

@@ -12,8 +12,9 @@ import zarr
 from fractal_mesospim_shading.errors import OutputExistsError, ParameterError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.tables import read_table
-from fractal_mesospim_shading.synthetic.images import grid_layout, write_image, write_mosaic
-from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+from fractal_mesospim_shading.synthetic.demo import write_mosaic
+from fractal_mesospim_shading.synthetic.images import write_image
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld, grid_layout
 
 RNG = np.random.default_rng(4)
 PIXELS = RNG.integers(0, 60000, (2, 5, 24, 32)).astype(np.uint16)
