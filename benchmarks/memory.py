@@ -56,7 +56,7 @@ def enlarged(image: Path, setting: ImageSetting, times: int, axis: str, folder: 
 
 def foreseen(image: Path) -> int:
     """Bytes that the program reckons with."""
-    from fractal_mesospim_shading.engine.compute import needed_memory
+    from fractal_mesospim_shading.engine.resources import needed_memory
     from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
     from fractal_mesospim_shading.jobs.preparation import open_source
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions

@@ -156,7 +156,8 @@ def test_the_job_script_of_slurm(tmp_path: Path) -> None:
 
 def test_the_job_script_of_execution_slurm() -> None:
     """Each job gets that memory, and one block in flight."""
-    from fractal_mesospim_shading.engine.compute import Resources, slurm_cluster
+    from fractal_mesospim_shading.engine.cluster import slurm_cluster
+    from fractal_mesospim_shading.engine.resources import Resources
 
     use = Resources(workers=4, memory=8 * 2**30)
     with slurm_cluster(use, queue="long", scheduler_options={"dashboard": False}) as cluster:

@@ -27,7 +27,7 @@ from fractal_mesospim_shading.core.blocks import Node
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.emptiness import find_empty
 from fractal_mesospim_shading.core.histogram import Histogram
-from fractal_mesospim_shading.engine import compute, placing
+from fractal_mesospim_shading.engine import placing, resources
 from fractal_mesospim_shading.engine.placing import Move
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Mean, NodeResult, process_parent
 from fractal_mesospim_shading.errors import (
@@ -145,7 +145,7 @@ def test_means_that_wait_take_memory(make_mosaic: Write) -> None:
     flat = replace(plan, targets=(replace(target, levels=target.levels[:1]),))
     assert plan.grid.boxes[0] == flat.grid.boxes[0]
     shape = [min(b, n) for b, n in zip(plan.grid.boxes[0], target.levels[0].shape, strict=True)]
-    waiting = compute.needed_memory(plan, 1) - compute.needed_memory(flat, 1)
+    waiting = resources.needed_memory(plan, 1) - resources.needed_memory(flat, 1)
     assert waiting == 2 * prod(shape) * 2
 
 
@@ -154,7 +154,7 @@ def test_planes_read_at_a_time_stay_within_the_limit() -> None:
 
     def workers(limit: int) -> int:
         options = ExecutionOptions(n_workers=7, memory_limit=str(limit))
-        return compute.estimate_workers(GB, options)
+        return resources.estimate_workers(GB, options)
 
     assert [workers(n * 3 * GB + GB // 2) for n in (1, 2, 3, 6, 100)] == [1, 2, 3, 6, 7]
     assert workers(1) == 1
@@ -164,7 +164,7 @@ def test_the_memory_of_the_machine_is_a_limit(
     make_mosaic: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = block_plan(*_planned(make_mosaic()))
-    one, two = (compute.needed_memory(plan, workers) for workers in (1, 2))
+    one, two = (resources.needed_memory(plan, workers) for workers in (1, 2))
     Memory = namedtuple("Memory", ["total", "available"])
 
     def machine(total: int) -> None:
@@ -173,10 +173,10 @@ def test_the_memory_of_the_machine_is_a_limit(
     for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU"):
         monkeypatch.delenv(name, raising=False)
     machine(two)
-    assert compute.resources(plan, ExecutionOptions(n_workers=7)).workers == 2
+    assert resources.resources(plan, ExecutionOptions(n_workers=7)).workers == 2
     machine(one - 1)
     with pytest.raises(MemoryLimitError, match="at least"):
-        compute.resources(plan, ExecutionOptions(n_workers=7))
+        resources.resources(plan, ExecutionOptions(n_workers=7))
 
 
 # --- A mean is given away ----------------------------------------------------------------------

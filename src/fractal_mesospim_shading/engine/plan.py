@@ -36,7 +36,7 @@ MOST_BLOCK_BYTES = 2**30
 """Blocks are not enlarged beyond this to follow the chunks of the source."""
 
 
-def block_wish(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+def least_block_pixels(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
     """Pixels that a block of an image of this shape and type should hold at least."""
     shared = prod(shape) * dtype.itemsize // _MANY_BLOCKS
     return max(1, max(BLOCK_BYTES, min(shared, _GROUPED_BYTES)) // dtype.itemsize)
@@ -113,7 +113,7 @@ class CorrectionPlan:
             shapes, chunks and shards of the first.
         final_url: where people find the result.
         kernel: the correction; None until the profiles are known.
-        wish: pixels that a block should hold at least.
+        least_pixels: pixels that a block should hold at least.
         align: what blocks should be multiples of; None for the chunks of the source.
         most_block_bytes: blocks are not enlarged beyond this to be aligned.
     """
@@ -122,7 +122,7 @@ class CorrectionPlan:
     targets: tuple[TargetImage, ...]
     final_url: str
     kernel: Kernel | None = None
-    wish: int = 1
+    least_pixels: int = 1
     align: tuple[int, ...] | None = None
     most_block_bytes: int = MOST_BLOCK_BYTES
 
@@ -149,7 +149,7 @@ class CorrectionPlan:
             [level.shape for level in levels],
             units,
             [level.scale for level in levels],
-            self.wish,
+            self.least_pixels,
         )
 
     def files(self, key: str) -> Iterator[str]:

@@ -18,17 +18,17 @@ from fractal_mesospim_shading.core.background import (
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.engine.compute import (
+from fractal_mesospim_shading.engine.history import steps_of
+from fractal_mesospim_shading.engine.job_folder import job_url, read_request
+from fractal_mesospim_shading.engine.outside_tiles import check_outside
+from fractal_mesospim_shading.engine.plan import CorrectionPlan
+from fractal_mesospim_shading.engine.resources import (
     available_cpus,
     estimate_workers,
     needed_memory,
     parse_memory,
     resources,
 )
-from fractal_mesospim_shading.engine.history import steps_of
-from fractal_mesospim_shading.engine.job_folder import job_url, read_request
-from fractal_mesospim_shading.engine.outside_tiles import check_outside
-from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.zero_look import zero_look
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError, Problems
 from fractal_mesospim_shading.flatfield.sampling import box_bytes
@@ -181,7 +181,7 @@ def background_plan(
             (output.target, *companions),
             output.final_url,
             kernel=kernel,
-            wish=max(1, BLOCK_BYTES // image.dtype.itemsize),
+            least_pixels=max(1, BLOCK_BYTES // image.dtype.itemsize),
             align=align,
             most_block_bytes=_MOST_BLOCK_BYTES,
         )

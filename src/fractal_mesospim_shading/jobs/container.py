@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fractal_mesospim_shading.engine.compute import resources
 from fractal_mesospim_shading.engine.history import steps_of
 from fractal_mesospim_shading.engine.job_folder import image_url
-from fractal_mesospim_shading.engine.plan import CorrectionPlan, block_wish
+from fractal_mesospim_shading.engine.plan import CorrectionPlan, least_block_pixels
+from fractal_mesospim_shading.engine.resources import resources
 from fractal_mesospim_shading.errors import ParameterError, Problems
 from fractal_mesospim_shading.flatfield.finding import plan_models, profile_names
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
@@ -254,11 +254,11 @@ def _parts(
         url = places.join_url(image_url(final, storage), group)
         target = TargetImage(url, zarr_format, levels, storage)
         attributes = result_attributes(image.attributes(), image.zarr_format, zarr_format)
-        wish = block_wish(levels[0].shape, image.dtype)
+        least_pixels = least_block_pixels(levels[0].shape, image.dtype)
         label = names.get((placed.channel, placed.tile)) or names[placed.channel, None]
         parts.append(
             Part(
-                CorrectionPlan(image, (target,), url, wish=wish),
+                CorrectionPlan(image, (target,), url, least_pixels=least_pixels),
                 attributes,
                 name=group,
                 choice=number,

@@ -6,10 +6,10 @@ import logging
 from dataclasses import replace
 from functools import partial
 
-from fractal_mesospim_shading.engine.compute import estimate_workers, resources
 from fractal_mesospim_shading.engine.history import steps_of
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
-from fractal_mesospim_shading.engine.plan import CorrectionPlan, block_wish
+from fractal_mesospim_shading.engine.plan import CorrectionPlan, least_block_pixels
+from fractal_mesospim_shading.engine.resources import estimate_workers, resources
 from fractal_mesospim_shading.errors import Problems
 from fractal_mesospim_shading.flatfield.finding import plan_models
 from fractal_mesospim_shading.flatfield.models import ChannelModel
@@ -51,8 +51,8 @@ _TYPES = {"flatfield_corrected": True}
 
 def block_plan(image: MultitileImage, output: OutputPlan) -> CorrectionPlan:
     """The plan of an image, without its kernel."""
-    wish = block_wish(image.levels[0].shape, image.dtype)
-    return CorrectionPlan(image, (output.target,), output.final_url, wish=wish)
+    least_pixels = least_block_pixels(image.levels[0].shape, image.dtype)
+    return CorrectionPlan(image, (output.target,), output.final_url, least_pixels=least_pixels)
 
 
 def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from fractal_mesospim_shading.engine.compute import resources
 from fractal_mesospim_shading.engine.history import steps_of
 from fractal_mesospim_shading.engine.job_folder import image_url
-from fractal_mesospim_shading.engine.plan import CorrectionPlan, block_wish
+from fractal_mesospim_shading.engine.plan import CorrectionPlan, least_block_pixels
+from fractal_mesospim_shading.engine.resources import resources
 from fractal_mesospim_shading.engine.settling import left_to_its_job
 from fractal_mesospim_shading.engine.zero_look import NO_DATA
 from fractal_mesospim_shading.errors import ParameterError, Problems, ShadingError
@@ -177,8 +177,8 @@ def prepare_import(
     target = TargetImage(image_url(unit.zarr_url, storage), zarr_format, levels, storage)
     copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
     kernel = copied if estimation is None else None
-    wish = block_wish(levels[0].shape, mosaic.dtype)
-    plan = CorrectionPlan(mosaic, (target,), unit.zarr_url, kernel=kernel, wish=wish)
+    least = least_block_pixels(levels[0].shape, mosaic.dtype)
+    plan = CorrectionPlan(mosaic, (target,), unit.zarr_url, kernel=kernel, least_pixels=least)
     attributes = import_attributes(mosaic, levels, zarr_format, collection.name)
     work = Work(
         task=TASK,

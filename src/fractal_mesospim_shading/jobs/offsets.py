@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.job import Job
-from fractal_mesospim_shading.engine.running import PartOfJob
+from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.flatfield.finding import Models
 from fractal_mesospim_shading.flatfield.offset_look import (
     OffsetLook,

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.engine.compute import estimate_workers, run_guarded
 from fractal_mesospim_shading.engine.history import correction_of, tell_history
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
+from fractal_mesospim_shading.engine.process import run_guarded
 from fractal_mesospim_shading.engine.request import plain
-from fractal_mesospim_shading.engine.running import PartOfJob, running
+from fractal_mesospim_shading.engine.resources import estimate_workers
+from fractal_mesospim_shading.engine.schedule import PartOfJob, running
 from fractal_mesospim_shading.engine.settling import settle
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met, tell_zeros

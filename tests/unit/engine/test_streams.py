@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fractal_mesospim_shading.engine import streams
-from fractal_mesospim_shading.engine.progress import Progress
+from fractal_mesospim_shading.engine.schedule import Progress
 from fractal_mesospim_shading.engine.streams import (
     SteadyStream,
     is_terminal,

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import logging
 
-from fractal_mesospim_shading.engine import progress
-from fractal_mesospim_shading.engine.progress import Progress
+from fractal_mesospim_shading.engine import schedule
+from fractal_mesospim_shading.engine.schedule import Progress
 
 
 def test_plain_lines_without_a_terminal(caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
     with Progress(100, done=20) as bar:
         for _ in range(80):
             now[0] += 10.0
@@ -38,7 +38,7 @@ def test_nothing_to_do(caplog):
 
 
 def test_a_bar_in_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(schedule.sys.stderr, "isatty", lambda: True, raising=False)
     with Progress(3) as bar:
         for _ in range(3):
             bar.advance()

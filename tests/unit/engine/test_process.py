@@ -1,21 +1,25 @@
-"""Which answers of workers are refused, and how they are named."""
+"""Which workers are refused, and how a run is stopped."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import fractal_mesospim_shading
-from fractal_mesospim_shading.engine.worker_versions import (
+from fractal_mesospim_shading.engine.process import (
     PackageState,
     _question,
     own_state,
     refuse_differing,
+    run_guarded,
 )
-from fractal_mesospim_shading.errors import WorkerVersionError
+from fractal_mesospim_shading.errors import MemoryLimitError, StoppedError, WorkerVersionError
 
 OWN = PackageState("1.2.0", "abc", "/here")
 
@@ -73,3 +77,30 @@ def test_the_question_travels_by_value_and_finds_this_package():
     assert answer == own_state()
     assert answer.version
     assert answer.folder == fractal_mesospim_shading.__path__[0]
+
+
+def test_sigterm_becomes_an_orderly_stop():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError, match="run the same command again"), run_guarded():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_comes_after_a_signal_is_its_consequence():
+    with pytest.raises(StoppedError), run_guarded():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            # A second one, and what the dying helpers leave behind, change nothing.
+            signal.raise_signal(signal.SIGTERM)
+            raise OSError("connection closed")
+
+
+def test_memory_that_does_not_suffice_is_said():
+    with pytest.raises(MemoryLimitError, match="did not suffice.*n_workers"):
+        with run_guarded():
+            np.empty(2**50)
+    own = MemoryLimitError("one block needs 2 GB")
+    with pytest.raises(MemoryLimitError, match="one block needs"), run_guarded():
+        raise own

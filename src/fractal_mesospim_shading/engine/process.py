@@ -1,17 +1,101 @@
-"""Workers of a cluster must run this very package: another one would write other pixels."""
+"""The processes of a run: all with the same package, kept to their processors, stopped in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fractal_mesospim_shading.errors import WorkerVersionError
+from fractal_mesospim_shading.core.memory import keep_freed_memory
+from fractal_mesospim_shading.errors import (
+    MemoryLimitError,
+    ShadingError,
+    StoppedError,
+    WorkerVersionError,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
 
 _PACKAGE = "fractal_mesospim_shading"
 _SHOWN = 5
+
+
+@contextmanager
+def run_guarded() -> Iterator[None]:
+    """Turn SIGTERM, which SLURM sends before the wall time ends, into an orderly stop.
+
+    SLURM and shells send it to all processes of a group. Then workers and the child process of
+    a fit die as well; what they leave behind is a consequence and not the error.
+
+    Raises:
+        StoppedError: SIGTERM or Ctrl-C came.
+        MemoryLimitError: the memory of this process did not suffice.
+    """
+    stopped = False
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise KeyboardInterrupt(f"signal {number}")
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if stopped or isinstance(error, KeyboardInterrupt):
+            raise StoppedError(
+                "The run was stopped. What was finished is kept: run the same command again to "
+                "go on."
+            ) from error
+        if isinstance(error, MemoryError) and not isinstance(error, ShadingError):
+            raise MemoryLimitError(
+                f"The memory of this machine or job did not suffice ({error or 'no more of it'}). "
+                "What was finished is kept: run the same command again with more memory, fewer "
+                "workers (`n_workers`), or a `memory_limit` below what there is."
+            ) from error
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def prepare_process(threads: int) -> None:
+    """Keep every library that has threads of its own to a number of them.
+
+    Called in each process before its first block; some of these settings are read
+    only once.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    # OpenCV works within one block; the blocks themselves run side by side.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
+    import zarr
+
+    zarr.config.set({"threading.max_workers": threads, "async.concurrency": max(2, threads)})
+
+
+def prepare_workers(client: Client) -> None:
+    """Prepare each worker of a cluster, those too that join later."""
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    class PreparedWorker(WorkerPlugin):
+        name = "mesospim-shading"
+
+        def setup(self, worker: Any) -> None:
+            # What was inherited from the process that started it was meant for that one.
+            os.environ.pop("RAYON_NUM_THREADS", None)
+            prepare_process(worker.state.nthreads)
+            keep_freed_memory()
+
+    client.register_plugin(PreparedWorker())
 
 
 class PackageState(NamedTuple):

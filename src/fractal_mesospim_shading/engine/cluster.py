@@ -1,0 +1,341 @@
+"""Where blocks are computed: threads of this process, or the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fractal_mesospim_shading.core.memory import freed_memory_kept
+from fractal_mesospim_shading.engine.plan import CorrectionPlan, NodeResult
+from fractal_mesospim_shading.engine.process import (
+    prepare_process,
+    prepare_workers,
+    refuse_other_versions,
+)
+from fractal_mesospim_shading.engine.resources import Resources, scheduler_address
+from fractal_mesospim_shading.errors import ParameterError, WorkerLostError
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.local_files import sync_machine
+from fractal_mesospim_shading.options.base import ExecutionOptions
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+OnRecord = Callable[[dict[str, Any]], None]
+
+_CONNECT_SECONDS = 20.0
+"""How long a Dask scheduler may take to answer."""
+
+_FAREWELL = "2s"
+"""How long a cluster of our own may take to answer when a run breaks off."""
+
+
+class Engine(Protocol):
+    """Runs tasks of a plan somewhere."""
+
+    def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
+        """The delayed call `function(plan, *arguments)`."""
+
+    def compute(
+        self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
+    ) -> dict[str, NodeResult]:
+        """Run all tasks, hand over each record as it comes, and return the tops' results."""
+
+
+def _nothing() -> None:
+    """Nothing to sync."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Threads or a cluster, open for the blocks of one or more plans.
+
+    Attributes:
+        engine: gives the engine of a plan.
+        workers: blocks in flight.
+        sync: brings to the device what workers on other machines have written; those on this
+            machine share its memory.
+    """
+
+    engine: Callable[[CorrectionPlan], Engine]
+    workers: int
+    sync: Callable[[], None] = _nothing
+
+
+@contextmanager
+def workplace(options: ExecutionOptions, use: Resources, folder: str) -> Iterator[Workplace]:
+    """Open the place where blocks are computed; a cluster of our own ends with the context.
+
+    Args:
+        options: where to run.
+        use: of this machine, or of each job.
+        folder: address that the blocks are written below.
+    """
+    if options.execution == "threads":
+        prepare_process(use.workers)
+        with freed_memory_kept():
+            yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers)
+        return
+    with _client(options, use) as client, client.as_current():
+        crew = Crew(client)
+        crew.admit()
+        prepare_workers(client)
+        workers = max(use.workers, _threads_of(client))
+        sync = _nothing
+        if options.execution != "processes" and places.is_local(folder):
+            # Those who left have had the half minute after which their system writes by itself.
+            sync = partial(client.run, sync_machine, places.local_path(folder))
+        yield Workplace(lambda plan: _Workers(client, crew, plan), workers, sync)
+
+
+class _Threads:
+    """Dask's threaded scheduler."""
+
+    def __init__(self, plan: CorrectionPlan, workers: int) -> None:
+        self._plan = plan
+        self._workers = workers
+        self._graph: dict[str, Any] = {}
+
+    def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
+        # A plain graph and no `delayed`, whose import alone takes as long as a gigabyte. The
+        # plan is bound and not an argument, or Dask would walk through all of it.
+        self._graph[key] = (partial(function, self._plan), *arguments)
+        return key
+
+    def compute(
+        self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
+    ) -> dict[str, NodeResult]:
+        from dask.threaded import get
+
+        def finished(key: Any, result: Any, *_: Any) -> None:
+            if isinstance(result, NodeResult) and result.record:
+                on_record(result.record)
+
+        graph, self._graph = self._graph, {}
+        # A pool of its own: left only when the blocks in flight have ended, also after an error.
+        # A callback of its own: a global one would see the blocks of jobs in other threads.
+        callback = (None, None, None, finished, None)
+        with ThreadPoolExecutor(self._workers) as pool:
+            results = get(graph, list(tops.values()), pool=pool, callbacks=[callback])
+        return dict(zip(tops, results, strict=True))
+
+
+class _Workers:
+    """Workers of a distributed scheduler; means travel between workers, not through here."""
+
+    def __init__(self, client: Client, crew: Crew, plan: CorrectionPlan) -> None:
+        self._client = client
+        self._crew = crew
+        self._plan = client.scatter(plan, broadcast=True, hash=False)
+
+    def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
+        from dask import delayed
+
+        return delayed(function, pure=False)(self._plan, *arguments, dask_key_name=key)
+
+    def compute(
+        self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
+    ) -> dict[str, NodeResult]:
+        with _reached(self._client):
+            return self._computed(tasks, tops, on_record)
+
+    def _computed(
+        self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
+    ) -> dict[str, NodeResult]:
+        from dask import delayed
+        from distributed import wait
+
+        records = [delayed(_record_of, pure=False)(task) for task in tasks.values()]
+        waiting = set(self._client.compute(records, optimize_graph=False))
+        kept = self._client.compute(list(tops.values()), optimize_graph=False)
+        while waiting:
+            try:
+                state = wait(waiting, timeout=2, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                self._crew.refuse_lost()
+                continue
+            # Before what newcomers made counts.
+            self._crew.admit()
+            for future in state.done:
+                on_record(future.result())
+            waiting = set(state.not_done)
+            self._crew.refuse_lost()
+        return dict(zip(tops, (future.result() for future in kept), strict=True))
+
+
+@contextmanager
+def _reached(client: Client) -> Iterator[None]:
+    """Say in one sentence that a worker or the scheduler has gone.
+
+    Raises:
+        WorkerLostError: what is lost, and that the run can be continued.
+    """
+    from concurrent.futures import CancelledError
+
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise _lost(str(error)) from error
+    except (CancelledError, CommClosedError) as error:
+        if client.status == "running":
+            raise _lost(str(error)) from error
+        # Distributed gives up all futures when it has lost its scheduler.
+        raise WorkerLostError(
+            "The connection to the Dask scheduler was lost while blocks were computed. What was "
+            "finished is kept: see that the scheduler runs, and run the same command again to go "
+            "on."
+        ) from error
+
+
+class Crew:
+    """The workers of a cluster: who joins is asked for its version, who is lost is missed."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._present: set[str] = set()
+
+    def admit(self) -> None:
+        """Ask the workers that have joined since.
+
+        Raises:
+            WorkerVersionError: one of them has another package.
+        """
+        joined = _worker_addresses(self._client) - self._present
+        refuse_other_versions(self._client, joined)
+        self._present |= joined
+
+    def refuse_lost(self) -> None:
+        """Stop where a worker has gone: most likely it had too little memory.
+
+        Raises:
+            WorkerLostError: names it.
+        """
+        lost = self._present - _worker_addresses(self._client)
+        if lost:
+            raise _lost(", ".join(sorted(lost)))
+
+
+def _lost(what: str) -> WorkerLostError:
+    return WorkerLostError(
+        f"A Dask worker died while it computed ({what}); its log says why, most often too little "
+        "memory. What was finished is kept: run the same command again to go on."
+    )
+
+
+def _threads_of(client: Client) -> int:
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return sum(int(worker["nthreads"]) for worker in workers.values())
+
+
+def _worker_addresses(client: Client) -> set[str]:
+    return set(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _record_of(result: NodeResult) -> dict[str, Any]:
+    return result.record
+
+
+@contextmanager
+def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
+    from distributed import Client
+    from distributed.deploy.subprocess import SubprocessCluster
+
+    # Their chatter would mark a server's job as one with warnings; what is lost we say ourselves.
+    # Distributed gives some of these loggers levels of their own.
+    for name in ("distributed", "distributed.client", "distributed.core"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    if options.execution == "dask":
+        address = scheduler_address(options)
+        try:
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ParameterError(
+                f"There is no Dask scheduler at {address} ({error}). Start one with "
+                "`dask scheduler`, or correct `scheduler_address`."
+            ) from error
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=60)
+            except TimeoutError as error:
+                raise ParameterError(
+                    f"The Dask scheduler at {address} has no worker. Start some with "
+                    f"`dask worker {address}`."
+                ) from error
+            yield client
+        return
+    if options.execution == "slurm":
+        cluster = slurm_cluster(use)
+        cluster.scale(jobs=use.workers)
+    else:
+        # Read by the workers' C library when they start: see `allocation`.
+        os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+        # Processes of their own and not forks: the caller's script need not have a main guard.
+        cluster = SubprocessCluster(
+            n_workers=use.workers,
+            threads_per_worker=1,
+            worker_class="distributed.Worker",
+            worker_kwargs={"memory_limit": 0, "dashboard": False},
+            dashboard_address=None,  # type: ignore[arg-type]
+            silence_logs=logging.CRITICAL,
+        )
+    with ExitStack() as farewell, cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(1)
+        try:
+            yield client
+        except BaseException:
+            # What stopped this run may have stopped the cluster as well.
+            farewell.enter_context(_short_farewell())
+            raise
+
+
+@contextmanager
+def _short_farewell() -> Iterator[None]:
+    """Give a cluster that may be gone little time to answer, and keep its complaints quiet."""
+    import dask
+
+    quiet = [logging.getLogger(name) for name in ("tornado.application", "asyncio")]
+    levels = [logger.level for logger in quiet]
+    for logger in quiet:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with dask.config.set({"distributed.comm.timeouts.connect": _FAREWELL}):
+            yield
+    finally:
+        for logger, level in zip(quiet, levels, strict=True):
+            logger.setLevel(level)
+
+
+def slurm_cluster(use: Resources, **settings: Any) -> Any:
+    """A Dask cluster of SLURM jobs; settings come from dask-jobqueue's configuration file.
+
+    Args:
+        use: one job for each worker; the memory is that of each job.
+        settings: anything dask_jobqueue.SLURMCluster takes (queue, account, walltime ...).
+
+    Raises:
+        ParameterError: the extra `slurm` is not installed.
+    """
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise ParameterError(
+            "`execution=slurm` needs dask-jobqueue: pip install 'fractal-mesospim-shading[slurm]'."
+        ) from None
+    chosen: dict[str, Any] = {
+        "cores": 1,
+        "processes": 1,
+        # A port that is taken would be a warning in the log.
+        "scheduler_options": {"dashboard_address": ":0"},
+        "memory": f"{use.memory}B",
+    }
+    return SLURMCluster(**{**chosen, **settings})

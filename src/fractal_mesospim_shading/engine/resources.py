@@ -1,0 +1,167 @@
+"""How many blocks may be in flight: the processors and the memory that a run may use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from math import prod
+
+from fractal_mesospim_shading.engine.plan import CorrectionPlan
+from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError
+from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.places import split_zip
+from fractal_mesospim_shading.options.base import ExecutionOptions
+
+_BASE_BYTES = 400 * 2**20
+"""What the process holds before the first block: interpreter, libraries, kernels."""
+
+_COPIES = 4.0
+"""A block while it is worked on: its pixels, what zarr's pipelines make of them (two and a half),
+and its means. Measured with chunks of 16 to 480 MB: benchmarks/memory.py."""
+
+_FEW_COPIES = 2.5
+"""The same where chunks go straight between file and block."""
+
+_WAITING = 2.0
+"""Means that wait for their siblings, in blocks, over all levels."""
+
+_SMALL_BYTES = 256 * 2**20
+"""Blocks that take less than this are computed two at a time on each processor."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use.
+
+    Attributes:
+        workers: blocks in flight.
+        memory: bytes to stay within; with SLURM, of each job.
+    """
+
+    workers: int
+    memory: int
+
+
+def available_cpus() -> int:
+    """Processors this process may use: of the SLURM job, else of this process and its container."""
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdigit() and int(slurm) > 0:
+        return int(slurm)
+    from dask.system import cpu_count
+
+    return int(cpu_count())
+
+
+def available_memory() -> int:
+    """Bytes this process may use: of the SLURM job, the container and the machine, the least."""
+    from distributed.system import memory_limit
+
+    limits = [int(memory_limit())]
+    megabytes = os.environ.get("SLURM_MEM_PER_NODE", "")
+    per_cpu = os.environ.get("SLURM_MEM_PER_CPU", "")
+    if megabytes.isdigit() and int(megabytes) > 0:
+        limits.append(int(megabytes) * 2**20)
+    elif per_cpu.isdigit() and int(per_cpu) > 0:
+        limits.append(int(per_cpu) * 2**20 * available_cpus())
+    return min(limits)
+
+
+def parse_memory(text: str | None) -> int:
+    """Bytes of a text such as 4GB; the machine's or job's own limit where it is None.
+
+    Raises:
+        ParameterError: no amount of memory.
+    """
+    if text is None or not text.strip():
+        return available_memory()
+    from dask.utils import parse_bytes
+
+    try:
+        limit = int(parse_bytes(text))
+        if limit < 0:
+            raise ValueError("below 0")
+        return limit
+    except (ValueError, OverflowError):
+        raise ParameterError(
+            f"`memory_limit` is {text!r}; expected an amount such as 4GB or 1500MiB."
+        ) from None
+
+
+def needed_memory(plan: CorrectionPlan, workers: int) -> int:
+    """Bytes that a number of blocks in flight take at most."""
+    level = plan.target.levels[0]
+    shape = [min(b, n) for b, n in zip(plan.grid.boxes[0], level.shape, strict=True)]
+    block = prod(shape) * sum(target.levels[0].dtype.itemsize for target in plan.targets)
+    plane = prod(shape[-2:])
+    source = prod(plan.source.read_units(0)) * plan.source.dtype.itemsize
+    copies = _FEW_COPIES if _straight(plan) else _COPIES
+    per_worker = max(copies * block, block + 2.0 * source) + 8 * plane
+    if plan.kernel is None:
+        # Flat-field and dark-field of each channel, float32.
+        shared = 2 * 4 * len(plan.source.channels) * prod(plan.source.layout.tile_shape)
+    else:
+        shared = plan.kernel.shared_bytes
+        per_worker += plan.kernel.working_bytes(shape, plan.source)
+    waiting = _WAITING * block if len(plan.target.levels) > 1 else 0
+    return int(_BASE_BYTES + shared + workers * per_worker + waiting)
+
+
+def _straight(plan: CorrectionPlan) -> bool:
+    """Whether chunks are read and written without zarr's pipelines."""
+    documents = [level.document for target in plan.targets for level in target.levels]
+    urls = [plan.source.url, *(target.url for target in plan.targets)]
+    plain = all(places.is_local(url) and split_zip(url) is None for url in urls)
+    return plain and all(map(simple_encoding, documents))
+
+
+def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
+    """How many blocks may be in flight, from the processors, what is asked for, and the memory.
+
+    Raises:
+        MemoryLimitError: not even one block fits.
+        ParameterError: a Dask scheduler is wanted, and none is named.
+    """
+    if options.execution == "dask":
+        scheduler_address(options)
+    one = needed_memory(plan, 1)
+    each = max(1, needed_memory(plan, 2) - one)
+    most = options.n_workers or available_cpus()
+    if options.execution == "threads" and options.n_workers is None and each <= _SMALL_BYTES:
+        # One block computes while another waits for the disk.
+        most *= 2
+    if options.execution == "slurm" and options.memory_limit is None:
+        # The memory of this machine says nothing about that of a job.
+        return Resources(most, max(int(1.3 * one), 4 * 2**30))
+    limit = parse_memory(options.memory_limit)
+    if limit < one:
+        raise MemoryLimitError(
+            f"The memory limit of {limit / 1e9:.2f} GB is too small: one block of this image needs "
+            f"{one / 1e9:.2f} GB. Raise `memory_limit` to at least {one / 1e9 + 0.1:.1f}GB, or "
+            "write smaller shards (`output_shards`)."
+        )
+    if options.execution == "slurm":
+        return Resources(most, limit)
+    return Resources(max(1, min(most, 1 + (limit - one) // each)), limit)
+
+
+def estimate_workers(each: int, options: ExecutionOptions) -> int:
+    """How many boxes of planes, of so many bytes each, may be read at a time for an estimate."""
+    room = parse_memory(options.memory_limit) - _BASE_BYTES
+    most = options.n_workers or available_cpus()
+    return max(1, min(most, int(room // (3 * each))))
+
+
+def scheduler_address(options: ExecutionOptions) -> str:
+    """The address of the Dask scheduler that blocks are sent to.
+
+    Raises:
+        ParameterError: none is given.
+    """
+    address = options.scheduler_address or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if not address:
+        raise ParameterError(
+            "`execution=dask` needs the address of a scheduler: give `scheduler_address`, such "
+            "as tcp://host:8786, or set DASK_SCHEDULER_ADDRESS."
+        )
+    return address

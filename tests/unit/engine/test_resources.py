@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from fractal_mesospim_shading.engine import resources
+from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.jobs.flatfield import block_plan
+from fractal_mesospim_shading.jobs.preparation import plan_output
+from fractal_mesospim_shading.options.base import ExecutionOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+
+
+@pytest.fixture
+def plan(make_mosaic):
+    image = MosaicImage.open(make_mosaic())
+    output = plan_output(image, FlatfieldOptions(), name="out")
+    return block_plan(image, output)
+
+
+def test_workers_follow_from_processors_and_memory(plan):
+    one, two = resources.needed_memory(plan, 1), resources.needed_memory(plan, 2)
+    assert two > one
+    assert resources.resources(plan, ExecutionOptions(n_workers=7)).workers == 7
+    limited = ExecutionOptions(n_workers=7, memory_limit=str(two))
+    assert resources.resources(plan, limited).workers == 2
+    limited = ExecutionOptions(n_workers=7, memory_limit=str(two - 1))
+    assert resources.resources(plan, limited).workers == 1
+    with pytest.raises(MemoryLimitError, match="at least"):
+        resources.resources(plan, ExecutionOptions(memory_limit=str(one - 1)))
+
+
+def test_memory_does_not_depend_on_the_size_of_the_image(make_mosaic):
+    needs = []
+    for number, z in enumerate((2, 20)):
+        image = MosaicImage.open(make_mosaic(f"{number}.zarr", shape=(1, z, 96, 80), channels=None))
+        output = plan_output(image, FlatfieldOptions(), name=f"out{number}")
+        needs.append(resources.needed_memory(block_plan(image, output), 2))
+    # Within the size of a block, nothing is added by more planes.
+    assert needs[1] < 1.02 * needs[0]
+
+
+@pytest.mark.parametrize("text", ["a lot", "GB4", "4 apples"])
+def test_amounts_that_are_none(text):
+    with pytest.raises(ParameterError, match="memory_limit"):
+        resources.parse_memory(text)
+
+
+def test_the_quota_of_a_container_counts(monkeypatch):
+    import dask.system
+    import distributed.system
+
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setattr(dask.system, "_try_extract_cgroup_cpu_quota", lambda: (50_000, 100_000))
+    assert resources.available_cpus() == 1
+    monkeypatch.setattr(distributed.system, "memory_limit", lambda: 3 * 2**30)
+    assert resources.available_memory() == 3 * 2**30
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "4096")
+    assert resources.available_memory() == 3 * 2**30
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
+    assert resources.available_memory() == 2 * 2**30
+
+
+def test_no_amount_means_the_limit_of_the_machine():
+    assert (
+        resources.parse_memory(None) == resources.parse_memory("") == resources.available_memory()
+    )
