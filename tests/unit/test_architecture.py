@@ -88,8 +88,6 @@ STILL_LONG: set[str] = {
     "flatfield/modelling",
     "images/carrying/members",
     "images/metadata",
-    "images/storage/folders",
-    "images/storage/stores",
     "jobs/background",
     "jobs/preparation",
     "jobs/story",

@@ -27,7 +27,7 @@ from fractal_mesospim_shading.images.arrays.reading import (
 from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.mosaic import MosaicImage, refuse_odd_sizes
 from fractal_mesospim_shading.images.source import Axes
-from fractal_mesospim_shading.images.storage.inner_paths import what_is_wrong
+from fractal_mesospim_shading.images.storage.names import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import join_url
 from fractal_mesospim_shading.images.storage.stores import (
     members_of,

@@ -14,7 +14,7 @@ from typing import Any
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.source import Axes, Channel
-from fractal_mesospim_shading.images.storage.inner_paths import checked_path
+from fractal_mesospim_shading.images.storage.names import checked_path
 from fractal_mesospim_shading.messages import shown
 
 VERSIONS = ("0.4", "0.5")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,15 @@ from fractal_mesospim_shading.core.blocks import covering, within
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files, is_all
 from fractal_mesospim_shading.images.arrays.codecs import open_array
-from fractal_mesospim_shading.images.arrays.documents import Box, Document, fill_value, native_dtype
+from fractal_mesospim_shading.images.arrays.documents import (
+    Box,
+    Document,
+    as_json,
+    fill_value,
+    native_dtype,
+    write_array_document,
+    write_attributes,
+)
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
 from fractal_mesospim_shading.images.arrays.plain_files import past_cache
 from fractal_mesospim_shading.images.storage import places
@@ -62,7 +69,7 @@ class TargetLevel:
     @cached_property
     def fingerprint(self) -> str:
         """Tells arrays of different metadata apart."""
-        return hashlib.sha256(_json(self.document)).hexdigest()[:16]
+        return hashlib.sha256(as_json(self.document)).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -210,29 +217,6 @@ def forget(url: str) -> None:
             del _arrays[key]
 
 
-def write_attributes(
-    url: str, zarr_format: int, attributes: Document, options: StorageOptions = None
-) -> None:
-    """Write the metadata of a group."""
-    if zarr_format == 2:
-        # The group comes last: there is none without the mark of what is unfinished.
-        places.write_bytes(places.join_url(url, ".zattrs"), _json(attributes), options)
-        places.write_bytes(places.join_url(url, ".zgroup"), _json({"zarr_format": 2}), options)
-    else:
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        places.write_bytes(places.join_url(url, "zarr.json"), _json(group), options)
-
-
-def write_array_document(url: str, document: Document, options: StorageOptions = None) -> None:
-    """Write the metadata of an array."""
-    if document["zarr_format"] == 2:
-        array = {key: value for key, value in document.items() if key != "attributes"}
-        places.write_bytes(places.join_url(url, ".zarray"), _json(array), options)
-        places.write_bytes(places.join_url(url, ".zattrs"), _json(document["attributes"]), options)
-    else:
-        places.write_bytes(places.join_url(url, "zarr.json"), _json(document), options)
-
-
 def own_shards(
     chunks: Sequence[int], shape: Sequence[int], itemsize: int, most: int = SHARD_BYTES
 ) -> tuple[int, ...]:
@@ -250,7 +234,3 @@ def own_shards(
             return tuple(shards)
         axis = min(plane or depth, key=lambda i: shards[i])
         shards[axis] *= 2
-
-
-def _json(document: Document) -> bytes:
-    return json.dumps(document, indent=2, allow_nan=True).encode()

@@ -13,11 +13,12 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.histogram import Histogram
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.flatfield.models import ChannelModel, model_digest
+from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.metadata import ngff_content
 from fractal_mesospim_shading.images.output import with_windows
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage.stores import open_store
-from fractal_mesospim_shading.images.target import TargetImage, write_attributes
+from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.preparation import marked
 
 Attributes = dict[str, Any]

@@ -1,19 +1,20 @@
-"""Metadata documents of output arrays: as the source's, with what has to differ.
+"""Metadata documents of groups and arrays: read, written, and those of output arrays.
 
-The documents are made as JSON, not through an array constructor, because only so
-every setting of the source that we do not know of is kept as it is.
+The documents of output arrays are made as JSON, not through an array constructor, because
+only so every setting of the source that we do not know of is kept as it is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from fractal_mesospim_shading.images.storage.places import join_url
+from fractal_mesospim_shading.images.storage.folders import Folder
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, write_bytes
 
 Document = dict[str, Any]
 
@@ -43,6 +44,20 @@ class StoredArray:
         return join_url(self.url, self.path)
 
 
+@dataclass(frozen=True)
+class Node:
+    """What the metadata file in a folder makes of it."""
+
+    zarr_format: int
+    kind: Literal["array", "group"]
+    document: Mapping[str, Any]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Of the group or array."""
+        return dict(self.document.get("attributes") or {})
+
+
 _BLOSC_SHUFFLE = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
 
 
@@ -58,6 +73,60 @@ def document_of(array: Any) -> Document:
     document = json.loads(buffers[".zarray"].to_bytes())
     document["attributes"] = json.loads(buffers[".zattrs"].to_bytes())
     return document
+
+
+def node_of(folder: Folder) -> Node | None:
+    """The zarr group or array that a folder is; None for a plain folder."""
+    document = _content(folder, "zarr.json")
+    if document is not None and document.get("node_type") in ("array", "group"):
+        return Node(3, document["node_type"], document)
+    for name, kind in ((".zarray", "array"), (".zgroup", "group")):
+        document = _content(folder, name)
+        if document is not None:
+            attributes = _content(folder, ".zattrs") or {}
+            return Node(
+                2, "array" if kind == "array" else "group", document | {"attributes": attributes}
+            )
+    return None
+
+
+def _content(folder: Folder, name: str) -> dict[str, Any] | None:
+    if not folder.holds(name):
+        return None
+    try:
+        with folder.open(name) as file:
+            content = json.loads(file.read())
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_attributes(
+    url: str, zarr_format: int, attributes: Document, options: StorageOptions = None
+) -> None:
+    """Write the metadata of a group."""
+    if zarr_format == 2:
+        # The group comes last: there is none without the mark of what is unfinished.
+        write_bytes(join_url(url, ".zattrs"), as_json(attributes), options)
+        write_bytes(join_url(url, ".zgroup"), as_json({"zarr_format": 2}), options)
+    else:
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        write_bytes(join_url(url, "zarr.json"), as_json(group), options)
+
+
+def write_array_document(url: str, document: Document, options: StorageOptions = None) -> None:
+    """Write the metadata of an array."""
+    if document["zarr_format"] == 2:
+        array = {key: value for key, value in document.items() if key != "attributes"}
+        write_bytes(join_url(url, ".zarray"), as_json(array), options)
+        write_bytes(join_url(url, ".zattrs"), as_json(document["attributes"]), options)
+    else:
+        write_bytes(join_url(url, "zarr.json"), as_json(document), options)
+
+
+def as_json(document: Document) -> bytes:
+    """The bytes of a metadata file."""
+    return json.dumps(document, indent=2, allow_nan=True).encode()
 
 
 def output_document(

@@ -26,6 +26,7 @@ import numpy as np
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
+from fractal_mesospim_shading.images.arrays.documents import node_of, write_attributes
 from fractal_mesospim_shading.images.carrying.converting import (
     chunk_boxes,
     create_converted,
@@ -49,9 +50,8 @@ from fractal_mesospim_shading.images.carrying.members import (
 )
 from fractal_mesospim_shading.images.metadata import converted_attributes
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.folders import Entry, Folder, files_below, node_of
+from fractal_mesospim_shading.images.storage.folders import Entry, Folder, files_below
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, reading_errors
-from fractal_mesospim_shading.images.target import write_attributes
 
 logger = logging.getLogger(__name__)
 

@@ -17,14 +17,15 @@ from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import (
     Box,
     Document,
+    Node,
     document_of,
     output_document,
+    write_array_document,
+    write_attributes,
 )
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.folders import Node
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import open_group
-from fractal_mesospim_shading.images.target import write_array_document, write_attributes
 
 _DIMENSIONS = "_ARRAY_DIMENSIONS"
 """Attribute in which arrays of zarr v2 keep the names of their axes, by custom of xarray."""

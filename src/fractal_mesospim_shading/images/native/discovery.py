@@ -25,7 +25,7 @@ from fractal_mesospim_shading.images.native.stack import LeftOut, Stack
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, read_meta
 from fractal_mesospim_shading.images.native.xml import XmlView
 from fractal_mesospim_shading.images.source import Level
-from fractal_mesospim_shading.images.storage.inner_paths import what_is_wrong
+from fractal_mesospim_shading.images.storage.names import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import open_group
 

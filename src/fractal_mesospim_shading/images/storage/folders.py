@@ -1,46 +1,39 @@
 """Folders inside a source, listed one at a time: local, remote, or in a zip archive.
 
-Every name that a copy is made of comes from here. A name that would lead out of a
-result, and a link that leads out of the source or to nothing, is told apart from the
-files and folders beside it; what to do about it is up to the reader of the list.
+Every name that a copy is made of comes from here. A name that would lead out of a result, and a
+link out of the source or to nothing, is told apart; what to do about it is up to the reader.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal
 
 from fractal_mesospim_shading.errors import SourceReadError
-from fractal_mesospim_shading.images.storage.inner_paths import unsafe_name, what_is_wrong
+from fractal_mesospim_shading.images.storage.names import unsafe_name, what_is_wrong
 from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
     connection_errors,
     filesystem,
+    is_local,
     join_url,
     split_zip,
 )
 
-ZARR_DOCUMENTS = {2: (".zgroup", ".zattrs", ".zarray", ".zmetadata"), 3: ("zarr.json",)}
-"""Names of the metadata files of zarr, by its version."""
-
 _DEEPEST = 64
-
 Kind = Literal["file", "folder", "special", "refused"]
 
 
 @dataclass(frozen=True)
 class State:
-    """Size in bytes of a file, and when it was last changed, in nanoseconds.
-
-    -1 and None where that is not known.
-    """
+    """Bytes of a file (-1: not known), and nanoseconds of its last change (None: not known)."""
 
     size: int
     changed_ns: int | None
@@ -67,47 +60,40 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Node:
-    """What the metadata file in a folder makes of it."""
+class Folder(ABC):
+    """A folder of a source.
 
-    zarr_format: int
-    kind: Literal["array", "group"]
-    document: Mapping[str, Any]
+    Attributes:
+        url: its address, for messages.
+        depth: how many folders lie above it within the source.
+    """
 
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Of the group or array."""
-        return dict(self.document.get("attributes") or {})
+    url: str
+    depth: int = field(default=0, kw_only=True)
 
-
-class Folder(Protocol):
-    """A folder of a source."""
-
-    @property
-    def url(self) -> str:
-        """Its address, for messages."""
-
-    @property
-    def depth(self) -> int:
-        """How many folders lie above it within the source."""
-
+    @abstractmethod
     def below(self, name: str) -> Folder:
         """A folder in it."""
 
+    @abstractmethod
     def entries(self) -> Iterator[Entry]:
         """What lies in it, in no particular order."""
 
+    @abstractmethod
     def open(self, name: str) -> IO[bytes]:
         """A file in it, to read."""
 
+    @abstractmethod
     def state(self, entry: Entry) -> State:
         """Size and time of a file in it."""
 
+    @abstractmethod
     def holds(self, name: str) -> bool:
         """Whether there is a file of that name."""
 
     def readable(self, name: str) -> bool:
         """Whether the rights allow to read a file, as far as that is known beforehand."""
+        return True
 
 
 def open_folder(
@@ -122,46 +108,13 @@ def open_folder(
     """
     archive = split_zip(address)
     if archive is not None:
-        return ArchiveFolder(
-            _Archive(archive[0]), tuple(filter(None, archive[1].split("/"))), address
-        )
+        parts = filter(None, archive[1].split("/"))
+        return ArchiveFolder(address, _Archive(archive[0]), tuple(parts))
+    if is_local(address):
+        root = os.path.realpath(address)
+        return LocalFolder(address, root, root, follow_links, (root,))
     fs, path = filesystem(address, options)
-    if is_local_filesystem(fs):
-        root = os.path.realpath(path)
-        return LocalFolder(root, address, root, follow_links, (root,))
-    return RemoteFolder(fs, path.rstrip("/"), address)
-
-
-def is_local_filesystem(fs: Any) -> bool:
-    """Whether a file system of fsspec is that of this machine."""
-    protocols = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
-    return "file" in protocols
-
-
-def node_of(folder: Folder) -> Node | None:
-    """The zarr group or array that a folder is; None for a plain folder."""
-    document = _document(folder, "zarr.json")
-    if document is not None and document.get("node_type") in ("array", "group"):
-        return Node(3, document["node_type"], document)
-    for name, kind in ((".zarray", "array"), (".zgroup", "group")):
-        document = _document(folder, name)
-        if document is not None:
-            attributes = _document(folder, ".zattrs") or {}
-            return Node(
-                2, "array" if kind == "array" else "group", document | {"attributes": attributes}
-            )
-    return None
-
-
-def _document(folder: Folder, name: str) -> dict[str, Any] | None:
-    if not folder.holds(name):
-        return None
-    try:
-        with folder.open(name) as file:
-            content = json.loads(file.read())
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
+    return RemoteFolder(address, fs, path.rstrip("/"))
 
 
 def files_below(folder: Folder, prefix: str = "") -> Iterator[tuple[Folder, str, Entry]]:
@@ -185,32 +138,26 @@ def _named(name: str, where: str, depth: int) -> Entry | None:
 
 
 @dataclass(frozen=True)
-class LocalFolder:
+class LocalFolder(Folder):
     """A folder of a local file system.
 
     Attributes:
         path: of the folder.
-        url: its address.
         root: the real path of the source.
         follow_links: whether links may lead out of the source.
         above: real paths of the folders above it, and its own, to notice circles.
     """
 
     path: str
-    url: str
     root: str
     follow_links: bool
     above: tuple[str, ...]
 
-    @property
-    def depth(self) -> int:
-        return len(self.above) - 1
-
     def below(self, name: str) -> LocalFolder:
         path = os.path.join(self.path, name)
         real = os.path.realpath(path) if os.path.islink(path) else f"{self.above[-1]}/{name}"
-        above = (*self.above, real)
-        return replace(self, path=path, url=join_url(self.url, name), above=above)
+        above, url = (*self.above, real), join_url(self.url, name)
+        return replace(self, path=path, url=url, above=above, depth=self.depth + 1)
 
     def entries(self) -> Iterator[Entry]:
         try:
@@ -266,13 +213,11 @@ class LocalFolder:
 
 
 @dataclass(frozen=True)
-class RemoteFolder:
+class RemoteFolder(Folder):
     """A folder of any file system of fsspec."""
 
     fs: Any
     path: str
-    url: str
-    depth: int = 0
 
     def below(self, name: str) -> RemoteFolder:
         path, url = f"{self.path}/{name}", join_url(self.url, name)
@@ -315,9 +260,6 @@ class RemoteFolder:
     def holds(self, name: str) -> bool:
         return bool(self.fs.isfile(f"{self.path}/{name}"))
 
-    def readable(self, name: str) -> bool:
-        return True
-
 
 def remote_state(info: Mapping[str, Any]) -> State:
     """Size and time of a file as fsspec tells them."""
@@ -359,13 +301,11 @@ class _Archive:
 
 
 @dataclass(frozen=True)
-class ArchiveFolder:
+class ArchiveFolder(Folder):
     """A folder in a zip archive."""
 
     archive: _Archive = field(repr=False)
     parts: tuple[str, ...]
-    url: str
-    depth: int = 0
 
     def below(self, name: str) -> ArchiveFolder:
         parts, url = (*self.parts, name), join_url(self.url, name)
@@ -385,23 +325,22 @@ class ArchiveFolder:
             yield refused or Entry(name, "folder" if is_folder else "file")
 
     def _is_link(self, name: str) -> bool:
-        return stat.S_ISLNK(self.archive.file.getinfo(self._path(name)).external_attr >> 16)
+        return stat.S_ISLNK(self._info(name).external_attr >> 16)
 
-    def _path(self, name: str) -> str:
-        return "/".join((*self.parts, name))
+    def _info(self, name: str) -> zipfile.ZipInfo:
+        return self.archive.file.getinfo("/".join((*self.parts, name)))
 
     def open(self, name: str) -> IO[bytes]:
-        return self.archive.file.open(self._path(name))
+        return self.archive.file.open(self._info(name))
 
     def state(self, entry: Entry) -> State:
-        size = self.archive.file.getinfo(self._path(entry.name)).file_size
-        return State(size, self.archive.changed_ns)
+        return State(self._info(entry.name).file_size, self.archive.changed_ns)
 
     def holds(self, name: str) -> bool:
         return self.archive.folders.get(self.parts, {}).get(name) is False
 
     def readable(self, name: str) -> bool:
-        return not self.archive.file.getinfo(self._path(name)).flag_bits & 1
+        return not self._info(name).flag_bits & 1
 
 
 def _unreadable(url: str, error: Exception) -> SourceReadError:

@@ -1,11 +1,16 @@
-"""Names of results: what a template means, and which names no result may have."""
+"""Names: what a template means, which no result may have, and which must not leave a source.
+
+A zip archive or an object store may hold any text as a name, `..` and `/` included, and
+so may the metadata of an image as the path of an array. Joined to the address of a
+result, such a name would lead out of it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 
-from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.messages import has_control_characters, shown
 
@@ -26,6 +31,7 @@ _RESERVED = re.compile(
     r"|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?",
     re.IGNORECASE | re.DOTALL,
 )
+_DRIVE = re.compile(r"^[A-Za-z]:")
 _SHOWN = 60
 
 
@@ -119,3 +125,51 @@ def _limit(folder: str, which: str, usual: int) -> int:
 def _quoted(name: str) -> str:
     text = shown(name)
     return f"'{text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}'"
+
+
+def what_is_wrong(name: str) -> str | None:
+    """Why one name (of a file, a folder, an array) must not be joined to an address.
+
+    Args:
+        name: without slashes, if it is right.
+
+    Returns:
+        The reason, None where the name is harmless.
+    """
+    if not name or name == ".":
+        return "it is empty or '.'"
+    if name == "..":
+        return "it leads out of its folder"
+    if "/" in name or "\\" in name:
+        return "it holds a slash or a backslash"
+    if _DRIVE.match(name):
+        return "it begins with a drive letter"
+    if "\0" in name:
+        return "it holds a NUL character"
+    return None
+
+
+def checked_path(path: str, where: str) -> str:
+    """A path within a source, if it stays in there.
+
+    Args:
+        path: relative, parts separated by `/`.
+        where: the address it was found in, for the message.
+
+    Raises:
+        ImageFormatError: the path is absolute, leads upwards, or is none that every system
+            understands alike.
+    """
+    for part in path.split("/"):
+        reason = what_is_wrong(part)
+        if reason is not None:
+            raise ImageFormatError(unsafe_name(path, where, reason))
+    return path
+
+
+def unsafe_name(path: str, where: str, reason: str) -> str:
+    """The message about a name that must not be used."""
+    return (
+        f"{where} holds the name {path!r}, and {reason}: written into a result, it could "
+        "end up somewhere else. Nothing with such a name is read or copied; rename or remove it."
+    )

@@ -4,12 +4,14 @@ import os
 
 import pytest
 
-from fractal_mesospim_shading.errors import ImageNotFoundError, ParameterError
+from fractal_mesospim_shading.errors import ImageFormatError, ImageNotFoundError, ParameterError
 from fractal_mesospim_shading.images.output import output_url
 from fractal_mesospim_shading.images.storage.names import (
+    checked_path,
     from_template,
     refuse_bad_name,
     refuse_long_name,
+    what_is_wrong,
 )
 from fractal_mesospim_shading.images.storage.places import normalise_url
 
@@ -106,3 +108,28 @@ def test_the_same_place_by_another_name_is_the_source(tmp_path):
 def test_addresses_that_no_path_can_have(address):
     with pytest.raises(ImageNotFoundError, match="no path can have"):
         normalise_url(address)
+
+
+# Names from inside a source.
+HARMLESS = ["0", "s0", "a b", "ä", "..a", "a..", "...", "-", ":b", ".hidden", "x" * 255]
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_harmless_names(name: str) -> None:
+    assert what_is_wrong(name) is None
+    assert checked_path(f"scale0/{name}", "'a.zarr'") == f"scale0/{name}"
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/", "a/b", "\\", "..\\x", "C:", "c:x", "a\0b", "/etc/passwd"]
+)
+def test_names_that_lead_elsewhere(name: str) -> None:
+    assert what_is_wrong(name)
+
+
+@pytest.mark.parametrize(
+    "path", ["../0", "0/../../1", "/0", "a//b", "", ".", "a/.", "C:/x", "a\\b", "0/"]
+)
+def test_paths_that_lead_elsewhere(path: str) -> None:
+    with pytest.raises(ImageFormatError, match="The metadata of 'a.zarr' holds the name"):
+        checked_path(path, "The metadata of 'a.zarr'")
