@@ -12,6 +12,8 @@ import pytest
 import fractal_mesospim_shading
 from fractal_mesospim_shading import correct_background
 
+pytestmark = pytest.mark.slow
+
 TASK = Path(fractal_mesospim_shading.__file__).parent / "tasks" / "correct_background.py"
 CLI = ("-m", "fractal_mesospim_shading.cli")
 

@@ -13,6 +13,8 @@ import pytest
 import fractal_mesospim_shading
 from fractal_mesospim_shading import correct_flatfield
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(fractal_mesospim_shading.__file__).parent
 TASK = PACKAGE / "tasks" / "correct_flatfield.py"
 

@@ -36,6 +36,7 @@ PACKAGE = "fractal-mesospim-shading"
 WORLD = LightSheetWorld(tile_shape=(96, 96), planes=12, sample_radius=0.4)
 
 pytestmark = [
+    pytest.mark.server,
     pytest.mark.skipif(
         ENVIRONMENT not in os.environ,
         reason=f"{ENVIRONMENT} names no environment with fractal-server",

@@ -19,6 +19,8 @@ from fractal_mesospim_shading import errors, import_mesospim
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 
+pytestmark = pytest.mark.slow
+
 TASKS = Path(fractal_mesospim_shading.__file__).parent / "tasks"
 CLI = (sys.executable, "-m", "fractal_mesospim_shading.cli")
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16))

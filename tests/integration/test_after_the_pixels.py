@@ -13,6 +13,8 @@ from fractal_mesospim_shading import cli, correct_flatfield
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.views import reporting
 
+pytestmark = pytest.mark.slow
+
 ODD = {
     "dollar": "CD3 $^{+$",
     "two dollars": "A$_b$ \\frac",

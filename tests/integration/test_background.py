@@ -137,6 +137,7 @@ def small_blocks(monkeypatch):
 # --- The numbers --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_method
 def test_mosaic_equals_the_array_function_tile_by_tile(name, tmp_path):
     array = scene((2, 3, 96, 80))
@@ -151,6 +152,7 @@ def test_mosaic_equals_the_array_function_tile_by_tile(name, tmp_path):
     assert found[..., 30:36, 4:30].any()
 
 
+@pytest.mark.slow
 @each_method
 @pytest.mark.parametrize("chunks", [(2, 16, 32), (1, 25, 33)])
 @pytest.mark.parametrize("tile", [TILE, None], ids=["mosaic", "fused"])
@@ -178,6 +180,7 @@ DEEP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", DEEP)
 def test_neighbourhoods_in_three_dimensions(name, masked, tmp_path, small_blocks):
@@ -211,6 +214,7 @@ def test_planes_instead_of_tiles(tmp_path):
     assert set(result.noise_factors) == {LABELS[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_types_of_pixels(dtype, tmp_path):
     array = scene((1, 2, 96, 80), dtype)
@@ -243,6 +247,7 @@ def test_a_step_by_the_command_by_python_and_by_arrays(compatibility, tmp_path, 
     assert swings == (compatibility == "pyama")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "method"),
     [
@@ -261,6 +266,7 @@ def test_radii_of_imagej_beyond_the_tile(options, method, tmp_path, small_blocks
     np.testing.assert_array_equal(found, expected(array, method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axes", "shape"),
     [
@@ -301,6 +307,7 @@ def cells_of(shape: tuple[int, ...]) -> np.ndarray:
     return cells
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axes", "unit", "name"),
     [
@@ -332,6 +339,7 @@ def test_label_images_as_mask(axes, unit, name, tmp_path, small_blocks):
     np.testing.assert_array_equal(pixels_of(result.image_url), wanted)
 
 
+@pytest.mark.slow
 def test_labels_below_1_are_no_objects(tmp_path, small_blocks):
     array = scene((1, 2, 96, 80))
     cells = cells_of((2, 96, 80)).astype("int32")
@@ -396,6 +404,7 @@ def test_a_threshold_as_mask(tmp_path, small_blocks):
     np.testing.assert_array_equal(pixels_of(result.image_url), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tile_median", "gaussian", "constant"])
 @pytest.mark.parametrize("cut", [False, True])
 def test_wholly_masked_planes_pass_with_a_warning(name, cut, tmp_path, caplog, request):
@@ -436,6 +445,7 @@ def warnings_of(caplog) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize(
     ("method", "dilation", "blamed"),
@@ -516,6 +526,7 @@ def test_a_threshold_below_everything_is_named(tmp_path, caplog):
     assert "Everything in them lies above the threshold of 50 counts." in warning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tile_median", "gaussian", "constant"])
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_mask_that_leaves_little_is_said_in_a_plain_line(name, cut, tmp_path, caplog, request):
@@ -536,6 +547,7 @@ def test_a_mask_that_leaves_little_is_said_in_a_plain_line(name, cut, tmp_path, 
     assert "warning" not in caplog.text.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [False, True])
 def test_squares_that_all_lack_pixels_are_said(cut, tmp_path, caplog, request):
     if cut:
@@ -560,6 +572,7 @@ def test_squares_that_all_lack_pixels_are_said(cut, tmp_path, caplog, request):
 # --- What is done with the background -----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_data_stays_and_counts(tmp_path):
     array = scene((1, 2, 96, 80))
     array[0, 0, 90, 70] = 65535
@@ -588,6 +601,7 @@ def test_no_data_stays_and_counts(tmp_path):
         assert pixels_of(result.companions["background"])[~absent].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["subtract", "divide"])
 @pytest.mark.parametrize("weight", [1.0, 0.4])
 def test_the_type_of_the_source_with_an_offset_or_clipped(mode, weight, tmp_path, caplog):
@@ -649,6 +663,7 @@ def test_images_of_floats_under_a_ball_are_a_plain_line(name, tmp_path, caplog):
     assert "warning" not in caplog.text.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["opening", "rolling_ball"])
 def test_the_bias_of_the_noise_is_added_back(name, tmp_path, small_blocks):
     """On a flat plane with noise, whose background is known, the mean error goes."""
@@ -674,6 +689,7 @@ def test_the_bias_of_the_noise_is_added_back(name, tmp_path, small_blocks):
     assert means[True] - means[False] == pytest.approx(-bias, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [False, True])
 def test_background_and_noise_beside_the_result(cut, tmp_path, tree, request):
     if cut:
@@ -767,6 +783,7 @@ def test_constants_for_each_channel(tmp_path):
 # --- Where and how it runs ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_method
 def test_workers_change_no_byte(name, tmp_path, tree, small_blocks):
     array = scene((2, 2, 96, 80))
@@ -785,6 +802,7 @@ def test_workers_change_no_byte(name, tmp_path, tree, small_blocks):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_processes_change_no_byte(tmp_path, tree, small_blocks, two_cpus):
     array = scene((2, 2, 96, 80))
     source = write(tmp_path / "a.zarr", array)
@@ -880,6 +898,7 @@ def test_a_stopped_run_is_continued_with_the_blocks_it_began_with(tmp_path, tree
 SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_continued(tmp_path, tree, monkeypatch):
     array = scene((2, 8, 96, 80))
     source = write(tmp_path / "a.zarr", array)
@@ -929,6 +948,7 @@ def test_another_label_image_is_another_job(tmp_path, monkeypatch):
     assert correct_background(source, restart=True, **arguments).image_url
 
 
+@pytest.mark.slow
 def test_smaller_blocks_where_memory_is_short(tmp_path, monkeypatch):
     """The result is the same; the limit that an error names is enough."""
     array = scene((1, 8, 384, 400))

@@ -42,6 +42,7 @@ def _method(method, **parameters):
     return {"method": {"method": method, **parameters}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "least", "most"),
     [("median", 1, 40), ("opening", 1, 40), ("rolling_ball", 1, 10000), ("gaussian", 1, 10000),
@@ -60,6 +61,7 @@ def test_radius_too_small_or_too_large_for_the_tile(method, least, most, refused
         refused(errors.BackgroundError, message.format(shown), **micrometers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
@@ -82,6 +84,7 @@ def test_parameters_that_contradict_each_other(parameters, words, refused):
     refused(errors.BackgroundError, words, **parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
@@ -140,6 +143,7 @@ def test_all_problems_are_told_at_once(refused):
         assert words in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_dividing_by_a_background_that_reaches_0(

@@ -182,6 +182,7 @@ def test_resolution_level_outside(refused, source, level):
     refused(errors.SamplingError, "levels 0 to 2", source, resolution_level=level)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -340,6 +341,7 @@ def test_output_within_the_source(refused, source, models):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -458,6 +460,7 @@ def _damage(chunk: Path, how: str) -> None:
     chunk.write_bytes(content[: len(content) // 2] if how == "cut" else b"\xff" * len(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "style",
     [

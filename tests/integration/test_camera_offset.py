@@ -11,7 +11,7 @@ from fractal_mesospim_shading import import_mesospim
 from fractal_mesospim_shading.flatfield.models import facts_line
 from fractal_mesospim_shading.views.reporting import _model_facts
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]
 
 
 def test_samples_need_no_offset(native, tmp_path, caplog):

@@ -23,6 +23,8 @@ from fractal_mesospim_shading.synthetic.images import write_image
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 
+pytestmark = pytest.mark.slow
+
 FIRST, LAST = "0/0/0/0/0", "0/1/1/5/2"
 
 

@@ -97,6 +97,7 @@ def corrected(native, tmp_path_factory):
     return native, result
 
 
+@pytest.mark.slow
 def test_each_pixel_of_a_sample(corrected):
     native, result = corrected
     assert Path(result.image_url).name == native.container.name.replace(
@@ -155,6 +156,7 @@ def test_files_beside_the_result(corrected):
     assert len(beside) == 1 + len(native.places()) + project.exists()
 
 
+@pytest.mark.slow
 def test_import_of_the_result_is_the_import_with_correction(corrected, tmp_path):
     native, result = corrected
     (later,) = import_mesospim(result.image_url, str(tmp_path / "later"))
@@ -184,6 +186,7 @@ def test_pyramid_of_a_sample(corrected):
     assert np.abs(coarse - total / number).max() <= 0.5
 
 
+@pytest.mark.slow
 def test_estimating_only(native, tmp_path):
     options = {"camera_offset": 100, "z_levels": native.z_levels}
     models = estimate_flatfield(str(native.container), str(tmp_path / "models"), **options)
@@ -297,6 +300,7 @@ def test_another_version(sides):
 # --- Given again, broken off, refused --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_result_given_again_is_worth_a_warning(sides, caplog):
     path, models, _, _ = sides
     first = correct_flatfield(str(path), models_folder=models)
@@ -333,6 +337,7 @@ def test_refusals(sides, state):
     assert state(path.parent) == before
 
 
+@pytest.mark.slow
 def test_replacing_an_earlier_result(sides):
     path, models, stacks, settings = sides
     first = correct_flatfield(str(path), models_folder=models)
@@ -362,6 +367,7 @@ def _files(folder: Path):
     }
 
 
+@pytest.mark.slow
 def test_killed_and_continued(sides, tmp_path):
     path, models, _, _ = sides
     expected = correct_flatfield(str(path), models_folder=models, output_folder=str(tmp_path / "a"))
@@ -402,6 +408,7 @@ def test_killed_and_continued(sides, tmp_path):
     assert _files(Path(result.image_url)) == _files(Path(expected.image_url))
 
 
+@pytest.mark.slow
 def test_processes_write_the_same_bytes(sides, tmp_path):
     path, models, _, _ = sides
     first = correct_flatfield(str(path), models_folder=models, output_folder=str(tmp_path / "a"))

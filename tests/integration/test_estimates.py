@@ -40,6 +40,7 @@ def estimated(tmp_path, caplog):
 # --- The offset ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [0, 80, 120])
 def test_an_offset_against_the_noise_is_warned_of(estimated, given):
     models, warnings = estimated(fov_list=[1, 2, 3, 4], camera_offset=given)
@@ -60,6 +61,7 @@ def test_a_right_offset_brings_no_word(estimated):
     assert estimated(fov_list=[1, 2, 3, 4])[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("too_high", "said"), [(0, False), (-40, True), (25, True)])
 def test_a_dark_frame_of_other_settings_is_warned_of(estimated, tmp_path, too_high, said):
     np.save(tmp_path / "dark.npy", WORLD.measured_dark_frame() + too_high)
@@ -171,6 +173,7 @@ def test_three_empty_planes_are_enough(estimated):
     assert "rests on 2 planes (tile 1)" in line
 
 
+@pytest.mark.slow
 def test_basic_says_what_few_planes_do(estimated, tmp_path):
     (line,) = estimated(n_zplanes=5, camera_offset=100)[1]
     assert "BaSiC was fitted to 5 planes" in line
@@ -209,6 +212,7 @@ def half_dark(tmp_path):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -244,6 +248,7 @@ def test_a_channel_without_light_is_named_and_can_be_left(half_dark, kind, optio
     assert "Channel 561 nm is not corrected" in as_text(found)
 
 
+@pytest.mark.slow
 def test_basic_names_the_channel_without_light(half_dark, tmp_path):
     with pytest.raises(NoLightError, match="Channel 561 nm holds no light") as error:
         estimate_flatfield(half_dark(), str(tmp_path / "models"), camera_offset=100)
@@ -266,6 +271,7 @@ def test_an_image_without_any_light_is_an_error_all_the_same(tmp_path):
         assert "skip_empty_channels" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_dark_planes_of_a_lit_channel_are_no_empty_channel(tmp_path):
     """The medium shines in one channel; in the other only the sample does."""
     world = LightSheetWorld(tile_shape=(128, 128), grid=(3, 3), planes=16)
@@ -301,6 +307,7 @@ def half_dark_acquisition(native_v04, tmp_path):
     return container
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_native_acquisitions_can_leave_a_channel_too(
     half_dark_acquisition, native_v04, tmp_path, caplog

@@ -20,6 +20,8 @@ from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 WORLD = LightSheetWorld(tile_shape=(96, 96), planes=12, sample_radius=0.4)

@@ -27,6 +27,8 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.options.base import ExecutionOptions
 
+pytestmark = pytest.mark.slow
+
 
 def correct_flatfield(zarr_url, **arguments):
     """Without the report, which reads a few planes of its own and has tests of its own."""
@@ -383,6 +385,7 @@ def _upload(folder: Path, url, options):
     filesystem.put(str(folder) + "/", path + "/", recursive=True)
 
 
+@pytest.mark.server
 def test_object_stores(expected, bucket, tree):
     source, arguments, wanted = expected
     url, options = bucket
@@ -409,6 +412,7 @@ def test_object_stores(expected, bucket, tree):
     assert tree(Path(local.image_url)) == wanted
 
 
+@pytest.mark.server
 def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, monkeypatch):
     from fractal_mesospim_shading.images import target
 
@@ -439,6 +443,7 @@ def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, mo
     }
 
 
+@pytest.mark.server
 def test_objects_that_change_while_they_are_read(expected, bucket, many_blocks, monkeypatch):
     """An object store tells versions apart by their ETags."""
     from fsspec.core import url_to_fs
@@ -469,6 +474,7 @@ def test_objects_that_change_while_they_are_read(expected, bucket, many_blocks, 
         )
 
 
+@pytest.mark.server
 def test_chunks_of_an_earlier_result_do_not_shine_through(make_mosaic, make_models, bucket, pixels):
     """Empty chunks stay unwritten, so those of what is replaced have to go."""
     url, options = bucket
@@ -507,6 +513,7 @@ def _failing(monkeypatch, owner, name, calls):
     return seen
 
 
+@pytest.mark.server
 def test_an_old_result_of_an_object_store_stays_until_the_new_one_is_complete(
     expected, bucket, many_blocks, monkeypatch, caplog
 ):

@@ -125,6 +125,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", VARIANTS.values(), ids=VARIANTS.keys())
 def test_every_kind_of_image(style, make_mosaic, make_models, flatfield, many_blocks):
     style = dict(style)
@@ -157,6 +158,7 @@ def test_every_kind_of_image(style, make_mosaic, make_models, flatfield, many_bl
 SAME = ("0.4", "0.4 dots", "0.4 big-endian", "0.4 column-major", "0.5", "odd chunks", "0.4 gzip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", [VARIANTS[name] for name in SAME], ids=SAME)
 def test_arrays_are_stored_as_in_the_source(style, make_mosaic, make_models):
     source = make_mosaic(**style)
@@ -186,6 +188,7 @@ def test_shards_are_our_own_multiples_of_the_chunk(make_mosaic, make_models):
         assert all(s >= n or s == 1 for s, n in zip(after.shards, after.shape, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("0.4", "0.5"), ("0.5", "0.4")])
 def test_the_other_version(before, after, make_mosaic, make_models):
     shards = {"shards": (4, 32, 64)} if before == "0.5" else {}
@@ -320,6 +323,7 @@ class Counting:
         return [(level, *index) for index in product(*ranges)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "style",
     [
@@ -356,6 +360,7 @@ def test_each_chunk_is_read_once_and_each_unit_written_once(
     assert sorted(counting.writes) == sorted(written)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_how_the_work_is_cut(
     make_mosaic, make_models, tree, tmp_path, monkeypatch
 ):
@@ -378,6 +383,7 @@ def test_results_do_not_depend_on_how_the_work_is_cut(
     assert all(other == trees[0] for other in trees)
 
 
+@pytest.mark.slow
 def test_two_jobs_in_threads_of_one_process(make_mosaic, make_models, tree, many_blocks, tmp_path):
     """Each keeps its own journal: blocks of one never count as blocks of the other."""
     import threading
@@ -417,6 +423,7 @@ def test_two_jobs_in_threads_of_one_process(make_mosaic, make_models, tree, many
     assert tree(tmp_path / "both1") == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "template", "expected"),
     [

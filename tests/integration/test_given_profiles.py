@@ -142,6 +142,7 @@ def test_the_turn_that_the_message_gives_corrects_rightly(
     assert np.abs(_level0(result.image_url) - exact).max() <= 1
 
 
+@pytest.mark.slow
 def test_stretching_is_done_where_it_is_asked_for_and_said(
     make_mosaic: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_smaller_profile_of_the_same_field_of_view_is_resampled_and_said(
     assert "resampled" not in _attributes(result.image_url)["models"]["488 nm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [(40, 40), TILE])
 def test_on_square_tiles_the_log_says_that_a_turn_cannot_be_seen(
     make_mosaic: Any,
@@ -387,6 +389,7 @@ def _empty_mosaic(path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_an_estimated_model_says_later_that_it_was_estimated(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -477,6 +480,7 @@ def test_what_is_said_of_models_by_other_programs(
 # --- One tile --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_number_is_said_of_seams_that_are_not_there(
     make_mosaic: Any, make_models: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

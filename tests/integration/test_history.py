@@ -52,6 +52,7 @@ def test_a_mosaic_corrected_twice(make_mosaic, flatfield, caplog):
     assert [entry["task"] for entry in mark["history"]] == ["correct_flatfield"]
 
 
+@pytest.mark.slow
 def test_a_background_taken_away_twice(make_mosaic, flatfield, caplog):
     first = background(flatfield(make_mosaic()))
     assert not warnings_of(caplog)
@@ -130,6 +131,7 @@ def test_info_shows_the_history(make_mosaic, flatfield):
     assert second.startswith("  made by correct_background") and "constant" in second
 
 
+@pytest.mark.slow
 def test_info_shows_a_job_that_was_stopped(
     make_mosaic, flatfield, many_blocks, monkeypatch, tmp_path, tree
 ):
@@ -165,6 +167,7 @@ def test_info_shows_a_job_that_was_stopped(
     assert describe(str(source))["jobs"] == []
 
 
+@pytest.mark.slow
 def test_info_shows_a_job_that_runs(make_mosaic, make_models, tmp_path):
     source, models = make_mosaic(), make_models()
     arguments = ["correct-flatfield", str(source), "--models-folder", str(models)]

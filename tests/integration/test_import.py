@@ -101,6 +101,7 @@ def test_sample_as_it_is(native, tmp_path):
     assert result.types == {"is_3D": True, "flatfield_corrected": False}
 
 
+@pytest.mark.slow
 def test_positions_of_a_sample_are_exact(native, tmp_path):
     (result,) = import_mesospim(str(native.container), str(tmp_path))
     table = anndata.read_zarr(f"{result.image_url}/tables/FOV_ROI_table").to_df()
@@ -120,6 +121,7 @@ def test_positions_of_a_sample_are_exact(native, tmp_path):
     assert well["len_x_micrometer"].tolist() == pytest.approx([3 * width * pixel])
 
 
+@pytest.mark.slow
 def test_metadata_of_a_sample(native, tmp_path):
     (result,) = import_mesospim(str(native.container), str(tmp_path))
     image = MosaicImage.open(result.image_url)
@@ -146,6 +148,7 @@ def test_metadata_of_a_sample(native, tmp_path):
     assert facts["metadata"]["common"]["CFG"]["Pixelsize in um"] == f"{pixel}"
 
 
+@pytest.mark.slow
 def test_sample_is_corrected_on_the_way(native, tmp_path):
     (result,) = import_mesospim(
         str(native.container),
@@ -166,6 +169,7 @@ def test_sample_is_corrected_on_the_way(native, tmp_path):
     _within_one(_levels(result.image_url)[0], native.mosaic(), flats)
 
 
+@pytest.mark.slow
 def test_sample_with_an_estimated_offset(native, tmp_path):
     (result,) = import_mesospim(
         str(native.container), str(tmp_path), correct_flatfield=True, z_levels=native.z_levels
@@ -178,6 +182,7 @@ def test_sample_with_an_estimated_offset(native, tmp_path):
         assert np.sqrt(np.mean((model.profile.flatfield / true - 1) ** 2)) < 0.015
 
 
+@pytest.mark.slow
 def test_import_then_correct_is_the_same_as_both_at_once(native, tmp_path):
     options = {"camera_offset": 100, "z_levels": native.z_levels}
     (raw,) = import_mesospim(str(native.container), str(tmp_path))
@@ -260,6 +265,7 @@ def test_tiles_lit_from_both_sides_make_an_image_of_each(tmp_path):
         np.testing.assert_array_equal(_levels(result.image_url)[0], expected)
 
 
+@pytest.mark.slow
 def test_angles_and_times_are_images_of_their_own(tmp_path):
     first = grid_stacks(1, 2, SETTINGS)
     stacks = first + [replace(s, tile=s.tile + 2, rotation=90.0) for s in first]
@@ -328,6 +334,7 @@ def test_missing_tile_short_stack_downward_scan_and_holes(tmp_path):
     assert (got[raw == 0] == 0).all()
 
 
+@pytest.mark.slow
 def test_a_stopped_corner_lends_only_the_planes_it_has(native_v04, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(native_v04.folder, folder)
@@ -367,6 +374,7 @@ def test_names_with_odd_characters(tmp_path, ending):
     assert Path(result.image_url).parent.name == f"{name.removesuffix(ending)}.zarr"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "processor, words",
     [
@@ -422,6 +430,7 @@ def test_no_metadata_files_and_no_project_file(tmp_path, caplog):
 # --- Reading and writing ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -668,6 +677,7 @@ def test_remote_acquisition_to_remote_image(acquisition, tmp_path):
         assert memory.cat_file(f"/imported/a.zarr/raw_image/{name}") == (home / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_processes_write_the_same_bytes(acquisition, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
     trees = []

@@ -85,6 +85,7 @@ def _fill(image: Path) -> dict[str, Any]:
     return arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(("version", "wanted"), [("0.4", "0.4"), ("0.5", "0.5"), ("0.4", "0.5")])
 def test_everything_is_carried_in_place(
@@ -110,6 +111,7 @@ def test_everything_is_carried_in_place(
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_what_would_be_lost_is_named_and_in_place_refused(
     make_mosaic: Any, run: Any, job: str, caplog: Any, request: Any
@@ -153,6 +155,7 @@ def _archive(image: Path, name: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(
     "name", ["tables/../../../../../home/x", "labels/..", "/x", "a\\..\\..\\x", "C:/x"]
@@ -181,6 +184,7 @@ def test_a_path_of_a_level_never_leaves_the_result(
         run("flatfield", image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("member", ["tables/linked", "labels", "notes.txt"])
 def test_links_out_of_the_image(
@@ -204,6 +208,7 @@ def test_links_out_of_the_image(
             run(job, image, follow_links=follow, output_image_name="other")
 
 
+@pytest.mark.slow
 def test_links_are_followed_by_the_command_line_and_not_by_the_server(
     make_mosaic: Any, make_models: Any, tmp_path: Path, capsys: Any
 ) -> None:
@@ -264,6 +269,7 @@ ODD_FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", ["source", "0.5"])
 @pytest.mark.parametrize("form", ODD_FORMS)
 def test_attributes_of_unusual_form_are_carried(
@@ -307,6 +313,7 @@ LATE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("case", LATE)
 def test_what_the_end_refuses_is_refused_at_the_start(
@@ -319,6 +326,7 @@ def test_what_the_end_refuses_is_refused_at_the_start(
         run(job, image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(
     "extension", [{"storage_transformers": [{"name": "x"}]}, {"unheard_of": {"name": "x"}}]
@@ -463,6 +471,7 @@ def test_metadata_texts_of_another_encoding_go_with_the_result(
     assert not [r for r in caplog.records if "written for the container" in r.message]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_while_it_carries_is_continued(
     make_mosaic: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tree: Any, caplog: Any
 ) -> None:

@@ -20,6 +20,8 @@ import zarr
 
 from fractal_mesospim_shading import correct_flatfield
 
+pytestmark = pytest.mark.server
+
 VARIABLE = "MESOSPIM_SHADING_NGIO_PYTHON"
 
 LOOK = """

@@ -20,6 +20,8 @@ from fractal_mesospim_shading.views.inspection import as_text, describe
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 
+pytestmark = pytest.mark.slow
+
 NESTED: list[Any] = []
 for _ in range(400):
     NESTED = [NESTED]

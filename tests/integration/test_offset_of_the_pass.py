@@ -12,6 +12,8 @@ from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
+pytestmark = pytest.mark.slow
+
 WORLD = LightSheetWorld(tile_shape=(128, 128), grid=(2, 2), planes=16, sample_radius=0.5)
 
 

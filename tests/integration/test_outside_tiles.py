@@ -68,6 +68,7 @@ def test_data_outside_of_every_tile_are_refused(correct, lacking, make_models, t
     assert {n: c for n, c in tree(tmp_path).items() if "models" not in n} == before
 
 
+@pytest.mark.slow
 @each_task
 @pytest.mark.parametrize("style", [{}, {"axes": "zyx"}, {"axes": "tczyx"}], ids=str)
 def test_they_are_kept_or_made_0_where_that_is_said(

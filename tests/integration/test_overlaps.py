@@ -12,7 +12,7 @@ import zarr
 
 from fractal_mesospim_shading import correct_flatfield, import_mesospim
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]
 
 
 def _correlation(tiles, places_px):

@@ -14,6 +14,8 @@ import pytest
 import fractal_mesospim_shading
 from fractal_mesospim_shading.errors import OutputWriteError
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(fractal_mesospim_shading.__file__).parent
 
 

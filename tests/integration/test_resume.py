@@ -22,6 +22,8 @@ from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.jobs import flatfield
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

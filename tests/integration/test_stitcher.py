@@ -21,10 +21,13 @@ from fractal_mesospim_shading.images.native.collection import TileCollection
 
 INTERPRETER = "MESOSPIM_SHADING_STITCHER"
 
-pytestmark = pytest.mark.skipif(
-    INTERPRETER not in os.environ,
-    reason=f"{INTERPRETER} names no Python interpreter with multiview-stitcher",
-)
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(
+        INTERPRETER not in os.environ,
+        reason=f"{INTERPRETER} names no Python interpreter with multiview-stitcher",
+    ),
+]
 
 
 def _stitch(folder, tiles, places_um, voxel_um):

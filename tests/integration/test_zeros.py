@@ -25,6 +25,8 @@ from fractal_mesospim_shading.views.preview import write_preview
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 
+pytestmark = pytest.mark.slow
+
 TILE = (72, 64)
 LABELS = ("488 nm", "561 nm")
 

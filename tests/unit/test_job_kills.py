@@ -15,6 +15,8 @@ from fractal_mesospim_shading.errors import OutputExistsError
 from fractal_mesospim_shading.images.output import companion_url, mark_of
 from fractal_mesospim_shading.images.storage import local_files, places
 
+pytestmark = pytest.mark.slow
+
 REQUEST = {"task": "correct", "parameters": {"offset": 100}}
 DONE = b'{"mesospim_shading": {"complete": true}}'
 BEGUN = b'{"mesospim_shading": {"complete": false}}'

@@ -102,6 +102,7 @@ def test_what_is_public_is_seen_and_nothing_else():
         shading.correct_flatfeild  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_wrong_arguments(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "right.py").write_text(

@@ -14,6 +14,8 @@ import pytest
 from fractal_mesospim_shading.core import kernel_cache, scratch
 from fractal_mesospim_shading.errors import OutputWriteError
 
+pytestmark = pytest.mark.slow
+
 CORE = Path(kernel_cache.__file__).parent
 
 

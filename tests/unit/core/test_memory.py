@@ -16,6 +16,7 @@ def _address(array):
     return array.__array_interface__["data"][0]
 
 
+@pytest.mark.slow
 def test_a_buffer_is_used_again_when_its_array_is_gone():
     with freed_memory_kept():
         first = empty(MANY, np.uint16)

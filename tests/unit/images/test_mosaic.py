@@ -139,6 +139,7 @@ def test_storage_options_are_plain_and_not_shown(write_image: Write) -> None:
         MosaicImage.open(path, {"session": object()})
 
 
+@pytest.mark.slow
 def test_the_real_image_in_another_process(two_fovs: Path) -> None:
     image = MosaicImage.open(two_fovs)
     assert image.channels == (Channel(0, "DAPI", "A01_C01"),)
@@ -172,6 +173,7 @@ CODECS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("damage", ["cut off", "emptied", "overwritten"])
 def test_a_damaged_chunk_is_named(write_image: Write, codec: str, damage: str) -> None:

@@ -107,6 +107,7 @@ def image(write_image: Callable[..., Path], request: pytest.FixtureRequest) -> P
 BACKENDS = ["anndata", "anndata, no backend attribute", "anndata, oldest", "csv", "json", "parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", ["0.4", "0.5"], indirect=True)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

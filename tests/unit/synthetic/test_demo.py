@@ -18,6 +18,8 @@ from fractal_mesospim_shading.synthetic.demo import (
 )
 from fractal_mesospim_shading.synthetic.images import write_image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, DemoTruth]:

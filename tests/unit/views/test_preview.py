@@ -79,6 +79,7 @@ def test_a_constant_is_drawn_with_its_own_number(make_mosaic, drawn, pixels, tmp
         np.testing.assert_array_equal(result, plane - background)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("size", ["", ":9"])
 def test_what_is_drawn_is_what_the_run_does(name, size, make_mosaic, drawn, tmp_path):
@@ -135,6 +136,7 @@ def test_a_label_image_is_left_out(make_mosaic, drawn, tmp_path):
         write_preview(str(source), output, methods=["gaussian"], label="cells", level=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -159,6 +161,7 @@ def test_bad_input(arguments, words, make_mosaic, tmp_path):
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_the_command(make_mosaic, tmp_path, capsys):
     output = tmp_path / "p.png"
     arguments = ["preview", str(make_mosaic()), "--output", str(output), "--method", "median:5"]

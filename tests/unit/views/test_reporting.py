@@ -56,6 +56,7 @@ def pixels_of(png: bytes) -> np.ndarray:
     return np.asarray(imread(io.BytesIO(png)))
 
 
+@pytest.mark.slow
 def test_one_file_with_everything(tmp_path: Path) -> None:
     report = ImageReport(
         "a & b.zarr", (channel(), channel("561 nm")), (("Time", "3 s"),), ("Look here <now>.",)
@@ -82,6 +83,7 @@ def test_one_file_with_everything(tmp_path: Path) -> None:
     assert size_of((tmp_path / "r.png").read_bytes())[1] > 1.5 * size_of(one)[1]
 
 
+@pytest.mark.slow
 def test_same_content_same_bytes_and_settings_of_the_user_stay() -> None:
     report = ImageReport("a", (channel(),))
     first = report_html(report)
@@ -91,6 +93,7 @@ def test_same_content_same_bytes_and_settings_of_the_user_stay() -> None:
         assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.slow
 def test_no_window_and_no_backend() -> None:
     """In a process of its own: pyplot is never loaded, and the package loads no matplotlib."""
     code = (

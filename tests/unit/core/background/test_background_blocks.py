@@ -52,6 +52,7 @@ def _by_blocks(image, method, block):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BLOCKWISE, ids=repr)
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_halo_makes_blocks_equal_to_the_whole(scene, method, dtype) -> None:

@@ -61,6 +61,7 @@ print((fit.flatfield.tobytes() + fit.baseline.tobytes()).hex())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity (Linux)")
 def test_equal_bytes_on_one_and_two_cpus_from_a_script_without_a_main_guard(
     stack: BinnedStack, tmp_path: Path
@@ -91,6 +92,7 @@ def test_equal_bytes_on_one_and_two_cpus_from_a_script_without_a_main_guard(
     assert results[0].stderr == results[1].stderr == ""
 
 
+@pytest.mark.slow
 def test_what_fails_in_the_child_is_one_clear_error() -> None:
     planes = np.ones((4, 16, 16), np.float32)
     with pytest.raises(ProfileError) as caught:
@@ -115,6 +117,7 @@ def test_the_working_size_is_never_above_the_bins(stack: BinnedStack) -> None:
     assert basic_planes(stack, 0.0, BasicParameters(working_size=None)).shape == (54, 64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, -5, 3, (16,), (16, 16, 16), (16, 0), True, "128", 16.5])
 def test_a_working_size_that_is_no_size_is_refused(stack: BinnedStack, size: object) -> None:
     with pytest.raises(ProfileError, match="working_size"):

@@ -17,6 +17,7 @@ BinWorld = Callable[..., BinnedStack]
 WORLD = LightSheetWorld(tile_shape=(256, 256), planes=16, sample=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -50,6 +51,7 @@ def test_a_usual_camera_is_found_within_three_counts(bin_world: BinWorld) -> Non
     assert "third moment" in found.method
 
 
+@pytest.mark.slow
 def test_planes_with_sample_do_not_pull_it(bin_world: BinWorld) -> None:
     world = replace(WORLD, sample=600.0, sample_radius=0.65, planes=32)
     slabs = [(tile, range(4, 12)) for tile in world.tile_numbers]

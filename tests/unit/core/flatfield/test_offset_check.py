@@ -34,6 +34,7 @@ def _judged(
     return contradicting_offset(estimate, darkest, given), darkest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

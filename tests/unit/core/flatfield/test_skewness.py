@@ -88,6 +88,7 @@ def test_counted_photons_have_it_and_read_noise_and_fixed_patterns_have_not() ->
     assert abs(float(np.nanmean(_binned(np.rint(noise).astype(np.uint16)).third))) < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read_noise", [1.0, 2.0, 3.5])
 def test_the_read_noise_need_not_be_known(bin_world: BinWorld, read_noise: float) -> None:
     world = LightSheetWorld(

@@ -67,6 +67,7 @@ V2_RUST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", V2_RUST)
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("fill", [0, None])
@@ -124,6 +125,7 @@ V3 = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", V3)
 @pytest.mark.parametrize("shards", [None, (4, 16, 32)])
 @pytest.mark.parametrize(

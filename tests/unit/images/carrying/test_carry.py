@@ -112,6 +112,7 @@ def test_to_another_store_and_back(write_image: Write) -> None:
     assert digests(target / "tables") == digests(source / "tables")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [("0.4", "0.5"), ("0.5", "0.4")])
 def test_another_version_gives_the_same_content(write_image: Write, old: str, new: str) -> None:
     pixels = np.zeros((1, 3, 33, 41), np.uint16)

@@ -83,6 +83,7 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 class TestSamples:
     """Acquisitions written by mesoSPIM-control itself."""
 
+    @pytest.mark.slow
     def test_positions_equal_the_truth(self, sample: tuple[Path, dict[str, Any]]) -> None:
         container, truth = sample
         (mosaic,) = TileCollection.open(container).mosaics()
@@ -115,6 +116,7 @@ class TestSamples:
         assert [c.label for c in collection.channels] == ["488 nm", "561 nm"]
         assert collection.channels[0].filter == "520/35 BrightLine"
 
+    @pytest.mark.slow
     def test_sign_by_file_and_by_measurement_agree(
         self, sample: tuple[Path, dict[str, Any]], tmp_path: Path
     ) -> None:

@@ -30,6 +30,7 @@ def ramp(height: int, width: int) -> np.ndarray:
     return (0.5 + x / width + 0.4 * y / height).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signs", SIGNS)
 @pytest.mark.parametrize("levels", [1, 2])
 def test_measured_signs(tmp_path: Path, signs: tuple[int, int], levels: int) -> None:

@@ -74,6 +74,7 @@ def test_one_image_under_every_kind_of_address(
         np.testing.assert_array_equal(image.read(0, WHOLE), PIXELS)
 
 
+@pytest.mark.server
 def test_s3(write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     server = pytest.importorskip("moto.server", reason="moto is not installed")
     pytest.importorskip("s3fs", reason="s3fs is not installed")
