@@ -61,10 +61,10 @@ from fractal_mesospim_shading.errors import (
     OutputWriteError,
     ShadingError,
 )
+from fractal_mesospim_shading.images.arrays.reading import forget
 from fractal_mesospim_shading.images.output import companion_url, finished_at
 from fractal_mesospim_shading.images.storage import local_files, places
 from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.target import forget
 
 logger = logging.getLogger(__name__)
 

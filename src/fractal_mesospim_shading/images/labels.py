@@ -110,7 +110,7 @@ class LabelImage:
             image_axes=image.axes,
             shape=tuple(array.shape),
             factors=factors,
-            fingerprint=fingerprint(array),
+            fingerprint=fingerprint(array.metadata),
             storage_options=image.storage_options,
         )
 

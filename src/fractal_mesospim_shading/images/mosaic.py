@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -16,8 +17,13 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.arrays.codecs import open_array
-from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.arrays.codecs import ArrayDescription, describe_array
+from fractal_mesospim_shading.images.arrays.documents import (
+    Box,
+    Document,
+    StoredArray,
+    document_of,
+)
 from fractal_mesospim_shading.images.arrays.reading import (
     files_state,
     fingerprint,
@@ -67,6 +73,8 @@ class MosaicImage:
         zarr_format: 2 or 3.
         storage_options: for remote addresses, as JSON; may hold secrets, so never shown.
         fingerprints: one for each level, of the metadata of its array.
+        documents: the metadata of these arrays.
+        kept_attributes: of the group, as they were when it was opened.
     """
 
     url: str
@@ -80,6 +88,8 @@ class MosaicImage:
     zarr_format: int
     storage_options: str = field(repr=False)
     fingerprints: tuple[str, ...]
+    documents: tuple[Document, ...] = field(repr=False, compare=False)
+    kept_attributes: Document = field(repr=False, compare=False)
 
     @classmethod
     def open(
@@ -122,7 +132,7 @@ class MosaicImage:
                 "Run it again to its end, or remove it."
             )
         metadata = parse_metadata(attributes, zarr_format, address)
-        arrays = [open_array(group, path) for path in metadata.paths]
+        arrays = [describe_array(group, path) for path in metadata.paths]
         dtype = _checked_type(arrays, metadata, address)
         levels = tuple(
             Level(path, array.shape, array.chunks, array.shards, scale)
@@ -147,7 +157,9 @@ class MosaicImage:
             finished=finished,
             zarr_format=zarr_format,
             storage_options=options,
-            fingerprints=tuple(fingerprint(array) for array in arrays),
+            fingerprints=tuple(fingerprint(array.metadata) for array in arrays),
+            documents=tuple(document_of(array) for array in arrays),
+            kept_attributes=attributes,
         )
 
     @property
@@ -161,8 +173,8 @@ class MosaicImage:
         return self.metadata.pixel_size_um()
 
     def attributes(self) -> dict[str, Any]:
-        """All attributes of the image group, as they are on disk now."""
-        return dict(open_group(self.url, json.loads(self.storage_options)).attrs)
+        """All attributes of the image group, as they were when it was opened."""
+        return deepcopy(self.kept_attributes)
 
     def array(self, level: int) -> zarr.Array[Any]:
         """The zarr array of a level, opened once in each process.
@@ -262,7 +274,9 @@ def _as_json(storage_options: StorageOptions) -> str:
         ) from error
 
 
-def refuse_odd_sizes(arrays: Sequence[zarr.Array[Any]], paths: Sequence[str], url: str) -> None:
+def refuse_odd_sizes(
+    arrays: Sequence[zarr.Array[Any] | ArrayDescription], paths: Sequence[str], url: str
+) -> None:
     """Refuse arrays whose metadata declare sizes that no array can have.
 
     Raises:
@@ -290,7 +304,7 @@ def refuse_odd_sizes(arrays: Sequence[zarr.Array[Any]], paths: Sequence[str], ur
 
 
 def _checked_type(
-    arrays: Sequence[zarr.Array[Any]], metadata: ImageMetadata, url: str
+    arrays: Sequence[ArrayDescription], metadata: ImageMetadata, url: str
 ) -> np.dtype[Any]:
     dtype = arrays[0].dtype.newbyteorder("=")
     for array, path in zip(arrays, metadata.paths, strict=True):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,16 +11,16 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
+from zarr.core.array import parse_array_metadata
 
 from fractal_mesospim_shading.core.blocks import covering, within
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files, is_all
-from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import (
     Box,
     Document,
-    as_json,
     fill_value,
     native_dtype,
     write_array_document,
@@ -29,6 +28,7 @@ from fractal_mesospim_shading.images.arrays.documents import (
 )
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
 from fractal_mesospim_shading.images.arrays.plain_files import past_cache
+from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened_array
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, reading_errors
 
@@ -69,7 +69,7 @@ class TargetLevel:
     @cached_property
     def fingerprint(self) -> str:
         """Tells arrays of different metadata apart."""
-        return hashlib.sha256(as_json(self.document)).hexdigest()[:16]
+        return fingerprint(parse_array_metadata(self.document))
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class TargetImage:
                 f"The result cannot be written to {self.url}: {error}"
             ) from error
 
-    def array(self, level: int, *, direct: bool = False) -> Any:
+    def array(self, level: int, *, direct: bool = False) -> zarr.Array[Any]:
         """The zarr array of a level, opened once in each process.
 
         Args:
@@ -113,14 +113,11 @@ class TargetImage:
             direct: past the page cache; not every file system can.
         """
         wanted = self.levels[level]
+        options = json.dumps(dict(self.storage_options or {}), sort_keys=True)
         # Workers of a cluster outlive jobs: another array may once have been at this place.
-        key = (self.url, wanted.path, wanted.fingerprint, direct)
-        with _lock:
-            if key not in _arrays:
-                _arrays[key] = open_array(
-                    self.url, wanted.path, self.storage_options, mode="r+", direct=direct
-                )
-            return _arrays[key]
+        return opened_array(
+            self.url, wanted.path, options, wanted.fingerprint, mode="r+", direct=direct
+        )
 
     def write(self, level: int, box: Box, data: NDArray[Any]) -> str:
         """Write a box that covers whole units; units of nothing but the fill value stay unwritten.
@@ -130,15 +127,18 @@ class TargetImage:
 
         Raises:
             OutputWriteError: the disk is full, or something else of that kind.
+            RuntimeError: the box is not of whole units.
         """
-        array = self.array(level)
+        refuse_parts_of_units(self.levels[level], box)
+        target = self.levels[level]
+        array = self.array(level, direct=past_cache(prod(target.unit) * target.dtype.itemsize))
         files = chunk_files(array)
         try:
             if files is not None:
                 files.write(box, data)
             else:
-                self._write_with_zarr(level, box, data)
-            return self.on_disk(level, box)
+                self._write_with_zarr(array, level, box, data)
+            return _sizes(array, box)
         except reading_errors() as error:
             raise OutputWriteError(
                 f"Level {self.levels[level].path} of {self.url} cannot be written at "
@@ -152,12 +152,12 @@ class TargetImage:
         Raises:
             OSError: the storage cannot be reached, or the array is gone.
         """
-        array = self.array(level)
-        return digest_of_sizes(states(array, file_ranges(array, box)))
+        return _sizes(self.array(level), box)
 
-    def _write_with_zarr(self, level: int, box: Box, data: NDArray[Any]) -> None:
+    def _write_with_zarr(
+        self, array: zarr.Array[Any], level: int, box: Box, data: NDArray[Any]
+    ) -> None:
         target = self.levels[level]
-        array = self.array(level, direct=past_cache(prod(target.unit) * target.dtype.itemsize))
         empty = np.asarray(fill_value(target.document)).astype(target.dtype)
         units = [
             [slice(max(i * u, s.start), min((i + 1) * u, s.stop)) for i in along]
@@ -206,15 +206,22 @@ class TargetImage:
         return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 
-_lock = threading.Lock()
-_arrays: dict[tuple[str, str, str, bool], Any] = {}
+def _sizes(array: zarr.Array[Any], box: Box) -> str:
+    return digest_of_sizes(states(array, file_ranges(array, box)))
 
 
-def forget(url: str) -> None:
-    """Drop the arrays opened below an address, which is about to be renamed or removed."""
-    with _lock:
-        for key in [key for key in _arrays if key[0] == url or key[0].startswith(url + "/")]:
-            del _arrays[key]
+def refuse_parts_of_units(level: TargetLevel, box: Box) -> None:
+    """Refuse a box that is not of whole write units: two writers would share the unit at its edge.
+
+    Raises:
+        RuntimeError: names the box; it is a mistake of the program.
+    """
+    for part, unit, size in zip(box, level.unit, level.shape, strict=True):
+        if part.start % unit or (part.stop % unit and part.stop != size):
+            raise RuntimeError(
+                f"the box {[(s.start, s.stop) for s in box]} of level {level.path} is not of whole "
+                f"write units of {level.unit}; please report this"
+            )
 
 
 def own_shards(

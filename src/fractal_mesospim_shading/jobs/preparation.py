@@ -15,7 +15,7 @@ from fractal_mesospim_shading.engine.history import Step
 from fractal_mesospim_shading.engine.job_folder import image_url, job_url
 from fractal_mesospim_shading.engine.settling import left_to_its_job, sweep
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Problems
-from fractal_mesospim_shading.images.arrays.documents import Document, document_of
+from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
 from fractal_mesospim_shading.images.metadata import result_attributes
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
@@ -105,12 +105,11 @@ def plan_output(
     if overwrite_input:
         with problems.collected():
             refuse_unreplaceable(image)
-    documents = [document_of(image.array(level)) for level in range(len(image.levels))]
     zarr_format = zarr_format_of(options.ngff_version, image.zarr_format)
     levels = problems.run(
         lambda: target_levels(
             image.levels,
-            documents,
+            image.documents,
             zarr_format=zarr_format,
             axes=image.axes,
             shards=options.output_shards,

@@ -9,8 +9,10 @@ import zarr
 
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images import target
+from fractal_mesospim_shading.images.arrays import reading
 from fractal_mesospim_shading.images.arrays.documents import document_of, output_document
-from fractal_mesospim_shading.images.target import TargetImage, TargetLevel, forget
+from fractal_mesospim_shading.images.arrays.reading import forget
+from fractal_mesospim_shading.images.target import TargetImage, TargetLevel
 
 
 def _source(tmp_path, version=2, dtype="uint16", **settings):
@@ -168,16 +170,55 @@ def test_what_a_killed_run_left_of_a_chunk_is_written_over(tmp_path, version, to
     np.testing.assert_array_equal(image.read(0, box), data)
 
 
+@pytest.mark.parametrize(
+    ("box", "whole"),
+    [
+        ((slice(0, 2), slice(16, 32), slice(0, 40)), True),
+        ((slice(2, 4), slice(32, 40), slice(32, 40)), True),
+        ((slice(0, 1), slice(0, 16), slice(0, 16)), False),
+        ((slice(0, 2), slice(8, 16), slice(0, 16)), False),
+        ((slice(0, 2), slice(0, 16), slice(16, 39)), False),
+    ],
+)
+@pytest.mark.parametrize("codec", ["blosc", "gzip"])
+def test_parts_of_write_units_are_refused(tmp_path, box, whole, codec):
+    """Two writers of one unit would each take the other's pixels for their own."""
+    compressor = {"blosc": numcodecs.Blosc(), "gzip": numcodecs.GZip(1)}[codec]
+    image = _target(tmp_path, _source(tmp_path, compressors=compressor))
+    data = np.ones([part.stop - part.start for part in box], "uint16")
+    if whole:
+        image.write(0, box, data)
+        np.testing.assert_array_equal(image.read(0, box), data)
+        return
+    with pytest.raises(RuntimeError, match="not of whole write units of .2, 16, 16.; please"):
+        image.write(0, box, data)
+    assert not image.read(0, tuple(slice(0, n) for n in (4, 40, 40))).any()
+
+
+def test_the_unit_of_a_sharded_array_is_the_shard(tmp_path):
+    document = output_document(
+        _source(tmp_path, 3),
+        zarr_format=3,
+        shape=(4, 40, 40),
+        chunks=(2, 16, 16),
+        shards=(4, 32, 32),
+    )
+    image = _target(tmp_path, document, (4, 32, 32))
+    chunk = (slice(0, 2), slice(0, 16), slice(0, 16))
+    with pytest.raises(RuntimeError, match="not of whole write units of .4, 32, 32."):
+        image.write(0, chunk, np.ones((2, 16, 16), "uint16"))
+
+
 def test_only_writing_passes_by_the_page_cache(tmp_path, monkeypatch):
     """A file system that refuses must not keep a continued run from reading back."""
     opened = []
-    real = target.open_array
+    real = reading.open_array
 
     def noted(*arguments, direct=False, **more):
         opened.append(direct)
         return real(*arguments, direct=direct, **more)
 
-    monkeypatch.setattr(target, "open_array", noted)
+    monkeypatch.setattr(reading, "open_array", noted)
     monkeypatch.setattr(target, "past_cache", lambda size: True)
     document = output_document(
         _source(tmp_path, compressors=numcodecs.GZip(1)),
@@ -189,8 +230,8 @@ def test_only_writing_passes_by_the_page_cache(tmp_path, monkeypatch):
     image = _target(tmp_path, document)
     data = np.ones((4, 40, 40), "uint16")
     box = tuple(slice(0, n) for n in data.shape)
-    image._write_with_zarr(0, box, data)
-    assert opened[0] is True
+    image.write(0, box, data)
+    assert opened == [True]
     opened.clear()
     forget(image.url)
     np.testing.assert_array_equal(image.read(0, box), data)

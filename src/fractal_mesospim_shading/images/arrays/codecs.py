@@ -14,29 +14,43 @@ into its file in the order in which they happen to be encoded: other bytes each 
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import zarr
+from zarr.abc.store import Store
+from zarr.core.array import AsyncArray, create_codec_pipeline, parse_array_metadata
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
+from zarr.core.sync import sync
 from zarr.errors import ContainsGroupError, NodeNotFoundError
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, StorePath
 
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
 from fractal_mesospim_shading.images.arrays.array_metadata import array_problem
 from fractal_mesospim_shading.images.arrays.gzip_streams import timeless
 from fractal_mesospim_shading.images.arrays.plain_files import open_file
-from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import (
     Mode,
     open_group,
+    open_store,
     refuse_dangling_metadata,
     understood,
 )
 
 Pipeline = Literal["auto", "rust", "python"]
+Metadata = ArrayV2Metadata | ArrayV3Metadata
+
+_DOCUMENTS = ((3, "zarr.json"), (2, ".zarray"), (2, ".zattrs"))
 
 _PATHS = {
     "rust": "zarrs.ZarrsCodecPipeline",
@@ -52,6 +66,55 @@ _MOST_THREADS = 64
 _configuration_lock = threading.Lock()
 
 
+@dataclass(frozen=True)
+class ArrayDescription:
+    """An array as its metadata describe it; nothing is open.
+
+    Attributes:
+        metadata: as zarr understands them.
+    """
+
+    metadata: Metadata
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In pixels."""
+        return self.metadata.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.metadata.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels, as they are stored."""
+        return self.metadata.dtype.to_native_dtype()
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of a chunk, within a shard where there are shards."""
+        return self.metadata.chunks
+
+    @property
+    def shards(self) -> tuple[int, ...] | None:
+        """Shape of a shard."""
+        return self.metadata.shards
+
+
+def describe_array(group: zarr.Group, path: str) -> ArrayDescription:
+    """Read the metadata of an array of a group, and try that its codecs are known.
+
+    Raises:
+        ImageFormatError: as `open_array`.
+    """
+    place = group.store_path / path
+    metadata = _metadata_at(place, group.metadata.zarr_format) or _member(group, path).metadata
+    with understood(_address(place)), _configured(_chosen("auto", metadata, place.store)):
+        create_codec_pipeline(metadata, store=place.store)
+    return ArrayDescription(metadata)
+
+
 def open_array(
     group: zarr.Group | str,
     path: str,
@@ -62,6 +125,8 @@ def open_array(
     direct: bool = False,
 ) -> zarr.Array[Any]:
     """Open an array of a group with the fastest pipeline that is right for it.
+
+    Its metadata are read once, and those of the group not at all where an address is given.
 
     Args:
         group: an open group, or its address.
@@ -76,24 +141,39 @@ def open_array(
         ImageNotFoundError: there is no such group.
         ImageFormatError: there is no such array in it, or its metadata are not understood.
     """
-    if not isinstance(group, zarr.Group):
-        group = open_group(group, storage_options, mode)
-    array = _member(group, path, "python")
-    if pipeline == "auto":
-        pipeline = "rust" if rust_can_handle(array) else "python"
-    return array if pipeline == "python" else _member(group, path, "rust", direct=direct)
+    if isinstance(group, zarr.Group):
+        place, zarr_format = group.store_path / path, group.metadata.zarr_format
+    else:
+        with understood(group):
+            store, inner = open_store(group, storage_options, mode)
+        place, zarr_format = StorePath(store, join_url(inner, path).strip("/")), None
+    metadata = _metadata_at(place, zarr_format)
+    if metadata is None:
+        if not isinstance(group, zarr.Group):
+            group = open_group(group, storage_options, mode)
+        place, metadata = group.store_path / path, _member(group, path).metadata
+    chosen = _chosen(pipeline, metadata, place.store)
+    with understood(_address(place)), _configured(chosen, direct=direct):
+        kept = timeless(metadata) if chosen == "python" else metadata
+        return zarr.Array(AsyncArray(kept, place))
 
 
-def rust_can_handle(array: zarr.Array[Any]) -> bool:
-    """Whether the Rust pipeline reads and writes this array bit for bit."""
-    if not isinstance(array.store, LocalStore):
+def rust_can_handle(metadata: Metadata, store: Store) -> bool:
+    """Whether the Rust pipeline reads and writes an array bit for bit.
+
+    Args:
+        metadata: of the array.
+        store: that it lies in.
+    """
+    if not isinstance(store, LocalStore):
         return False
-    metadata: dict[str, Any] = array.metadata.to_dict()
-    if array.dtype.kind not in "uif" or array.dtype.itemsize > 8 or 0 in array.chunks:
+    described = ArrayDescription(metadata)
+    if described.dtype.kind not in "uif" or described.dtype.itemsize > 8 or 0 in described.chunks:
         return False
-    if metadata["zarr_format"] == 2:
-        return _rust_can_handle_v2(array, metadata)
-    return _all_known(metadata["codecs"])
+    document: dict[str, Any] = metadata.to_dict()
+    if metadata.zarr_format == 2:
+        return described.dtype.isnative and _rust_can_handle_v2(document)
+    return _all_known(document["codecs"])
 
 
 def uses_rust(array: zarr.Array[Any]) -> bool:
@@ -131,12 +211,11 @@ def first_truncated(array: zarr.Array[Any], keys: Iterable[str]) -> str | None:
     return None
 
 
-def _rust_can_handle_v2(array: zarr.Array[Any], metadata: dict[str, Any]) -> bool:
-    compressor = metadata.get("compressor")
+def _rust_can_handle_v2(document: dict[str, Any]) -> bool:
+    compressor = document.get("compressor")
     return (
-        array.dtype.isnative
-        and metadata.get("order", "C") == "C"
-        and not metadata.get("filters")
+        document.get("order", "C") == "C"
+        and not document.get("filters")
         and (compressor is None or compressor.get("id") in _RUST_V2)
     )
 
@@ -152,21 +231,58 @@ def _all_known(codecs: Iterable[dict[str, Any]]) -> bool:
     return True
 
 
-def _without_times(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The array with codecs that write the same bytes at any time of day."""
-    inner = array.async_array
-    metadata = timeless(inner.metadata)
-    if metadata is inner.metadata:
-        return array
-    return zarr.Array(type(inner)(metadata, inner.store_path, inner._config))
+def _chosen(pipeline: Pipeline, metadata: Metadata, store: Store) -> Literal["rust", "python"]:
+    if pipeline != "auto":
+        return pipeline
+    return "rust" if rust_can_handle(metadata, store) else "python"
 
 
-def _member(
-    group: zarr.Group, path: str, pipeline: Literal["rust", "python"], *, direct: bool = False
-) -> zarr.Array[Any]:
-    if isinstance(group.store, LocalStore):
-        refuse_dangling_metadata(f"{group.store.root / group.path / path}")
-    where = str(group.store_path / path).removeprefix("file://")
+def _address(place: StorePath) -> str:
+    return str(place).removeprefix("file://")
+
+
+def _metadata_at(place: StorePath, zarr_format: int | None) -> Metadata | None:
+    """The metadata of an array, from its files alone.
+
+    Args:
+        place: of the array.
+        zarr_format: of the group that it belongs to; None where that is not known.
+
+    Returns:
+        None where zarr has to say what is wrong, or which of two versions it is.
+    """
+    if isinstance(place.store, LocalStore):
+        refuse_dangling_metadata(f"{place.store.root / place.path}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            document = sync(_document_at(place, zarr_format))
+            return None if document is None else parse_array_metadata(document)
+        except Exception:  # noqa: BLE001 `_member` meets it again, and says what it is
+            return None
+
+
+async def _document_at(place: StorePath, zarr_format: int | None) -> dict[str, Any] | None:
+    names = [name for version, name in _DOCUMENTS if zarr_format in (version, None)]
+    prototype = default_buffer_prototype()
+    contents = await asyncio.gather(*((place / name).get(prototype=prototype) for name in names))
+    documents = {
+        name: json.loads(content.to_bytes())
+        for name, content in zip(names, contents, strict=True)
+        if content is not None
+    }
+    if "zarr.json" in documents:
+        document: dict[str, Any] = documents["zarr.json"]
+        own = ".zarray" not in documents and document["node_type"] == "array"
+        return document if own else None
+    if ".zarray" not in documents:
+        return None
+    return {**documents[".zarray"], "attributes": documents.get(".zattrs", {})}
+
+
+@contextmanager
+def _configured(pipeline: Literal["rust", "python"], *, direct: bool = False) -> Iterator[None]:
+    """Let what is opened in this context have a pipeline."""
     # zarr makes the threads that call the pipelines when it first meets a number of them: that
     # has to be one for all blocks in flight, and not the one thread of each call.
     threads = zarr.config.get("threading.max_workers", None) or _MOST_THREADS
@@ -175,19 +291,29 @@ def _member(
         "codec_pipeline.direct_io": direct,
         "threading.max_workers": 1 if pipeline == "rust" else threads,
     }
+    with _configuration_lock, zarr.config.set(settings), warnings.catch_warnings():
+        # What the libraries think of odd metadata would mark a server's job.
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _member(group: zarr.Group, path: str) -> zarr.Array[Any]:
+    """The array as zarr opens it, or what is wrong with it.
+
+    Raises:
+        ImageFormatError: there is no such array, or its metadata are not understood.
+    """
+    place = group.store_path / path
+    if isinstance(group.store, LocalStore):
+        refuse_dangling_metadata(f"{group.store.root / group.path / path}")
+    where = _address(place)
     with understood(where):
         try:
-            with (
-                _configuration_lock,
-                zarr.config.set(settings),
-                warnings.catch_warnings(),
-            ):
-                # What the libraries think of odd metadata would mark a server's job.
-                warnings.simplefilter("ignore")
+            with _configured("python"):
                 member = group[path]
-                if isinstance(member, zarr.Array):
-                    _refuse_transformers(member, where)
-                    return _without_times(member) if pipeline == "python" else member
+            if isinstance(member, zarr.Array):
+                _refuse_transformers(member, where)
+                return member
         except (KeyError, FileNotFoundError, NodeNotFoundError, ContainsGroupError) as error:
             raise ImageFormatError(
                 array_problem(group, path)

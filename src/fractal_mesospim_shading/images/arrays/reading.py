@@ -6,8 +6,8 @@ import hashlib
 import itertools
 import json
 import os
+import threading
 from collections.abc import Iterator
-from functools import lru_cache
 from math import ceil, prod
 from typing import Any
 
@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from fractal_mesospim_shading.core import memory
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
-from fractal_mesospim_shading.images.arrays.codecs import first_truncated, open_array
+from fractal_mesospim_shading.images.arrays.codecs import Metadata, first_truncated, open_array
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.file_states import (
     Known,
@@ -30,14 +30,15 @@ from fractal_mesospim_shading.images.arrays.file_states import (
 )
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import join_url, reading_errors
+from fractal_mesospim_shading.images.storage.stores import Mode
 
 _SAMPLED_FILES = 512
 """Chunk files of an array that its state, and the size of a result, are told from."""
 
 
-def fingerprint(array: zarr.Array[Any]) -> str:
+def fingerprint(metadata: Metadata) -> str:
     """A short text that changes when the metadata of an array change, attributes aside."""
-    content = dict(array.metadata.to_dict())
+    content = dict(metadata.to_dict())
     content.pop("attributes", None)
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -52,8 +53,15 @@ def opened(stored: StoredArray) -> zarr.Array[Any]:
     return opened_array(stored.url, stored.path, stored.storage_options, stored.fingerprint)
 
 
-@lru_cache(maxsize=1024)
-def opened_array(url: str, path: str, storage_options: str, expected: str) -> zarr.Array[Any]:
+def opened_array(
+    url: str,
+    path: str,
+    storage_options: str,
+    expected: str,
+    mode: Mode = "r",
+    *,
+    direct: bool = False,
+) -> zarr.Array[Any]:
     """Open an array once for each process.
 
     Args:
@@ -61,17 +69,40 @@ def opened_array(url: str, path: str, storage_options: str, expected: str) -> za
         path: within the group.
         storage_options: as JSON.
         expected: its fingerprint when the image was opened; empty to skip the check.
+        mode: `r+` to write.
+        direct: as in `codecs.open_array`.
 
     Raises:
         ImageFormatError: it is missing, or another array took its place meanwhile.
     """
-    array = open_array(url, path, json.loads(storage_options))
-    if expected and fingerprint(array) != expected:
-        raise ImageFormatError(
-            f"The array '{join_url(url, path)}' was replaced by another one since the image was "
-            "opened. Open the image again."
-        )
+    key = (url, path, storage_options, expected, mode, direct)
+    with _lock:
+        array = _arrays.pop(key, None)
+        if array is None:
+            options = json.loads(storage_options)
+            array = open_array(url, path, options, mode, direct=direct)
+            if expected and fingerprint(array.metadata) != expected:
+                raise ImageFormatError(
+                    f"The array '{join_url(url, path)}' was replaced by another one since the "
+                    "image was opened. Open the image again."
+                )
+        # The one that was used last is the last to go.
+        _arrays[key] = array
+        if len(_arrays) > _MOST_OPEN:
+            del _arrays[next(iter(_arrays))]
     return array
+
+
+def forget(url: str) -> None:
+    """Drop the arrays opened below an address, which is about to be renamed or removed."""
+    with _lock:
+        for key in [key for key in _arrays if key[0] == url or key[0].startswith(url + "/")]:
+            del _arrays[key]
+
+
+_MOST_OPEN = 1024
+_lock = threading.Lock()
+_arrays: dict[tuple[str, str, str, str, Mode, bool], zarr.Array[Any]] = {}
 
 
 def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:

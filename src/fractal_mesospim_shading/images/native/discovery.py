@@ -222,7 +222,7 @@ class _Facts:
             in_xml=self.child in around.views if around.views else None,
             meta_file=meta_file if meta_file in around.beside else None,
             projection_file=projection if projection in around.beside else None,
-            fingerprint=fingerprint(first),
+            fingerprint=fingerprint(first.metadata),
             notes=(*notes, *side_note),
         )
 

@@ -42,7 +42,7 @@ def check_both_ways(path: Path, dtype: str, *, rust: bool, **settings: Any) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         array = open_array(group, "a")
-        assert uses_rust(array) == rust == rust_can_handle(array)
+        assert uses_rust(array) == rust == rust_can_handle(array.metadata, array.store)
         for box in (..., BOX):
             read = np.asarray(array[box])
             assert read.dtype.newbyteorder("=") == expected.dtype
