@@ -57,10 +57,10 @@ def read_plain_table(group: zarr.Group, name: str) -> PlainTable | None:
         warnings.simplefilter("ignore")
         try:
             table = subgroup(group, f"tables/{name}")
-            if table is None or not _is_plain(table):
+            stored = None if table is None else _plain_numbers(table)
+            if table is None or stored is None:
                 return None
             rows, columns = _names(table, "obs"), _names(table, "var")
-            stored: Any = table["X"]
             values = np.asarray(stored[:])
         except _table_errors():
             return None
@@ -73,11 +73,14 @@ def _table_errors() -> tuple[type[Exception], ...]:
     return (*reading_errors(), AttributeError)
 
 
-def _is_plain(table: zarr.Group) -> bool:
+def _plain_numbers(table: zarr.Group) -> zarr.Array[Any] | None:
+    """The array of a table of plain numbers."""
     if not str(table.attrs.get("backend") or "anndata").lower().startswith("anndata"):
-        return False
+        return None
     values = table["X"]
-    return isinstance(values, zarr.Array) and values.dtype.kind in "iuf" and values.ndim == 2
+    if isinstance(values, zarr.Array) and values.dtype.kind in "iuf" and values.ndim == 2:
+        return values
+    return None
 
 
 def _names(table: zarr.Group, part: str) -> tuple[str, ...]:

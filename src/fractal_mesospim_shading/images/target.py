@@ -26,6 +26,7 @@ from fractal_mesospim_shading.images.arrays.documents import (
     write_array_document,
     write_attributes,
 )
+from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
 from fractal_mesospim_shading.images.arrays.plain_files import past_cache
 from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened_array
@@ -67,6 +68,12 @@ class TargetLevel:
         return native_dtype(self.document)
 
     @cached_property
+    def direct(self) -> bool:
+        """Whether zarr should write it past the page cache; `chunk_files` sees to that itself."""
+        size = prod(self.unit) * self.dtype.itemsize
+        return simple_encoding(self.document) is None and past_cache(size)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Tells arrays of different metadata apart."""
         return fingerprint(parse_array_metadata(self.document))
@@ -105,18 +112,23 @@ class TargetImage:
                 f"The result cannot be written to {self.url}: {error}"
             ) from error
 
-    def array(self, level: int, *, direct: bool = False) -> zarr.Array[Any]:
+    def array(self, level: int, *, direct: bool | None = None) -> zarr.Array[Any]:
         """The zarr array of a level, opened once in each process.
 
         Args:
             level: of the pyramid.
-            direct: past the page cache; not every file system can.
+            direct: past the page cache, which not every file system can; None: as it is written.
         """
         wanted = self.levels[level]
         options = json.dumps(dict(self.storage_options or {}), sort_keys=True)
         # Workers of a cluster outlive jobs: another array may once have been at this place.
         return opened_array(
-            self.url, wanted.path, options, wanted.fingerprint, mode="r+", direct=direct
+            self.url,
+            wanted.path,
+            options,
+            wanted.fingerprint,
+            mode="r+",
+            direct=wanted.direct if direct is None else direct,
         )
 
     def write(self, level: int, box: Box, data: NDArray[Any]) -> str:
@@ -130,15 +142,14 @@ class TargetImage:
             RuntimeError: the box is not of whole units.
         """
         refuse_parts_of_units(self.levels[level], box)
-        target = self.levels[level]
-        array = self.array(level, direct=past_cache(prod(target.unit) * target.dtype.itemsize))
+        array = self.array(level)
         files = chunk_files(array)
         try:
             if files is not None:
                 files.write(box, data)
             else:
-                self._write_with_zarr(array, level, box, data)
-            return _sizes(array, box)
+                self._write_with_zarr(level, box, data)
+            return self.on_disk(level, box)
         except reading_errors() as error:
             raise OutputWriteError(
                 f"Level {self.levels[level].path} of {self.url} cannot be written at "
@@ -152,12 +163,11 @@ class TargetImage:
         Raises:
             OSError: the storage cannot be reached, or the array is gone.
         """
-        return _sizes(self.array(level), box)
+        array = self.array(level)
+        return digest_of_sizes(states(array, file_ranges(array, box)))
 
-    def _write_with_zarr(
-        self, array: zarr.Array[Any], level: int, box: Box, data: NDArray[Any]
-    ) -> None:
-        target = self.levels[level]
+    def _write_with_zarr(self, level: int, box: Box, data: NDArray[Any]) -> None:
+        target, array = self.levels[level], self.array(level)
         empty = np.asarray(fill_value(target.document)).astype(target.dtype)
         units = [
             [slice(max(i * u, s.start), min((i + 1) * u, s.stop)) for i in along]
@@ -174,7 +184,7 @@ class TargetImage:
                 # written; what a killed run left of them may be torn. And there are
                 # file systems that cannot write past the page cache.
                 self._drop_units(level, part)
-                array = self.array(level)
+                array = self.array(level, direct=False)
                 array[part] = data[within(part, box)]
 
     def _drop_units(self, level: int, box: Sequence[slice]) -> None:
@@ -202,12 +212,8 @@ class TargetImage:
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read back what was written, in native byte order."""
-        data = np.asarray(self.array(level)[tuple(box)])
+        data = np.asarray(self.array(level, direct=False)[tuple(box)])
         return data.astype(data.dtype.newbyteorder("="), copy=False)
-
-
-def _sizes(array: zarr.Array[Any], box: Box) -> str:
-    return digest_of_sizes(states(array, file_ranges(array, box)))
 
 
 def refuse_parts_of_units(level: TargetLevel, box: Box) -> None:
