@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from fractal_mesospim_shading import cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [ROOT / "README.md", CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / ".ci").is_dir(), reason="needs the whole repository, not an sdist"
@@ -99,6 +101,34 @@ def test_the_architecture_page_names_every_module() -> None:
     names = {path.stem for path in modules if not path.stem.startswith(families)}
     words = set(re.findall(r"\w+", page))
     assert not names - words
+
+
+def _code_of(page: Path) -> Iterator[str]:
+    """The words between backticks, and those of the shell blocks."""
+    text = page.read_text(encoding="utf-8")
+    for block in blocks(text, "sh"):
+        yield from block.split()
+    for line in re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).splitlines():
+        for span in re.findall(r"`([^`]+)`", line):
+            yield from span.split()
+
+
+def test_what_contributing_names_is_there() -> None:
+    """Its paths, below the repository or the package, and its names of classes and functions."""
+    package = ROOT / "src" / "fractal_mesospim_shading"
+    sources = [*package.rglob("*.py"), *ROOT.glob("tests/**/*.py"), ROOT / "pyproject.toml"]
+    known = set(re.findall(r"\w+", " ".join(path.read_text("utf-8") for path in sources)))
+    paths, names = set(), set()
+    for word in _code_of(CONTRIBUTING):
+        if re.fullmatch(r"[\w.-]+/[\w./-]*|[\w.-]+\.(md|cff|toml|yaml)", word):
+            paths.add(word)
+        elif re.fullmatch(r"[A-Za-z_]\w*", word):
+            names.add(word)
+    paths.discard(".venv/bin/activate")
+    assert len(paths) > 30
+    assert not [p for p in paths if not (ROOT / p).exists() and not (package / p).exists()]
+    assert {"BackgroundMethod", "choose_scenario", "read_stack", "slow"} <= names & known
+    assert not [n for n in names if re.search(r"[a-z]_|[a-z][A-Z]|^_", n) and n not in known]
 
 
 def test_versions_agree() -> None:
