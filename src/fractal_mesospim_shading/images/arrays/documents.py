@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -46,15 +47,25 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Node:
-    """What the metadata file in a folder makes of it."""
+    """What the metadata file in a folder makes of it.
+
+    Attributes:
+        zarr_format: 2 or 3.
+        kind: group or array.
+        document: what the file says; nothing of a group of zarr v2.
+        folder: that it lies in.
+    """
 
     zarr_format: int
     kind: Literal["array", "group"]
     document: Mapping[str, Any]
+    folder: Folder = field(repr=False, compare=False)
 
-    @property
+    @cached_property
     def attributes(self) -> dict[str, Any]:
-        """Of the group or array."""
+        """Of the group or array, read when they are first asked for."""
+        if self.zarr_format == 2:
+            return _content(self.folder, ".zattrs") or {}
         return dict(self.document.get("attributes") or {})
 
 
@@ -79,15 +90,11 @@ def node_of(folder: Folder) -> Node | None:
     """The zarr group or array that a folder is; None for a plain folder."""
     document = _content(folder, "zarr.json")
     if document is not None and document.get("node_type") in ("array", "group"):
-        return Node(3, document["node_type"], document)
-    for name, kind in ((".zarray", "array"), (".zgroup", "group")):
-        document = _content(folder, name)
-        if document is not None:
-            attributes = _content(folder, ".zattrs") or {}
-            return Node(
-                2, "array" if kind == "array" else "group", document | {"attributes": attributes}
-            )
-    return None
+        return Node(3, document["node_type"], document, folder)
+    document = _content(folder, ".zarray")
+    if document is not None:
+        return Node(2, "array", document, folder)
+    return Node(2, "group", {}, folder) if folder.holds(".zgroup") else None
 
 
 def _content(folder: Folder, name: str) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ import numpy as np
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
-from fractal_mesospim_shading.images.arrays.documents import node_of, write_attributes
+from fractal_mesospim_shading.images.arrays.documents import Node, node_of, write_attributes
 from fractal_mesospim_shading.images.carrying.converting import (
     chunk_boxes,
     create_converted,
@@ -131,7 +131,7 @@ class _Carrier:
         self._threads = _LOCAL_THREADS if places.is_local(url) else _REMOTE_THREADS
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="carry")
         self._waiting: deque[Future[int]] = deque()
-        self._groups: dict[str, Attributes] = {}
+        self._groups: dict[str, Node] = {}
         self._progress = _Progress(plan.expected_bytes, watch)
 
     def __enter__(self) -> _Carrier:
@@ -180,7 +180,7 @@ class _Carrier:
         if step.node is None:
             self._write_group(step.path, {}, self._plan.zarr_format)
             return
-        self._groups[step.path] = step.node.attributes
+        self._groups[step.path] = step.node
         if is_converted(step, self._plan.zarr_format):
             self._write_group(step.path, step.node.attributes, step.node.zarr_format)
 
@@ -258,7 +258,9 @@ class _Bookmark:
 
 def _state_of_array(step: Step) -> str:
     """Changes with the metadata of an array, and with number, sizes and times of its files."""
-    digest = hashlib.sha256(json.dumps(step.node.document if step.node else None).encode())
+    node = step.node
+    document = {**node.document, "attributes": node.attributes} if node is not None else None
+    digest = hashlib.sha256(json.dumps(document).encode())
     number = total = newest = 0
     for folder, _, entry in files_below(step.folder):
         if entry.kind == "file":

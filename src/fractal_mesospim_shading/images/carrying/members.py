@@ -115,17 +115,19 @@ class MemberPlan:
         """The folder of the source."""
         return open_folder(self.url, self.storage_options, follow_links=self.follow_links)
 
-    def axes_of(self, path: str, groups: Mapping[str, Attributes]) -> tuple[str, ...] | None:
+    def axes_of(self, path: str, groups: Mapping[str, Node]) -> tuple[str, ...] | None:
         """Names of the axes of an array, by the group that lists it in its pyramid.
 
         Args:
             path: of the array.
-            groups: attributes of groups that were met, by path, besides those of `own`.
+            groups: that were met, by path, besides those of `own`.
         """
         parts = path.split("/")
         for i in range(len(parts) - 1, -1, -1):
             above, rest = "/".join(parts[:i]), "/".join(parts[i:])
-            axes = axis_names(groups.get(above) or self.own.get(above) or {}).get(rest)
+            met = groups.get(above)
+            attributes = (met.attributes if met else None) or self.own.get(above) or {}
+            axes = axis_names(attributes).get(rest)
             if axes is not None:
                 return axes
         return None
@@ -323,7 +325,7 @@ class _Survey:
         self._members: list[Member] = []
         self._left: dict[str, str] = {}
         self._refused: list[str] = []
-        self._groups: dict[str, Attributes] = {}
+        self._groups: dict[str, Node] = {}
         self._listable = True
         self._files = self._sized = self._bytes = 0
 
@@ -370,7 +372,7 @@ class _Survey:
 
     def _look_at(self, step: Step) -> None:
         if step.kind == "group" and step.node is not None:
-            self._groups[step.path] = step.node.attributes
+            self._groups[step.path] = step.node
         elif step.kind == "array":
             self._look_at_array(step)
         elif step.entry is not None and not is_superseded(step, self._plan.zarr_format):
