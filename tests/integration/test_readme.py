@@ -131,6 +131,17 @@ def test_what_contributing_names_is_there() -> None:
     assert not [n for n in names if re.search(r"[a-z]_|[a-z][A-Z]|^_", n) and n not in known]
 
 
+def test_samples_are_small_and_say_where_they_come_from() -> None:
+    folder = ROOT / "tests" / "data"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 20_000_000
+    rows = re.findall(r"^\|(.*)\|$", (folder / "README.md").read_text("utf-8"), re.MULTILINE)[2:]
+    named = {name: row for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[0])}
+    assert all(row.count("|") == 3 and "BSD" in row.split("|")[3] for row in rows)
+    for path in set(files) - {folder / "README.md"}:
+        assert any(path.relative_to(folder).match(name) for name in named), path
+
+
 def test_versions_agree() -> None:
     """One place says it, the package's own; what cannot ask there says the same."""
     ours = fractal_mesospim_shading.__version__
