@@ -199,6 +199,7 @@ def test_neighbourhoods_in_three_dimensions(name, masked, tmp_path, small_blocks
     np.testing.assert_array_equal(pixels_of(result.image_url), wanted)
 
 
+@pytest.mark.slow
 def test_planes_instead_of_tiles(tmp_path):
     array = scene((1, 2, 96, 80))
     options, _ = METHODS["gaussian"]
@@ -353,6 +354,7 @@ def test_labels_below_1_are_no_objects(tmp_path, small_blocks):
     np.testing.assert_array_equal(pixels_of(result.image_url), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tile_median", "gaussian"])
 def test_a_coarser_label_image_and_one_of_one_plane(name, tmp_path, small_blocks, caplog):
     array = scene((1, 3, 90, 76))
@@ -636,6 +638,7 @@ def test_the_type_of_the_source_with_an_offset_or_clipped(mode, weight, tmp_path
         assert (clipped / exact.size < 0.03) != lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rolling_ball", "opening", "sliding_paraboloid"])
 def test_light_background(name, tmp_path, small_blocks):
     array = (2000 - scene((1, 1, 96, 80))).astype("uint16")

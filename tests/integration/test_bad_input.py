@@ -508,6 +508,7 @@ def test_a_damaged_chunk_is_named_and_the_rest_is_kept(
     assert made == wanted
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_in_the_sample(refused, make_mosaic):
     source = make_mosaic()
     _damage(source / "0/0/1/3/1", "overwritten")

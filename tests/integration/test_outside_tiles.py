@@ -174,6 +174,7 @@ def test_chunks_that_read_as_another_value_are_looked_at(lacking, make_models, p
         flatfield(source, make_models)
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_are_made_0(lacking, make_models, pixels):
     array = (pixels((2, 4, 96, 80)) + 1).astype("float32")
     array[OUTSIDE] = np.nan
