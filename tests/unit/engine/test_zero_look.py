@@ -21,6 +21,7 @@ from fractal_mesospim_shading.engine.zero_look import (
     no_data_met,
     tell_zeros,
 )
+from fractal_mesospim_shading.images.source import Axes
 
 LAYOUT = TileLayout.from_origins([(0, 0), (0, 80), (90, 0), (90, 80)], (90, 80), (180, 160))
 
@@ -66,7 +67,7 @@ def tile_by_tile(data):
 def test_blocks_add_up_to_whole_planes(cut):
     data = planes()
     source = Source(data, (1, 2, 64, 48))
-    look = ZeroLook("czyx", (LAYOUT,), ("look", "look"))
+    look = ZeroLook(Axes("czyx"), (LAYOUT,), ("look", "look"))
     without, values = np.zeros(data.shape, bool), np.zeros(data.shape, bool)
     counts = PixelCounts()
     starts = [range(0, size, step) for size, step in zip(data.shape[1:], cut, strict=True)]
@@ -94,7 +95,7 @@ def test_blocks_add_up_to_whole_planes(cut):
 
 def test_a_part_of_a_plane_is_counted():
     data = planes()
-    look = ZeroLook("czyx", (LAYOUT,), ("look", "look"))
+    look = ZeroLook(Axes("czyx"), (LAYOUT,), ("look", "look"))
     whole = look.zeros(None, {"t": 0, "c": 1}, slice(0, 7), (slice(0, 180), slice(0, 160)), data[1])
     assert whole.counted((slice(0, 7), slice(0, 30), slice(0, 30)))["zero_blocks"] == 7
     assert whole.counted((slice(0, 7), slice(30, 90), slice(0, 80)))["zero_blocks"] == 0
@@ -113,7 +114,7 @@ def test_time_points_and_no_z():
     data = rng.integers(90, 110, (3, 180, 160)).astype("float32")
     data[1, :20] = 0
     source = Source(data, (1, 64, 64))
-    look = ZeroLook("tyx", (LAYOUT,), ("look",))
+    look = ZeroLook(Axes("tyx"), (LAYOUT,), ("look",))
     part = (slice(0, 30), slice(40, 100))
     for t in range(3):
         found = look.zeros(
@@ -130,7 +131,7 @@ def test_threads_and_processes():
     """One thread looks, others wait; a kernel that was sent to another process looks anew."""
     data = planes()
     source = Source(data, (1, 7, 64, 64))
-    look = pickle.loads(pickle.dumps(ZeroLook("czyx", (LAYOUT,), ("look", "look"))))
+    look = pickle.loads(pickle.dumps(ZeroLook(Axes("czyx"), (LAYOUT,), ("look", "look"))))
     box = (slice(0, 40), slice(0, 40))
 
     def zeros(_):
@@ -146,13 +147,13 @@ def test_large_tiles_are_looked_at_in_bounded_memory(monkeypatch):
     data = planes()
     source = Source(data, (1, 7, 64, 64))
     monkeypatch.setattr(zero_look, "_TALLY_BYTES", 3 * 3500)
-    look = ZeroLook("czyx", (LAYOUT,), ("look", "look"))
+    look = ZeroLook(Axes("czyx"), (LAYOUT,), ("look", "look"))
     assert look.working_bytes(source) < 3 * 3500 + 2 * 7 * 64 * 64 * 2 + 1
     part = data[0, :, :90, :40]
     found = look.zeros(source, {"t": 0, "c": 0}, slice(0, 7), (slice(0, 90), slice(0, 40)), part)
     np.testing.assert_array_equal(found.without_data, tile_by_tile(data)[0][0, :, :90, :40])
     assert max(box[1].stop - box[1].start for box in source.boxes) < 7
-    assert ZeroLook("czyx", (LAYOUT,), ("data", "no_data")).working_bytes(source) == 0
+    assert ZeroLook(Axes("czyx"), (LAYOUT,), ("data", "no_data")).working_bytes(source) == 0
 
 
 def test_what_is_said(caplog):
