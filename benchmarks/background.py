@@ -36,16 +36,7 @@ from skimage.filters import rank  # noqa: E402
 from skimage.morphology import disk  # noqa: E402
 from skimage.restoration import rolling_ball  # noqa: E402
 
-from fractal_mesospim_shading.core.background import (  # noqa: E402
-    BackgroundMethod,
-    DifferenceOfFilters,
-    Gaussian,
-    Median,
-    Opening,
-    RollingBall,
-    SlidingParaboloid,
-    TileMedian,
-)
+from fractal_mesospim_shading.core.background import BackgroundMethod, make_method  # noqa: E402
 from fractal_mesospim_shading.core.background.gaussian import gaussian_kernel  # noqa: E402
 
 Plane = NDArray[np.uint16]
@@ -161,7 +152,7 @@ def gaussian_rows() -> Iterator[Row]:
             return ndimage.correlate1d(rows, kernel, 1, mode="nearest")
 
         peers = (Peer("OpenCV", opencv), Peer("SciPy", scipy))
-        yield Row(f"radius {radius}", Gaussian(float(radius)), peers)
+        yield Row(f"radius {radius}", make_method("gaussian", radius_px=float(radius)), peers)
 
 
 def opening_rows() -> Iterator[Row]:
@@ -183,7 +174,11 @@ def opening_rows() -> Iterator[Row]:
             peers = (Peer("OpenCV", opencv), Peer("SciPy", scipy, part))
             if shape == "disk" and radius > 15:
                 peers = peers[:1]
-            yield Row(f"{shape} {radius}", Opening(radius, shape, 0.0), peers)  # type: ignore[arg-type]
+            yield Row(
+                f"{shape} {radius}",
+                make_method("opening", radius_px=radius, shape=shape, smoothing_sigma_px=0.0),
+                peers,
+            )  # type: ignore[arg-type]
 
 
 def median_rows() -> Iterator[Row]:
@@ -199,9 +194,11 @@ def median_rows() -> Iterator[Row]:
         slow = (Peer("SciPy", scipy, 8),) if radius == 5 else ()
         part = 4 if radius < 100 else 2
         peers = (Peer("scikit-image rank", skimage, part), *slow)
-        yield Row(f"exact, radius {radius}", Median(radius, exact=True), peers)
+        yield Row(
+            f"exact, radius {radius}", make_method("median", radius_px=radius, exact=True), peers
+        )
         near = (Peer("scikit-image rank", skimage, part, same=False),)
-        yield Row(f"block means, radius {radius}", Median(radius), near)
+        yield Row(f"block means, radius {radius}", make_method("median", radius_px=radius), near)
 
 
 def other_rows() -> Iterator[Row]:
@@ -214,9 +211,9 @@ def other_rows() -> Iterator[Row]:
 
         part = 1 if radius <= 5 else 8
         peers = (Peer("scikit-image (erosion only)", skimage, part, same=False),)
-        yield Row(f"radius {radius}", RollingBall(radius), peers)
+        yield Row(f"radius {radius}", make_method("rolling_ball", radius_px=radius), peers)
     for radius in (15, 50):
-        yield Row(f"radius {radius}", SlidingParaboloid(radius), ())
+        yield Row(f"radius {radius}", make_method("sliding_paraboloid", radius_px=radius), ())
     for tile in (256, 128, 64):
 
         def same(image: Plane, tile: int = tile) -> Any:
@@ -227,8 +224,12 @@ def other_rows() -> Iterator[Row]:
             Peer("sep", sep_background(tile), same=False),
             Peer("photutils", photutils_background(tile), same=False),
         )
-        yield Row(f"tile {tile}", TileMedian(tile), peers)
-    yield Row("mean 2 and 25", DifferenceOfFilters(2, 25, "mean"), ())
+        yield Row(f"tile {tile}", make_method("tile_median", tile_size=tile), peers)
+    yield Row(
+        "mean 2 and 25",
+        make_method("difference_of_filters", small_radius_px=2, big_radius_px=25, filter="mean"),
+        (),
+    )
 
 
 def print_row(row: Row, image: Plane) -> None:

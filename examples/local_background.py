@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fractal_mesospim_shading.core.background import Median, Opening, TileMedian, make_method
+from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.background.arrays import correct_array, estimate_array
 from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
 
@@ -111,7 +111,10 @@ def lesson_top_hat() -> None:
     report("raw image", scene.image.astype(float), scene)
     by_hand = top_hat(scene.image, RADIUS_PX)
     report("top-hat by minimum and maximum", by_hand, scene)
-    same = correct_array(scene.image, Opening(RADIUS_PX, "square", smoothing_sigma_px=0)).image
+    same = correct_array(
+        scene.image,
+        make_method("opening", radius_px=RADIUS_PX, shape="square", smoothing_sigma_px=0),
+    ).image
     print(f"  the method 'opening' gives the same numbers: {np.array_equal(by_hand, same)}")
 
 
@@ -121,19 +124,21 @@ def lesson_noise() -> dict[str, NDArray[np.floating]]:
     sigma = estimate_noise_sigma(scene.image)
     print(f"2. With noise of {NOISE:g} counts (estimated: {sigma:.1f})")
     # The opening alone; by default it is smoothed by 2 px first.
-    raw_opening = Opening(radius_px=RADIUS_PX, smoothing_sigma_px=0)
+    raw_opening = make_method("opening", radius_px=RADIUS_PX, smoothing_sigma_px=0)
     plain = correct_array(scene.image, raw_opening).image
-    smooth = correct_array(scene.image, Opening(radius_px=RADIUS_PX)).image
+    smooth = correct_array(scene.image, make_method("opening", radius_px=RADIUS_PX)).image
     report("raw image", scene.image.astype(float), scene)
     report("top-hat", plain, scene)
     report("top-hat, noise bias added back", plain + noise_bias(raw_opening, sigma), scene)
     report("top-hat after a Gaussian of 2 px", smooth, scene)
     print("3. A background that noise does not shift")
-    median = correct_array(scene.image, Median(radius_px=RADIUS_PX, exact=True)).image
+    median = correct_array(
+        scene.image, make_method("median", radius_px=RADIUS_PX, exact=True)
+    ).image
     report("median", median, scene)
     difference = make_method("difference_of_filters", small_radius_px=2, big_radius_px=RADIUS_PX)
     report("small median minus big median", correct_array(scene.image, difference).image, scene)
-    masked = TileMedian(tile_size=60, dilation=3)
+    masked = make_method("tile_median", tile_size=60, dilation=3)
     report("medians of tiles, spots masked",
            correct_array(scene.image, masked, mask=scene.spots).image, scene)  # fmt: skip
     return {"image": scene.image, "top-hat": plain, "after smoothing": smooth, "median": median}
@@ -148,7 +153,7 @@ def lesson_files() -> None:
         source = np.memmap(Path(folder) / "raw.bin", np.uint8, "w+", shape=shape)
         source[:] = planes
         target = np.memmap(Path(folder) / "corrected.bin", np.float32, "w+", shape=shape)
-        method = Median(radius_px=RADIUS_PX)
+        method = make_method("median", radius_px=RADIUS_PX)
 
         def tell(done: int, total: int) -> None:
             print(f"  plane {done} of {total}")

@@ -9,8 +9,8 @@ float32, rounded half to even, clipped to the type of the result, and cast once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numba
 import numpy as np
@@ -85,16 +85,9 @@ class PixelCounts:
     zeros: int = 0
     zero_blocks: int = 0
 
-    def __add__(self, other: PixelCounts) -> PixelCounts:
-        return PixelCounts(
-            self.pixels + other.pixels,
-            self.no_data + other.no_data,
-            self.clipped_low + other.clipped_low,
-            self.clipped_high + other.clipped_high,
-            self.saturated + other.saturated,
-            self.zeros + other.zeros,
-            self.zero_blocks + other.zero_blocks,
-        )
+    def __add__(self, other: Self) -> Self:
+        more = vars(other)
+        return replace(self, **{name: count + more[name] for name, count in vars(self).items()})
 
 
 def tile_correction(

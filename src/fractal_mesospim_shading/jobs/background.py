@@ -12,7 +12,6 @@ from fractal_mesospim_shading.core.background import (
     BackgroundMethod,
     check_fits,
     check_light,
-    make_method,
     remark_on_height,
 )
 from fractal_mesospim_shading.core.background.apply import Application
@@ -50,14 +49,16 @@ from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import carry_out, completed_in_place
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_background.kernel import BackgroundKernel
-from fractal_mesospim_shading.local_background.mask_report import tell_masks
-from fractal_mesospim_shading.local_background.planes import BackgroundCounts, PlaneCorrection
+from fractal_mesospim_shading.local_background.planes import (
+    BackgroundCounts,
+    PlaneCorrection,
+    tell_masks,
+)
 from fractal_mesospim_shading.options.background import (
     BackgroundOptions,
     LabelMask,
     LocalBackgroundOptions,
     ThresholdMask,
-    method_parameters,
 )
 from fractal_mesospim_shading.options.precedence import passed_over_in_method, refuse_idle
 
@@ -119,7 +120,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         )
     )
     kernel = problems.run(lambda: background_kernel(image, options, dtype))
-    if options.save_noise and options.method.method != "tile_median":
+    if options.save_noise and not options.method.maps_noise:
         problems.errors.append(
             ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
         )
@@ -219,7 +220,7 @@ def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
     return state
 
 
-def _kinds(options: BackgroundOptions) -> tuple[str, ...]:
+def _kinds(options: LocalBackgroundOptions) -> tuple[str, ...]:
     """The kinds of images written beside the result."""
     wanted = {"background": options.save_background, "noise": options.save_noise}
     return tuple(kind for kind, asked in wanted.items() if asked)
@@ -285,10 +286,6 @@ def background_kernel(
         reference=options.reference,
         light_background=options.light_background and np.issubdtype(dtype, np.integer),
     )
-    kinds = {
-        "background": getattr(options, "save_background", False),
-        "noise": getattr(options, "save_noise", False),
-    }
     return BackgroundKernel(
         axes=image.axes,
         layout=layout,
@@ -296,7 +293,7 @@ def background_kernel(
         correction=PlaneCorrection(application, dtype, threshold, dilation, options.add_noise_bias),
         look=zero_look(image, options.zero_is, layout),
         label=label,
-        companions=tuple(kind for kind, wanted in kinds.items() if wanted),
+        companions=_kinds(options),
         depth=image.axes.length("z", image.levels[0].shape),
         blank_outside=options.outside_tiles == "zero",
     )
@@ -311,23 +308,21 @@ def methods_of(
         ParameterError: a list for channels of the wrong length.
         BackgroundError: a radius that does not fit.
     """
-    model: Any = options.method
     size = image.voxel_size_um
-    for name in ("radius_per_channel", "value_per_channel"):
-        given = getattr(model, name, None)
-        if given is not None and len(given) != len(image.channels):
+    for name, numbers in options.method.per_channel.items():
+        if len(numbers) != len(image.channels):
             raise ParameterError(
-                f"{name} has {len(given)} numbers, but the image has {len(image.channels)} "
+                f"{name} has {len(numbers)} numbers, but the image has {len(image.channels)} "
                 f"channels ({', '.join(c.label for c in image.channels)})."
             )
     methods = []
     for channel in image.channels:
-        name, parameters = method_parameters(
-            model, (size["y"], size["x"]), channel.index, options.light_background
+        method = options.method.in_pixels(
+            (size["y"], size["x"]),
+            channel.index,
+            light_background=options.light_background,
+            noise_map=options.save_noise,
         )
-        if name == "tile_median" and getattr(options, "save_noise", False):
-            parameters["noise_map"] = True
-        method = make_method(name, **parameters)
         check_fits(method, tile_shape)
         check_light(method, light_background=options.light_background)
         if method.depth_px and "z" not in image.axes:
@@ -345,7 +340,7 @@ def noise_factors(
     """For `gaussian`: noise of image - background over that of the image, by channel label."""
     found = {}
     for channel, method in zip(image.channels, methods, strict=True):
-        factor = getattr(method, "noise_factor", None)
+        factor = method.noise_factor
         if factor is not None:
             found[channel.label] = {"exact": factor.exact, "published": factor.published}
     return found

@@ -21,13 +21,14 @@ from fractal_mesospim_shading.flatfield.kernel import CopyKernel
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.native.report import acquisition_facts, acquisition_metadata
-from fractal_mesospim_shading.images.native.results import (
+from fractal_mesospim_shading.images.native.mosaic_target import (
     ImportStyle,
-    container_attributes,
+    acquisition_facts,
     import_attributes,
     import_levels,
 )
+from fractal_mesospim_shading.images.native.report import acquisition_metadata
+from fractal_mesospim_shading.images.native.state import container_attributes
 from fractal_mesospim_shading.images.output import (
     refuse_unwritable,
     split_name,

@@ -16,20 +16,23 @@ from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.background.masks import no_data, union
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
+from fractal_mesospim_shading.engine.kept import Kept
 from fractal_mesospim_shading.engine.plan import Processed
 from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
 from fractal_mesospim_shading.errors import BackgroundError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
-from fractal_mesospim_shading.local_background import surfaces
 from fractal_mesospim_shading.local_background.planes import (
     BackgroundCounts,
     Estimate,
     PlaneCorrection,
+    PlaneSurface,
 )
 from fractal_mesospim_shading.local_background.regions import YX, Regions, in_plane, within
-from fractal_mesospim_shading.local_background.surfaces import Nothing, Surface
+
+_surfaces: Kept[PlaneSurface] = Kept(512)
+"""Those of this process."""
 
 
 @dataclass(frozen=True)
@@ -197,17 +200,19 @@ class BackgroundKernel:
                 zeros = self._zeros(source, window.lead, window.planes(unit), area, values)
                 absent = union(no_data(values), zeros.without_data)
                 counts += BackgroundCounts(**zeros.counted(keep))
-                found = self._estimate(source, window, unit, piece, values, absent, keep)
+                estimate = self._estimate(source, window, unit, piece, values, absent, keep)
                 target = outputs[0] if at_once else outputs[0][place]
-                counts += self.correction.apply(method, values[keep], found, target)
+                counts += self.correction.apply(method, values[keep], estimate, target)
             except BackgroundError as error:
                 raise self._named(source, window, piece, unit, error) from error
             for kind, output in zip(self.companions, outputs[1:], strict=True):
-                image = found.background if kind == "background" else found.noise
+                image = (
+                    estimate.result.background if kind == "background" else estimate.result.noise
+                )
                 if image is not None:
                     output[... if at_once else place] = image
             if _is_first(piece):
-                counts += found.counted(outputs[0].shape[0] if at_once else 1)
+                counts += estimate.counted(outputs[0].shape[0] if at_once else 1)
         return counts
 
     def _estimate(
@@ -224,9 +229,7 @@ class BackgroundKernel:
         if self.regions.by_surface(method) and not self._is_whole(piece):
             surface = self._surface(source, window.lead, window.z.start + unit, piece)
             own, noise = None if absent is None else absent[keep], "noise" in self.companions
-            return self.correction.on_surface(
-                values[keep], own, surface, piece.in_tile, noise=noise
-            )
+            return surface.part(piece.in_tile, own, noise=noise)
         inside = within(self.regions.area(piece, method), window.yx)
         objects = None if window.objects is None else window.objects[unit][(..., *inside)]
         pixels = np.ascontiguousarray(values)
@@ -247,10 +250,10 @@ class BackgroundKernel:
 
     def _surface(
         self, source: MultitileImage, lead: dict[str, int], z: int, piece: Piece
-    ) -> Surface | Nothing:
+    ) -> PlaneSurface:
         """The surface of a whole plane of a tile, found once for all blocks that cut it."""
 
-        def make() -> Surface | Nothing:
+        def make() -> PlaneSurface:
             tile, (height, width) = piece.tile, self.layout.tile_shape
             yx = (slice(tile.y, tile.y + height), slice(tile.x, tile.x + width))
             where = self.regions.box(lead, slice(z, z + 1), yx)
@@ -261,7 +264,7 @@ class BackgroundKernel:
             return self.correction.surface(self.methods[lead["c"]], plane, objects, absent)
 
         key = (self.run, lead["t"], lead["c"], z, piece.tile.y, piece.tile.x)
-        return surfaces.kept.get(key, make)
+        return _surfaces.get(key, make)
 
     def _is_whole(self, piece: Piece) -> bool:
         return tuple(s.stop - s.start for s in piece.in_tile) == self.layout.tile_shape

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from math import exp, log
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.background import BackgroundMethod
-from fractal_mesospim_shading.core.background.apply import Application, apply_background
+from fractal_mesospim_shading.core.background import BackgroundMethod, BackgroundResult
+from fractal_mesospim_shading.core.background.apply import Application, correct_plane
 from fractal_mesospim_shading.core.background.masks import dilate_mask, largest_dilation
-from fractal_mesospim_shading.core.background.methods import TileMedian
-from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
+from fractal_mesospim_shading.core.background.noise import without_bias
+from fractal_mesospim_shading.core.background.surfaces import Surface
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.errors import BackgroundError
-from fractal_mesospim_shading.local_background.surfaces import Level, Nothing, Surface
+
+logger = logging.getLogger(__name__)
 
 Keep = tuple[slice, ...]
 """The part of a plane (y, x) or stack (z, y, x) that is wanted."""
@@ -46,11 +45,23 @@ class BackgroundCounts(PixelCounts):
     scarce: int = 0
     even: int = 0
 
-    def __add__(self, other: PixelCounts) -> BackgroundCounts:
-        sums = {name: getattr(self, name) + getattr(other, name, 0) for name in vars(self)}
-        eaten = [one for one in (self, other) if isinstance(one, BackgroundCounts) and one.eaten]
-        sums["most_dilation"] = min((one.most_dilation for one in eaten), default=0)
-        return BackgroundCounts(**sums)
+    def __add__(self, other: Self) -> Self:
+        dilations = [one.most_dilation for one in (self, other) if one.eaten]
+        return replace(super().__add__(other), most_dilation=min(dilations, default=0))
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Why there is no background.
+
+    Attributes:
+        has_data: whether the plane holds pixels at all, which then are all masked.
+        largest_dilation: of the objects that leaves a pixel; None where a dilation is not
+            to blame.
+    """
+
+    has_data: bool
+    largest_dilation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,39 +69,62 @@ class Estimate:
     """The background of the wanted part.
 
     Attributes:
-        values: what it is taken away from.
-        background, noise: of the same shape; noise for methods that have one.
+        result: the background, its noise and what it rests on.
         absent: True where there is no data; None where there is everywhere.
-        estimated: False where no pixel could be used; the part stays as it is.
-        has_data: whether the plane holds pixels at all.
-        share: of the pixels with data, those that the estimate used.
-        even: whether no square of the plane had pixels enough.
-        largest_dilation: of the objects that would have left a pixel; None where no dilation
-            is to blame.
+        nothing: why no pixel could be used, so that the part stays as it is; None where some could.
     """
 
-    values: NDArray[Any]
-    background: NDArray[np.float32]
-    noise: NDArray[np.float32] | None
+    result: BackgroundResult
     absent: NDArray[np.bool_] | None
-    estimated: bool
-    has_data: bool = True
-    share: float = 1.0
-    even: bool = False
-    largest_dilation: int | None = None
+    nothing: Nothing | None = None
 
     def counted(self, planes: int) -> BackgroundCounts:
         """What is to be said of so many planes that were estimated together."""
-        if self.estimated:
-            scarce = planes if self.share < SCARCE else 0
-            return BackgroundCounts(scarce=scarce, even=planes if self.even else 0)
-        if not self.has_data:
+        if self.nothing is None:
+            scarce = planes if self.result.share < SCARCE else 0
+            return BackgroundCounts(scarce=scarce, even=planes if self.result.even else 0)
+        if not self.nothing.has_data:
             return BackgroundCounts()
-        if self.largest_dilation is None:
+        dilation = self.nothing.largest_dilation
+        if dilation is None:
             return BackgroundCounts(unestimated=planes)
-        return BackgroundCounts(
-            unestimated=planes, eaten=planes, most_dilation=self.largest_dilation
-        )
+        return BackgroundCounts(unestimated=planes, eaten=planes, most_dilation=dilation)
+
+
+@dataclass(frozen=True)
+class PlaneSurface:
+    """The background of a whole plane, to be taken in parts.
+
+    Attributes:
+        surface: from which it follows; None where no pixel could be used.
+        nothing: why none could.
+    """
+
+    surface: Surface | None
+    nothing: Nothing | None = None
+
+    def part(
+        self, keep: tuple[slice, slice], absent: NDArray[np.bool_] | None, *, noise: bool
+    ) -> Estimate:
+        """The background of a part.
+
+        Args:
+            keep: where it lies in the plane.
+            absent: (y, x) of the part; pixels without data.
+            noise: whether its noise is wanted.
+        """
+        if self.surface is None:
+            empty = np.zeros([part.stop - part.start for part in keep], np.float32)
+            return Estimate(BackgroundResult(empty, estimated=False), absent, self.nothing)
+        background = self.surface.background(*keep)
+        deviation = self.surface.noise_map(*keep) if noise else None
+        if absent is not None:
+            background[absent] = 0
+            if deviation is not None:
+                deviation[absent] = 0
+        share, even = self.surface.share, self.surface.even
+        found = BackgroundResult(background, noise=deviation, share=share, even=even)
+        return Estimate(found, absent)
 
 
 @dataclass(frozen=True)
@@ -130,28 +164,12 @@ class PlaneCorrection:
         """
         marked = self._marked(values, objects)
         found = method.background(values, self._widened(marked), absent)
-        missing = None if absent is None else absent[keep]
-        background = found.background[keep]
+        part = found.part(keep)
         if self.add_noise_bias and found.estimated:
-            background = self._without_bias(method, values, absent, background, keep)
-        part = values[keep]
-        if found.denoised is not None:
-            part = found.denoised[keep]
-            if missing is not None:
-                part = np.where(missing, values[keep], part)
-        noise = None if found.noise is None else found.noise[keep]
-        if not found.estimated:
-            nothing = self._nothing(method, marked, absent)
-            return Estimate(
-                part,
-                background,
-                noise,
-                missing,
-                False,
-                nothing.has_data,
-                largest_dilation=nothing.largest_dilation,
-            )
-        return Estimate(part, background, noise, missing, True, share=found.share, even=found.even)
+            lifted = without_bias(method, values, absent, part.background, keep)
+            part = replace(part, background=lifted)
+        nothing = None if found.estimated else _nothing(marked, absent)
+        return Estimate(part, None if absent is None else absent[keep], nothing)
 
     def surface(
         self,
@@ -159,80 +177,36 @@ class PlaneCorrection:
         plane: NDArray[Any],
         objects: NDArray[np.bool_] | None,
         absent: NDArray[np.bool_] | None,
-    ) -> Surface | Nothing:
+    ) -> PlaneSurface:
         """The surface of a whole plane; the arguments are those of `estimate`."""
         marked = self._marked(plane, objects)
-        mask = self._widened(marked)
-        if isinstance(method, TileMedian):
-            mesh = method.mesh(plane, mask, absent)
-            return self._nothing(method, marked, absent) if mesh is None else mesh
-        found = method.background(plane, mask, absent)
-        if not found.estimated:
-            return self._nothing(method, marked, absent)
-        usable = found.background if absent is None else found.background[~absent]
-        return Level(float(usable.flat[0]), found.share, found.even)
-
-    def on_surface(
-        self,
-        values: NDArray[Any],
-        absent: NDArray[np.bool_] | None,
-        surface: Surface | Nothing,
-        keep: Keep,
-        *,
-        noise: bool,
-    ) -> Estimate:
-        """The background of a part of a plane from the surface of the whole.
-
-        Args:
-            values: (y, x), the part.
-            absent: same shape; pixels without data.
-            surface: of the whole plane.
-            keep: where the part lies in it.
-            noise: whether its noise is wanted.
-        """
-        if isinstance(surface, Nothing):
-            zero = np.zeros(values.shape, np.float32)
-            return Estimate(
-                values,
-                zero,
-                None,
-                absent,
-                False,
-                surface.has_data,
-                largest_dilation=surface.largest_dilation,
-            )
-        background = surface.background(keep[0], keep[1])
-        map_ = surface.noise_map(keep[0], keep[1]) if noise else None
-        if absent is not None:
-            background[absent] = 0
-            if map_ is not None:
-                map_[absent] = 0
-        return Estimate(
-            values, background, map_, absent, True, share=surface.share, even=surface.even
-        )
+        surface = method.surface(plane, self._widened(marked), absent)
+        return PlaneSurface(surface, _nothing(marked, absent) if surface is None else None)
 
     def apply(
-        self, method: BackgroundMethod, raw: NDArray[Any], found: Estimate, out: NDArray[Any]
+        self, method: BackgroundMethod, raw: NDArray[Any], estimate: Estimate, out: NDArray[Any]
     ) -> BackgroundCounts:
         """Take the background away.
 
         Args:
             method: of the channel.
             raw: the part as it was read.
-            found: its background.
+            estimate: its background.
             out: gets the result; any strides.
 
         Returns:
             Counts; planes without an estimate are not among them.
         """
-        absent = found.absent
-        if not found.estimated:
-            absent = np.ones(found.values.shape, np.bool_)
-        how = replace(self.application, rounding="half_up" if method.halves_up else "half_even")
-        _, some = apply_background(
-            found.values, found.background, how, dtype=self.dtype, coverage=absent, out=out
+        _, some = correct_plane(
+            method,
+            raw,
+            estimate.result,
+            estimate.absent,
+            self.application,
+            dtype=self.dtype,
+            out=out,
         )
-        missing = 0 if found.absent is None else int(np.count_nonzero(found.absent))
+        missing = 0 if estimate.absent is None else int(np.count_nonzero(estimate.absent))
         saturated = 0
         if np.issubdtype(raw.dtype, np.integer):
             saturated = int(np.count_nonzero(raw == np.iinfo(raw.dtype).max))
@@ -252,69 +226,80 @@ class PlaneCorrection:
             return None if marked is None else dilate_mask(marked, self.dilation_px)
         return np.stack([dilate_mask(plane, self.dilation_px) for plane in marked])
 
-    def _nothing(
-        self,
-        method: BackgroundMethod,
-        marked: NDArray[np.bool_] | None,
-        absent: NDArray[np.bool_] | None,
-    ) -> Nothing:
-        """Why no pixel of a plane can be used."""
-        if absent is not None and absent.all():
-            return Nothing(False)
-        own = method.dilation if isinstance(method, TileMedian) else 0
-        if marked is None or not self.dilation_px + own:
-            return Nothing(True)
-        return Nothing(True, largest_dilation(marked, absent))
 
-    def _without_bias(
-        self,
-        method: BackgroundMethod,
-        values: NDArray[Any],
-        absent: NDArray[np.bool_] | None,
-        background: NDArray[np.float32],
-        keep: Keep,
-    ) -> NDArray[np.float32]:
-        """Each plane by its own noise, so that it does not matter which are read together."""
-        lifted = np.array(background, np.float32)
-        for index, wanted in _planes(values, keep):
-            missing = None if absent is None else absent[index]
-            bias = _bias(method, _sigma(values[index], missing))
-            lifted[wanted] -= np.float32(bias)
-        if absent is not None:
-            lifted[absent[keep]] = 0
-        return lifted
+def _nothing(marked: NDArray[np.bool_] | None, absent: NDArray[np.bool_] | None) -> Nothing:
+    """Why no pixel of a plane can be used."""
+    if absent is not None and absent.all():
+        return Nothing(False)
+    return Nothing(True, largest_dilation(marked, absent))
 
 
-def _planes(values: NDArray[Any], keep: Keep) -> Iterator[tuple[Any, Any]]:
-    """Index of each wanted plane, and its place in what is kept."""
-    if values.ndim == 2:
-        yield ..., ...
-        return
-    for place, z in enumerate(range(*keep[0].indices(len(values)))):
-        yield z, place
+def tell_masks(
+    counts: Mapping[str, BackgroundCounts],
+    methods: Mapping[str, BackgroundMethod],
+    correction: PlaneCorrection,
+) -> None:
+    """Say where a mask left no background, or so little that a person should know.
 
-
-def _sigma(plane: NDArray[Any], absent: NDArray[np.bool_] | None) -> float:
-    try:
-        return estimate_noise_sigma(plane, absent)
-    except BackgroundError:
-        # No two neighbours have data.
-        return 0.0
-
-
-def _bias(method: BackgroundMethod, sigma: float) -> float:
-    """The bias of a method for noise of that size.
-
-    Balls and paraboloids have a height in counts, so their bias does not grow with the
-    noise; it is found for sizes that differ by 2 %, and taken in proportion between.
+    Args:
+        counts: by channel label, of the whole image.
+        methods: of the channels.
+        correction: with the mask's threshold and dilation.
     """
-    if sigma <= 0:
-        return 0.0
-    near = exp(round(50 * log(sigma)) / 50)
-    known: Any = method
-    return _simulated(known, near) * sigma / near
+    for label, found in counts.items():
+        method = methods[label]
+        if found.unestimated:
+            said = _all_masked(found, correction) + _eaten(found, method, correction)
+            logger.warning("Channel %s: %s", label, " ".join(said))
+        for line in _little(found, method):
+            logger.info("Channel %s: %s", label, line)
 
 
-@lru_cache(maxsize=1024)
-def _simulated(method: Any, sigma: float) -> float:
-    return noise_bias(method, sigma)
+def _all_masked(found: BackgroundCounts, correction: PlaneCorrection) -> list[str]:
+    number = found.unestimated - found.eaten
+    if not number:
+        return []
+    advice = "Check the mask."
+    if correction.threshold is not None:
+        advice = f"Everything in them lies above the threshold of {correction.threshold:g} counts."
+    return [
+        f"{number} planes of tiles had no pixel outside of the mask; they passed through "
+        f"unchanged. {advice}"
+    ]
+
+
+def _eaten(
+    found: BackgroundCounts, method: BackgroundMethod, correction: PlaneCorrection
+) -> list[str]:
+    if not found.eaten:
+        return []
+    parts = [
+        f"{size} px by the dilation of {owner}"
+        for size, owner in (
+            (correction.dilation_px, "the mask"),
+            (method.own_dilation_px, f"the method {method.name}"),
+        )
+        if size
+    ]
+    total = " in all" if len(parts) > 1 else ""
+    return [
+        f"In {found.eaten} planes of tiles the objects, widened {' and '.join(parts)}, left no "
+        "pixel of background; they passed through unchanged. The largest dilation that leaves "
+        f"some in each of them is {found.most_dilation} px{total}."
+    ]
+
+
+def _little(found: BackgroundCounts, method: BackgroundMethod) -> list[str]:
+    lines = []
+    if found.scarce:
+        lines.append(
+            f"In {found.scarce} planes of tiles less than 1 % of the pixels lay outside of the "
+            "mask and its dilation; their background rests on these."
+        )
+    if found.even:
+        lines.append(
+            f"In {found.even} planes of tiles no square had a share of "
+            f"{method.least_share:g} of its pixels outside of the mask "
+            "(min_unmasked_fraction); one number, the median of the plane, was taken."
+        )
+    return lines

@@ -14,7 +14,6 @@ from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
-from fractal_mesospim_shading.local_background.surfaces import uses_surface
 
 YX = tuple[slice, slice]
 
@@ -108,7 +107,7 @@ class Regions:
 
     def by_surface(self, method: BackgroundMethod) -> bool:
         """Whether the background of a plane is found once, and evaluated in each block."""
-        return uses_surface(method) and not self.whole
+        return method.has_surface and not self.whole
 
     @property
     def local(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from fractal_mesospim_shading.core.background.parameters import Counts
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.base import (
     ExecutionOptions,
@@ -15,7 +16,6 @@ from fractal_mesospim_shading.options.base import (
     ZeroIs,
 )
 from fractal_mesospim_shading.options.values import (
-    Counts,
     Decisive,
     Neutral,
     NumberList,

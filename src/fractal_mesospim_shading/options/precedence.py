@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.options.base import OutputOptions
 from fractal_mesospim_shading.options.flatfield import (
@@ -158,18 +159,14 @@ def passed_over_in_place(options: BaseModel) -> list[str]:
     return _line(options, ("output_image_name",), "`overwrite_input` goes first")
 
 
-def passed_over_in_method(method: BaseModel) -> list[str]:
+def passed_over_in_method(method: BackgroundMethod) -> list[str]:
     """What is said of parameters of a background method that others go before."""
-    values: dict[str, Any] = dict(method)
-    lines = []
-    for names in (("radius_per_channel", "radius_yx", "radius"), ("value_per_channel", "value")):
-        first = next((name for name in names if values.get(name)), None)
-        if first is None:
-            continue
-        later = [name for name in names[names.index(first) + 1 :] if name in values]
-        for name in given(method, later):
-            lines.append(f"Passed over in `method`: '{name}'; '{first}' goes first.")
-    return lines
+    values, names = dict(method), method.precedence
+    first = next((name for name in names if values[name]), None)
+    if first is None:
+        return []
+    later = given(method, names[names.index(first) + 1 :])
+    return [f"Passed over in `method`: '{name}'; '{first}' goes first." for name in later]
 
 
 def _line(options: BaseModel, names: Sequence[str], why: str) -> list[str]:

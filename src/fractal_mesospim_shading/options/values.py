@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from fractal_mesospim_shading.core.background.parameters import parse_list
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import known_options, shown
 
@@ -35,22 +36,6 @@ Neutral = Annotated[T, Bearing.NEUTRAL]
 a path to files that are recorded by what they hold."""
 
 
-def parse_list(value: Any) -> Any:
-    """Accept `1,9`, `[1,9]` and repeated options for a list of numbers."""
-    items = value if isinstance(value, list | tuple) else [value]
-    if not any(isinstance(item, str) for item in items):
-        return value
-    numbers: list[Any] = []
-    for item in items:
-        if not isinstance(item, str):
-            numbers.append(item)
-            continue
-        text = item.strip()
-        text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-        numbers.extend(part.strip() for part in text.split(",") if part.strip())
-    return numbers
-
-
 def parse_options(value: Any) -> Any:
     """Accept JSON text where a model or a mapping is expected."""
     if not isinstance(value, str):
@@ -61,19 +46,6 @@ def parse_options(value: Any) -> Any:
         raise ValueError(f'expected JSON such as {{"key": 1}} ({error})') from None
     except RecursionError:
         raise ValueError("expected JSON of fewer levels") from None
-
-
-_LARGEST_COUNTS = 3.4e38
-"""What a pixel of 32 bits can hold; beyond, sums with pixels are infinite."""
-
-
-def _pixel_value(value: float) -> float:
-    if not abs(value) <= _LARGEST_COUNTS:
-        raise ValueError("expected a number of counts that a pixel can hold")
-    return value
-
-
-Counts = Annotated[float, AfterValidator(_pixel_value)]
 
 
 NumberList = Annotated[list[int], BeforeValidator(parse_list)]

@@ -27,7 +27,7 @@ from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.messages import know_options, rendered
-from fractal_mesospim_shading.options.background import LocalBackgroundOptions, method_parameters
+from fractal_mesospim_shading.options.background import LocalBackgroundOptions
 from fractal_mesospim_shading.options.values import validated
 from fractal_mesospim_shading.views.figures import (
     AFTER,
@@ -150,17 +150,17 @@ def _compared(
             notes.append(f"Left out: {error}")
             logger.warning("%s It is left out of the picture.", error)
         else:
-            results[_title(method)] = (background, found.image)
+            results[method.title] = (background, found.image)
             remark = remark_on_height(method, plane.dtype)
             if remark is not None:
                 logger.info("%s", remark)
-                notes.append(f"{_title(method)}: its height is in counts, see the log.")
+                notes.append(f"{method.title}: its height is in counts, see the log.")
             blocks = found.zero_blocks
             if found.unestimated:
                 left = found.largest_dilation
                 why = "" if left is None else f" (a dilation of up to {left} px leaves some)"
                 notes.append(
-                    f"{_title(method)}: no pixel to estimate from{why}; the plane is as it was."
+                    f"{method.title}: no pixel to estimate from{why}; the plane is as it was."
                 )
     if not results:
         raise refused[0]
@@ -188,9 +188,9 @@ def _method(text: str, radius: float | None) -> BackgroundMethod:
     name, _, number = text.strip().partition(":")
     if name not in METHODS:
         return make_method(name)
-    own = {"tile_median": 4.0, "constant": None}.get(name, 1.0)
-    if not number and radius is not None and own is not None:
-        number = repr(own * radius)
+    in_radii = METHODS[name].short_in_radii
+    if not number and radius is not None and in_radii:
+        number = repr(in_radii * radius)
     try:
         float(number or 1)
     except ValueError:
@@ -198,23 +198,7 @@ def _method(text: str, radius: float | None) -> BackgroundMethod:
             f"{text!r}: expected a method and a radius, such as median:25."
         ) from None
     options = validated(LocalBackgroundOptions, {"method": f"{name}:{number}"})
-    # One pixel is the unit of all lengths here.
-    _, parameters = method_parameters(options.method, (1.0, 1.0), 0, False)
-    return make_method(name, **parameters)
-
-
-def _title(method: Any) -> str:
-    """A method and the size of its neighbourhood, for a person."""
-    name = method.name.replace("_", " ")
-    if method.name == "tile_median":
-        return f"{name}, squares of {method.tile_size} px"
-    if method.name == "difference_of_filters":
-        return f"{name}, radii {method.small_radius_px:g} and {method.big_radius_px:g} px"
-    if method.name == "constant":
-        return f"{name}, " + (
-            "the median of the plane" if method.value is None else f"{method.value:g} counts"
-        )
-    return f"{name}, radius {method.radius_px:g} px"
+    return options.method.in_pixels()
 
 
 def _plane_box(

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from fractal_mesospim_shading.core.background import make_method
-from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.core.background.constant import Level
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.engine.kept import Kept
-from fractal_mesospim_shading.local_background.planes import BackgroundCounts
+from fractal_mesospim_shading.images.source import Axes
+from fractal_mesospim_shading.local_background.planes import BackgroundCounts, Nothing
 from fractal_mesospim_shading.local_background.regions import Regions
-from fractal_mesospim_shading.local_background.surfaces import Level, Nothing
 
 GRID = TileLayout.from_origins(
     [(0, 0), (0, 40), (48, 0), (48, 40)], (48, 40), (96, 80), ["a", "b", "c", "d"]
@@ -23,17 +23,16 @@ GRID = TileLayout.from_origins(
 
 
 def regions(method, layout=GRID, *, masked=False, whole=False, depth=9, **parameters):
-    return Regions("zyx", layout, (make_method(method, **parameters),), depth, masked, whole)
+    return Regions(Axes("zyx"), layout, (make_method(method, **parameters),), depth, masked, whole)
 
 
 def box(z, y, x):
     return (slice(*z), slice(*y), slice(*x))
 
 
-def test_counts_add_up_with_those_of_other_kernels():
-    total = BackgroundCounts(5, 1, 2, 3, 4, 7, 8, 1) + PixelCounts(1, 1, 1, 1, 1, 1, 1)
-    assert total == BackgroundCounts(6, 2, 3, 4, 5, 8, 9, 1)
-    assert total + BackgroundCounts(unestimated=2) == BackgroundCounts(6, 2, 3, 4, 5, 8, 9, 3)
+def test_counts_add_up():
+    total = BackgroundCounts(5, 1, 2, 3, 4, 7, 8, 1) + BackgroundCounts(1, 1, 1, 1, 1, 1, 1, 2)
+    assert total == BackgroundCounts(6, 2, 3, 4, 5, 8, 9, 3)
 
 
 def test_the_least_dilation_of_all_planes_is_kept():
@@ -43,7 +42,7 @@ def test_the_least_dilation_of_all_planes_is_kept():
     for total in (none + first + second, second + (first + none), first + none + second):
         assert (total.unestimated, total.eaten, total.most_dilation) == (4, 3, 4)
         assert (total.scarce, total.even) == (1, 3)
-    assert (none + PixelCounts(1)).most_dilation == 0
+    assert (none + BackgroundCounts(1)).most_dilation == 0
 
 
 def test_a_halo_ends_at_the_tile():

@@ -17,19 +17,11 @@ model_of = TypeAdapter(background.Method).validate_python
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_defaults_of_each_method_make_a_method(name):
-    found, parameters = background.method_parameters(
-        model_of({"method": name}), (1.0, 1.0), 0, False
-    )
-    assert found == name
-    assert make_method(name, **parameters).name == name
-
-
-@pytest.mark.parametrize("name", METHODS)
 def test_python_has_the_defaults_of_the_command(name):
     """A method without a word, by `make_method` and by the task."""
-    _, parameters = background.method_parameters(model_of({"method": name}), (1.0, 1.0), 0, False)
-    assert make_method(name) == make_method(name, **parameters)
+    method = model_of({"method": name}).in_pixels()
+    assert make_method(name) == method
+    assert method.name == name
 
 
 def test_an_application_has_the_defaults_of_the_command():
@@ -41,54 +33,73 @@ def test_an_application_has_the_defaults_of_the_command():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_parameter_of_a_method_can_be_set(name):
+def test_every_parameter_of_a_method_can_be_set_in_python(name):
     """None is forgotten when a method gets a new parameter."""
-    _, parameters = background.method_parameters(model_of({"method": name}), (1.0, 1.0), 0, False)
-    known = {field.name for field in dataclasses.fields(METHODS[name])}  # type: ignore[arg-type]
-    # The noise map is asked for by its image; the corners are ImageJ's own matter.
-    assert known - set(parameters) <= {"noise_map", "correct_corners"}
+    fields = set(METHODS[name].model_fields) - {"method", "radius_unit"}
+    # Python gives a pair as the radius, and makes a method for each channel.
+    elsewhere = {"radius_yx", "radius_per_channel", "value_per_channel"}
+    assert fields - elsewhere == {
+        field for field in METHODS[name].arguments.values() if not field.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_in_short_and_in_full_what_it_is(name):
+    kind = METHODS[name]
+    assert kind.short in kind.model_fields
+    assert kind.of().title.startswith(name.replace("_", " "))
+    assert set(kind.precedence) <= set(kind.model_fields)
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"method": "median", "radius": 13}, {"radius_px": 10.0}),
-        ({"method": "opening", "radius": 26, "smoothing_sigma": 1.3}, {"radius_px": 20.0}),
+        ({"method": "median", "radius": 13}, {"radius": 10.0}),
+        (
+            {"method": "opening", "radius": 26, "smoothing_sigma": 1.3},
+            {"radius": 20.0, "smoothing_sigma": 1.0},
+        ),
         ({"method": "tile_median", "tile_size": 100}, {"tile_size": 77}),
         ({"method": "tile_median", "tile_size": 0.1}, {"tile_size": 1}),
-        ({"method": "gaussian", "radius_yx": (13, 26)}, {"radius_px": (10.0, 20.0)}),
+        ({"method": "gaussian", "radius_yx": (13, 26)}, {"radius_yx": (10.0, 20.0)}),
         (
             {"method": "difference_of_filters", "small_radius": 2.6, "big_radius": 26},
-            {"small_radius_px": 2.0, "big_radius_px": 20.0},
+            {"small_radius": 2.0, "big_radius": 20.0},
         ),
-        ({"method": "difference_of_filters", "small_radius": None}, {"small_radius_px": None}),
+        ({"method": "difference_of_filters", "small_radius": None}, {"small_radius": None}),
     ],
 )
 def test_micrometers(given, expected):
-    model = model_of({**given, "radius_unit": "micrometers"})
-    _, parameters = background.method_parameters(model, (1.3, 1.3), 0, False)
+    method = model_of({**given, "radius_unit": "micrometers"}).in_pixels((1.3, 1.3))
+    values = dict(method)
     for name, value in expected.items():
-        assert parameters[name] == pytest.approx(value)
+        assert values[name] == pytest.approx(value)
+    assert method.radius_unit == "pixels"
+    assert method.in_pixels((1.3, 1.3)) == method
 
 
 def test_pixels_that_are_no_squares_count_by_their_area():
     model = model_of({"method": "median", "radius": 12, "radius_unit": "micrometers"})
-    assert background.method_parameters(model, (1.0, 4.0), 0, False)[1]["radius_px"] == 6
+    assert model.in_pixels((1.0, 4.0)).radius == 6
 
 
 def test_per_channel_goes_before_the_others():
     model = model_of({"method": "gaussian", "radius": 5, "radius_yx": (2, 3)})
-    assert background.method_parameters(model, (1, 1), 1, False)[1]["radius_px"] == (2, 3)
+    assert model.in_pixels(channel=1) == make_method("gaussian", radius_px=(2, 3)).model_copy(
+        update={"radius": 5}
+    )
     model = model_of({"method": "gaussian", "radius_yx": (2, 3), "radius_per_channel": [4, 6]})
-    assert background.method_parameters(model, (1, 1), 1, False)[1]["radius_px"] == 6
+    assert model.in_pixels(channel=1) == make_method("gaussian", radius_px=6)
     model = model_of({"method": "constant", "value": 5, "value_per_channel": "1,2"})
-    assert background.method_parameters(model, (1, 1), 1, False) == ("constant", {"value": 2})
+    assert model.in_pixels(channel=1) == make_method("constant", value=2)
 
 
 @pytest.mark.parametrize("name", ["opening", "rolling_ball", "sliding_paraboloid"])
 def test_light_background_goes_to_the_methods_that_know_it(name):
-    model = model_of({"method": name})
-    assert background.method_parameters(model, (1, 1), 0, True)[1]["light_background"] is True
+    method = model_of({"method": name}).in_pixels(light_background=True)
+    assert method == make_method(name, light_background=True)
+    assert method.light_background and not make_method(name).light_background
+    assert not make_method("median").in_pixels(light_background=True).light_background
 
 
 def test_texts_of_the_command_line():
@@ -100,7 +111,7 @@ def test_texts_of_the_command_line():
             "weight": "0.5",
         },
     )
-    assert isinstance(options.method, background.GaussianModel)
+    assert isinstance(options.method, METHODS["gaussian"])
     assert options.method.radius_per_channel == [3, 4]
     assert isinstance(options.mask, background.LabelMask)
     assert options.weight == 0.5

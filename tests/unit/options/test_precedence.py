@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import Door, through
-from fractal_mesospim_shading.options.background import BackgroundOptions, ConstantModel
+from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, choose_scenario
 from fractal_mesospim_shading.options.importing import ImportOptions
 from fractal_mesospim_shading.options.precedence import (
@@ -130,4 +131,4 @@ def test_in_a_background_method():
         "Passed over in `method`: 'radius_yx'",
         "Passed over in `method`: 'radius'",
     ]
-    assert passed_over_in_method(ConstantModel(value=3.0)) == []
+    assert passed_over_in_method(make_method("constant", value=3.0)) == []

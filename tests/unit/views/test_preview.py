@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading import cli, correct_background, errors
-from fractal_mesospim_shading.core.background import METHODS
+from fractal_mesospim_shading.core.background import METHODS, make_method
 from fractal_mesospim_shading.core.background.arrays import estimate_array
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.views import preview
@@ -49,7 +49,7 @@ def test_all_methods_on_a_tile_in_the_middle(make_mosaic, drawn, pixels, tmp_pat
         "constant, the median of the plane",
     ]
     background, result = drawn["methods"]["gaussian, radius 5 px"]
-    wanted = estimate_array(plane, METHODS["gaussian"](radius_px=5.0))
+    wanted = estimate_array(plane, make_method("gaussian", radius_px=5.0))
     np.testing.assert_array_equal(background, wanted)
     np.testing.assert_array_equal(result, plane - wanted)
     assert drawn["pixel_size_um"] == pytest.approx(1.3)
@@ -130,7 +130,7 @@ def test_a_label_image_is_left_out(make_mosaic, drawn, tmp_path):
     output = str(tmp_path / "p.png")
     write_preview(str(source), output, methods=["gaussian"], label="cells")
     background, _ = drawn["methods"]["gaussian, radius 7 px"]
-    wanted = METHODS["gaussian"]().background(drawn["image"], cells).background
+    wanted = make_method("gaussian").background(drawn["image"], cells).background
     np.testing.assert_array_equal(background, wanted)
     with pytest.raises(errors.ParameterError, match="level 0"):
         write_preview(str(source), output, methods=["gaussian"], label="cells", level=1)

@@ -1,4 +1,4 @@
-"""Local background: methods as parameters, kernels as functions of arrays."""
+"""Local background: each method a file, its parameters and its kernel side by side."""
 
 from fractal_mesospim_shading.core.background.catalogue import (
     METHODS,
@@ -7,34 +7,21 @@ from fractal_mesospim_shading.core.background.catalogue import (
     make_method,
     remark_on_height,
 )
-from fractal_mesospim_shading.core.background.contract import BackgroundMethod, BackgroundResult
-from fractal_mesospim_shading.core.background.local_filters import (
-    Constant,
-    DifferenceOfFilters,
-    Gaussian,
+from fractal_mesospim_shading.core.background.contract import (
+    BackgroundMethod,
+    BackgroundResult,
 )
-from fractal_mesospim_shading.core.background.methods import (
-    Median,
-    Opening,
-    RollingBall,
-    SlidingParaboloid,
-    TileMedian,
-)
+from fractal_mesospim_shading.core.background.gaussian import gaussian_backgrounds
+from fractal_mesospim_shading.core.background.noise import NoiseFactor
 
 __all__ = [
     "METHODS",
     "BackgroundMethod",
     "BackgroundResult",
-    "Constant",
-    "DifferenceOfFilters",
-    "Gaussian",
-    "Median",
-    "Opening",
-    "RollingBall",
-    "SlidingParaboloid",
-    "TileMedian",
+    "NoiseFactor",
     "check_fits",
     "check_light",
+    "gaussian_backgrounds",
     "make_method",
     "remark_on_height",
 ]

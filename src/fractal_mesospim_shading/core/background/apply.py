@@ -9,20 +9,28 @@ rounded and clipped once, with what was clipped counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fractal_mesospim_shading.core.background.inputs import as_numbers, with_mask, without_mask
-from fractal_mesospim_shading.core.background.parameter_checks import check_parameters
-from fractal_mesospim_shading.core.background.wide import apply_wide, as_integers, is_wide
+from fractal_mesospim_shading.core.background.contract import BackgroundMethod, BackgroundResult
+from fractal_mesospim_shading.core.background.masks import (
+    as_numbers,
+    is_wide,
+    with_mask,
+    without_mask,
+)
+from fractal_mesospim_shading.core.background.parameters import check_parameters
 from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import BackgroundError
 
 Mode = Literal["subtract", "divide"]
 Rounding = Literal["half_even", "half_up"]
+
+_WIDE_PART = 2**20
+"""Pixels that are computed at a time in float64."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +49,8 @@ class AppliedCounts:
     clipped_high: int = 0
 
     def __add__(self, other: AppliedCounts) -> AppliedCounts:
-        return AppliedCounts(
-            self.pixels + other.pixels,
-            self.no_data + other.no_data,
-            self.clipped_low + other.clipped_low,
-            self.clipped_high + other.clipped_high,
-        )
-
-    @property
-    def clipped_fraction(self) -> float:
-        """Clipped pixels over all pixels with data; 0 where there are none."""
-        usable = self.pixels - self.no_data
-        return (self.clipped_low + self.clipped_high) / usable if usable else 0.0
+        more = vars(other)
+        return AppliedCounts(**{name: count + more[name] for name, count in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,35 @@ class Application:
             raise BackgroundError(f"The weight is {self.weight}; expected 0 to 1.")
         if self.mode == "divide" and not self.reference > 0:
             raise BackgroundError(f"The reference is {self.reference}; expected more than 0.")
+
+
+def correct_plane(
+    method: BackgroundMethod,
+    image: NDArray[Any],
+    found: BackgroundResult,
+    absent: NDArray[np.bool_] | None,
+    application: Application,
+    *,
+    dtype: DTypeLike = np.float32,
+    out: NDArray[Any] | None = None,
+) -> tuple[NDArray[Any], AppliedCounts]:
+    """Take what a method found away from a plane or stack.
+
+    Args:
+        method: whose rounding counts where the application leaves it open.
+        image: (y, x) or (z, y, x).
+        found: its background. Where none could be estimated, the image stays as it is.
+        absent: True where there is no data, or None.
+        application, dtype, out: see `apply_background`.
+    """
+    values = image if found.denoised is None else found.denoised
+    if found.denoised is not None and absent is not None:
+        values = np.where(absent, image, values)
+    if not found.estimated:
+        absent = np.ones(values.shape, np.bool_)
+    rounding = application.rounding or ("half_up" if method.halves_up else "half_even")
+    how = replace(application, rounding=rounding)
+    return apply_background(values, found.background, how, dtype=dtype, coverage=absent, out=out)
 
 
 def apply_background(
@@ -143,14 +170,6 @@ def apply_background(
     return (result if out is not None else with_mask(result, hidden)), counts
 
 
-def as_type(background: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-    """A background as an image: rounded half up and clipped, as ImageJ does it."""
-    kind = np.dtype(dtype)
-    if not np.issubdtype(kind, np.integer):
-        return background.astype(kind)
-    return as_integers(np.floor(background + np.float32(0.5)), kind)[0]
-
-
 def _divisor(
     image: NDArray[Any],
     background: NDArray[Any],
@@ -186,18 +205,7 @@ def _run(
     # Divided, dark objects stay darker than what is around them by themselves.
     from_top = integer and how.light_background and not divide
     if plane.dtype == np.float64:
-        weight, offset = float(how.weight), float(how.output_offset)
-        counts = apply_wide(
-            image,
-            plane,
-            absent,
-            target,
-            weight=weight,
-            offset=offset,
-            divide=divide,
-            half_up=half_up,
-            from_top=from_top,
-        )
+        counts = _apply_wide(image, plane, absent, target, how, half_up=half_up, from_top=from_top)
         return AppliedCounts(image.size, *counts)
     low, high = -np.inf, np.inf
     offset = float(how.output_offset)
@@ -208,8 +216,8 @@ def _run(
     numbers = (np.float32(how.weight), np.float32(offset + (0.5 if half_up else 0.0)))
     if image.dtype not in (np.uint8, np.uint16, np.float32):
         image = image.astype(np.float32)
-    kernel = _to_integers if integer else _to_floats
-    found = kernel(image, plane, absent, *numbers, divide, half_up, low, high, target)
+    run = _to_integers if integer else _to_floats
+    found = run(image, plane, absent, *numbers, divide, half_up, low, high, target)
     return AppliedCounts(image.size, *(int(count) for count in found))
 
 
@@ -253,3 +261,89 @@ def _to_floats(  # type: ignore[no-untyped-def]
         else:
             target[i] = value - weight * plane[i] + offset
     return no_data, 0, 0
+
+
+def _apply_wide(
+    image: NDArray[Any],
+    plane: NDArray[np.float64],
+    absent: NDArray[np.bool_],
+    target: NDArray[Any],
+    how: Application,
+    *,
+    half_up: bool,
+    from_top: bool,
+) -> tuple[int, int, int]:
+    """Take a background away in float64, a part at a time; arrays are flat.
+
+    Args:
+        image, plane, absent, target: as the kernels have them.
+        how: with weight and offset; for a division `plane` holds the factors.
+        half_up: how integers are rounded.
+        from_top: add the largest number of an integer type.
+
+    Returns:
+        Pixels that were kept, and those cut off below and above.
+    """
+    weight, offset = float(how.weight), float(how.output_offset)
+    totals = np.zeros(3, np.int64)
+    for start in range(0, image.size, _WIDE_PART):
+        part = slice(start, start + _WIDE_PART)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = image[part].astype(np.float64)
+            values = values * plane[part] if how.mode == "divide" else values - weight * plane[part]
+            values += offset
+        kept = absent[part] if absent.size else np.zeros(values.size, np.bool_)
+        if np.issubdtype(target.dtype, np.integer):
+            rounded = np.floor(values + 0.5) if half_up else np.rint(values)
+            target[part], below, above = _as_integers(rounded, target.dtype, from_top=from_top)
+            totals[1:] += np.count_nonzero(below & ~kept), np.count_nonzero(above & ~kept)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                target[part] = values
+        target[part][kept] = _as_they_are(image[part][kept], target.dtype)
+        totals[0] += np.count_nonzero(kept)
+    no_data, low, high = (int(number) for number in totals)
+    return no_data, low, high
+
+
+def _as_they_are(values: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Values in another type: whole numbers stay whole, what does not fit is cut off."""
+    kind = np.dtype(dtype)
+    if values.dtype == kind:
+        return values
+    if not np.issubdtype(kind, np.integer):
+        with np.errstate(over="ignore", invalid="ignore"):
+            return values.astype(kind)
+    if values.dtype.kind == "f":
+        return _as_integers(np.trunc(values), kind)[0]
+    limits, own = np.iinfo(kind), np.iinfo(values.dtype)
+    low, high = max(limits.min, own.min), min(limits.max, own.max)
+    return np.clip(values, low, high).astype(kind)
+
+
+def _as_integers(
+    rounded: NDArray[Any], kind: np.dtype[Any], *, from_top: bool = False
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whole floats as integers of a type, and which lay below and above its range.
+
+    Args:
+        rounded: whole numbers; NaN becomes 0.
+        kind: an integer type.
+        from_top: whether the largest number of the type is added, which float64 could not
+            do for 64 bits.
+    """
+    limits = np.iinfo(kind)
+    rounded = np.where(np.isnan(rounded), -float(limits.max) if from_top else 0.0, rounded)
+    top = int(limits.max) if from_top else 0
+    low, high = float(int(limits.min) - top), float(int(limits.max) - top)
+    below, above = rounded < low, rounded > high
+    if from_top:
+        # Below the top by this much; whole numbers of 64 bits wrap around, and back again.
+        distance = np.where(rounded > low, -np.minimum(rounded, 0), 0).astype(np.uint64)
+        result = (np.uint64(top) - distance).astype(kind)
+        result[rounded <= low] = limits.min
+        return result, below, above
+    inside = (rounded > low) & (rounded < high)
+    result = np.where(inside, rounded, 0).astype(kind)
+    result[rounded <= low], result[rounded >= high] = limits.min, limits.max
+    return result, below, above

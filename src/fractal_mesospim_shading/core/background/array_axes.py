@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.background.parameter_checks import shown
+from fractal_mesospim_shading.core.background.parameters import shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 Index = tuple[int, ...]

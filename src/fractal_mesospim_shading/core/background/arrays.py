@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from fractal_mesospim_shading.core.background.apply import (
     Application,
     AppliedCounts,
-    apply_background,
+    correct_plane,
 )
 from fractal_mesospim_shading.core.background.array_axes import ArrayAxes, Index, find_axes
 from fractal_mesospim_shading.core.background.catalogue import check_fits, check_light
@@ -28,10 +28,15 @@ from fractal_mesospim_shading.core.background.contract import (
     BackgroundResult,
     check_method,
 )
-from fractal_mesospim_shading.core.background.inputs import as_numbers, with_mask, without_mask
-from fractal_mesospim_shading.core.background.masks import largest_dilation, no_data, union
-from fractal_mesospim_shading.core.background.methods import TileMedian
-from fractal_mesospim_shading.core.background.parameter_checks import shown
+from fractal_mesospim_shading.core.background.masks import (
+    as_numbers,
+    largest_dilation,
+    no_data,
+    union,
+    with_mask,
+    without_mask,
+)
+from fractal_mesospim_shading.core.background.parameters import shown
 from fractal_mesospim_shading.core.zeros import ZeroIs, ZeroRule, zero_rule, zeros_without_data
 from fractal_mesospim_shading.errors import BackgroundError
 
@@ -154,19 +159,15 @@ def correct_array(
         saved = _target(where.shape, background_out, np.float32, _FLOATS, "background")
     counts = AppliedCounts()
     unestimated: list[Index] = []
-    dilations: list[int] = []
+    dilations: list[int | None] = []
     blocks = 0
     for part in request.results(rule):
-        found, absent = part.found, part.absent
-        values = found.image_to_correct(part.values)
-        if found.denoised is not None and absent is not None:
-            values = np.where(absent, part.values, values)
+        found = part.found
         if not found.estimated:
             unestimated.append(part.index)
-            dilations += part.dilations_left(method)
-            absent = np.ones(values.shape, np.bool_)
-        corrected, some = apply_background(
-            values, found.background, how, dtype=result.dtype, coverage=absent
+            dilations.append(largest_dilation(part.objects, part.absent))
+        corrected, some = correct_plane(
+            method, part.values, found, part.absent, how, dtype=result.dtype
         )
         where.put(result, part.index, corrected)
         counts += some
@@ -175,7 +176,7 @@ def correct_array(
             where.put(saved, part.index, found.background)
     if out is None:
         result = with_mask(result, request.hidden)
-    largest = min(dilations, default=None)
+    largest = min((size for size in dilations if size is not None), default=None)
     return CorrectedArray(result, counts, tuple(unestimated), blocks, largest)
 
 
@@ -198,13 +199,6 @@ class _Part:
     absent: NDArray[np.bool_] | None
     zero_blocks: int
     found: BackgroundResult
-
-    def dilations_left(self, method: BackgroundMethod) -> list[int]:
-        """The largest dilation that leaves a pixel, where one left none."""
-        if self.objects is None or not isinstance(method, TileMedian):
-            return []
-        largest = largest_dilation(self.objects, self.absent)
-        return [] if largest is None else [largest]
 
 
 @dataclass(frozen=True)
@@ -274,13 +268,12 @@ class _Request:
 
 
 def _completed(application: Application | None, method: BackgroundMethod) -> Application:
-    """Rounding and light background as the method has them, where nothing else is said."""
+    """The light background is that of the method."""
     how = Application() if application is None else application
     if not isinstance(how, Application):
         raise BackgroundError(f"application is {shown(how)}; expected an Application or None.")
-    rounding = how.rounding or ("half_up" if method.halves_up else "half_even")
     check_light(method, light_background=how.light_background)
-    return replace(how, rounding=rounding, light_background=method.light_background)
+    return replace(how, light_background=method.light_background)
 
 
 def _target(

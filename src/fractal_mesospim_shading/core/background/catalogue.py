@@ -1,48 +1,47 @@
-"""The methods by name, and whether a method fits an image."""
+"""The methods by name, and whether a method fits an image. A new method is one line of `Method`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
+from pydantic import Field
 
+from fractal_mesospim_shading.core.background.constant import ConstantModel
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod
-from fractal_mesospim_shading.core.background.local_filters import (
-    Constant,
-    DifferenceOfFilters,
-    Gaussian,
-)
-from fractal_mesospim_shading.core.background.methods import (
-    Median,
-    Opening,
-    RollingBall,
-    SlidingParaboloid,
-    TileMedian,
-)
-from fractal_mesospim_shading.core.background.parameter_checks import shown
+from fractal_mesospim_shading.core.background.difference import DifferenceOfFiltersModel
+from fractal_mesospim_shading.core.background.gaussian import GaussianModel
+from fractal_mesospim_shading.core.background.median import MedianModel
+from fractal_mesospim_shading.core.background.opening import OpeningModel
+from fractal_mesospim_shading.core.background.parameters import shown
+from fractal_mesospim_shading.core.background.rolling_ball import RollingBallModel
+from fractal_mesospim_shading.core.background.sliding_paraboloid import SlidingParaboloidModel
+from fractal_mesospim_shading.core.background.tile_median import TileMedianModel
 from fractal_mesospim_shading.errors import BackgroundError
 
+Method = Annotated[
+    TileMedianModel
+    | MedianModel
+    | OpeningModel
+    | RollingBallModel
+    | SlidingParaboloidModel
+    | GaussianModel
+    | DifferenceOfFiltersModel
+    | ConstantModel,
+    Field(discriminator="method"),
+]
+
 METHODS: dict[str, type[BackgroundMethod]] = {
-    method.name: method
-    for method in (
-        TileMedian,
-        Median,
-        Opening,
-        RollingBall,
-        SlidingParaboloid,
-        Gaussian,
-        DifferenceOfFilters,
-        Constant,
-    )
+    method.name: method for method in get_args(get_args(Method)[0])
 }
 
 
 def make_method(name: str, **parameters: Any) -> BackgroundMethod:
-    """A method with parameters.
+    """A method with parameters, all lengths in pixels.
 
     Args:
         name: a key of `METHODS`.
-        parameters: of that method's class; the others keep their defaults.
+        parameters: of that method, see its `arguments`; the others keep their defaults.
 
     Raises:
         BackgroundError: for an unknown name or parameter, with those that exist.
@@ -51,13 +50,16 @@ def make_method(name: str, **parameters: Any) -> BackgroundMethod:
         raise BackgroundError(
             f"There is no background method {shown(name)}; choose one of {', '.join(METHODS)}."
         )
-    known = METHODS[name].__dataclass_fields__  # type: ignore[attr-defined]
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
-        raise BackgroundError(
-            f"The method {name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}."
-        )
-    return METHODS[name](**parameters)
+    return METHODS[name].of(**parameters)
+
+
+def method_in_short(value: Any) -> Any:
+    """Accept `median` and `median:25` for a method; anything else stays as it is."""
+    if not isinstance(value, str) or value.lstrip().startswith("{"):
+        return value
+    name, _, number = value.strip().partition(":")
+    field = METHODS[name].short if name in METHODS else "radius"
+    return {"method": name, field: number} if number else {"method": name}
 
 
 def check_light(method: BackgroundMethod, *, light_background: bool) -> None:

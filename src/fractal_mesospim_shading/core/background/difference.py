@@ -2,37 +2,95 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
-from fractal_mesospim_shading.core.background.inputs import image_and_mask
-from fractal_mesospim_shading.core.background.masks import as_float32, checked_mask
-from fractal_mesospim_shading.core.background.parameter_checks import (
-    check_radius,
-    is_number,
-    shown,
+from fractal_mesospim_shading.core.background.contract import (
+    MOST_PX,
+    BackgroundMethod,
+    BackgroundResult,
+    Marks,
 )
+from fractal_mesospim_shading.core.background.filters import convolved, kernel_half_width
+from fractal_mesospim_shading.core.background.gaussian import local_mean
+from fractal_mesospim_shading.core.background.median import sliding_median
+from fractal_mesospim_shading.core.background.parameters import check_radius, is_number, shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 FilterName = Literal["median", "gaussian", "mean"]
 
 
-def check_radii(small_radius_px: float | None, big_radius_px: float) -> None:
-    """Refuse radii below 1, and a small one that is not smaller than the big one.
+class DifferenceOfFiltersModel(BackgroundMethod):
+    """Small filter minus big filter."""
 
-    Raises:
-        BackgroundError: with both numbers.
-    """
-    check_radius(big_radius_px, "The big radius")
-    if small_radius_px is None:
-        return
-    if not is_number(small_radius_px) or not 1 <= small_radius_px < big_radius_px:
-        raise BackgroundError(
-            f"The small radius is {shown(small_radius_px)} px, the big one {big_radius_px}; "
-            "expected 1 <= small < big, or no small filter."
-        )
+    model_config = ConfigDict(title="Difference of filters")
+    arguments: ClassVar = {
+        "small_radius_px": "small_radius",
+        "big_radius_px": "big_radius",
+        "filter": "filter",
+    }
+    short: ClassVar = "big_radius"
+
+    method: Literal["difference_of_filters"] = "difference_of_filters"
+    small_radius: float | None = Field(
+        default=2.0, gt=0, description="Of the filter against noise; unset for none."
+    )
+    big_radius: float = Field(
+        default=25.0, gt=0, description="Of the filter that gives the background."
+    )
+    filter: FilterName = Field(default="median", description="The filter, for both radii.")
+
+    @property
+    def title(self) -> str:
+        return f"{self.spoken_name}, radii {self.small_radius:g} and {self.big_radius:g} px"
+
+    @property
+    def largest_radius_px(self) -> float:
+        return self.big_radius
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        return 1.0, float(max(side_px, MOST_PX if self.filter == "gaussian" else 0))
+
+    @property
+    def halo_px(self) -> int | None:
+        if self.filter == "gaussian":
+            return kernel_half_width(self.big_radius)
+        return int(self.big_radius)
+
+    def background(
+        self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
+    ) -> BackgroundResult:
+        self._check_radii()
+        result = super().background(image, mask, coverage)
+        if self.small_radius is None or not result.estimated:
+            return result
+        # Objects are what is to be kept: only pixels without data stay out here.
+        usable = self.usable(image, None, coverage)
+        denoised = self.estimated_where_usable(self._denoised, *usable)
+        return replace(result, denoised=denoised.background)
+
+    def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
+        return filtered(values, ignored, self.big_radius, self.filter)
+
+    def _denoised(
+        self, values: NDArray[Any], ignored: NDArray[np.bool_] | None
+    ) -> NDArray[np.float32]:
+        """The image after the small filter."""
+        return filtered(values, ignored, self.small_radius or 1.0, self.filter)
+
+    def _check_radii(self) -> None:
+        """Refuse radii below 1, and a small one that is not smaller than the big one."""
+        small, big = self.small_radius, self.big_radius
+        check_radius(big, "The big radius")
+        if small is not None and not (is_number(small) and 1 <= small < big):
+            raise BackgroundError(
+                f"The small radius is {shown(small)} px, the big one {big}; "
+                "expected 1 <= small < big, or no small filter."
+            )
 
 
 def filtered(
@@ -48,70 +106,12 @@ def filtered(
         filter: which one.
 
     Raises:
-        BackgroundError: for an unknown filter or a radius below 1.
+        BackgroundError: for a radius below 1.
     """
-    from fractal_mesospim_shading.core.background.gaussian import (
-        gaussian_background,
-        mean_background,
-    )
-    from fractal_mesospim_shading.core.background.median import median_background
-
     if filter == "median":
-        return median_background(image, ignored, radius_px=radius_px, exact=True)
+        return sliding_median(image, ignored, radius_px)
     if filter == "gaussian":
-        return gaussian_background(image, ignored, radius_px=radius_px)
-    if filter == "mean":
-        return mean_background(image, ignored, radius_px=int(radius_px))
-    raise BackgroundError(f"The filter is {filter!r}; expected 'median', 'gaussian' or 'mean'.")
-
-
-def difference_background(
-    image: NDArray[Any],
-    mask: NDArray[Any] | None = None,
-    *,
-    big_radius_px: float = 25.0,
-    filter: FilterName = "median",
-) -> NDArray[np.float32]:
-    """The background of a difference of filters: the big filter alone.
-
-    Args:
-        image: (y, x).
-        mask: (y, x); nonzero pixels do not enter.
-        big_radius_px: about three times the radius of the objects.
-        filter: median, gaussian or mean.
-    """
-    check_radii(None, big_radius_px)
-    image, mask = image_and_mask(image, mask)
-    return filtered(image, checked_mask(image, mask), big_radius_px, filter)
-
-
-def difference_of_filters(
-    image: NDArray[Any],
-    mask: NDArray[Any] | None = None,
-    *,
-    small_radius_px: float | None = 2.0,
-    big_radius_px: float = 25.0,
-    filter: FilterName = "median",
-) -> NDArray[np.float32]:
-    """Small filter minus big filter, signed.
-
-    Args:
-        image: (y, x).
-        mask: (y, x); nonzero pixels do not enter the big filter.
-        small_radius_px: against noise, smaller than the objects; None takes the
-            image as it is.
-        big_radius_px: about three times the radius of the objects.
-        filter: median, gaussian or mean.
-
-    Returns:
-        (y, x) float32.
-
-    Raises:
-        BackgroundError: for radii out of order, or a mask of another shape.
-    """
-    check_radii(small_radius_px, big_radius_px)
-    image, mask = image_and_mask(image, mask)
-    background = difference_background(image, mask, big_radius_px=big_radius_px, filter=filter)
-    if small_radius_px is None:
-        return as_float32(image) - background
-    return filtered(image, None, small_radius_px, filter) - background
+        return local_mean(image, ignored, radius_px)
+    side = 2 * int(radius_px) + 1
+    kernel = np.full(side, 1 / side)
+    return convolved(image, ignored, kernel, kernel)

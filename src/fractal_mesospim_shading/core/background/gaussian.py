@@ -7,19 +7,27 @@ The masked form is normalised convolution: H. Knutsson and C.-F. Westin,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import erf, floor, prod, sqrt
-from typing import Any
+from math import prod, sqrt
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.array_axes import MOST_COLOURS
-from fractal_mesospim_shading.core.background.convolution import convolved
-from fractal_mesospim_shading.core.background.inputs import image_and_mask
-from fractal_mesospim_shading.core.background.masks import as_float32, checked_mask
-from fractal_mesospim_shading.core.background.parameter_checks import (
-    check_radius,
+from fractal_mesospim_shading.core.background.contract import (
+    MOST_PX,
+    BackgroundMethod,
+)
+from fractal_mesospim_shading.core.background.filters import (
+    convolved,
+    gaussian_kernel,
+    kernel_half_width,
+)
+from fractal_mesospim_shading.core.background.masks import checked_mask, image_and_mask
+from fractal_mesospim_shading.core.background.noise import NoiseFactor
+from fractal_mesospim_shading.core.background.parameters import (
+    RadiusList,
     check_z_radius,
     is_number,
     shown,
@@ -29,37 +37,102 @@ from fractal_mesospim_shading.errors import BackgroundError
 Array = NDArray[np.float32]
 Radius = float | tuple[float, float]
 
-# 99 % of a normal distribution lie within this many sigma.
-_REACH_SIGMA = 2.5758
+
+class GaussianModel(BackgroundMethod):
+    """Gaussian local mean."""
+
+    model_config = ConfigDict(title="Gaussian local mean")
+    arguments: ClassVar = {"radius_px": "radius", "radius_z_px": "radius_z_planes"}
+    wider: ClassVar = {"radius_px": float | tuple[float, float]}
+    precedence: ClassVar = ("radius_per_channel", "radius_yx", "radius")
+
+    method: Literal["gaussian"] = "gaussian"
+    radius: float = Field(
+        default=7.0, gt=0, description="Twice the standard deviation of the Gaussian."
+    )
+    radius_yx: tuple[float, float] | None = Field(
+        default=None, description="Different radii along y and x; goes before `radius`."
+    )
+    radius_per_channel: RadiusList | None = Field(
+        default=None, description="One radius for each channel; goes before the others."
+    )
+    radius_z_planes: float | None = Field(
+        default=None, gt=0, le=MOST_PX, description="Also along z, with this radius in planes."
+    )
+
+    @classmethod
+    def field_of(cls, field: str, value: Any) -> str:
+        return "radius_yx" if isinstance(value, tuple) else field
+
+    def of_channel(self, channel: int, scale: float) -> dict[str, Any]:
+        if self.radius_per_channel:
+            radius = self.radius_per_channel[channel] * scale
+            return {"radius": radius, "radius_yx": None, "radius_per_channel": None}
+        if self.radius_yx is None:
+            return {}
+        return {"radius_yx": (self.radius_yx[0] * scale, self.radius_yx[1] * scale)}
+
+    @property
+    def per_channel(self) -> dict[str, Sequence[float]]:
+        given = self.radius_per_channel
+        return {} if given is None else {"radius_per_channel": given}
+
+    @property
+    def radii(self) -> Radius:
+        """The radius in the plane: a pair (y, x) where one is given."""
+        return self.radius if self.radius_yx is None else self.radius_yx
+
+    @property
+    def largest_radius_px(self) -> float:
+        return float(np.max(self.radii))
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        return 1.0, float(max(side_px, MOST_PX))
+
+    @property
+    def halo_px(self) -> int | None:
+        return kernel_half_width(self.largest_radius_px)
+
+    @property
+    def depth_px(self) -> int:
+        # At least 1, so that a z radius always means a stack.
+        radius = self.radius_z_planes
+        return 0 if radius is None else max(kernel_half_width(radius), 1)
+
+    @property
+    def noise_factor(self) -> NoiseFactor:
+        return noise_factor(self.radii, self.radius_z_planes)
+
+    def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
+        return local_mean(values, ignored, self.radii, self.radius_z_planes)
 
 
-@dataclass(frozen=True)
-class NoiseFactor:
-    """How the noise of an image changes when a local mean is subtracted.
+def local_mean(
+    image: NDArray[Any],
+    ignored: NDArray[np.bool_] | None,
+    radius_px: Radius,
+    radius_z_px: float | None = None,
+) -> Array:
+    """The local mean around every pixel, with Gaussian weights of sigma = radius / 2.
 
-    Attributes:
-        exact: standard deviation of image - background over that of the image, for
-            noise that is independent from pixel to pixel.
-        published: the number that smlmlp reports, a product over the axes. It is
-            not the noise of image - background: 0.85 against 0.99 at radius 7.
+    Args:
+        image: (y, x), or (z, y, x) if `radius_z_px` is given.
+        ignored: same shape; pixels that do not enter the mean, or None. Bright objects that
+            do raise the background under themselves.
+        radius_px: number or (y, x). Too small, and the objects are subtracted from
+            themselves; too large, and the background no longer follows the image.
+        radius_z_px: radius in planes for a neighbourhood in three dimensions.
+
+    Returns:
+        float32 of the image's shape. Edge pixels are repeated beyond the edge.
+
+    Raises:
+        BackgroundError: for a radius below 1.
     """
-
-    exact: float
-    published: float
-
-
-def gaussian_kernel(sigma_px: float) -> NDArray[np.float64]:
-    """A Gaussian integrated over each pixel, cut at 2.5758 sigma, sum 1, odd length."""
-    half = floor(_REACH_SIGMA * sigma_px)
-    edges = (np.arange(-half, half + 2) - 0.5) / (sqrt(2.0) * sigma_px)
-    cumulative = np.array([erf(edge) for edge in edges])
-    kernel = np.diff(cumulative)
-    return np.asarray(kernel / kernel.sum())
-
-
-def kernel_half_width(radius_px: float) -> int:
-    """Pixels from the centre of the kernel of this radius to its end."""
-    return floor(_REACH_SIGMA * radius_px / 2)
+    kernel_y, kernel_x = (gaussian_kernel(radius / 2) for radius in radius_pair(radius_px))
+    check_z_radius(radius_z_px)
+    kernel_z = None if radius_z_px is None else gaussian_kernel(radius_z_px / 2)
+    return convolved(image, ignored, kernel_y, kernel_x, kernel_z)
 
 
 def radius_pair(radius_px: Radius) -> tuple[float, float]:
@@ -128,69 +201,15 @@ def noise_factor(radius_px: Radius, radius_z_px: float | None = None) -> NoiseFa
     return NoiseFactor(sqrt(exact), sqrt(prod(published)))
 
 
-def gaussian_background(
-    image: NDArray[Any],
-    mask: NDArray[Any] | None = None,
-    *,
-    radius_px: Radius = 7.0,
-    radius_z_px: float | None = None,
-) -> Array:
-    """The local mean around every pixel, with Gaussian weights of sigma = radius / 2.
-
-    Args:
-        image: (y, x), or (z, y, x) if `radius_z_px` is given.
-        mask: same shape; nonzero pixels do not enter the mean. Without a mask
-            bright objects raise the background under themselves.
-        radius_px: number or (y, x). Too small, and the objects are subtracted from
-            themselves; too large, and the background no longer follows the image.
-        radius_z_px: radius in planes for a neighbourhood in three dimensions.
-
-    Returns:
-        float32 of the image's shape. Edge pixels are repeated beyond the edge.
-
-    Raises:
-        BackgroundError: for a radius below 1 or a mask of another shape.
-    """
-    radii = radius_pair(radius_px)
-    check_z_radius(radius_z_px)
-    image, mask = image_and_mask(image, mask, deep=radius_z_px is not None)
-    kernels = [gaussian_kernel(radius / 2) for radius in radii]
-    kernel_z = None if radius_z_px is None else gaussian_kernel(radius_z_px / 2)
-    return convolved(image, checked_mask(image, mask), kernels[0], kernels[1], kernel_z)
-
-
-def gaussian_smoothed(
-    image: NDArray[Any], ignored: NDArray[np.bool_] | None, sigma_px: float
-) -> Array:
-    """An image smoothed in y and x with a Gaussian of this sigma; 0 leaves it as it is."""
-    if sigma_px <= 0:
-        return as_float32(image)
-    kernel = gaussian_kernel(sigma_px)
-    return convolved(image, ignored, kernel, kernel)
-
-
-def mean_background(
-    image: NDArray[Any], mask: NDArray[Any] | None = None, *, radius_px: int = 7
-) -> Array:
-    """The mean of the square of 2 * radius + 1 pixels around every pixel.
-
-    Args:
-        image: (y, x).
-        mask: (y, x); nonzero pixels do not enter the mean.
-        radius_px: at least 1.
-    """
-    check_radius(radius_px, "The radius of the mean")
-    image, mask = image_and_mask(image, mask)
-    kernel = np.full(2 * int(radius_px) + 1, 1 / (2 * int(radius_px) + 1))
-    return convolved(image, checked_mask(image, mask), kernel, kernel)
-
-
 def gaussian_backgrounds(
     channels: Sequence[NDArray[Any]],
     radius_px: Radius | Sequence[Radius] = 7.0,
     noise_corrections: Sequence[float] | None = None,
 ) -> tuple[list[Array], list[NoiseFactor]]:
     """Local means of several channels, as smlmlp's `bkgd_spatial_mean`.
+
+    This is smlmlp's interface: what is not a number, or not finite, spreads. `make_method` and
+    `arrays.estimate_array` know masks and pixels without data.
 
     Args:
         channels: one stack (n, y, x) for each channel, a list of stacks; shapes may differ.
@@ -216,8 +235,13 @@ def gaussian_backgrounds(
                 f"A channel has shape {shape}; expected a stack (n, y, x). A picture with its "
                 "colours in the last axis is a list of channels: [p[None, ..., 0], ...]."
             )
-        planes = [gaussian_background(plane, radius_px=radius) for plane in stack]
+        planes = [_mean_of_plane(plane, radius) for plane in stack]
         backgrounds.append(np.stack(planes))
         factor = noise_factor(radius)
         factors.append(NoiseFactor(factor.exact * float(before), factor.published * float(before)))
     return backgrounds, factors
+
+
+def _mean_of_plane(plane: NDArray[Any], radius_px: Radius) -> Array:
+    image, hidden = image_and_mask(plane)
+    return local_mean(image, checked_mask(image, hidden), radius_px)

@@ -1,6 +1,10 @@
-"""Which pixels an estimate may look at.
+"""Which pixels an estimate may look at, and in which numbers.
 
-Two kinds of pixels stay out of an estimate, as in photutils:
+Lists become arrays, the mask of a masked array becomes one of the masks, and what holds no
+numbers is refused. Backgrounds are estimated in float32, whose whole numbers end at 2^24
+(16 777 216). An image with larger counts (integers of 32 bits and more, float64) is estimated less
+a common level, which all methods follow exactly, and that level is added to the background in
+float64. Two kinds of pixels stay out of an estimate, as in photutils:
 
 - `mask`: objects. They are ignored, but the background is wanted under them.
 - `coverage`: no data (outside of the tile, dead pixels, NaN). There is no
@@ -14,10 +18,106 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.background.wide import largest_count
+from fractal_mesospim_shading.core.background.parameters import shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 Bool = NDArray[np.bool_]
+
+WHOLE_TO = 2**24
+"""Up to here float32 holds every whole number."""
+
+
+def as_numbers(array: Any, what: str) -> Any:
+    """An array of real numbers.
+
+    Args:
+        array: an array; anything else with a shape, a NumPy type and an index (a memory map,
+            a zarr or HDF5 array) stays as it is and is read in parts; lists are converted.
+        what: its name in a message, such as `image`.
+
+    Raises:
+        BackgroundError: it holds no numbers.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        found: Any = array
+    elif not isinstance(array, np.ndarray) and _is_arraylike(array):
+        found = array
+    else:
+        try:
+            found = np.asarray(array)
+        except (TypeError, ValueError) as error:
+            raise BackgroundError(
+                f"The {what} is {shown(array)}, which is no array: {error}."
+            ) from error
+    if found.dtype.kind not in "buif":
+        raise BackgroundError(
+            f"The {what} is {shown(array) if found.dtype.kind == 'O' else 'an array'} of type "
+            f"{found.dtype}; expected an array of integers or floats."
+        )
+    return found
+
+
+def image_and_mask(
+    image: Any, mask: Any = None, *, deep: bool = False
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """A plane or stack and its objects as plain arrays.
+
+    Args:
+        image: array, list or masked array; the masked pixels of the latter are objects.
+        mask: above 0 where objects are; array, list or None.
+        deep: whether a stack (z, y, x) is expected, for a radius along z, or a plane (y, x).
+
+    Returns:
+        The image, and where objects are or None.
+
+    Raises:
+        BackgroundError: one of them holds no numbers, the shapes differ, or a stack is given
+            where a plane is expected, and the other way round.
+    """
+    pixels, hidden = without_mask(as_numbers(image, "image"))
+    objects = None if mask is None else without_mask(as_numbers(mask, "mask"))[0]
+    pixels = np.asarray(pixels)
+    if pixels.ndim != (3 if deep else 2) or 0 in pixels.shape:
+        axes = "(z, y, x), as a z radius is given" if deep else "(y, x)"
+        raise BackgroundError(
+            f"The image has shape {pixels.shape}; expected {axes}, with at least one pixel."
+        )
+    objects = None if objects is None else np.asarray(objects)
+    if hidden is None:
+        return pixels, objects
+    if objects is None:
+        return pixels, hidden
+    if objects.shape != pixels.shape:
+        raise BackgroundError(
+            f"The mask has shape {objects.shape}, the image {pixels.shape}; "
+            "give a mask of the same shape."
+        )
+    return pixels, (objects > 0) | hidden
+
+
+def without_mask(array: Any) -> tuple[Any, Bool | None]:
+    """The data of a masked array and its mask, None where nothing is masked; others as they are."""
+    if not isinstance(array, np.ma.MaskedArray):
+        return array, None
+    hidden = array.mask
+    return array.data, np.asarray(hidden) if np.any(hidden) else None
+
+
+def with_mask(array: NDArray[Any], hidden: Bool | None) -> NDArray[Any]:
+    """A masked array with this mask; the array itself where there is none."""
+    if hidden is None:
+        return array
+    masked = array.view(np.ma.MaskedArray)
+    masked.mask = hidden
+    return masked
+
+
+def _is_arraylike(array: Any) -> bool:
+    return (
+        isinstance(getattr(array, "dtype", None), np.dtype)
+        and isinstance(getattr(array, "shape", None), tuple)
+        and hasattr(array, "__getitem__")
+    )
 
 
 def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
@@ -47,17 +147,19 @@ def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:
     return np.asarray(grown, np.bool_)
 
 
-def largest_dilation(objects: NDArray[Any], absent: Bool | None = None) -> int | None:
+def largest_dilation(objects: NDArray[Any] | None, absent: Bool | None = None) -> int | None:
     """The largest dilation of the objects of a plane, or of each of a stack, that leaves a pixel.
 
     Args:
-        objects: (y, x) or (z, y, x); above 0 marks objects.
+        objects: (y, x) or (z, y, x); above 0 marks objects; None for none.
         absent: same shape; pixels without data.
 
     Returns:
         Pixels by which `dilate_mask` may widen the objects before none of background is
-        left; None where there is none without a dilation.
+        left; None where there is none without a dilation, or no object.
     """
+    if objects is None:
+        return None
     import cv2
 
     most = 0
@@ -159,3 +261,54 @@ def as_float32(image: NDArray[Any]) -> NDArray[np.float32]:
     """A contiguous float32 copy (or the image itself) of any integer or float image."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(image, dtype=np.float32)
+
+
+def is_wide(dtype: np.dtype[Any]) -> bool:
+    """Whether a type holds numbers that float32 does not."""
+    return (dtype.kind in "iu" and dtype.itemsize > 2) or (dtype.kind == "f" and dtype.itemsize > 4)
+
+
+def largest_count(dtype: np.dtype[Any]) -> float:
+    """From where on numbers of a float type are no counts: the largest of float32.
+
+    In float64 less, for sums of a few neighbours have to fit as well.
+    """
+    largest = float(np.finfo(np.float32).max)
+    return largest / 16 if is_wide(dtype) else largest
+
+
+def common_level(image: NDArray[Any], ignored: NDArray[np.bool_] | None) -> int | float | None:
+    """What to take off an image so that float32 holds its usual counts to the last digit.
+
+    Args:
+        image: any shape.
+        ignored: pixels that do not count; at least one does.
+
+    Returns:
+        A number of about the median, or None where float32 holds all counts that matter.
+    """
+    if not is_wide(image.dtype):
+        return None
+    usable = image.reshape(-1) if ignored is None else image[~ignored]
+    if max(abs(usable.min().item()), abs(usable.max().item())) <= WHOLE_TO:
+        return None
+    middle: int | float = np.partition(usable, usable.size // 2)[usable.size // 2].item()
+    return middle
+
+
+def less_level(image: NDArray[Any], level: int | float) -> NDArray[np.float32]:
+    """An image less its level, the difference taken before anything is rounded."""
+    if image.dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (image - level).astype(np.float32)
+    farthest = max(abs(image.min().item() - level), abs(image.max().item() - level))
+    if farthest >= 2**63:
+        return (image.astype(np.float64) - float(level)).astype(np.float32)
+    # Whole numbers of 64 bits wrap around, and back again.
+    whole = image.astype(np.int64) - np.uint64(level % 2**64).astype(np.int64)
+    return whole.astype(np.float32)
+
+
+def plus_level(background: NDArray[np.float32], level: int | float | None) -> NDArray[Any]:
+    """A background with its level again, in float64; the background itself without one."""
+    return background if level is None else background.astype(np.float64) + float(level)

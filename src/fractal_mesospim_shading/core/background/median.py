@@ -7,24 +7,129 @@ algorithm", IEEE Trans. ASSP 27(1), 1979, doi:10.1109/TASSP.1979.1163188.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
-from fractal_mesospim_shading.core.background.footprints import Shape, row_half_widths
-from fractal_mesospim_shading.core.background.inputs import image_and_mask
-from fractal_mesospim_shading.core.background.masks import (
-    as_float32,
-    checked_mask,
-    fill_from_nearest,
+from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
+from fractal_mesospim_shading.core.background.filters import (
+    Shape,
+    half_size,
+    middle_numbers,
+    row_half_widths,
 )
-from fractal_mesospim_shading.core.background.parameter_checks import check_z_radius
-from fractal_mesospim_shading.core.background.sliding_histogram import middle_numbers
+from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
+from fractal_mesospim_shading.core.background.parameters import check_z_radius
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
-# Block means are counted in sixteenths of a count for integer images.
 _FRACTION = 16
+"""Block means are counted in sixteenths of a count for integer images."""
+
+
+class MedianModel(BackgroundMethod):
+    """Sliding median."""
+
+    model_config = ConfigDict(title="Median")
+    arguments: ClassVar = {
+        "radius_px": "radius",
+        "shape": "shape",
+        "exact": "exact",
+        "radius_z_px": "radius_z_planes",
+    }
+
+    method: Literal["median"] = "median"
+    radius: float = Field(
+        default=25.0,
+        gt=0,
+        description="Radius of the neighbourhood: about three times the objects'.",
+    )
+    shape: Shape = Field(
+        default="disk",
+        description="Of the neighbourhood; imagej_disk is the slightly larger one of ImageJ.",
+    )
+    exact: bool = Field(
+        default=False,
+        description="Use every pixel. Otherwise means of small blocks, which is many times faster "
+        "and less noisy.",
+    )
+    radius_z_planes: int | None = Field(
+        default=None, ge=1, le=MOST_PX, description="Also over so many planes up and down."
+    )
+
+    @property
+    def largest_radius_px(self) -> float:
+        return self.radius
+
+    @property
+    def alignment_px(self) -> int:
+        return 1 if self.exact else _block_px(self.radius)
+
+    @property
+    def halo_px(self) -> int | None:
+        block = self.alignment_px
+        half = half_size(self.radius / block, self.shape)
+        # With blocks: the neighbour for the interpolation, and one that is cut.
+        return half if block == 1 else (half + 2) * block
+
+    @property
+    def depth_px(self) -> int:
+        return self.radius_z_planes or 0
+
+    def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
+        return sliding_median(
+            values, ignored, self.radius, self.shape, self.radius_z_planes, exact=self.exact
+        )
+
+
+def sliding_median(
+    image: NDArray[Any],
+    ignored: NDArray[np.bool_] | None,
+    radius_px: float,
+    shape: Shape = "disk",
+    radius_z_px: int | None = None,
+    *,
+    exact: bool = True,
+) -> NDArray[np.float32]:
+    """The median of the neighbourhood of every pixel.
+
+    Args:
+        image: (y, x), or (z, y, x) if `radius_z_px` is given.
+        ignored: same shape; pixels that do not count, or None.
+        radius_px: about three times the radius of the objects: they must fill less
+            than half of the neighbourhood, or they become background.
+        shape: see `row_half_widths`.
+        radius_z_px: planes to each side for a neighbourhood in three dimensions.
+        exact: the median of all pixels. Otherwise that of the means of blocks of
+            radius / 6 pixels, interpolated between their centres: 10 to 100 times
+            faster, smoother, and less biased by bright objects.
+
+    Returns:
+        float32 of the image's shape. Pixels beyond the edge do not count; of an even
+        number of pixels the median is the mean of the two middle ones. Exact for
+        integers and floats; floats take several times longer, as they have to be sorted.
+
+    Raises:
+        BackgroundError: for a radius below 1.
+    """
+    widths = row_half_widths(radius_px, shape)
+    check_z_radius(radius_z_px)
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    block = 1 if exact else _block_px(radius_px)
+    if block == 1:
+        return _median_of_codes(_codes(image, ignored), ignored, widths, radius_z_px)
+    means, empty = _block_means(image, ignored, block)
+    integer = np.issubdtype(image.dtype, np.integer)
+    codes = _fine_codes(means, empty) if integer else _codes(means, empty)
+    small_widths = row_half_widths(radius_px / block, shape)
+    medians = _median_of_codes(codes, empty, small_widths, radius_z_px)
+    return _enlarged(medians, image.shape, block)
+
+
+def _block_px(radius_px: float) -> int:
+    """Side of the blocks whose means are taken for this radius: radius / 6, at least 1."""
+    return max(1, int(radius_px // 6))
 
 
 @dataclass(frozen=True)
@@ -54,60 +159,7 @@ class _Codes:
         return both.astype(np.float32)
 
 
-def median_block_px(radius_px: float) -> int:
-    """Side of the blocks whose means are taken for this radius: radius / 6, at least 1."""
-    return max(1, int(radius_px // 6))
-
-
-def median_background(
-    image: NDArray[Any],
-    mask: NDArray[Any] | None = None,
-    *,
-    radius_px: float = 25.0,
-    shape: Shape = "disk",
-    exact: bool = False,
-    radius_z_px: int | None = None,
-) -> NDArray[np.float32]:
-    """The median of the neighbourhood of every pixel.
-
-    Args:
-        image: (y, x), or (z, y, x) if `radius_z_px` is given.
-        mask: same shape; nonzero pixels do not count.
-        radius_px: about three times the radius of the objects: they must fill less
-            than half of the neighbourhood, or they become background.
-        shape: see `footprints.row_half_widths`.
-        exact: the median of all pixels. Otherwise that of the means of blocks of
-            radius / 6 pixels, interpolated between their centres: 10 to 100 times
-            faster, smoother, and less biased by bright objects.
-        radius_z_px: planes to each side for a neighbourhood in three dimensions.
-
-    Returns:
-        float32 of the image's shape. Pixels beyond the edge do not count; of an even
-        number of pixels the median is the mean of the two middle ones. Exact for
-        integers and floats; floats take several times longer, as they have to be sorted.
-
-    Raises:
-        BackgroundError: for a radius below 1 or a mask of another shape.
-    """
-    widths = row_half_widths(radius_px, shape)
-    image, mask = image_and_mask(image, mask, deep=radius_z_px is not None)
-    image = image.astype(image.dtype.newbyteorder("="), copy=False)
-    check_z_radius(radius_z_px)
-    ignored = checked_mask(image, mask)
-    if ignored is not None and ignored.all():
-        return np.zeros(image.shape, np.float32)
-    block = 1 if exact else median_block_px(radius_px)
-    if block == 1:
-        return _sliding_median(_codes(image, ignored), ignored, widths, radius_z_px)
-    means, empty = block_means(image, ignored, block)
-    integer = np.issubdtype(image.dtype, np.integer)
-    codes = _fine_codes(means, empty) if integer else _codes(means, empty)
-    small_widths = row_half_widths(radius_px / block, shape)
-    medians = _sliding_median(codes, empty, small_widths, radius_z_px)
-    return _enlarged(medians, image.shape, block)
-
-
-def block_means(
+def _block_means(
     image: NDArray[Any], ignored: NDArray[np.bool_] | None, block: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
     """Means of square blocks of each plane, and which blocks are empty.
@@ -144,7 +196,7 @@ def _fine_codes(means: NDArray[np.float32], empty: NDArray[np.bool_] | None) -> 
     return _Codes(numbers, int(numbers.max()) + 1, None, float(lowest) / _FRACTION, _FRACTION)
 
 
-def _sliding_median(
+def _median_of_codes(
     codes: _Codes,
     ignored: NDArray[np.bool_] | None,
     widths: NDArray[np.int64],

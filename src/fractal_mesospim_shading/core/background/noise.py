@@ -1,21 +1,39 @@
-"""How noisy an image is, and how far noise shifts an estimate of its background."""
+"""How noisy an image is, and what noise and an estimate of the background do to each other."""
 
 from __future__ import annotations
 
-from math import sqrt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import exp, log, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod, check_method
-from fractal_mesospim_shading.core.background.inputs import as_numbers, without_mask
-from fractal_mesospim_shading.core.background.parameter_checks import is_number, shown
+from fractal_mesospim_shading.core.background.masks import as_numbers, without_mask
+from fractal_mesospim_shading.core.background.parameters import is_number, shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 _MAD_TO_SIGMA = 1.4826
 _SMALLEST_SIDE = 256
 _SEED = 20070110
+
+
+@dataclass(frozen=True)
+class NoiseFactor:
+    """How the noise of an image changes when a local mean is subtracted.
+
+    Attributes:
+        exact: standard deviation of image - background over that of the image, for
+            noise that is independent from pixel to pixel.
+        published: the number that smlmlp reports, a product over the axes. It is
+            not the noise of image - background: 0.85 against 0.99 at radius 7.
+    """
+
+    exact: float
+    published: float
 
 
 def estimate_noise_sigma(plane: NDArray[Any], coverage: NDArray[np.bool_] | None = None) -> float:
@@ -78,3 +96,64 @@ def noise_bias(method: BackgroundMethod, sigma: float, *, seed: int = _SEED) -> 
     middle = background if depth == 1 else background[depth // 2]
     cut = min(margin, _SMALLEST_SIDE)
     return float(middle[cut:-cut, cut:-cut].mean(dtype=np.float64))
+
+
+def without_bias(
+    method: BackgroundMethod,
+    values: NDArray[Any],
+    absent: NDArray[np.bool_] | None,
+    background: NDArray[np.float32],
+    keep: tuple[slice, ...],
+) -> NDArray[np.float32]:
+    """A background with what noise pulls it down by added back.
+
+    Each plane goes by its own noise, so that it does not matter which are read together.
+
+    Args:
+        method: that estimated.
+        values: (y, x) or (z, y, x), what it was estimated from.
+        absent: same shape; pixels without data, or None.
+        background: of a part.
+        keep: the part.
+    """
+    lifted = np.array(background, np.float32)
+    for index, kept in _planes(values, keep):
+        missing = None if absent is None else absent[index]
+        lifted[kept] -= np.float32(_bias(method, _sigma(values[index], missing)))
+    if absent is not None:
+        lifted[absent[keep]] = 0
+    return lifted
+
+
+def _planes(values: NDArray[Any], keep: tuple[slice, ...]) -> Iterator[tuple[Any, Any]]:
+    """Index of each plane in a part, and its place in the part."""
+    if values.ndim == 2:
+        yield ..., ...
+        return
+    for place, z in enumerate(range(*keep[0].indices(len(values)))):
+        yield z, place
+
+
+def _sigma(plane: NDArray[Any], absent: NDArray[np.bool_] | None) -> float:
+    try:
+        return estimate_noise_sigma(plane, absent)
+    except BackgroundError:
+        # No two neighbours have data.
+        return 0.0
+
+
+def _bias(method: BackgroundMethod, sigma: float) -> float:
+    """The bias of a method for noise of that size.
+
+    Balls and paraboloids have a height in counts, so their bias does not grow with the
+    noise; it is found for sizes that differ by 2 %, and taken in proportion between.
+    """
+    if sigma <= 0:
+        return 0.0
+    near = exp(round(50 * log(sigma)) / 50)
+    return _simulated(method, near) * sigma / near
+
+
+@lru_cache(maxsize=1024)
+def _simulated(method: BackgroundMethod, sigma: float) -> float:
+    return noise_bias(method, sigma)

@@ -6,64 +6,106 @@ J. Serra, "Image Analysis and Mathematical Morphology", Academic Press, 1982.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
-from fractal_mesospim_shading.core.background.disk_erosion import dilated, eroded
-from fractal_mesospim_shading.core.background.footprints import Shape, footprint, row_half_widths
-from fractal_mesospim_shading.core.background.gaussian import gaussian_smoothed
-from fractal_mesospim_shading.core.background.inputs import image_and_mask
-from fractal_mesospim_shading.core.background.masks import (
-    as_float32,
-    checked_mask,
-    fill_from_nearest,
+from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
+from fractal_mesospim_shading.core.background.filters import (
+    Shape,
+    footprint,
+    gaussian_smoothed,
+    half_size,
+    kernel_half_width,
+    row_half_widths,
 )
-from fractal_mesospim_shading.core.background.parameter_checks import check_z_radius
+from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
+from fractal_mesospim_shading.core.background.parameters import check_z_radius
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
-# OpenCV is faster for disks with up to this many rows; the results are equal.
+Filter = Callable[[NDArray[Any]], NDArray[Any]]
+
 _SMALL_DISK_ROWS = 13
+"""OpenCV is faster for disks with up to this many rows; the results are equal."""
 
 
-def opening_background(
-    image: NDArray[Any],
-    mask: NDArray[Any] | None = None,
+class OpeningModel(BackgroundMethod):
+    """Morphological opening; what it leaves is the white top-hat."""
+
+    model_config = ConfigDict(title="Opening (top-hat)")
+    arguments: ClassVar = {
+        "radius_px": "radius",
+        "shape": "shape",
+        "smoothing_sigma_px": "smoothing_sigma",
+        "light_background": "_light_background",
+        "radius_z_px": "radius_z_planes",
+    }
+    follows_extremes: ClassVar = True
+
+    method: Literal["opening"] = "opening"
+    radius: float = Field(
+        default=25.0, gt=0, description="Radius of the neighbourhood; larger than the objects."
+    )
+    shape: Shape = Field(
+        default="disk",
+        description="Of the neighbourhood; imagej_disk is the slightly larger one of ImageJ.",
+    )
+    smoothing_sigma: float = Field(
+        default=2.0,
+        ge=0,
+        description="Gaussian smoothing first. Without it, the opening follows the darkest noise "
+        "and lies several standard deviations too low.",
+    )
+    radius_z_planes: int | None = Field(
+        default=None, ge=1, le=MOST_PX, description="Also over so many planes up and down."
+    )
+
+    @property
+    def largest_radius_px(self) -> float:
+        return self.radius
+
+    @property
+    def halo_px(self) -> int | None:
+        reach = half_size(self.radius, self.shape)
+        return 2 * reach + kernel_half_width(2 * self.smoothing_sigma)
+
+    @property
+    def depth_px(self) -> int:
+        return 2 * (self.radius_z_planes or 0)
+
+    def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
+        element = _Element(self.radius, self.shape, self.radius_z_planes)
+        ordered = _ordered(values, ignored, self.smoothing_sigma)
+        return opened(ordered, ignored, element, light_background=self.light_background)
+
+
+def opened(
+    values: NDArray[Any],
+    ignored: NDArray[np.bool_] | None,
+    element: _Element,
     *,
-    radius_px: float = 25.0,
-    shape: Shape = "disk",
-    smoothing_sigma_px: float = 0.0,
-    light_background: bool = False,
-    radius_z_px: int | None = None,
+    light_background: bool,
 ) -> NDArray[np.float32]:
     """The largest minimum of a neighbourhood that reaches the pixel.
 
+    Without smoothing first the result follows the darkest noise: 63 counts too low for noise of
+    18; a sigma of 2 leaves 7.
+
     Args:
-        image: (y, x), or (z, y, x) if `radius_z_px` is given.
-        mask: same shape; nonzero pixels are ignored.
-        radius_px: larger than the largest object; objects that hold the whole
+        values: (y, x), or (z, y, x) for a neighbourhood in three dimensions; uint8, uint16 or
+            float32.
+        ignored: same shape; pixels that do not count, or None.
+        element: larger than the largest object; objects that hold the whole
             neighbourhood stay in the background.
-        shape: see `footprints.row_half_widths`.
-        smoothing_sigma_px: Gaussian smoothing first. Without it the result follows
-            the darkest noise: 63 counts too low for noise of 18; sigma 2 leaves 7.
         light_background: dark objects on a bright background: a closing.
-        radius_z_px: planes to each side for a neighbourhood in three dimensions, a
-            cylinder of that height.
 
     Returns:
         float32 of the image's shape. Pixels beyond the edge are ignored.
-
-    Raises:
-        BackgroundError: for a radius below 1 or a mask of another shape.
     """
     import cv2
 
-    element = _Element(radius_px, shape, radius_z_px)
-    image, mask = image_and_mask(image, mask, deep=radius_z_px is not None)
-    ignored = checked_mask(image, mask)
-    if ignored is not None and ignored.all():
-        return np.zeros(image.shape, np.float32)
-    values = _ordered(image, ignored, smoothing_sigma_px)
     if ignored is None and element.footprint is not None and values.ndim == 2:
         # Both steps in one call save a plane of memory, which matters where it is quick.
         step = cv2.MORPH_CLOSE if light_background else cv2.MORPH_OPEN
@@ -74,9 +116,6 @@ def opening_background(
     if ignored is None:
         return second(first(values)).astype(np.float32)
     return _opened_with_mask(values, ignored, first, second, element)
-
-
-Filter = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def _opened_with_mask(
@@ -98,7 +137,10 @@ def _opened_with_mask(
 
 
 class _Element:
-    """A neighbourhood, and the smallest and largest value in it."""
+    """A neighbourhood, and the smallest and largest value in it.
+
+    In three dimensions it is a cylinder, `radius_z_px` planes to each side.
+    """
 
     def __init__(self, radius_px: float, shape: Shape, radius_z_px: int | None) -> None:
         check_z_radius(radius_z_px)
@@ -130,7 +172,7 @@ class _Element:
 
     def _plane(self, plane: NDArray[Any], smallest: bool) -> NDArray[Any]:
         if self.footprint is None:
-            return eroded(plane, self.widths) if smallest else dilated(plane, self.widths)
+            return _eroded(plane, self.widths) if smallest else _dilated(plane, self.widths)
         import cv2
 
         rank = cv2.erode if smallest else cv2.dilate
@@ -151,3 +193,61 @@ def _ordered(
 def _ends(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     limits: Any = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.finfo(dtype)
     return dtype.type(limits.max), dtype.type(limits.min)
+
+
+def _eroded(plane: NDArray[Any], widths: NDArray[np.int64]) -> NDArray[Any]:
+    """The smallest value of the neighbourhood of every pixel; pixels outside are ignored.
+
+    Args:
+        plane: (y, x), contiguous; unsigned integers or float32.
+        widths: half width of each row of the neighbourhood, from the top; odd length,
+            the same from the bottom.
+    """
+    order = np.argsort(widths, kind="stable")
+    highest = np.inf if plane.dtype.kind == "f" else np.iinfo(plane.dtype).max
+    result = np.full_like(plane, highest)
+    _erode(plane, widths[order], order - widths.size // 2, result)
+    return result
+
+
+def _dilated(plane: NDArray[Any], widths: NDArray[np.int64]) -> NDArray[Any]:
+    """The largest value of the neighbourhood of every pixel; arguments as `eroded`."""
+    if plane.dtype.kind == "f":
+        return np.asarray(-_eroded(-plane, widths))
+    return np.asarray(~_eroded(~plane, widths))
+
+
+@kernel
+def _erode(plane, widths, shifts, result):  # type: ignore[no-untyped-def]
+    height, width = plane.shape
+    last = width - 1
+    runs, wider = np.empty_like(plane[0]), np.empty_like(plane[0])
+    for y in range(height):
+        runs[:] = plane[y]
+        reach = 0
+        for j in range(widths.size):
+            while reach < widths[j]:
+                if reach == 0:
+                    _lowest_of_three(runs, wider)
+                else:
+                    for x in range(1, last):
+                        left, right = runs[x - 1], runs[x + 1]
+                        wider[x] = left if left < right else right
+                    wider[0], wider[last] = runs[min(1, last)], runs[max(last - 1, 0)]
+                runs, wider = wider, runs
+                reach += 1
+            at = y - shifts[j]
+            if 0 <= at < height:
+                target = result[at]
+                for x in range(width):
+                    here, new = target[x], runs[x]
+                    target[x] = new if new < here else here
+
+
+@kernel
+def _lowest_of_three(row, result):  # type: ignore[no-untyped-def]
+    last = row.size - 1
+    for x in range(row.size):
+        left, here, right = row[max(x - 1, 0)], row[x], row[min(x + 1, last)]
+        here = left if left < here else here
+        result[x] = right if right < here else here

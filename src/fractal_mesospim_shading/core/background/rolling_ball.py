@@ -9,23 +9,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
-from fractal_mesospim_shading.core.background.inputs import image_and_mask
-from fractal_mesospim_shading.core.background.masks import (
-    as_float32,
-    checked_mask,
-    fill_from_nearest,
-)
-from fractal_mesospim_shading.core.background.parameter_checks import check_radius
+from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
+from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
+from fractal_mesospim_shading.core.background.parameters import check_radius
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
 Plane = NDArray[np.float32]
 _THIRD = np.float32(0.33333333)
 _HIGHEST = np.finfo(np.float32).max
+
+
+class RollingBallModel(BackgroundMethod):
+    """ImageJ's rolling ball."""
+
+    model_config = ConfigDict(title="Rolling ball")
+    arguments: ClassVar = {
+        "radius_px": "radius",
+        "light_background": "_light_background",
+        "smooth": "smooth",
+    }
+    halves_up: ClassVar = True
+    height_in_counts: ClassVar = True
+    follows_extremes: ClassVar = True
+
+    method: Literal["rolling_ball"] = "rolling_ball"
+    radius: float = Field(default=50.0, gt=0, description="Of the ball; larger than the objects.")
+    smooth: bool = Field(default=True, description="3 x 3 mean before, as ImageJ does.")
+
+    @property
+    def largest_radius_px(self) -> float:
+        return self.radius
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        return 1.0, float(max(side_px, MOST_PX))
+
+    @property
+    def alignment_px(self) -> int:
+        return ball_shrink(self.radius)
+
+    @property
+    def halo_px(self) -> int | None:
+        shrink = ball_shrink(self.radius)
+        return 2 * _half_width(self.radius) * shrink + 2 * shrink + 1
+
+    def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
+        ball = make_ball(self.radius)
+        return rolled(
+            values, ignored, ball, light_background=self.light_background, smooth=self.smooth
+        )
 
 
 @dataclass(frozen=True)
@@ -49,12 +86,6 @@ class Ball:
 def ball_shrink(radius_px: float) -> int:
     """The factor by which ImageJ makes an image smaller for a ball of this radius."""
     return 1 if radius_px <= 10 else 2 if radius_px <= 30 else 4 if radius_px <= 100 else 8
-
-
-def ball_halo_px(radius_px: float) -> int:
-    """Pixels of the full image that a background pixel depends on, to each side."""
-    shrink = ball_shrink(radius_px)
-    return 2 * _half_width(radius_px) * shrink + 2 * shrink + 1
 
 
 def _half_width(radius_px: float) -> int:
@@ -82,39 +113,30 @@ def make_ball(radius_px: float) -> Ball:
     return Ball(shrink, np.sqrt(np.maximum(squared, 0.0)).astype(np.float32))
 
 
-def rolling_ball_background(
+def rolled(
     image: NDArray[Any],
-    mask: NDArray[Any] | None = None,
+    ignored: NDArray[np.bool_] | None,
+    ball: Ball,
     *,
-    radius_px: float = 50.0,
-    light_background: bool = False,
-    smooth: bool = True,
+    light_background: bool,
+    smooth: bool,
 ) -> Plane:
     """The background that a ball reaches when it rolls under the image.
 
     Args:
         image: (y, x), integer or float; computed in float32 as in ImageJ.
-        mask: (y, x), nonzero pixels do not stop the ball.
-        radius_px: larger than the largest object; with a smaller one the ball
-            climbs into the objects and takes their light away. The height of the
-            ball is this number of counts: on images with a large range it is flat.
+        ignored: (y, x), pixels that do not stop the ball, or None.
+        ball: larger than the largest object; a smaller one climbs into the objects and takes
+            their light away. On images with a large range of counts it is flat.
         light_background: dark objects on a bright background.
         smooth: a 3 x 3 mean first, as ImageJ by default. Without it the ball hangs
             on the darkest noise, and the background is too low.
 
     Returns:
         (y, x) float32.
-
-    Raises:
-        BackgroundError: for a radius below 1 or a mask of another shape.
     """
-    ball = make_ball(radius_px)
-    image, mask = image_and_mask(image, mask)
-    ignored = checked_mask(image, mask)
     plane = as_float32(image)
     if ignored is not None:
-        if ignored.all():
-            return np.zeros(image.shape, np.float32)
         plane = fill_from_nearest(plane, ignored)
     if light_background:
         plane = -plane

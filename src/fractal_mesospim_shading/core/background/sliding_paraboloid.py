@@ -6,33 +6,80 @@ columns and both diagonals; corner pixels that look like objects are lowered fir
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, PrivateAttr
 
-from fractal_mesospim_shading.core.background.contract import LEAST_PARABOLOID_PX
-from fractal_mesospim_shading.core.background.inputs import image_and_mask
-from fractal_mesospim_shading.core.background.masks import (
-    as_float32,
-    checked_mask,
-    fill_from_nearest,
-)
-from fractal_mesospim_shading.core.background.parameter_checks import check_radius
+from fractal_mesospim_shading.core.background.contract import BackgroundMethod
+from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
+from fractal_mesospim_shading.core.background.parameters import check_radius
 from fractal_mesospim_shading.core.background.rolling_ball import mean_3x3
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
 Plane = NDArray[np.float32]
 
+_LEAST_RADIUS_PX = 0.2
+"""As in ImageJ, whose manual names 0.2 to 5 for images of 16 bits."""
 
-def sliding_paraboloid_background(
+
+class SlidingParaboloidModel(BackgroundMethod):
+    """ImageJ's sliding paraboloid."""
+
+    model_config = ConfigDict(title="Sliding paraboloid")
+    arguments: ClassVar = {
+        "radius_px": "radius",
+        "light_background": "_light_background",
+        "smooth": "smooth",
+        "correct_corners": "_correct_corners",
+    }
+    halves_up: ClassVar = True
+    height_in_counts: ClassVar = True
+    follows_extremes: ClassVar = True
+
+    method: Literal["sliding_paraboloid"] = "sliding_paraboloid"
+    radius: float = Field(
+        default=50.0, gt=0, description="Of curvature at the tip; larger than the objects."
+    )
+    smooth: bool = Field(default=True, description="3 x 3 mean before, as ImageJ does.")
+    _correct_corners: bool = PrivateAttr(default=True)
+
+    @property
+    def largest_radius_px(self) -> float:
+        return self.radius
+
+    def radius_range_px(self, side_px: int) -> tuple[float, float]:
+        # Of curvature, in counts as well as pixels: it has little to do with the tile, and
+        # images of small numbers need large ones.
+        return _LEAST_RADIUS_PX, 1e9
+
+    @property
+    def halo_px(self) -> int | None:
+        # How far a parabola reaches depends on the range of the counts, and the shift
+        # of the 3 x 3 maximum and the corners are those of the whole plane.
+        return None
+
+    def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
+        check_radius(self.radius, "The radius of the paraboloid", _LEAST_RADIUS_PX)
+        return slid(
+            values,
+            ignored,
+            self.radius,
+            light_background=self.light_background,
+            smooth=self.smooth,
+            correct_corners=self._correct_corners,
+        )
+
+
+def slid(
     image: NDArray[Any],
-    mask: NDArray[Any] | None = None,
+    ignored: NDArray[np.bool_] | None,
+    radius_px: float,
     *,
-    radius_px: float = 50.0,
-    light_background: bool = False,
-    smooth: bool = True,
-    correct_corners: bool = True,
+    light_background: bool,
+    smooth: bool,
+    correct_corners: bool,
 ) -> Plane:
     """The background that a paraboloid reaches when it slides under the image.
 
@@ -40,7 +87,7 @@ def sliding_paraboloid_background(
 
     Args:
         image: (y, x), integer or float; computed in float32 as in ImageJ.
-        mask: (y, x), nonzero pixels take the value of the nearest other pixel first.
+        ignored: (y, x), pixels that take the value of the nearest other pixel first, or None.
         radius_px: of curvature at the apex, 0.2 or more. In pixels for an image whose counts
             are lengths in pixels: in an image with numbers n times as large, a radius n
             times as small has the same form.
@@ -50,17 +97,9 @@ def sliding_paraboloid_background(
 
     Returns:
         (y, x) float32.
-
-    Raises:
-        BackgroundError: for a radius below 0.2 or a mask of another shape.
     """
-    check_radius(radius_px, "The radius of the paraboloid", LEAST_PARABOLOID_PX)
-    image, mask = image_and_mask(image, mask)
-    ignored = checked_mask(image, mask)
     plane = as_float32(image)
     if ignored is not None:
-        if ignored.all():
-            return np.zeros(image.shape, np.float32)
         plane = fill_from_nearest(plane, ignored)
     plane = -plane if light_background else plane.copy()
     shift = np.float32(0)

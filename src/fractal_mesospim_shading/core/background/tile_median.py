@@ -8,30 +8,251 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, PrivateAttr
 
-from fractal_mesospim_shading.core.background.inputs import image_and_mask
+from fractal_mesospim_shading.core.background.contract import (
+    MOST_PX,
+    BackgroundMethod,
+    BackgroundResult,
+    Marks,
+)
 from fractal_mesospim_shading.core.background.masks import (
     as_float32,
-    checked_mask,
+    common_level,
     dilate_mask,
+    less_level,
     union,
     usable_share,
 )
-from fractal_mesospim_shading.core.background.mesh import Mesh
-from fractal_mesospim_shading.core.background.tile_parameters import TileParameters
-from fractal_mesospim_shading.core.background.wide import common_level, less_level
+from fractal_mesospim_shading.core.background.median import sliding_median
+from fractal_mesospim_shading.core.background.surfaces import (
+    Interpolation,
+    Mesh,
+    medians_of_integers,
+    statistics_of_floats,
+)
+from fractal_mesospim_shading.errors import BackgroundError
 
-# The median absolute deviation of a normal distribution is sigma divided by this.
+Bool = NDArray[np.bool_]
+Compatibility = Literal["none", "pyama"]
+
 _MAD_TO_SIGMA = 1.4826
-# 64 MB of counts.
+"""The median absolute deviation of a normal distribution is sigma divided by this."""
+
 _MOST_HISTOGRAMS = 2**16
+"""64 MB of counts."""
 
 
-def tile_edges(length: int, tile_size: int) -> NDArray[np.int64]:
+class TileMedianModel(BackgroundMethod):
+    """Medians of overlapping tiles and a smooth surface through them."""
+
+    model_config = ConfigDict(title="Tile median and spline")
+    arguments: ClassVar = {
+        "tile_size": "tile_size",
+        "dilation": "dilation",
+        "min_unmasked_fraction": "min_unmasked_fraction",
+        "sigma_clip": "sigma_clip",
+        "filter_size": "filter_size",
+        "interpolation": "interpolation",
+        "compatibility": "compatibility",
+        "noise_map": "_noise_map",
+    }
+    wider: ClassVar = {"tile_size": int | tuple[int, int]}
+    short: ClassVar = "tile_size"
+    short_in_radii: ClassVar = 4.0
+    maps_noise: ClassVar = True
+
+    method: Literal["tile_median"] = "tile_median"
+    tile_size: float = Field(
+        default=256.0,
+        gt=0,
+        description="Side of the squares whose medians make the background: several times the "
+        "objects, smaller than the background's changes.",
+    )
+    dilation: int = Field(
+        default=10,
+        ge=0,
+        le=MOST_PX,
+        description="Pixels by which masked objects are widened first.",
+    )
+    min_unmasked_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Squares with a smaller share of unmasked pixels take the median of the frame.",
+    )
+    sigma_clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="Leave out pixels further than this many standard deviations from the median "
+        "of their square, such as objects that are not masked. 3 is usual.",
+    )
+    filter_size: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_PX,
+        description="Median filter over this many squares; odd; 1 is none.",
+    )
+    interpolation: Interpolation = Field(
+        default="spline",
+        description="Surface between the squares; the spline is held to the range of the four "
+        "around a pixel.",
+    )
+    compatibility: Compatibility = Field(
+        default="none",
+        description="pyama: as PyAMA, with squares half a pixel off, and a surface that swings "
+        "beyond the squares around it at steps.",
+    )
+    _tile_yx: tuple[int, int] | None = PrivateAttr(default=None)
+
+    @classmethod
+    def field_of(cls, field: str, value: Any) -> str:
+        return "_tile_yx" if isinstance(value, tuple) else field
+
+    def of_channel(self, channel: int, scale: float) -> dict[str, Any]:
+        return {"tile_size": max(1, round(self.tile_size * scale))}
+
+    @property
+    def tile_shape_yx(self) -> tuple[int, int]:
+        """Largest size of a tile, (y, x)."""
+        return self._tile_yx or (int(self.tile_size), int(self.tile_size))
+
+    @property
+    def title(self) -> str:
+        return f"{self.spoken_name}, squares of {self.tile_size} px"
+
+    @property
+    def largest_radius_px(self) -> float:
+        # A tile larger than the frame is cut to it: one constant, still well defined.
+        return 1.0
+
+    @property
+    def halo_px(self) -> int | None:
+        return None
+
+    @property
+    def own_dilation_px(self) -> int:
+        return self.dilation
+
+    @property
+    def least_share(self) -> float:
+        return self.min_unmasked_fraction
+
+    @property
+    def has_surface(self) -> bool:
+        return True
+
+    def surface(
+        self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
+    ) -> Mesh | None:
+        return self._mesh(*self.usable(image, mask, coverage))
+
+    def background(
+        self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
+    ) -> BackgroundResult:
+        image, objects, missing = self.usable(image, mask, coverage)
+        mesh = self._mesh(image, objects, missing)
+        if mesh is None:
+            return BackgroundResult(np.zeros(image.shape, np.float32), estimated=False)
+        planes = [mesh.background()] + ([mesh.noise_map()] if self._noise_map else [])
+        if missing is not None:
+            for plane in planes:
+                plane[missing] = 0
+        noise = planes[1] if self._noise_map else None
+        return BackgroundResult(planes[0], noise=noise, share=mesh.share, even=mesh.even)
+
+    def estimate(self, values: NDArray[Any], ignored: Bool | None) -> NDArray[Any]:
+        return self.background(values, ignored).background
+
+    def _mesh(self, image: NDArray[Any], objects: Bool | None, missing: Bool | None) -> Mesh | None:
+        """The medians of all tiles of a plane; None if no pixel is usable."""
+        self._check_ranges()
+        if objects is not None:
+            objects = dilate_mask(objects, self.dilation)
+        ignored = union(objects, missing)
+        if ignored is not None and ignored.all():
+            return None
+        level = common_level(image, ignored)
+        image = image if level is None else less_level(image, level)
+        edges_y, edges_x = map(_tile_edges, image.shape, self.tile_shape_yx)
+        medians, deviations = self._statistics(image, ignored, edges_y, edges_x)
+        even = medians.size > 1 and bool(np.isnan(medians).all())
+        half_pixel = 0.0 if self.compatibility == "pyama" else 0.5
+        counted = image if ignored is None else image[~ignored]
+        return Mesh(
+            self._whole(medians, counted, lambda values: float(np.median(values))),
+            (edges_y[:-2] + edges_y[2:]) / 2 - half_pixel,
+            (edges_x[:-2] + edges_x[2:]) / 2 - half_pixel,
+            (image.shape[0], image.shape[1]),
+            self.interpolation,
+            self.compatibility != "pyama",
+            self._whole(deviations, counted, _deviation) if self._noise_map else None,
+            level,
+            usable_share(ignored, missing, image.size),
+            even,
+        )
+
+    def _check_ranges(self) -> None:
+        """Refuse parameters out of range, with what was given and what was expected."""
+        if min(self.tile_shape_yx) < 2:
+            raise BackgroundError(f"The tile size is {self.tile_shape_yx} px; expected 2 or more.")
+        if not 0 <= self.min_unmasked_fraction <= 1:
+            raise BackgroundError(
+                f"min_unmasked_fraction is {self.min_unmasked_fraction}; expected 0 to 1."
+            )
+        if self.sigma_clip is not None and not self.sigma_clip > 0:
+            raise BackgroundError(
+                f"sigma_clip is {self.sigma_clip}; expected a positive number or none."
+            )
+        if self.filter_size < 1 or self.filter_size % 2 == 0:
+            raise BackgroundError(
+                f"filter_size is {self.filter_size}; expected an odd number from 1 on."
+            )
+
+    def _statistics(
+        self,
+        image: NDArray[Any],
+        ignored: Bool | None,
+        edges_y: NDArray[np.int64],
+        edges_x: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Medians and deviations of all tiles, NaN for those with too few pixels."""
+        fraction, clip, noise = self.min_unmasked_fraction, self.sigma_clip, self._noise_map
+        # Histograms of half tiles are quick as long as they are few.
+        few = edges_y.size * edges_x.size < _MOST_HISTOGRAMS
+        if few and image.dtype in (np.uint8, np.uint16) and clip is None and not noise:
+            numbers = np.ascontiguousarray(image)
+            if ignored is not None:
+                numbers = np.where(ignored, np.int32(2**16), numbers.astype(np.int32))
+            medians = medians_of_integers(numbers, edges_y, edges_x, fraction)
+            return medians, np.zeros_like(medians)
+        values = as_float32(image)
+        if ignored is not None:
+            values = np.where(ignored, np.float32(np.nan), values)
+        most = np.inf if clip is None else float(clip)
+        medians, deviations = statistics_of_floats(values, edges_y, edges_x, fraction, most, noise)
+        return medians, deviations * np.float32(_MAD_TO_SIGMA)
+
+    def _whole(
+        self,
+        grid: NDArray[np.float32],
+        counted: NDArray[Any],
+        of_frame: Callable[[NDArray[Any]], float],
+    ) -> NDArray[np.float32]:
+        """The grid with the value of the frame where tiles had too few pixels, and filtered."""
+        empty = np.isnan(grid)
+        if empty.any():
+            grid[empty] = of_frame(counted)
+        if self.filter_size == 1:
+            return grid
+        return sliding_median(grid, None, self.filter_size // 2, "square")
+
+
+def _tile_edges(length: int, tile_size: int) -> NDArray[np.int64]:
     """Edges of half tiles; tile i reaches from edge i to edge i + 2.
 
     Args:
@@ -42,133 +263,6 @@ def tile_edges(length: int, tile_size: int) -> NDArray[np.int64]:
     return np.asarray(np.rint(np.linspace(0, length, 2 * tiles + 1)), np.int64)
 
 
-def tile_median_mesh(
-    image: NDArray[Any],
-    mask: NDArray[Any] | None = None,
-    coverage: NDArray[Any] | None = None,
-    parameters: TileParameters | None = None,
-) -> Mesh | None:
-    """The medians of all tiles of a plane; evaluate them for any part of it.
-
-    Args:
-        image: (y, x), integer or float.
-        mask: (y, x), nonzero pixels and their neighbourhood do not count.
-        coverage: (y, x), nonzero where there is no data; not dilated.
-        parameters: see `TileParameters`.
-
-    Returns:
-        The mesh, or None if no pixel is usable.
-
-    Raises:
-        BackgroundError: for parameters out of range or a mask of another shape.
-    """
-    how = parameters or TileParameters()
-    how.check()
-    image, mask = image_and_mask(image, mask)
-    objects = checked_mask(image, mask)
-    if objects is not None:
-        objects = dilate_mask(objects, how.dilation)
-    missing = checked_mask(image, coverage)
-    ignored = union(objects, missing)
-    if ignored is not None and ignored.all():
-        return None
-    size_y, size_x = how.tile_shape_yx
-    edges_y, edges_x = tile_edges(image.shape[0], size_y), tile_edges(image.shape[1], size_x)
-    level = common_level(image, ignored)
-    image = image if level is None else less_level(image, level)
-    medians, deviations = _tile_statistics(image, ignored, edges_y, edges_x, how)
-    even = medians.size > 1 and bool(np.isnan(medians).all())
-    medians = _completed(medians, lambda: _frame_median(image, ignored))
-    if how.noise_map:
-        deviations = _completed(deviations, lambda: _frame_deviation(image, ignored))
-    as_pyama = how.compatibility == "pyama"
-    half_pixel = 0.0 if as_pyama else 0.5
-    return Mesh(
-        _grid_filtered(medians, how.filter_size),
-        (edges_y[:-2] + edges_y[2:]) / 2 - half_pixel,
-        (edges_x[:-2] + edges_x[2:]) / 2 - half_pixel,
-        (image.shape[0], image.shape[1]),
-        how.interpolation,
-        not as_pyama,
-        _grid_filtered(deviations, how.filter_size) if how.noise_map else None,
-        level,
-        usable_share(ignored, missing, image.size),
-        even,
-    )
-
-
-def tile_median_background(
-    image: NDArray[Any], mask: NDArray[Any] | None = None, **parameters: Any
-) -> NDArray[Any]:
-    """The background of a plane by medians of tiles.
-
-    Args:
-        image: (y, x), integer or float.
-        mask: (y, x), nonzero pixels and their neighbourhood do not count.
-        parameters: fields of `TileParameters`.
-
-    Returns:
-        (y, x) float32, or float64 for counts above 2^24; 0 everywhere if no pixel is usable.
-    """
-    mesh = tile_median_mesh(image, mask, parameters=TileParameters(**parameters))
-    return np.zeros(image.shape, np.float32) if mesh is None else mesh.background()
-
-
-def _tile_statistics(
-    image: NDArray[Any],
-    ignored: NDArray[np.bool_] | None,
-    edges_y: NDArray[np.int64],
-    edges_x: NDArray[np.int64],
-    how: TileParameters,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    from fractal_mesospim_shading.core.background import tile_statistics
-
-    # Histograms of half tiles are quick as long as they are few.
-    few = edges_y.size * edges_x.size < _MOST_HISTOGRAMS
-    if (
-        few
-        and image.dtype in (np.uint8, np.uint16)
-        and how.sigma_clip is None
-        and not how.noise_map
-    ):
-        numbers = np.ascontiguousarray(image)
-        if ignored is not None:
-            numbers = np.where(ignored, np.int32(2**16), numbers.astype(np.int32))
-        medians = tile_statistics.medians_of_integers(
-            numbers, edges_y, edges_x, how.min_unmasked_fraction
-        )
-        return medians, np.zeros_like(medians)
-    values = as_float32(image)
-    if ignored is not None:
-        values = np.where(ignored, np.float32(np.nan), values)
-    clip = np.inf if how.sigma_clip is None else float(how.sigma_clip)
-    medians, deviations = tile_statistics.statistics_of_floats(
-        values, edges_y, edges_x, how.min_unmasked_fraction, clip, how.noise_map
-    )
-    return medians, deviations * np.float32(_MAD_TO_SIGMA)
-
-
-def _frame_median(image: NDArray[Any], ignored: NDArray[np.bool_] | None) -> float:
-    return float(np.median(image if ignored is None else image[~ignored]))
-
-
-def _frame_deviation(image: NDArray[Any], ignored: NDArray[np.bool_] | None) -> float:
-    values = as_float32(image if ignored is None else image[~ignored])
+def _deviation(counted: NDArray[Any]) -> float:
+    values = as_float32(counted)
     return _MAD_TO_SIGMA * float(np.median(np.abs(values - np.median(values))))
-
-
-def _completed(values: NDArray[np.float32], fallback: Callable[[], float]) -> NDArray[np.float32]:
-    """Tiles without enough pixels take the value of the whole frame."""
-    empty = np.isnan(values)
-    if empty.any():
-        values[empty] = fallback()
-    return values
-
-
-def _grid_filtered(values: NDArray[np.float32], filter_size: int) -> NDArray[np.float32]:
-    if filter_size == 1:
-        return values
-    from fractal_mesospim_shading.core.background.median import median_background
-
-    radius = filter_size // 2
-    return median_background(values, radius_px=radius, shape="square", exact=True)

@@ -26,13 +26,15 @@ from fractal_mesospim_shading.errors import (
     ParameterError,
     ProfileError,
 )
-from fractal_mesospim_shading.images.models.files import (
-    folder_name,
+from fractal_mesospim_shading.images.models.array_files import (
     local_file,
     npz_bytes,
     npz_keys,
-    portable,
     read_npz,
+)
+from fractal_mesospim_shading.images.models.names import (
+    folder_name,
+    portable,
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )

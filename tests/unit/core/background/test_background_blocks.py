@@ -5,35 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.background import (
-    METHODS,
-    Constant,
-    DifferenceOfFilters,
-    Gaussian,
-    Median,
-    Opening,
-    RollingBall,
-    SlidingParaboloid,
-    TileMedian,
-)
+from fractal_mesospim_shading.core.background import METHODS, make_method
 
 BLOCKWISE = [
-    Gaussian(radius_px=9.0),
-    Gaussian(radius_px=(3.0, 11.0)),
-    Median(radius_px=5, exact=True),
-    Median(radius_px=5, exact=True, shape="imagej_disk"),
-    Median(radius_px=13),
-    Median(radius_px=20),
-    Opening(radius_px=6),
-    Opening(radius_px=10, shape="square"),
-    Opening(radius_px=9.5, shape="imagej_disk", smoothing_sigma_px=2.0),
-    RollingBall(radius_px=8),
-    RollingBall(radius_px=15),
-    RollingBall(radius_px=40, light_background=True),
-    DifferenceOfFilters(2, 7, "gaussian"),
-    DifferenceOfFilters(2, 7, "median"),
-    DifferenceOfFilters(2, 7, "mean"),
-    Constant(5.0),
+    make_method("gaussian", radius_px=9.0),
+    make_method("gaussian", radius_px=(3.0, 11.0)),
+    make_method("median", radius_px=5, exact=True),
+    make_method("median", radius_px=5, exact=True, shape="imagej_disk"),
+    make_method("median", radius_px=13),
+    make_method("median", radius_px=20),
+    make_method("opening", radius_px=6),
+    make_method("opening", radius_px=10, shape="square"),
+    make_method("opening", radius_px=9.5, shape="imagej_disk", smoothing_sigma_px=2.0),
+    make_method("rolling_ball", radius_px=8),
+    make_method("rolling_ball", radius_px=15),
+    make_method("rolling_ball", radius_px=40, light_background=True),
+    make_method("difference_of_filters", small_radius_px=2, big_radius_px=7, filter="gaussian"),
+    make_method("difference_of_filters", small_radius_px=2, big_radius_px=7, filter="median"),
+    make_method("difference_of_filters", small_radius_px=2, big_radius_px=7, filter="mean"),
+    make_method("constant", value=5.0),
 ]
 
 
@@ -64,19 +54,23 @@ def test_halo_makes_blocks_equal_to_the_whole(scene, method, dtype) -> None:
 
 def test_opening_needs_twice_its_radius(scene) -> None:
     image = scene((60, 60), np.uint16)
-    whole = Opening(radius_px=6).background(image).background
-    short = Opening(radius_px=6).background(image[:, : 30 + 6]).background
+    whole = make_method("opening", radius_px=6).background(image).background
+    short = make_method("opening", radius_px=6).background(image[:, : 30 + 6]).background
     assert (short[:, :30] != whole[:, :30]).any()
 
 
 def test_methods_that_need_the_whole_plane_say_so() -> None:
-    for method in (TileMedian(), SlidingParaboloid(), Constant()):
+    for method in (
+        make_method("tile_median"),
+        make_method("sliding_paraboloid"),
+        make_method("constant"),
+    ):
         assert method.halo_px is None
 
 
 def test_mesh_of_tiles_is_evaluated_in_parts(scene) -> None:
     image = scene((200, 170), np.uint16)
-    mesh = TileMedian(tile_size=40, noise_map=True).mesh(image)
+    mesh = make_method("tile_median", tile_size=40, noise_map=True).surface(image)
     rows, columns = slice(37, 121), slice(64, 170)
     np.testing.assert_array_equal(mesh.background(rows, columns), mesh.background()[rows, columns])
     np.testing.assert_array_equal(mesh.noise_map(rows, columns), mesh.noise_map()[rows, columns])
@@ -85,7 +79,7 @@ def test_mesh_of_tiles_is_evaluated_in_parts(scene) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_memory_layout_does_not_matter(scene, name) -> None:
     image = scene((64, 70), np.uint16)
-    method = METHODS[name]()
+    method = make_method(name)
     plain = method.background(image).background
     assert plain.dtype == np.float32
     for other in (np.asfortranarray(image), np.repeat(image, 2, 1)[:, ::2], image.astype(">u2")):

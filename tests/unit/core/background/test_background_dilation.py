@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.background import Gaussian, TileMedian
+from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.background.arrays import correct_array
 from fractal_mesospim_shading.core.background.masks import dilate_mask, largest_dilation
 
@@ -57,14 +57,19 @@ def dense() -> tuple[np.ndarray, np.ndarray]:
 def test_arrays_say_which_dilation_would_have_left_some() -> None:
     image, labels = dense()
     # 15 px to the lower and right edge, where nothing grows in: 14 leave one pixel.
-    result = correct_array(image, TileMedian(tile_size=60, dilation=15), mask=labels)
+    result = correct_array(
+        image, make_method("tile_median", tile_size=60, dilation=15), mask=labels
+    )
     assert result.unestimated == ((),) and result.largest_dilation == 14
     np.testing.assert_array_equal(result.image, image)
-    kept = correct_array(image, TileMedian(tile_size=60, dilation=14), mask=labels)
+    kept = correct_array(image, make_method("tile_median", tile_size=60, dilation=14), mask=labels)
     assert kept.unestimated == () and kept.largest_dilation is None
     assert abs(np.median(kept.image[labels == 0])) < 10
     # A mask of everything is not the fault of a dilation.
-    for method in (TileMedian(tile_size=60), Gaussian(9.0)):
+    for method in (
+        make_method("tile_median", tile_size=60),
+        make_method("gaussian", radius_px=9.0),
+    ):
         found = correct_array(image, method, mask=np.ones_like(labels))
         assert found.unestimated == ((),) and found.largest_dilation is None
 
@@ -73,11 +78,11 @@ def test_the_least_of_all_planes_counts() -> None:
     image, labels = dense()
     labels = np.stack([labels, np.roll(labels, (20, 20), (0, 1)), np.zeros_like(labels)])
     result = correct_array(
-        np.stack([image] * 3), TileMedian(tile_size=60, dilation=40), mask=labels
+        np.stack([image] * 3), make_method("tile_median", tile_size=60, dilation=40), mask=labels
     )
     assert result.unestimated == ((0,), (1,))
     single = [
-        correct_array(image, TileMedian(dilation=40), mask=plane).largest_dilation
+        correct_array(image, make_method("tile_median", dilation=40), mask=plane).largest_dilation
         for plane in labels[:2]
     ]
     assert result.largest_dilation == min(single) == 7
@@ -85,7 +90,10 @@ def test_the_least_of_all_planes_counts() -> None:
 
 def test_a_background_says_what_it_rests_on() -> None:
     image, labels = dense()
-    for method in (TileMedian(tile_size=30, dilation=0), Gaussian(9.0)):
+    for method in (
+        make_method("tile_median", tile_size=30, dilation=0),
+        make_method("gaussian", radius_px=9.0),
+    ):
         assert method.background(image).share == 1
         found = method.background(image, labels)
         assert found.share == pytest.approx((labels == 0).mean()) and not found.even
@@ -93,6 +101,6 @@ def test_a_background_says_what_it_rests_on() -> None:
         gone[:30] = True
         part = method.background(image, labels, gone)
         assert part.share == pytest.approx((labels[30:] == 0).mean())
-    strict = TileMedian(tile_size=30, dilation=0, min_unmasked_fraction=0.99)
+    strict = make_method("tile_median", tile_size=30, dilation=0, min_unmasked_fraction=0.99)
     assert strict.background(image, labels).even
-    assert not TileMedian(tile_size=200).background(image, labels[::-1]).even
+    assert not make_method("tile_median", tile_size=200).background(image, labels[::-1]).even

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fractal_mesospim_shading.core.background.gaussian import (
-    gaussian_background,
-    gaussian_backgrounds,
-    gaussian_kernel,
-    mean_background,
-    noise_factor,
-    radii_per_channel,
-)
+from fractal_mesospim_shading.core.background import gaussian_backgrounds, make_method
+from fractal_mesospim_shading.core.background.filters import gaussian_kernel
+from fractal_mesospim_shading.core.background.gaussian import noise_factor, radii_per_channel
 from fractal_mesospim_shading.errors import BackgroundError
+
+
+def gaussian_background(image, mask=None, **parameters):
+    return make_method("gaussian", **parameters).background(image, mask).background
 
 
 @pytest.mark.parametrize("radius", [1.0, 7.0, (2.0, 9.0), 40.0, 700.0])
@@ -57,7 +56,8 @@ def test_masked_form_is_a_weighted_mean(scene) -> None:
 def test_mean_equals_scipy(scene) -> None:
     image = scene((30, 31), np.float32)
     expected = ndimage.uniform_filter(image.astype(np.float64), 9, mode="nearest")
-    np.testing.assert_allclose(mean_background(image, radius_px=4), expected, rtol=2e-6)
+    method = make_method("difference_of_filters", big_radius_px=4, filter="mean")
+    np.testing.assert_allclose(method.background(image).background, expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize(

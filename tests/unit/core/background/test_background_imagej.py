@@ -9,12 +9,16 @@ import pytest
 
 from fractal_mesospim_shading.core.background import METHODS, make_method, remark_on_height
 from fractal_mesospim_shading.core.background.apply import Application, apply_background
-from fractal_mesospim_shading.core.background.rolling_ball import rolling_ball_background
-from fractal_mesospim_shading.core.background.sliding_paraboloid import (
-    sliding_paraboloid_background,
-)
 
 F = np.float32
+
+
+def rolling_ball_background(image, **parameters):
+    return make_method("rolling_ball", **parameters).background(image).background
+
+
+def sliding_paraboloid_background(image, **parameters):
+    return make_method("sliding_paraboloid", **parameters).background(image).background
 
 
 def _ball(radius: float) -> tuple[int, list[list[np.float32]]]:

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading.core.background import (
-    METHODS,
-    Constant,
-    Gaussian,
-    Median,
-    Opening,
-    TileMedian,
-    make_method,
-)
+from fractal_mesospim_shading.core.background import METHODS, gaussian_backgrounds, make_method
 from fractal_mesospim_shading.core.background.apply import Application, apply_background
 from fractal_mesospim_shading.core.background.arrays import correct_array, estimate_array
-from fractal_mesospim_shading.core.background.difference import difference_of_filters
-from fractal_mesospim_shading.core.background.gaussian import (
-    gaussian_background,
-    gaussian_backgrounds,
-    mean_background,
-)
 from fractal_mesospim_shading.core.background.masks import dilate_mask
-from fractal_mesospim_shading.core.background.median import median_background
 from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
-from fractal_mesospim_shading.core.background.opening import opening_background
-from fractal_mesospim_shading.core.background.rolling_ball import rolling_ball_background
-from fractal_mesospim_shading.core.background.sliding_paraboloid import (
-    sliding_paraboloid_background,
-)
-from fractal_mesospim_shading.core.background.tile_median import tile_median_background
 from fractal_mesospim_shading.errors import BackgroundError
 
 SMALL = {
@@ -43,17 +21,6 @@ SMALL = {
     "constant": {},
 }
 each_method = pytest.mark.parametrize("name", METHODS)
-
-KERNELS: list[Callable[..., Any]] = [
-    tile_median_background,
-    median_background,
-    opening_background,
-    rolling_ball_background,
-    sliding_paraboloid_background,
-    gaussian_background,
-    mean_background,
-    difference_of_filters,
-]
 
 
 def small(name: str) -> Any:
@@ -90,7 +57,7 @@ def test_colours_in_the_last_axis_are_corrected_one_by_one(scene, name) -> None:
 
 def test_a_narrow_stack_is_taken_once_its_axes_are_named(scene) -> None:
     stack = scene((5, 40, 3), np.uint16)
-    named = estimate_array(stack, Constant(), axes="zyx")
+    named = estimate_array(stack, make_method("constant"), axes="zyx")
     np.testing.assert_array_equal(named[:, 0, 0], np.median(stack, axis=(1, 2)))
 
 
@@ -98,7 +65,10 @@ def test_axes_in_any_order(scene) -> None:
     stack = scene((7, 24, 20), np.uint16)
     mask = np.zeros((24, 20), np.uint8)
     mask[3:9, 2:5] = 1
-    for method in (Gaussian(4.0), Gaussian(4.0, radius_z_px=3.0)):
+    for method in (
+        make_method("gaussian", radius_px=4.0),
+        make_method("gaussian", radius_px=4.0, radius_z_px=3.0),
+    ):
         wanted = estimate_array(stack, method, mask=mask)
         turned = estimate_array(stack.transpose(2, 0, 1), method, mask=mask.T, axes="xzy")
         np.testing.assert_array_equal(turned.transpose(1, 2, 0), wanted)
@@ -110,21 +80,23 @@ def test_axes_in_any_order(scene) -> None:
 def test_planes_that_passed_through_are_numbered_along_the_other_axes() -> None:
     image = np.full((20, 25, 3), 7, np.float32)
     image[..., 2] = np.nan
-    assert correct_array(image, Median(5), axes="yxc").unestimated == ((2,),)
+    assert correct_array(image, make_method("median", radius_px=5), axes="yxc").unestimated == (
+        (2,),
+    )
 
 
 @pytest.mark.parametrize("axes", ["yx", "zyxc", "zyy", "z x", 3, "yxs1", ""])
 def test_axes_that_do_not_fit_are_refused(axes) -> None:
     with pytest.raises(BackgroundError, match="different letters|expected y, x"):
-        correct_array(np.ones((20, 20, 20)), Constant(), axes=axes)
+        correct_array(np.ones((20, 20, 20)), make_method("constant"), axes=axes)
 
 
 def test_axes_without_those_that_the_method_needs_are_refused() -> None:
     image = np.ones((20, 20, 20))
     with pytest.raises(BackgroundError, match="without x"):
-        correct_array(image, Constant(), axes="zyc")
+        correct_array(image, make_method("constant"), axes="zyc")
     with pytest.raises(BackgroundError, match="without z.*z radius"):
-        correct_array(image, Gaussian(4.0, radius_z_px=3.0), axes="tyx")
+        correct_array(image, make_method("gaussian", radius_px=4.0, radius_z_px=3.0), axes="tyx")
 
 
 # --- Masked arrays ------------------------------------------------------------------------------
@@ -156,8 +128,11 @@ def test_the_mask_of_a_masked_array_is_a_mask(scene, name) -> None:
     )
 
 
-@pytest.mark.parametrize("function", KERNELS)
-def test_functions_of_planes_take_masked_arrays_and_lists(scene, function) -> None:
+@each_method
+def test_methods_take_masked_arrays_and_lists(scene, name) -> None:
+    def function(image, mask=None):
+        return small(name).background(image, mask).background
+
     image = scene((30, 40), np.uint16)
     hidden = np.zeros(image.shape, bool)
     hidden[5:12, 9:22] = True
@@ -182,8 +157,8 @@ def test_masked_pixels_do_not_enter_the_noise_and_stay_masked_when_applied(scene
 
 def test_nothing_masked_is_no_mask(scene) -> None:
     image = scene((30, 40), np.uint16)
-    plain = correct_array(image, TileMedian(tile_size=16)).image
-    found = correct_array(np.ma.array(image), TileMedian(tile_size=16)).image
+    plain = correct_array(image, make_method("tile_median", tile_size=16)).image
+    found = correct_array(np.ma.array(image), make_method("tile_median", tile_size=16)).image
     np.testing.assert_array_equal(np.asarray(found), plain)
 
 
@@ -192,12 +167,17 @@ def test_nothing_masked_is_no_mask(scene) -> None:
 
 def test_lists_and_arrays_of_other_libraries(scene, tmp_path) -> None:
     image = scene((2, 30, 40), np.uint16)
-    wanted = correct_array(image, Median(5), mask=image > 130).image
-    listed = correct_array(image.tolist(), Median(5), mask=(image > 130).tolist()).image  # type: ignore[arg-type]
+    wanted = correct_array(image, make_method("median", radius_px=5), mask=image > 130).image
+    listed = correct_array(
+        image.tolist(), make_method("median", radius_px=5), mask=(image > 130).tolist()
+    ).image  # type: ignore[arg-type]
     np.testing.assert_array_equal(listed, wanted)
     stored = zarr.create_array(str(tmp_path / "a.zarr"), data=image, chunks=(1, 30, 20))
     out = zarr.create_array(str(tmp_path / "b.zarr"), shape=image.shape, dtype="float32")
-    assert correct_array(stored, Median(5), mask=image > 130, out=out).image is out  # type: ignore[arg-type]
+    assert (
+        correct_array(stored, make_method("median", radius_px=5), mask=image > 130, out=out).image
+        is out
+    )  # type: ignore[arg-type]
     np.testing.assert_array_equal(out[...], wanted)
 
 
@@ -255,8 +235,8 @@ def test_each_parameter_says_what_it_may_be(name, bad) -> None:
 
 def test_whole_numbers_may_come_as_floats_and_as_numpy() -> None:
     assert make_method("median", radius_px=np.int32(9), radius_z_px=2.0).depth_px == 2
-    assert TileMedian(tile_size=np.float32(64)).tile_size == 64  # type: ignore[arg-type]
-    assert Gaussian((np.float64(3), 4)).largest_radius_px == 4
+    assert make_method("tile_median", tile_size=np.float32(64)).tile_size == 64  # type: ignore[arg-type]
+    assert make_method("gaussian", radius_px=(np.float64(3), 4)).largest_radius_px == 4
 
 
 @pytest.mark.parametrize(
@@ -270,7 +250,7 @@ def test_whole_numbers_may_come_as_floats_and_as_numpy() -> None:
         ({"mask": "cells"}, "mask"),
         ({"mask": np.full(IMAGE.shape, None)}, "mask is .* of type object"),
         ({"method": "median"}, "method is 'median'; expected one made by make_method"),
-        ({"method": Median}, "method is .*expected one made by"),
+        ({"method": METHODS["median"]}, "method is .*expected one made by"),
         ({"method": None}, "method is None"),
         ({"application": "divide"}, "application is 'divide'; expected an Application"),
         ({"dtype": np.float16}, "dtype is float16; expected an integer type, float32 or float64"),
@@ -286,7 +266,7 @@ def test_whole_numbers_may_come_as_floats_and_as_numpy() -> None:
 )
 def test_arguments_of_a_wrong_type_are_refused_in_one_sentence(arguments, words) -> None:
     with pytest.raises(BackgroundError, match=words):
-        correct_array(**{"image": IMAGE, "method": Constant(), **arguments})
+        correct_array(**{"image": IMAGE, "method": make_method("constant"), **arguments})
 
 
 @pytest.mark.parametrize("bad", [{"weight": "1"}, {"mode": None}, {"output_offset": [1]},
@@ -297,21 +277,20 @@ def test_an_application_of_wrong_types_is_refused(bad) -> None:
         Application(**bad)
 
 
-@pytest.mark.parametrize("function", KERNELS)
-@pytest.mark.parametrize("bad", ["9", None, [9], float("nan")])
-def test_functions_of_planes_refuse_wrong_types(function, bad) -> None:
-    names = {tile_median_background: "tile_size", difference_of_filters: "big_radius_px"}
-    with pytest.raises(BackgroundError):
-        function(IMAGE, **{names.get(function, "radius_px"): bad})
-    with pytest.raises(BackgroundError):
-        function("image.tif")
-
-
-@pytest.mark.parametrize("function", KERNELS)
+@each_method
 @pytest.mark.parametrize("shape", [(20, 24, 3), (3, 20, 24), (20,), (0, 5)])
-def test_functions_of_planes_refuse_what_is_no_plane(function, shape) -> None:
+def test_methods_refuse_what_is_no_plane(name, shape) -> None:
     with pytest.raises(BackgroundError, match=r"expected \(y, x\)"):
-        function(np.ones(shape, np.uint8))
+        small(name).background(np.ones(shape, np.uint8))
+    with pytest.raises(BackgroundError, match="image is .* of type <U9"):
+        small(name).background("image.tif")
+
+
+def test_lengths_in_micrometers_are_given_in_pixels_first() -> None:
+    method = METHODS["median"](radius=13.0, radius_unit="micrometers")  # type: ignore[call-arg]
+    with pytest.raises(BackgroundError, match="in micrometers; give it in pixels"):
+        method.background(IMAGE)
+    assert method.in_pixels((1.3, 1.3)) == make_method("median", radius_px=13.0 / 1.3)
 
 
 @pytest.mark.parametrize("shape", [(20, 24, 3), (20, 24), (2, 20, 24, 30), (0, 20, 24)])
@@ -330,7 +309,7 @@ def test_noise_needs_a_method_and_a_number() -> None:
     with pytest.raises(BackgroundError, match="method is 'opening'"):
         noise_bias("opening", 3.0)  # type: ignore[arg-type]
     with pytest.raises(BackgroundError, match="noise is '3'"):
-        noise_bias(Opening(5), "3")  # type: ignore[arg-type]
+        noise_bias(make_method("opening", radius_px=5), "3")  # type: ignore[arg-type]
 
 
 # --- What marks an object -----------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import RectBivariateSpline, make_interp_spline
 
-from fractal_mesospim_shading.core.background import TileMedian
+from fractal_mesospim_shading.core.background import make_method
 
 
 @pytest.fixture
@@ -42,23 +42,27 @@ def _held(mesh) -> np.ndarray:
 @pytest.mark.parametrize("size", [40, 64, (64, 300), (100, 170)])
 def test_each_pixel_stays_within_the_four_squares_around_it(edge, size) -> None:
     image = edge[:180, :210]
-    mesh = TileMedian(tile_size=size).mesh(image)
+    mesh = make_method("tile_median", tile_size=size).surface(image)
     assert mesh is not None
     np.testing.assert_allclose(mesh.background(), _held(mesh), rtol=1e-5)
 
 
 @pytest.mark.parametrize("tile_size", [32, 64, 128])
 def test_the_surface_of_a_step_stays_within_the_step(edge, tile_size) -> None:
-    held = TileMedian(tile_size=tile_size).background(edge).background
+    held = make_method("tile_median", tile_size=tile_size).background(edge).background
     assert held.min() > 95 and held.max() < 505
-    free = TileMedian(tile_size=tile_size, compatibility="pyama").background(edge).background
+    free = (
+        make_method("tile_median", tile_size=tile_size, compatibility="pyama")
+        .background(edge)
+        .background
+    )
     assert free.min() < 80 and free.max() > 520
 
 
 def test_a_smooth_background_keeps_its_spline() -> None:
     y, x = np.indices((300, 340))
     image = (1000 + 2 * x + 3 * y + 0.002 * x * y).astype(np.float32)
-    mesh = TileMedian(tile_size=60).mesh(image)
+    mesh = make_method("tile_median", tile_size=60).surface(image)
     spline = RectBivariateSpline(mesh.centres_y, mesh.centres_x, mesh.values)
     inner = slice(30, 270), slice(30, 310)
     wanted = spline(np.arange(30, 270), np.arange(30, 310))
@@ -69,14 +73,18 @@ def test_a_map_of_noise_is_never_below_0() -> None:
     rng = np.random.default_rng(0)
     image = 500 + rng.normal(0, 1, (256, 256))
     image[:, 128:] += rng.normal(0, 60, (256, 128))
-    noise = TileMedian(tile_size=40, noise_map=True).background(image).noise
+    noise = make_method("tile_median", tile_size=40, noise_map=True).background(image).noise
     assert noise.min() > 0.8 and noise.max() < 75
-    free = TileMedian(tile_size=40, noise_map=True, compatibility="pyama").background(image).noise
+    free = (
+        make_method("tile_median", tile_size=40, noise_map=True, compatibility="pyama")
+        .background(image)
+        .noise
+    )
     assert free.min() < 0
 
 
 def test_parts_of_a_held_surface_have_the_bits_of_the_whole(edge) -> None:
-    mesh = TileMedian(tile_size=40, noise_map=True).mesh(edge)
+    mesh = make_method("tile_median", tile_size=40, noise_map=True).surface(edge)
     whole, noise = mesh.background(), mesh.noise_map()
     for y in range(0, 300, 47):
         for x in range(0, 340, 61):
@@ -87,7 +95,7 @@ def test_parts_of_a_held_surface_have_the_bits_of_the_whole(edge) -> None:
 
 @pytest.mark.parametrize("interpolation", ["linear", "none"])
 def test_other_surfaces_never_leave_the_values(edge, interpolation) -> None:
-    mesh = TileMedian(tile_size=40, interpolation=interpolation).mesh(edge)
+    mesh = make_method("tile_median", tile_size=40, interpolation=interpolation).surface(edge)
     found = mesh.background()
     # A sum of weights that is 1 up to its last bit.
     assert found.min() >= mesh.values.min() - 1e-4 and found.max() <= mesh.values.max() + 1e-4

@@ -1,4 +1,4 @@
-"""Parameters of the wrong type, refused in one sentence before anything is computed."""
+"""The types of parameters, and what is said of wrong ones before anything is computed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,49 @@ import reprlib
 from functools import lru_cache
 from math import isfinite
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+from pydantic import AfterValidator, BeforeValidator
 
 from fractal_mesospim_shading.errors import BackgroundError
 
 _WORDS = {float: "a number", int: "a whole number", bool: "True or False", type(None): "None"}
 
+_LARGEST_COUNTS = 3.4e38
+"""What a pixel of 32 bits can hold; beyond, sums with pixels are infinite."""
+
+
+def parse_list(value: Any) -> Any:
+    """Accept `1,9`, `[1,9]` and repeated options for a list of numbers."""
+    items = value if isinstance(value, list | tuple) else [value]
+    if not any(isinstance(item, str) for item in items):
+        return value
+    numbers: list[Any] = []
+    for item in items:
+        if not isinstance(item, str):
+            numbers.append(item)
+            continue
+        text = item.strip()
+        text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        numbers.extend(part.strip() for part in text.split(",") if part.strip())
+    return numbers
+
+
+def _pixel_value(value: float) -> float:
+    if not abs(value) <= _LARGEST_COUNTS:
+        raise ValueError("expected a number of counts that a pixel can hold")
+    return value
+
+
+Unit = Literal["pixels", "micrometers"]
+Counts = Annotated[float, AfterValidator(_pixel_value)]
+RadiusList = Annotated[list[float], BeforeValidator(parse_list)]
+CountsList = Annotated[list[Counts], BeforeValidator(parse_list)]
+
 
 def check_parameters(owner: str, parameters: Any) -> None:
-    """Compare the fields of a dataclass with their annotations.
-
-    Known are numbers (finite ones), whole numbers, True and False, None, choices of texts
-    and pairs. A whole number that comes as 2.0 becomes 2.
+    """Compare the fields of a dataclass with their annotations, see `checked`.
 
     Args:
         owner: whose parameters these are, for the message.
@@ -30,14 +59,32 @@ def check_parameters(owner: str, parameters: Any) -> None:
         BackgroundError: what was given for which field, and what may be.
     """
     cls: Any = type(parameters)
-    kinds = _kinds_of(cls)
-    for name, allowed in kinds.items():
+    for name, hint in _hints_of(cls).items():
         value = getattr(parameters, name)
-        if not any(_is_one(value, kind) for kind in allowed):
-            expected = " or ".join(dict.fromkeys(_in_words(kind) for kind in allowed))
-            raise BackgroundError(f"{name} of {owner} is {shown(value)}; expected {expected}.")
-        if int in allowed and isinstance(value, float | np.floating):
-            object.__setattr__(parameters, name, int(value))
+        object.__setattr__(parameters, name, checked(owner, name, value, hint))
+
+
+def checked(owner: str, name: str, value: Any, hint: Any) -> Any:
+    """A parameter of the type that it should have.
+
+    Known are numbers (finite ones), whole numbers, True and False, None, choices of texts
+    and pairs. A whole number that comes as 2.0 becomes 2.
+
+    Args:
+        owner: whose parameter it is, for the message.
+        name: of the parameter.
+        value: as it was given.
+        hint: what it may be, as a type or a union of types.
+
+    Raises:
+        BackgroundError: what was given, and what may be.
+    """
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = tuple(get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds)
+    if not any(_is_one(value, kind) for kind in kinds):
+        expected = " or ".join(dict.fromkeys(_in_words(kind) for kind in kinds))
+        raise BackgroundError(f"{name} of {owner} is {shown(value)}; expected {expected}.")
+    return int(value) if int in kinds and isinstance(value, float | np.floating) else value
 
 
 def is_number(value: Any) -> bool:
@@ -79,16 +126,11 @@ def shown(value: Any) -> str:
     return text if plain else f"{text} ({type(value).__name__})"
 
 
-@lru_cache(maxsize=64)
-def _kinds_of(cls: Any) -> dict[str, tuple[Any, ...]]:
-    """What each field may be: the members of its annotation."""
+@lru_cache(maxsize=8)
+def _hints_of(cls: type[Any]) -> dict[str, Any]:
+    """What each field of a dataclass may be."""
     hints = get_type_hints(cls)
-    found = {}
-    for field in dataclasses.fields(cls):
-        hint = hints[field.name]
-        several = get_origin(hint) in (Union, UnionType)
-        found[field.name] = get_args(hint) if several else (hint,)
-    return found
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _is_one(value: Any, kind: Any) -> bool:
