@@ -137,7 +137,7 @@ def write_journal(folder: Path, grid: Any, channels: int) -> None:
     """Records like those of a run, of all nodes but the last."""
     import numpy as np
 
-    from fractal_mesospim_shading.core.histogram import Histogram
+    from fractal_mesospim_shading.core.pyramid import Histogram
 
     rng = np.random.default_rng(0)
     texts = [Histogram.of(rng.poisson(300, 200).astype("uint16")).to_text() for _ in range(64)]

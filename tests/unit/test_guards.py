@@ -26,7 +26,7 @@ import fractal_mesospim_shading as shading
 from fractal_mesospim_shading.core.blocks import Node
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.emptiness import find_empty
-from fractal_mesospim_shading.core.histogram import Histogram
+from fractal_mesospim_shading.core.pyramid import Histogram
 from fractal_mesospim_shading.engine import placing, resources
 from fractal_mesospim_shading.engine.placing import Move
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Mean, NodeResult, process_parent

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.kernel_cache import KEPT
+from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.core.layout import Piece
 from fractal_mesospim_shading.core.profile import ShadingProfile
 
@@ -169,7 +168,7 @@ def _corrected(raw: NDArray[Any], linear: Linear, zero_is_no_data: bool) -> Pixe
     )
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _correct_integers(raw, gain, shift, no_data_value, top):  # type: ignore[no-untyped-def]
     # One counter per column instead of one in all: a sum along the row would keep
     # the compiler from handling many pixels at once (1.3 against 0.5 ns a pixel).
@@ -197,7 +196,7 @@ def _correct_integers(raw, gain, shift, no_data_value, top):  # type: ignore[no-
     return no_data, low, high, saturated
 
 
-@numba.njit(nogil=True, cache=KEPT)
+@kernel
 def _correct_floats(raw, gain, shift, zero_is_no_data):  # type: ignore[no-untyped-def]
     no_data = 0
     for n in range(raw.shape[0]):

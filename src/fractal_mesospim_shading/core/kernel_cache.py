@@ -1,4 +1,4 @@
-"""How kernels are compiled, and where they are kept between runs.
+"""How kernels are compiled, where they are kept between runs, and where temporary files go.
 
 A kernel is compiled when it is first called: numba takes long to import, and modules of kernels
 also hold what is asked for without them, such as the parameters of a method.
@@ -21,8 +21,27 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from fractal_mesospim_shading.core.scratch import scratch_folder
 from fractal_mesospim_shading.errors import OutputWriteError
+
+_MEMORY = Path("/dev/shm")
+"""Files in memory, where nothing else can be written."""
+
+
+def scratch_folder() -> str:
+    """A folder for temporary files.
+
+    Raises:
+        OutputWriteError: there is none; the message says how to name one.
+    """
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK | os.X_OK):
+            return str(_MEMORY)
+        raise OutputWriteError(
+            f"There is no folder for temporary files ({error}). Set the environment variable "
+            "TMPDIR to a folder that can be written."
+        ) from error
 
 
 def _trial() -> int:
@@ -122,10 +141,3 @@ class Kernel:
 def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Decorate a kernel: `@kernel`, or `@kernel(error_model="numpy")`."""
     return partial(kernel, **options) if function is None else Kernel(function, options)
-
-
-def __getattr__(name: str) -> bool:
-    """`KEPT`, what kernels are compiled with that numba's own decorator stands on."""
-    if name == "KEPT":
-        return find_place()
-    raise AttributeError(name)

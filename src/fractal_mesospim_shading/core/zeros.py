@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import BackgroundError
 
 ZeroIs = Literal["auto", "data", "no_data"]
@@ -32,10 +33,14 @@ ZeroRule = Literal["look", "margins", "data", "no_data"]
 """What is done: `look` at the pixels; the same, with whatever is 0 at the edges for `margins`; take
 all zeros for one or the other."""
 
+Span = tuple[int, int]
+
 BLOCK_PX = 32
 """Zeros within the data are worth a word where they form blocks of more than this squared."""
 
 _CELL = 8
+"""Side of a cell."""
+
 _BESIDE = 32
 """Pixels beside a margin in which 0 has to be rare."""
 
@@ -47,13 +52,16 @@ _MOST_MIXED = 1 / 2
 _MOST_WITHIN = 1 / 2
 """Share of zeros within all margins above which there are none: what is left is sparse."""
 
-_FULL_AT = (1, 2)
-_STEP_AT = (1, 2, 4, 8)
+_FULL_AT, _STEP_AT = (1, 2), (1, 2, 4, 8)
+"""Lines beside a margin at which a step in the number of pixels, and in the sums, is looked for."""
+
 _STEEPEST = 5 / 4
 """Lines `a` and `2 a + 1` beside a margin are as far apart as `a` from its last line: data that
 fade to 0 in proportion double between the two, the tip of anything round grows by up to 1.4."""
 
 _SMALLEST = 32
+"""Lines that data hold at least beside margins, or a quarter of the tile."""
+
 _FAR_SHARE = 1 / 10
 _FAR_COUNTS = 4
 """Data beside zeros are far above 0 where the least in a cell is more than a tenth of the greatest
@@ -98,40 +106,19 @@ class DataBox:
     columns: slice
     blocks: tuple[tuple[int, int], ...] = ()
 
-    def covers(self, shape: tuple[int, int]) -> bool:
-        """Whether the whole tile of that shape holds data."""
-        return (self.rows, self.columns) == (slice(0, shape[0]), slice(0, shape[1]))
-
     def outside(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
-        """The pixels of a part of the tile that lie outside of the box: (y, x), True for these.
-
-        Args:
-            rows, columns: of the part, with explicit start and stop.
-        """
+        """The pixels of a part of the tile that lie outside of the box: (y, x), True for these."""
         result = np.ones((rows.stop - rows.start, columns.stop - columns.start), np.bool_)
-        y = slice(max(self.rows.start - rows.start, 0), max(self.rows.stop - rows.start, 0))
-        x = slice(
-            max(self.columns.start - columns.start, 0), max(self.columns.stop - columns.start, 0)
-        )
-        result[y, x] = False
+        pairs = ((self.rows, rows.start), (self.columns, columns.start))
+        result[tuple(slice(max(s.start - at, 0), max(s.stop - at, 0)) for s, at in pairs)] = False
         return result
 
 
 class ZeroTally:
-    """Gathers the planes of a tile from boxes, in any order; each pixel once.
-
-    Attributes:
-        shape: (y, x) of the tile in pixels.
-    """
+    """Gathers the planes of a tile from boxes, in any order; each pixel once."""
 
     def __init__(self, planes: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        """Make room for planes of one tile.
-
-        Args:
-            planes: number of them.
-            shape: (y, x) of the tile in pixels.
-            dtype: of the pixels.
-        """
+        """Make room for a number of planes of a tile of that shape (y, x)."""
         self.shape = shape
         cells = (planes, -(-shape[0] // _CELL), -(-shape[1] // _CELL))
         kind = _looked_at(dtype)
@@ -150,18 +137,11 @@ class ZeroTally:
         return 16 * sum(shape) + cells * (2 + 2 * _looked_at(dtype).itemsize)
 
     def add(self, pixels: NDArray[Any], y0: int, x0: int) -> None:
-        """Add a box.
-
-        Args:
-            pixels: (n, y, x), a part of every plane; any type.
-            y0, x0: where it begins in the tile.
-        """
-        from fractal_mesospim_shading.core.zero_kernels import tally
-
+        """Add a box (n, y, x) that holds a part of every plane and begins at (y0, x0)."""
         block = np.ascontiguousarray(pixels, dtype=self._least.dtype)
         lines = (*self._counts, *self._sums)
         cells = (self._zeros, self._recorded, self._least, self._greatest)
-        tally(block, y0, x0, _CELL, lines, cells)
+        _tally(block, y0, x0, _CELL, lines, cells)
 
     def boxes(self, rule: ZeroRule = "look") -> tuple[DataBox, ...]:
         """Where each of the planes holds data.
@@ -173,15 +153,15 @@ class ZeroTally:
         return tuple(self._box(plane, rule) for plane in range(len(self._zeros)))
 
     def _box(self, plane: int, rule: ZeroRule) -> DataBox:
-        found = [np.flatnonzero(counts[plane]) for counts in self._counts]
-        if not found[0].size:
+        recorded = [np.flatnonzero(counts[plane]) for counts in self._counts]
+        if not recorded[0].size:
             return DataBox(slice(0, 0), slice(0, 0))
-        inner = [(int(lines[0]), int(lines[-1]) + 1) for lines in found]
+        inner = [(int(lines[0]), int(lines[-1]) + 1) for lines in recorded]
         if rule != "margins":
             inner = self._within_margins(plane, inner)
         return DataBox(slice(*inner[0]), slice(*inner[1]), self._blocks(plane, inner))
 
-    def _within_margins(self, plane: int, inner: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _within_margins(self, plane: int, inner: list[Span]) -> list[Span]:
         """The box without the margins that are none."""
         whole = [(0, size) for size in self.shape]
         for (start, stop), size in zip(inner, self.shape, strict=True):
@@ -199,13 +179,7 @@ class ZeroTally:
         return whole if within > _MOST_WITHIN * self._pixels(result).sum() else result
 
     def _is_margin(
-        self,
-        plane: int,
-        zeros: NDArray[np.int64],
-        axis: int,
-        inner: list[tuple[int, int]],
-        *,
-        first: bool,
+        self, plane: int, zeros: NDArray[np.int64], axis: int, inner: list[Span], *, first: bool
     ) -> bool:
         """Whether the zeros before the first lines of a box, or behind the last, end at data."""
         start, stop = inner[axis]
@@ -226,13 +200,13 @@ class ZeroTally:
         )
         return begin and self._rare(plane, zeros, axis, cells)
 
-    def _zeros_within(self, plane: int, inner: list[tuple[int, int]]) -> NDArray[np.int64]:
+    def _zeros_within(self, plane: int, inner: list[Span]) -> NDArray[np.int64]:
         """Zeros of each cell that lie in a box outside of which there is nothing else."""
         around = self._pixels([(0, size) for size in self.shape]) - self._pixels(inner)
         zeros: NDArray[np.int64] = np.maximum(self._zeros[plane].astype(np.int64) - around, 0)
         return zeros
 
-    def _pixels(self, box: list[tuple[int, int]]) -> NDArray[np.int64]:
+    def _pixels(self, box: list[Span]) -> NDArray[np.int64]:
         """Pixels of each cell that lie in a box."""
         along = []
         for size, part in zip(self.shape, box, strict=True):
@@ -252,7 +226,7 @@ class ZeroTally:
         few = zero.sum() <= _MOST_ZEROS * (zero.sum() + recorded.sum())
         return bool(few or np.count_nonzero(zero) <= _MOST_MIXED * np.count_nonzero(data))
 
-    def _blocks(self, plane: int, inner: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    def _blocks(self, plane: int, inner: list[Span]) -> tuple[tuple[int, int], ...]:
         zeros = self._zeros_within(plane, inner)
         if not (zeros.sum() > BLOCK_PX**2):
             return ()
@@ -289,12 +263,7 @@ class ZeroTally:
 
 
 def data_box(plane: NDArray[Any], rule: ZeroRule = "look") -> DataBox:
-    """Where a plane of a tile holds data.
-
-    Args:
-        plane: (y, x) of the whole tile; any type.
-        rule: see `ZeroTally.boxes`.
-    """
+    """Where a plane (y, x) of a whole tile holds data; the rule as for `ZeroTally.boxes`."""
     height, width = plane.shape
     if not (plane == 0).any():
         return DataBox(slice(0, height), slice(0, width))
@@ -306,11 +275,7 @@ def data_box(plane: NDArray[Any], rule: ZeroRule = "look") -> DataBox:
 def zeros_without_data(
     planes: NDArray[Any], rule: ZeroRule
 ) -> tuple[NDArray[np.bool_] | None, int]:
-    """The pixels of 0 that are no data, of whole planes of a tile.
-
-    Args:
-        planes: (..., y, x); each plane is looked at by itself.
-        rule: what is done about zeros.
+    """The pixels of 0 that are no data, of whole planes (..., y, x) of a tile, each by itself.
 
     Returns:
         bool of the same shape, or None where there are none; and the number of blocks of zeros
@@ -335,12 +300,49 @@ def _steps(lines: NDArray[Any], places: tuple[int, ...]) -> bool:
         lines: recorded pixels of the lines, or their sums, the outermost first.
         places: of the lines to look at, any of which will do.
     """
-    return any(
-        lines[2 * at + 1] < _STEEPEST * lines[at] for at in places if 2 * at + 1 < len(lines)
-    )
+    inside = (at for at in places if 2 * at + 1 < len(lines))
+    return any(lines[2 * at + 1] < _STEEPEST * lines[at] for at in inside)
 
 
 def _looked_at(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type in which pixels are looked at: few, for each is compiled for itself."""
     kind = dtype.newbyteorder("=")
     return kind if kind.name in ("uint8", "uint16", "float32") else np.dtype(np.float64)
+
+
+@kernel
+def _tally(block, y0, x0, cell, lines, cells):  # type: ignore[no-untyped-def]
+    """Add a box (n, y, x) of planes, which begins at (y0, x0), to what is gathered of them.
+
+    Recorded is what is finite and not 0; its absolute value is summed and compared.
+
+    Args:
+        block, y0, x0, cell: the box, its place, and the side of a cell.
+        lines: (n, lines) each: recorded pixels of rows and of columns, and sums of both.
+        cells: (n, y, x) each: zeros, recorded pixels, the least and the greatest of these.
+    """
+    row_counts, column_counts, row_sums, column_sums = lines
+    zeros, recorded, least, greatest = cells
+    width = block.shape[2]
+    for n in range(block.shape[0]):
+        for y in range(block.shape[1]):
+            row, count, total = (y0 + y) // cell, 0, 0.0
+            for column in range(x0 // cell, (x0 + width - 1) // cell + 1):
+                none, some = 0, 0
+                low, high = least[n, row, column], greatest[n, row, column]
+                for x in range(max(column * cell - x0, 0), min((column + 1) * cell - x0, width)):
+                    value = abs(block[n, y, x])
+                    if value == 0:
+                        none += 1
+                    elif np.isfinite(value):
+                        some += 1
+                        total += value
+                        column_counts[n, x0 + x] += 1
+                        column_sums[n, x0 + x] += value
+                        low, high = min(low, value), max(high, value)
+                count += some
+                zeros[n, row, column] += np.uint8(none)
+                recorded[n, row, column] += np.uint8(some)
+                least[n, row, column], greatest[n, row, column] = low, high
+            row_counts[n, y0 + y] += count
+            row_sums[n, y0 + y] += total

@@ -16,8 +16,7 @@ from fractal_mesospim_shading.core.blocks import BlockGrid, Node, within
 from fractal_mesospim_shading.core.correct import (
     PixelCounts,
 )
-from fractal_mesospim_shading.core.histogram import Histogram, lattice, on_lattice
-from fractal_mesospim_shading.core.pyramid import block_mean
+from fractal_mesospim_shading.core.pyramid import Histogram, block_mean, lattice, on_lattice
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
 from fractal_mesospim_shading.images.source import Axes, MultitileImage

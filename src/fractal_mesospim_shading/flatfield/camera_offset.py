@@ -164,7 +164,7 @@ def question_offset(
     """
     if "offset_uncertainty" in facts:
         return None
-    from fractal_mesospim_shading.core.flatfield.noise_squares import NoiseSquares
+    from fractal_mesospim_shading.core.flatfield.noise import NoiseSquares
     from fractal_mesospim_shading.core.flatfield.offset import estimate_offset
     from fractal_mesospim_shading.core.flatfield.offset_check import doubt_offset
 

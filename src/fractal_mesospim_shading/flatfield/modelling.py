@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.flatfield.binning import BinnedStack, without_margins
-from fractal_mesospim_shading.core.flatfield.emptiness import refuse_darkness
+from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
+from fractal_mesospim_shading.core.flatfield.emptiness import refuse_darkness, without_margins
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
 from fractal_mesospim_shading.flatfield.camera_offset import find_offset, question_offset
@@ -297,7 +297,7 @@ def _basic(
         fit_basic,
         profile_from_basic,
     )
-    from fractal_mesospim_shading.core.flatfield.halves import fine_structure
+    from fractal_mesospim_shading.core.flatfield.smoothing import fine_structure
 
     if not isinstance(plan.scenario, Basic):
         raise TypeError("the scenario is not that of BaSiC")

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading import __version__
-from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.core.profile_shape import fits_tile, shape_text
+from fractal_mesospim_shading.core.profile import ShadingProfile, fits_tile, shape_text
 from fractal_mesospim_shading.images.models.folder import Origin, SavedModel
 from fractal_mesospim_shading.images.source import ModelGroup
 

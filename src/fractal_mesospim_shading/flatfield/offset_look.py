@@ -108,7 +108,7 @@ class OffsetLook:
             dark: what is subtracted from the pixels of a tile.
             zero_is_no_data: leave out pixels of 0.
         """
-        from fractal_mesospim_shading.core.flatfield.noise_pieces import NoisePiece
+        from fractal_mesospim_shading.core.flatfield.offset_check import NoisePiece
 
         origin = (piece.in_tile[0].start, piece.in_tile[1].start)
         block = np.ascontiguousarray(stack[(planes, *piece.in_box)])
@@ -177,14 +177,14 @@ def lost_to_noise(counts: PixelCounts) -> str | None:
 def _doubt(model: ChannelModel, texts: Sequence[str], lost: float) -> str | None:
     if not texts:
         return None
-    from fractal_mesospim_shading.core.flatfield.noise_pieces import (
+    from fractal_mesospim_shading.core.flatfield.offset import offset_of_squares
+    from fractal_mesospim_shading.core.flatfield.offset_check import (
         NoisePiece,
+        doubt_offset,
         joined,
         shifted,
         unexplained_below,
     )
-    from fractal_mesospim_shading.core.flatfield.offset import offset_of_squares
-    from fractal_mesospim_shading.core.flatfield.offset_check import doubt_offset
 
     facts = model.facts
     given = float(facts["offset"])

@@ -10,7 +10,7 @@ import numpy as np
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.core.histogram import Histogram
+from fractal_mesospim_shading.core.pyramid import Histogram
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.flatfield.models import ChannelModel, model_digest
 from fractal_mesospim_shading.images.arrays.documents import write_attributes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from fractal_mesospim_shading.core.histogram import Histogram
+from fractal_mesospim_shading.core.pyramid import Histogram
 from fractal_mesospim_shading.errors import ImageFormatError, Problems
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.jobs.finishing import complete

@@ -243,7 +243,7 @@ def test_a_turned_image_has_four():
     inside = (abs(0.9 * y + 0.3 * x) < 85) & (abs(0.9 * x - 0.3 * y) < 85)
     found = data_box(np.where(inside, recorded((200, 200)), 0))
     assert len(found.blocks) == 4
-    assert found.covers((200, 200))
+    assert (found.rows, found.columns) == (slice(0, 200), slice(0, 200))
 
 
 SPARSE = [(y, x) for y, x in GRID if y > 70 or x > 70]

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.smoothing import to_pixels
+from fractal_mesospim_shading.core.kernel_cache import scratch_folder
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
-from fractal_mesospim_shading.core.scratch import scratch_folder
 from fractal_mesospim_shading.errors import ProfileError, SamplingError
 
 FloatStack = NDArray[np.float32]

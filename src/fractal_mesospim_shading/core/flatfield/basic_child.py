@@ -1,4 +1,4 @@
-"""The child process of `core/basic`: reads planes, fits, writes the result."""
+"""The child process of `basic`: reads planes, fits, writes the result."""
 
 from __future__ import annotations
 

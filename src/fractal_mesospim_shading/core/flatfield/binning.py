@@ -1,37 +1,46 @@
 """Planes reduced to bins while they are read.
 
-The planes of an estimate do not fit into memory, so each box that is read is
-reduced at once: to the mean of bins of a few pixels, and, on a grid eight times
-coarser, to the variance of the noise. Everything robust happens afterwards, on
-these small arrays.
+The planes of an estimate do not fit into memory, so each box that is read is reduced at once: to
+the mean of bins of a few pixels, and, on a grid eight times coarser, to the variance of the
+noise. Everything robust happens afterwards, on these small arrays.
 
 The noise of one plane is measured on cells of 2 x 2 pixels by `(a - b - c + d) / 2`,
 which any smooth structure leaves at 0. The difference of two planes is free of the
 camera's fixed pattern and nearly so of structure, and all three degrees of freedom of a
 cell can be used: what its four differences scatter about their mean.
+
+The inner loops add up columns of pixels first and join them to bins once per row of bins, so
+that they handle neighbouring pixels together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import SamplingError
+
+Shape = tuple[int, int]
 
 NOISE_BINS = 8
 """Bins along each side of one square of the noise grid."""
 
-SKEW_PIXELS = 16
-"""Pixels of a window of the third moment, 4 x 4."""
+SKEW_WINDOW = 4
+"""Side of the windows of the third moment, pixels."""
+
+SKEW_PIXELS = SKEW_WINDOW**2
+"""Pixels of such a window."""
 
 # Expected third moment of a window over the third cumulant of a pixel: of the sum and
 # the difference of two planes it is 2, and (n - 1)(n - 2) / n pixels' worth are left
 # beside the means.
 _CUBES_PER_WINDOW = 2 * (SKEW_PIXELS - 1) * (SKEW_PIXELS - 2) / SKEW_PIXELS
+# Bins of a plane at most: 200 planes then take 56 MB in float32.
 _MOST_BINS = 70_000
 # A dark frame is rounded to this fraction of a count, so that all sums of integer
 # images are exact in float64 and do not depend on the order of the boxes.
@@ -43,35 +52,28 @@ class PartialBins:
     """What one box contributes: sums over the pixels of the box, per plane and bin.
 
     Attributes:
-        origin: (y, x) of the first bin on the grid of the tile.
-        noise_origin: the same on the noise grid.
+        origin, noise_origin: (y, x) of the first bin, and of the first square, in the tile.
         total, count: (k, y, x) sum and number of the valid pixels.
-        spatial, spatial_count: (k, y, x) squares of the cells of one plane.
-        temporal, temporal_count: (k, y, x) squares of the changes of the cells to the
-            next plane about their means, and degrees of freedom, 3 for each cell.
-        cubes, cubes_count: (k, y, x) third moments of this plane and the next in windows,
-            and number of the windows.
-        saturated: (k,) pixels at the upper end of the type.
+        noise, numbers: (3, k, y, x) on the noise grid: squares of the cells of one plane, and
+            their number; squares of the changes of the cells to the next plane about their
+            means, and degrees of freedom, 3 for each cell; third moments of this plane and the
+            next in windows, and number of the windows.
+        saturated: pixels at the upper end of the type.
     """
 
-    origin: tuple[int, int]
-    noise_origin: tuple[int, int]
+    origin: Shape
+    noise_origin: Shape
     total: NDArray[np.float64]
     count: NDArray[np.int32]
-    spatial: NDArray[np.float64]
-    spatial_count: NDArray[np.int32]
-    temporal: NDArray[np.float64]
-    temporal_count: NDArray[np.int32]
-    cubes: NDArray[np.float64]
-    cubes_count: NDArray[np.int32]
-    saturated: NDArray[np.int64]
+    noise: NDArray[np.float64]
+    numbers: NDArray[np.int32]
+    saturated: int
 
 
-def choose_bin(tile_shape: tuple[int, int]) -> int:
+def choose_bin(tile_shape: Shape) -> int:
     """Side of a bin in pixels: 2 for tiles of 128, 4 for 512, 8 for 2048.
 
-    Small enough for streaks and the steep fall-off at the edges, large enough that
-    200 binned planes stay well below 200 MB.
+    Small enough for streaks and the steep fall-off at the edges, large enough for memory.
     """
     side = max(2, 2 ** round(np.log2(np.sqrt(max(min(tile_shape), 1) / 32))))
     while -(-tile_shape[0] // side) * -(-tile_shape[1] // side) > _MOST_BINS:
@@ -93,44 +95,23 @@ def bin_block(
         block: (k, h, w) planes in the order of z; uint8, uint16 or float32.
         y0, x0: first pixel of the box within its tile.
         bin_px: side of a bin, even.
-        dark: (h, w) dark frame of the same pixels, or a number, in counts; it is
-            taken from the means and not from the noise.
+        dark: (h, w) dark frame of the same pixels, or a number, in counts; it is taken from the
+            means and not from the noise.
         zero_is_no_data: leave out pixels of raw value 0. NaN is always left out.
     """
     if bin_px < 2 or bin_px % 2:
         raise SamplingError(f"A bin of {bin_px} pixels was asked for; expected an even number.")
-    height, width = block.shape[1:]
-    if dark is None:
-        dark = 0.0
-    frame = np.broadcast_to(np.asarray(dark, dtype=np.float64), (height, width))
-    frame = np.round(frame / _DARK_STEP) * _DARK_STEP
-    is_integer = np.issubdtype(block.dtype, np.integer)
-    top = float(np.iinfo(block.dtype).max) if is_integer else np.inf
-    # numba takes a moment to import, and most commands never get here.
-    from fractal_mesospim_shading.core.flatfield.binning_kernels import (
-        bin_means,
-        bin_noise,
-        bin_skew,
-    )
-
+    frame = np.asarray(0.0 if dark is None else dark, np.float64)
+    frame = np.round(np.broadcast_to(frame, block.shape[1:]) / _DARK_STEP) * _DARK_STEP
+    top = float(np.iinfo(block.dtype).max) if block.dtype.kind in "iu" else np.inf
     noise_px = bin_px * NOISE_BINS
     planes = np.ascontiguousarray(block)
-    total, count, saturated = bin_means(planes, frame, y0, x0, bin_px, zero_is_no_data, top)
-    squares, cells = bin_noise(planes, y0, x0, noise_px, zero_is_no_data, top)
-    cubes, windows = bin_skew(planes, y0, x0, noise_px, zero_is_no_data, top)
-    return PartialBins(
-        origin=(y0 // bin_px, x0 // bin_px),
-        noise_origin=(y0 // noise_px, x0 // noise_px),
-        total=total,
-        count=count,
-        spatial=squares[0],
-        spatial_count=cells[0],
-        temporal=squares[1],
-        temporal_count=cells[1],
-        cubes=cubes,
-        cubes_count=windows,
-        saturated=saturated,
-    )
+    total, count, saturated = _bin_means(planes, frame, y0, x0, bin_px, zero_is_no_data, top)
+    squares, cells = _bin_noise(planes, y0, x0, noise_px, zero_is_no_data, top)
+    cubes, windows = _bin_skew(planes, y0, x0, noise_px, zero_is_no_data, top)
+    noise, numbers = np.concatenate([squares, cubes[None]]), np.concatenate([cells, windows[None]])
+    origin, noise_origin = (y0 // bin_px, x0 // bin_px), (y0 // noise_px, x0 // noise_px)
+    return PartialBins(origin, noise_origin, total, count, noise, numbers, int(saturated.sum()))
 
 
 @dataclass(frozen=True)
@@ -144,17 +125,16 @@ class BinnedStack:
         mean: (n, y, x) float32, counts; a dark frame given is already taken off.
         count: (n, y, x) valid pixels.
         noise_mean: (n, y, x) float32 on the noise grid (8 x 8 bins a square).
-        spatial, temporal: (n, y, x) float64 variance of the noise, counts squared,
-            within a plane, and from the difference to the next plane that was read
-            together with it.
+        spatial, temporal: (n, y, x) float64 variance of the noise, counts squared, within a
+            plane, and from the difference to the next plane that was read together with it.
         spatial_cells, temporal_cells: (n, y, x) degrees of freedom of each value.
-        third: (n, y, x) float64 third cumulant of the noise of a pixel, counts cubed,
-            from this plane and the next, free of the fixed pattern like `temporal`.
+        third: (n, y, x) float64 third cumulant of the noise of a pixel, counts cubed, from this
+            plane and the next, free of the fixed pattern like `temporal`.
         third_pixels: (n, y, x) pixels of each value.
         saturated: pixels at the upper end of the type, in all planes.
     """
 
-    tile_shape: tuple[int, int]
+    tile_shape: Shape
     bin_px: int
     integer: bool
     mean: NDArray[np.float32]
@@ -172,24 +152,16 @@ class BinnedStack:
 class BinnedPlanes:
     """Gathers the boxes of a number of planes. Not safe for several threads at once."""
 
-    def __init__(
-        self, n_planes: int, tile_shape: tuple[int, int], bin_px: int | None = None
-    ) -> None:
-        """Make room for planes of one tile shape.
-
-        Args:
-            n_planes: planes, numbered by slot from 0.
-            tile_shape: (y, x) in pixels.
-            bin_px: side of a bin, even; by default `choose_bin(tile_shape)`.
-        """
+    def __init__(self, n_planes: int, tile_shape: Shape, bin_px: int | None = None) -> None:
+        """Make room for planes, numbered by slot from 0; a bin is `choose_bin(tile_shape)` wide."""
         self.tile_shape = tile_shape
         self.bin_px = choose_bin(tile_shape) if bin_px is None else bin_px
         bins = tuple(-(-size // self.bin_px) for size in tile_shape)
         squares = tuple(-(-size // NOISE_BINS) for size in bins)
         self._total = np.zeros((n_planes, *bins), np.float64)
         self._count = np.zeros((n_planes, *bins), np.uint16)
-        self._noise = [np.zeros((n_planes, *squares), np.float64) for _ in range(3)]
-        self._cells = [np.zeros((n_planes, *squares), np.int64) for _ in range(3)]
+        self._noise = np.zeros((3, n_planes, *squares), np.float64)
+        self._numbers = np.zeros((3, n_planes, *squares), np.int64)
         self._saturated = 0
 
     def add(self, partial: PartialBins, slots: Sequence[int]) -> None:
@@ -199,8 +171,7 @@ class BinnedPlanes:
 
         Args:
             partial: from `bin_block` with the same `bin_px`.
-            slots: the slot of each plane of the box; one after the other, in the
-                order of the box, as planes sorted by tile and z have them.
+            slots: of the planes of the box, one after the other.
         """
         expected = list(range(slots[0], slots[0] + len(partial.total))) if len(slots) else []
         if list(slots) != expected or len(slots) != len(partial.total):
@@ -208,21 +179,16 @@ class BinnedPlanes:
                 f"A box of {len(partial.total)} planes was given the slots {list(slots)}; "
                 "expected as many slots as planes, one after the other."
             )
-        self._saturated += int(partial.saturated.sum())
-        pairs = (
+        self._saturated += partial.saturated
+        first = slots[0] if len(slots) else 0
+        for target, values, (y, x) in (
             (self._total, partial.total, partial.origin),
             (self._count, partial.count, partial.origin),
-            (self._noise[0], partial.spatial, partial.noise_origin),
-            (self._cells[0], partial.spatial_count, partial.noise_origin),
-            (self._noise[1], partial.temporal, partial.noise_origin),
-            (self._cells[1], partial.temporal_count, partial.noise_origin),
-            (self._noise[2], partial.cubes, partial.noise_origin),
-            (self._cells[2], partial.cubes_count, partial.noise_origin),
-        )
-        first = slots[0] if len(slots) else 0
-        for target, values, (y, x) in pairs:
-            depth, height, width = values.shape
-            part = target[first : first + depth, y : y + height, x : x + width]
+            (self._noise, partial.noise, partial.noise_origin),
+            (self._numbers, partial.numbers, partial.noise_origin),
+        ):
+            depth, height, width = values.shape[-3:]
+            part = target[..., first : first + depth, y : y + height, x : x + width]
             np.add(part, values, out=part, casting="unsafe")
 
     def finish(self, integer: bool = True) -> BinnedStack:
@@ -231,13 +197,12 @@ class BinnedPlanes:
         Args:
             integer: the pixels were whole counts; the noise of rounding is known then.
         """
-        noise_mean = sum_squares(self._total) / np.maximum(sum_squares(self._count), 1)
-        noise_mean[sum_squares(self._count) == 0] = np.nan
+        pixels = sum_squares(self._count)
+        noise_mean = np.where(pixels > 0, sum_squares(self._total) / np.maximum(pixels, 1), np.nan)
+        parts = zip(self._noise, self._numbers, (4, 2, _CUBES_PER_WINDOW), strict=True)
         spatial, temporal, third = (
-            np.where(cells > 0, squares / (divisor * np.maximum(cells, 1)), np.nan)
-            for squares, cells, divisor in zip(
-                self._noise, self._cells, (4, 2, _CUBES_PER_WINDOW), strict=True
-            )
+            np.where(number > 0, sums / (divisor * np.maximum(number, 1)), np.nan)
+            for sums, number, divisor in parts
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = (self._total / self._count).astype(np.float32)
@@ -249,11 +214,11 @@ class BinnedPlanes:
             count=self._count,
             noise_mean=noise_mean.astype(np.float32),
             spatial=spatial,
-            spatial_cells=self._cells[0],
+            spatial_cells=self._numbers[0],
             temporal=temporal,
-            temporal_cells=self._cells[1],
+            temporal_cells=self._numbers[1],
             third=third,
-            third_pixels=self._cells[2] * SKEW_PIXELS,
+            third_pixels=self._numbers[2] * SKEW_PIXELS,
             saturated=self._saturated,
         )
 
@@ -266,48 +231,120 @@ def sum_squares(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.add.reduceat(by_row, columns, axis=2)
 
 
-def without_margins(stack: BinnedStack) -> BinnedStack:
-    """The same planes without those that are 0 throughout, and without their margins of zeros.
+@kernel
+def _bin_means(block, dark, y0, x0, bin_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
+    """Sum and number of the valid pixels of each bin, and saturated pixels of each plane."""
+    planes, height, width = block.shape
+    first_y, first_x = y0 // bin_px, x0 // bin_px
+    rows, columns = (y0 + height - 1) // bin_px + 1, (x0 + width - 1) // bin_px + 1
+    shape = (planes, rows - first_y, columns - first_x)
+    total, count = np.zeros(shape, np.float64), np.zeros(shape, np.int32)
+    saturated = np.zeros(planes, np.int64)
+    sums, valid = np.zeros(width, np.float64), np.zeros(width, np.int32)
+    bright = np.zeros(width, np.int32)
+    for k in range(planes):
+        for y in range(height):
+            for x in range(width):
+                raw = np.float64(block[k, y, x])
+                good = np.isfinite(raw) and not (zero_is_no_data and raw == 0.0)
+                sums[x] += raw - dark[y, x] if good else 0.0
+                valid[x] += np.int32(1) if good else np.int32(0)
+                bright[x] += np.int32(1) if raw >= top else np.int32(0)
+            if (y0 + y + 1) % bin_px == 0 or y == height - 1:
+                row = (y0 + y) // bin_px - first_y
+                for x in range(width):
+                    column = (x0 + x) // bin_px - first_x
+                    total[k, row, column] += sums[x]
+                    count[k, row, column] += valid[x]
+                    saturated[k] += bright[x]
+                sums[:], valid[:], bright[:] = 0.0, 0, 0
+    return total, count, saturated
 
-    For planes of which zeros were counted as values. A bin that a margin cuts is left out as a
-    whole, and so is a square of the noise grid.
 
-    Args:
-        stack: of raw pixels, no dark frame taken off.
+@kernel
+def _bin_noise(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
+    """Squares of the cells of one plane, and of their changes to the next, with numbers."""
+    planes, height, width = block.shape
+    first_y, first_x = y0 // noise_px, x0 // noise_px
+    rows, columns = (y0 + height - 1) // noise_px + 1, (x0 + width - 1) // noise_px + 1
+    shape = (2, planes, rows - first_y, columns - first_x)
+    squares, numbers = np.zeros(shape, np.float64), np.zeros(shape, np.int32)
+    odd_y, odd_x = y0 % 2, x0 % 2
+    high, wide = (height - odd_y) // 2, (width - odd_x) // 2
+    sums, known = np.zeros((2, wide), np.float64), np.zeros((2, wide), np.int32)
+    was_good, good = np.zeros((high, wide), np.bool_), False
+    for k in range(planes):
+        before = max(k - 1, 0)
+        for cell_y in range(high):
+            y = odd_y + 2 * cell_y
+            for cell_x in range(wide):
+                x = odd_x + 2 * cell_x
+                a, b = np.float64(block[k, y, x]), np.float64(block[k, y, x + 1])
+                c, d = np.float64(block[k, y + 1, x]), np.float64(block[k, y + 1, x + 1])
+                cell = a - b - c + d
+                good = np.isfinite(cell) and max(max(a, b), max(c, d)) < top
+                good = good and not (zero_is_no_data and a * b * c * d == 0.0)
+                sums[0, cell_x] += cell * cell if good else 0.0
+                known[0, cell_x] += np.int32(1) if good else np.int32(0)
+                a, b = a - block[before, y, x], b - block[before, y, x + 1]
+                c, d = c - block[before, y + 1, x], d - block[before, y + 1, x + 1]
+                spread = a * a + b * b + c * c + d * d - (a + b + c + d) ** 2 / 4
+                both = k > 0 and good and was_good[cell_y, cell_x]
+                sums[1, cell_x] += spread if both else 0.0
+                known[1, cell_x] += np.int32(3) if both else np.int32(0)
+                was_good[cell_y, cell_x] = good
+            if (y0 + y + 2) // noise_px > (y0 + y) // noise_px or cell_y == high - 1:
+                row = (y0 + y) // noise_px - first_y
+                for cell_x in range(wide):
+                    column = (x0 + odd_x + 2 * cell_x) // noise_px - first_x
+                    for kind in range(2):
+                        plane = k if kind == 0 else before
+                        squares[kind, plane, row, column] += sums[kind, cell_x]
+                        numbers[kind, plane, row, column] += known[kind, cell_x]
+                sums[:], known[:] = 0.0, 0
+    return squares, numbers
+
+
+@kernel
+def _bin_skew(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
+    """Third moments of neighbouring planes in windows, summed over squares, with numbers.
+
+    A window gives the sum of (s - mean of s) (u - mean of u)^2, s = a + b, u = a - b.
     """
-    bins, squares = np.ones(stack.mean.shape, np.bool_), np.ones(stack.spatial.shape, np.bool_)
-    for plane, mean in enumerate(stack.mean):
-        recorded = np.isfinite(mean) & (mean != 0)
-        keep = np.ix_(*(_inner(recorded.any(axis=1 - axis)) for axis in (0, 1)))
-        bins[plane] = False
-        bins[plane][keep] = True
-    if bins.all():
-        return stack
-    part = sum_squares(~bins) > 0
-    squares[part] = False
-    # Of two planes together, both have to be there.
-    pairs = squares.copy()
-    pairs[:-1] &= squares[1:]
-    return replace(
-        stack,
-        mean=np.where(bins, stack.mean, np.float32(np.nan)),
-        count=np.where(bins, stack.count, np.uint16(0)),
-        noise_mean=np.where(squares, stack.noise_mean, np.float32(np.nan)),
-        spatial=np.where(squares, stack.spatial, np.nan),
-        spatial_cells=np.where(squares, stack.spatial_cells, 0),
-        temporal=np.where(pairs, stack.temporal, np.nan),
-        temporal_cells=np.where(pairs, stack.temporal_cells, 0),
-        third=np.where(pairs, stack.third, np.nan),
-        third_pixels=np.where(pairs, stack.third_pixels, 0),
-    )
-
-
-def _inner(recorded: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The lines of bins between margins, without the one that a margin ends in."""
-    lines = np.flatnonzero(recorded)
-    if not lines.size:
-        return lines
-    first, last = lines[0], lines[-1]
-    first += first > 0
-    last -= last < len(recorded) - 1
-    return np.arange(first, last + 1)
+    planes, height, width = block.shape
+    first_y, first_x = y0 // noise_px, x0 // noise_px
+    rows, columns = (y0 + height - 1) // noise_px + 1, (x0 + width - 1) // noise_px + 1
+    shape = (planes, rows - first_y, columns - first_x)
+    cubes, windows = np.zeros(shape, np.float64), np.zeros(shape, np.int32)
+    odd_y, odd_x = -y0 % SKEW_WINDOW, -x0 % SKEW_WINDOW
+    high, wide = max(height - odd_y, 0) // SKEW_WINDOW, max(width - odd_x, 0) // SKEW_WINDOW
+    pixels = SKEW_PIXELS
+    sums = np.zeros((5, wide * SKEW_WINDOW), np.float64)
+    total, change, mixed, squares, cubed = sums[0], sums[1], sums[2], sums[3], sums[4]
+    for k in range(1, planes):
+        for window_y in range(high):
+            sums[:] = 0.0
+            for y in range(odd_y + SKEW_WINDOW * window_y, odd_y + SKEW_WINDOW * (window_y + 1)):
+                for i in range(wide * SKEW_WINDOW):
+                    a = np.float64(block[k - 1, y, odd_x + i])
+                    b = np.float64(block[k, y, odd_x + i])
+                    good = max(a, b) < top and not (zero_is_no_data and a * b == 0.0)
+                    s, u = a + b if good else np.nan, a - b
+                    total[i] += s
+                    change[i] += u
+                    mixed[i] += s * u
+                    squares[i] += u * u
+                    cubed[i] += s * u * u
+            row = (y0 + odd_y + SKEW_WINDOW * window_y) // noise_px - first_y
+            for window_x in range(wide):
+                i = SKEW_WINDOW * window_x
+                s1, u1, su, uu, suu = 0.0, 0.0, 0.0, 0.0, 0.0
+                for j in range(i, i + SKEW_WINDOW):
+                    s1, u1, su = s1 + total[j], u1 + change[j], su + mixed[j]
+                    uu, suu = uu + squares[j], suu + cubed[j]
+                value = suu - (2 * u1 * su + s1 * uu) / pixels + 2 * s1 * u1 * u1 / pixels**2
+                if np.isfinite(value):
+                    column = (x0 + odd_x + i) // noise_px - first_x
+                    cubes[k - 1, row, column] += value
+                    windows[k - 1, row, column] += 1
+    return cubes, windows

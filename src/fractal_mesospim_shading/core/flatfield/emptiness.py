@@ -1,15 +1,15 @@
-"""Which parts of planes that should be empty really are."""
+"""What of the planes of an estimate can be used: with data, with light, and without sample."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
+from fractal_mesospim_shading.core.flatfield.binning import BinnedStack, sum_squares
 from fractal_mesospim_shading.errors import NoLightError, SamplingError
 
 FloatArray = NDArray[np.float64]
@@ -98,6 +98,53 @@ class EmptySquares:
             "hold sample. Choose other tiles or planes, or leave `fov_list` and `z_levels` out and "
             "let BaSiC estimate."
         )
+
+
+def without_margins(stack: BinnedStack) -> BinnedStack:
+    """The same planes without those that are 0 throughout, and without their margins of zeros.
+
+    For planes of which zeros were counted as values. A bin that a margin cuts is left out as a
+    whole, and so is a square of the noise grid.
+
+    Args:
+        stack: of raw pixels, no dark frame taken off.
+    """
+    bins, squares = np.ones(stack.mean.shape, np.bool_), np.ones(stack.spatial.shape, np.bool_)
+    for plane, mean in enumerate(stack.mean):
+        recorded = np.isfinite(mean) & (mean != 0)
+        keep = np.ix_(*(_inner(recorded.any(axis=1 - axis)) for axis in (0, 1)))
+        bins[plane] = False
+        bins[plane][keep] = True
+    if bins.all():
+        return stack
+    part = sum_squares(~bins) > 0
+    squares[part] = False
+    # Of two planes together, both have to be there.
+    pairs = squares.copy()
+    pairs[:-1] &= squares[1:]
+    return replace(
+        stack,
+        mean=np.where(bins, stack.mean, np.float32(np.nan)),
+        count=np.where(bins, stack.count, np.uint16(0)),
+        noise_mean=np.where(squares, stack.noise_mean, np.float32(np.nan)),
+        spatial=np.where(squares, stack.spatial, np.nan),
+        spatial_cells=np.where(squares, stack.spatial_cells, 0),
+        temporal=np.where(pairs, stack.temporal, np.nan),
+        temporal_cells=np.where(pairs, stack.temporal_cells, 0),
+        third=np.where(pairs, stack.third, np.nan),
+        third_pixels=np.where(pairs, stack.third_pixels, 0),
+    )
+
+
+def _inner(recorded: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The lines of bins between margins, without the one that a margin ends in."""
+    lines = np.flatnonzero(recorded)
+    if not lines.size:
+        return lines
+    first, last = lines[0], lines[-1]
+    first += first > 0
+    last -= last < len(recorded) - 1
+    return np.arange(first, last + 1)
 
 
 def refuse_darkness(stack: BinnedStack, offset: float) -> None:

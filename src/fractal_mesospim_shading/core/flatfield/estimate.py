@@ -15,13 +15,13 @@ from fractal_mesospim_shading.core.flatfield.emptiness import (
     find_empty,
     median_along_first,
 )
-from fractal_mesospim_shading.core.flatfield.halves import (
+from fractal_mesospim_shading.core.flatfield.smoothing import (
     HalfEstimate,
     fine_structure,
-    split_in_halves,
+    smooth_profile,
     unshared_structure,
+    upsample,
 )
-from fractal_mesospim_shading.core.flatfield.smoothing import smooth_profile, upsample
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import SamplingError
 
@@ -54,7 +54,7 @@ class EmptyEstimate:
             of the dark frame, where that was not measured.
         saturated: pixels at the upper end of the type.
         checked: whether there were planes enough to find sample among them.
-        fine_structure: see `core/halves`, as a fraction.
+        fine_structure: as `smoothing.fine_structure` tells it, as a fraction.
         unshared_structure: fine structure in which two halves of the planes differ.
     """
 
@@ -134,6 +134,30 @@ def estimate_flatfield(
         fine_structure=fine_structure(smoothed.image),
         unshared_structure=_unshared(stack, offset, empty, tiles),
     )
+
+
+def split_in_halves(planes: Sequence[int], tiles: Sequence[int] | None) -> list[list[int]]:
+    """Two halves of the planes that share as little of a sample as can be.
+
+    Planes of one tile show the same sample, neighbouring ones the same cells. So whole tiles
+    go to either half where there are several; the planes of one tile are cut in the middle.
+
+    Args:
+        planes: numbers, sorted by tile and z.
+        tiles: tile of each number; None for one tile.
+
+    Returns:
+        Two lists; one may be empty.
+    """
+    different = sorted({tiles[k] for k in planes}) if tiles is not None else []
+    if tiles is None or len(different) < 2:
+        middle = (len(planes) + 1) // 2
+        return [list(planes[:middle]), list(planes[middle:])]
+    halves: list[list[int]] = [[], []]
+    groups = [[k for k in planes if tiles[k] == tile] for tile in different]
+    for group in sorted(groups, key=len, reverse=True):
+        min(halves, key=len).extend(group)
+    return [sorted(half) for half in halves]
 
 
 def _unshared(

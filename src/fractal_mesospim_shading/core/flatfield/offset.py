@@ -4,7 +4,7 @@ Photon transfer (Janesick, Photon Transfer, SPIE Press 2007, doi:10.1117/3.72507
 counted photons have a variance of `gain * (mean - offset) + read noise^2`, and the
 fall-off of the light sheet spreads the means, so the line of variance against mean
 meets the variance of the read noise at the offset. Where planes were read in pairs, the
-third moment of the noise tells the read noise (`core/skewness`); otherwise it is assumed.
+third moment of the noise tells the read noise (`noise`); otherwise it is assumed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.emptiness import find_empty
-from fractal_mesospim_shading.core.flatfield.noise_squares import NoiseSquares
-from fractal_mesospim_shading.core.flatfield.skewness import (
+from fractal_mesospim_shading.core.flatfield.noise import (
+    NoiseSquares,
     PhotonTransfer,
     offset_and_read_noise,
     third_moment_offset,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.profile_shape import fits_tile
+from fractal_mesospim_shading.core.profile import fits_tile
 from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.images.models.array_files import (
     local_file,

@@ -13,8 +13,8 @@ from fractal_mesospim_shading.core.flatfield.binning import (
     BinnedStack,
     bin_block,
     choose_bin,
-    without_margins,
 )
+from fractal_mesospim_shading.core.flatfield.emptiness import without_margins
 from fractal_mesospim_shading.errors import SamplingError
 
 RNG = np.random.Generator(np.random.PCG64(7))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, BinnedStack, bin_block
-from fractal_mesospim_shading.core.flatfield.offset import estimate_offset
-from fractal_mesospim_shading.core.flatfield.skewness import (
+from fractal_mesospim_shading.core.flatfield.noise import (
     PhotonTransfer,
     ThirdMoment,
     offset_and_read_noise,
 )
+from fractal_mesospim_shading.core.flatfield.offset import estimate_offset
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 BinWorld = Callable[..., BinnedStack]

@@ -1,12 +1,11 @@
-"""The camera offset from the third moment of the noise, whatever the read noise.
+"""What the noise of squares of planes says about the camera.
 
-Counted photons have a third cumulant of `gain^2 * (mean - offset)`; read noise is
-symmetric and adds nothing to it. So each square of pixels tells the offset as
-`mean - third cumulant / gain^2`, with the gain from the line of variance against mean.
-That line alone leaves offset and read noise mixed (`core/offset`); together they tell
-both. Moments of Poisson counts: Johnson, Kemp, Kotz, Univariate Discrete Distributions,
-Wiley 2005, doi:10.1002/0471715816; variance of the estimate by the rules for
-k-statistics: Kendall, Stuart, The Advanced Theory of Statistics I, chapter 12.
+Counted photons have a third cumulant of `gain^2 * (mean - offset)`; read noise is symmetric and
+adds nothing to it. So each square of pixels tells the offset as `mean - third cumulant / gain^2`,
+with the gain from the line of variance against mean. That line alone leaves offset and read noise
+mixed (`offset`); together they tell both. Moments of Poisson counts: Johnson, Kemp, Kotz,
+Univariate Discrete Distributions, Wiley 2005, doi:10.1002/0471715816; variance of the estimate by
+the rules for k-statistics: Kendall, Stuart, The Advanced Theory of Statistics I, chapter 12.
 """
 
 from __future__ import annotations
@@ -16,8 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.flatfield.binning import SKEW_PIXELS
-from fractal_mesospim_shading.core.flatfield.noise_squares import NoiseSquares
+from fractal_mesospim_shading.core.flatfield.binning import (
+    NOISE_BINS,
+    SKEW_PIXELS,
+    BinnedStack,
+    sum_squares,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -37,6 +40,101 @@ _PIXEL_SPREAD = 0.004
 # Read noise in electrons before anything was measured: share, median and standard deviation
 # of the logarithm; scientific CMOS cameras, and all others.
 _READ_NOISES = ((0.6, 1.45, 0.2), (0.4, 2.0, 0.5))
+
+
+@dataclass(frozen=True)
+class NoiseSquares:
+    """Squares of the noise grid of some planes; NaN where there was no valid pixel.
+
+    Attributes:
+        square_px: side of a square.
+        integer: whether the pixels were rounded to whole counts.
+        noise_mean: (n, y, x) counts; a dark frame given is already taken off.
+        halves: (2, n, y, x) the same over the bins of either colour of a chessboard: two
+            means whose noise is independent.
+        half_pixels: (2, n, y, x) pixels of each.
+        spatial, temporal, third: as in `BinnedStack`.
+        spatial_cells, temporal_cells, third_pixels: as in `BinnedStack`.
+        roughness: (n, y, x) how far neighbouring bins differ, over the noise of their pixels:
+            1 where a square is even.
+        roughness_bins: (n, y, x) differences that this was taken from.
+    """
+
+    square_px: int
+    integer: bool
+    noise_mean: FloatArray
+    halves: FloatArray
+    half_pixels: FloatArray
+    spatial: FloatArray
+    spatial_cells: NDArray[np.int64]
+    temporal: FloatArray
+    temporal_cells: NDArray[np.int64]
+    third: FloatArray
+    third_pixels: NDArray[np.int64]
+    roughness: FloatArray
+    roughness_bins: FloatArray
+
+    @classmethod
+    def of(cls, stack: BinnedStack) -> NoiseSquares:
+        """The squares of binned planes."""
+        halves, pixels = _halves(stack)
+        roughness, bins = _roughness(stack)
+        return cls(
+            square_px=stack.bin_px * NOISE_BINS,
+            integer=stack.integer,
+            noise_mean=stack.noise_mean.astype(np.float64),
+            halves=halves,
+            half_pixels=pixels,
+            spatial=stack.spatial,
+            spatial_cells=stack.spatial_cells,
+            temporal=stack.temporal,
+            temporal_cells=stack.temporal_cells,
+            third=stack.third,
+            third_pixels=stack.third_pixels,
+            roughness=roughness,
+            roughness_bins=bins,
+        )
+
+
+def _halves(stack: BinnedStack) -> tuple[FloatArray, FloatArray]:
+    rows, columns = np.indices(stack.mean.shape[1:])
+    means, pixels = [], []
+    for colour in (0, 1):
+        chosen = (rows + columns) % 2 == colour
+        number = np.zeros(stack.noise_mean.shape)
+        total = np.zeros(stack.noise_mean.shape)
+        for k, mean in enumerate(stack.mean):
+            count = np.where(chosen & np.isfinite(mean), stack.count[k], 0.0)
+            number[k] = sum_squares(count[None])[0]
+            total[k] = sum_squares(np.where(count > 0, mean, 0.0)[None] * count)[0]
+        means.append(np.where(number > 0, total / np.maximum(number, 1), np.nan))
+        pixels.append(number)
+    return np.stack(means), np.stack(pixels)
+
+
+def _roughness(stack: BinnedStack) -> tuple[FloatArray, FloatArray]:
+    """Mean square of the second differences of the bins, over that of their noise.
+
+    A texture that adds a little to the differences of neighbouring pixels adds far
+    more to those of neighbouring bins, because optics leave little at the finest scale.
+    Second differences leave out the slope of the profile.
+    """
+    power = np.zeros(stack.noise_mean.shape)
+    number = np.zeros(stack.noise_mean.shape)
+    for k, mean in enumerate(stack.mean.astype(np.float64)):
+        for axis in (0, 1):
+            if mean.shape[axis] < 3:
+                continue
+            inner = (slice(1, -1), slice(None)) if axis == 0 else (slice(None), slice(1, -1))
+            # Each is the sum of three bins' noise with weights 1, -2, 1.
+            scaled = np.diff(mean, 2, axis=axis) ** 2 * stack.count[k][inner] / 6
+            values, known = np.zeros(mean.shape), np.zeros(mean.shape)
+            values[inner] = np.where(np.isfinite(scaled), scaled, 0)
+            known[inner] = np.isfinite(scaled)
+            power[k] += sum_squares(values[None])[0]
+            number[k] += sum_squares(known[None])[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return power / number / stack.spatial, number
 
 
 @dataclass(frozen=True)
@@ -103,13 +201,13 @@ def third_moment_offset(
     weight = _without_far(offset, weight)
     # A defect of the camera is at one place in all planes.
     total = weight.sum(axis=0)
-    there = total > 0
-    if there.sum() < _LEAST_POSITIONS:
+    seen = total > 0
+    if seen.sum() < _LEAST_POSITIONS:
         return None
-    places = (mean * weight).sum(axis=0)[there] / total[there]
+    places = (mean * weight).sum(axis=0)[seen] / total[seen]
     slope = _slope_bias(mean, weight, squares.square_px) / line.gain
-    values = (offset * weight).sum(axis=0)[there] / total[there] + slope[there]
-    weight = _without_far(values, total[there])
+    values = (offset * weight).sum(axis=0)[seen] / total[seen] + slope[seen]
+    weight = _without_far(values, total[seen])
     value = float((weight * values).sum() / weight.sum())
     freedom = max(int((weight > 0).sum()) - 1, 1)
     chi_squared = float((weight * (values - value) ** 2).sum()) / freedom
