@@ -1,9 +1,9 @@
-"""The image being written: its arrays, and one writer for each write unit."""
+"""The image being written: its arrays, whether their codecs can write, one writer for each unit."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -14,9 +14,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.core.array import parse_array_metadata
+from zarr.core.buffer import cpu
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 from fractal_mesospim_shading.core.blocks import covering, within
-from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.errors import ImageFormatError, OutputWriteError
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files, is_all
 from fractal_mesospim_shading.images.arrays.documents import (
     Box,
@@ -32,6 +35,7 @@ from fractal_mesospim_shading.images.arrays.plain_files import past_cache
 from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened_array
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, reading_errors
+from fractal_mesospim_shading.images.storage.stores import reason
 
 SHARD_BYTES = 128 * 2**20
 """Most bytes of pixels in a shard of our own: two blocks and their means stay within 1.5 GB."""
@@ -247,3 +251,58 @@ def own_shards(
             return tuple(shards)
         axis = min(plane or depth, key=lambda i: shards[i])
         shards[axis] *= 2
+
+
+def refuse_useless_codecs(targets: Iterable[TargetImage]) -> None:
+    """Refuse codecs whose settings no library can follow, before a pixel is read.
+
+    The settings of a result are those of its source, and any number may stand there.
+
+    Raises:
+        ImageFormatError: names the array and what the library says.
+    """
+    tried: set[str] = set()
+    for target in targets:
+        for level in target.levels:
+            document = _single_pixel(level.document)
+            text = json.dumps(document, sort_keys=True)
+            if text in tried:
+                continue
+            tried.add(text)
+            try:
+                _write_and_read(document)
+            except Exception as error:
+                raise ImageFormatError(
+                    f"The compression of the array '{level.path}' of the source cannot be used "
+                    f"for a result ({reason(error)}). Write the image again with other settings."
+                ) from error
+
+
+def _single_pixel(document: Document) -> Document:
+    """The metadata of an array of one pixel, encoded in the same way."""
+    small: Document = json.loads(json.dumps(document))
+    ones = [1] * len(small["shape"])
+    small["shape"] = ones
+    if small["zarr_format"] == 2:
+        small["chunks"] = ones
+        small.pop("attributes", None)
+        return small
+    small["chunk_grid"]["configuration"]["chunk_shape"] = ones
+    for codec in small["codecs"]:
+        if codec["name"] == "sharding_indexed":
+            codec["configuration"]["chunk_shape"] = ones
+    small["attributes"] = {}
+    return small
+
+
+def _write_and_read(document: Document) -> None:
+    name = ".zarray" if document["zarr_format"] == 2 else "zarr.json"
+    store = MemoryStore()
+    sync(store.set(name, cpu.Buffer.from_bytes(json.dumps(document).encode())))
+    array = zarr.open_array(store, mode="r+")
+    array[...] = np.ones(array.shape, array.dtype)
+    if not np.array_equal(np.asarray(array[...]), np.ones(array.shape)):
+        raise ValueError("a pixel is not read as it was written")
+    encoding = simple_encoding(document)
+    if encoding is not None:
+        encoding.encode(np.ones(array.shape, array.dtype))

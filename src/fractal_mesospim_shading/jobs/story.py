@@ -30,13 +30,13 @@ from fractal_mesospim_shading.flatfield.finding import (
 from fractal_mesospim_shading.flatfield.sampling import box_bytes
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
-from fractal_mesospim_shading.images.codec_trial import refuse_useless_codecs
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.native.companions import write_companions
 from fractal_mesospim_shading.images.output import how_made, mark_of
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.target import refuse_useless_codecs
 from fractal_mesospim_shading.jobs.finishing import complete, provenance, totals
 from fractal_mesospim_shading.jobs.offsets import judge_offsets, planned_look
 from fractal_mesospim_shading.jobs.preparation import marked

@@ -1,11 +1,11 @@
 """Open zarr arrays with the codec pipeline that handles them, chosen by their metadata.
 
-The Rust pipeline of `zarrs` is two to three times as fast as zarr's own, but not for
-every array: it raises on big-endian and on column-major arrays of zarr v2, and falls
-back with a warning where it does not know a codec. What it handles bit for bit was
-tried with zarr 3.1.5 and zarrs 0.2.3 and is listed here; all else goes to zarr's own
-pipeline. The choice depends on the metadata and the kind of store alone, so every
-process comes to the same one.
+The Rust pipeline of `zarrs` takes as little as a third of the processor time of zarr's own
+(`benchmarks/pipelines.py`), but does not handle every array: it raises on big-endian and on
+column-major arrays of zarr v2, and falls back with a warning where it does not know a codec.
+What it handles bit for bit was tried with zarr 3.1.5 and zarrs 0.2.3 and is listed here; all
+else goes to zarr's own pipeline. The choice depends on the metadata and the kind of store
+alone, so every process comes to the same one.
 
 The Rust pipeline works on one thread for each call. Blocks run side by side, so no
 processor is left idle by that; and several threads would put the chunks of a shard
