@@ -27,7 +27,7 @@ from fractal_mesospim_shading import (
 )
 from fractal_mesospim_shading.images import mosaic, target
 from fractal_mesospim_shading.images.native.collection import TileCollection
-from fractal_mesospim_shading.images.native.signs import SignOptions
+from fractal_mesospim_shading.images.native.positions import SignOptions
 from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,

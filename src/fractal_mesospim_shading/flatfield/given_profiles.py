@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import shape_problem, shape_text, turn_is_unseen
 from fractal_mesospim_shading.errors import ProfileError
-from fractal_mesospim_shading.images.models.array_files import local_file
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame, load_darkfield
-from fractal_mesospim_shading.images.models.folder import SavedModel, load_models
-from fractal_mesospim_shading.images.models.names import (
+from fractal_mesospim_shading.images.models.files import (
+    local_file,
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )
+from fractal_mesospim_shading.images.models.folder import SavedModel, load_models
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 

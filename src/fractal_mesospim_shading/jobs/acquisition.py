@@ -9,8 +9,8 @@ from typing import Any
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
-from fractal_mesospim_shading.images.native.signs import SignOptions
-from fractal_mesospim_shading.images.native.state import (
+from fractal_mesospim_shading.images.native.positions import SignOptions
+from fractal_mesospim_shading.images.native.results import (
     container_attributes,
     refuse_unfinished,
 )

@@ -19,13 +19,13 @@ from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_me
 from fractal_mesospim_shading.images.metadata import converted_attributes, result_attributes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import TileCollection
-from fractal_mesospim_shading.images.native.companions import (
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, PlacedStack
+from fractal_mesospim_shading.images.native.results import (
     Companion,
+    container_attributes,
     plan_companions,
 )
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, PlacedStack
-from fractal_mesospim_shading.images.native.names import parse_group_name
-from fractal_mesospim_shading.images.native.state import container_attributes
+from fractal_mesospim_shading.images.native.stack import parse_group_name
 from fractal_mesospim_shading.images.output import (
     models_folder_url,
     output_url,

@@ -21,14 +21,13 @@ from fractal_mesospim_shading.flatfield.kernel import CopyKernel
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.native.mosaic_target import (
+from fractal_mesospim_shading.images.native.report import acquisition_facts, acquisition_metadata
+from fractal_mesospim_shading.images.native.results import (
     ImportStyle,
-    acquisition_facts,
+    container_attributes,
     import_attributes,
     import_levels,
 )
-from fractal_mesospim_shading.images.native.report import acquisition_metadata
-from fractal_mesospim_shading.images.native.state import container_attributes
 from fractal_mesospim_shading.images.output import (
     refuse_unwritable,
     split_name,

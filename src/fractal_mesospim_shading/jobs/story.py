@@ -31,7 +31,7 @@ from fractal_mesospim_shading.flatfield.sampling import box_bytes
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
-from fractal_mesospim_shading.images.native.companions import write_companions
+from fractal_mesospim_shading.images.native.results import write_companions
 from fractal_mesospim_shading.images.output import how_made, mark_of
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url

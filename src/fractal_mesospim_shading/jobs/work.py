@@ -20,7 +20,7 @@ from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan
 from fractal_mesospim_shading.images.metadata import first_pyramid_only
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.companions import Companion
+from fractal_mesospim_shading.images.native.results import Companion
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage

@@ -26,15 +26,13 @@ from fractal_mesospim_shading.errors import (
     ParameterError,
     ProfileError,
 )
-from fractal_mesospim_shading.images.models.array_files import (
+from fractal_mesospim_shading.images.models.files import (
+    folder_name,
     local_file,
     npz_bytes,
     npz_keys,
-    read_npz,
-)
-from fractal_mesospim_shading.images.models.names import (
-    folder_name,
     portable,
+    read_npz,
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )

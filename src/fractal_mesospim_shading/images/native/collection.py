@@ -12,26 +12,30 @@ from functools import cached_property
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.containers import explain_group
 from fractal_mesospim_shading.images.metadata import ngff_content
-from fractal_mesospim_shading.images.native.assembly import build_mosaics
-from fractal_mesospim_shading.images.native.channels import (
+from fractal_mesospim_shading.images.native.assembly import Acquisition, build_mosaics
+from fractal_mesospim_shading.images.native.discovery import read_stack
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native.overlap import measure_signs, projectors
+from fractal_mesospim_shading.images.native.positions import (
+    MeasuredSigns,
+    Orientation,
+    SignOptions,
+    XmlSigns,
+    decide_orientation,
+    use_xml,
+)
+from fractal_mesospim_shading.images.native.stack import (
+    LeftOut,
     NativeChannel,
+    Stack,
     filter_key,
     list_channels,
-)
-from fractal_mesospim_shading.images.native.discovery import read_stack
-from fractal_mesospim_shading.images.native.groups import Acquisition, listed
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.native.names import (
+    listed,
     meta_file_name,
     natural_key,
     parse_group_name,
     split_container_name,
 )
-from fractal_mesospim_shading.images.native.overlap import MeasuredSigns, measure_signs
-from fractal_mesospim_shading.images.native.positions import Orientation, XmlSigns
-from fractal_mesospim_shading.images.native.projection import projectors
-from fractal_mesospim_shading.images.native.signs import SignOptions, decide_orientation, use_xml
-from fractal_mesospim_shading.images.native.stack import LeftOut, Stack
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, look_around
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
@@ -113,10 +117,10 @@ class TileCollection:
                 left_out.append(LeftOut(child, "it was excluded"))
                 continue
             found = read_stack(around, child, storage_options)
-            if isinstance(found, Stack):
-                stacks.append(found)
+            if isinstance(found, str):
+                left_out.append(LeftOut(child, found))
             else:
-                left_out.append(found)
+                stacks.append(found)
         if not stacks:
             raise ImageFormatError(_nothing_in(url, left_out))
         stacks = _name_lasers(stacks)

@@ -13,17 +13,16 @@ from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.reading import fingerprint
 from fractal_mesospim_shading.images.metadata import ImageMetadata, ngff_content, parse_metadata
-from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
-from fractal_mesospim_shading.images.native.names import (
+from fractal_mesospim_shading.images.native.stack import (
     GroupName,
+    Stack,
+    laser_name,
     meta_file_name,
     parse_group_name,
     projection_file_name,
 )
-from fractal_mesospim_shading.images.native.stack import LeftOut, Stack
-from fractal_mesospim_shading.images.native.surroundings import Surroundings, read_meta
-from fractal_mesospim_shading.images.native.xml import XmlView
+from fractal_mesospim_shading.images.native.surroundings import Surroundings, XmlView, read_meta
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage.names import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
@@ -38,9 +37,7 @@ _FOREIGN = (
 )
 
 
-def read_stack(
-    around: Surroundings, child: str, storage_options: StorageOptions
-) -> Stack | LeftOut:
+def read_stack(around: Surroundings, child: str, storage_options: StorageOptions) -> Stack | str:
     """Read the metadata of one group of a container.
 
     Args:
@@ -53,25 +50,24 @@ def read_stack(
     """
     reason = what_is_wrong(child)
     if reason is not None:
-        return LeftOut(child, f"its name is none that can be copied: {reason}")
+        return f"its name is none that can be copied: {reason}"
     parsed = parse_group_name(child)
     meta, meta_note = read_meta(around, child, storage_options)
     if parsed is None and meta is None:
-        return LeftOut(child, "its name is none that mesoSPIM-control gives")
+        return "its name is none that mesoSPIM-control gives"
     if parsed is not None and parsed.time_point:
-        return LeftOut(child, f"it is time point {parsed.time_point}; only the first is read here")
+        return f"it is time point {parsed.time_point}; only the first is read here"
     try:
         group = open_group(join_url(around.url, child), storage_options)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, child)
         levels, first, level_notes = _levels(group, metadata)
     except ShadingError as error:
-        return LeftOut(child, f"it is no complete image: {error}")
+        return f"it is no complete image: {error}"
     shape = levels[0].shape
     if metadata.axes != "zyx" or first.dtype.name not in _TYPES or 0 in shape:
-        return LeftOut(
-            child,
+        return (
             f"it has the axes {metadata.axes}, the shape {shape} and the type {first.dtype.name}; "
-            f"expected zyx, no empty axis and one of {', '.join(_TYPES)}",
+            f"expected zyx, no empty axis and one of {', '.join(_TYPES)}"
         )
     translation = _translation(dict(group.attrs), group.metadata.zarr_format)
     if meta is not None and _is_foreign(meta, around.name, translation):
@@ -80,7 +76,7 @@ def read_stack(
     facts = _Facts(around, child, parsed or GroupName(), meta, around.views.get(child), metadata)
     position = facts.position(translation, shape[0])
     if position is None:
-        return LeftOut(child, "no metadata file, no translation and no project file give its place")
+        return "no metadata file, no translation and no project file give its place"
     notes = [*meta_note, *level_notes, *position.notes, *facts.notes(first, translation, position)]
     if parsed is None:
         notes.append("has a name that mesoSPIM-control does not give; its metadata file is used")

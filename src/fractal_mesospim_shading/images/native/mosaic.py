@@ -18,8 +18,7 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.reading import opened, read_array
-from fractal_mesospim_shading.images.native.channels import NativeChannel
-from fractal_mesospim_shading.images.native.stack import Stack
+from fractal_mesospim_shading.images.native.stack import NativeChannel, Stack
 from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import join_url

@@ -8,20 +8,24 @@ a patch of a few planes within single chunks.
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
+import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.images.native.positions import Orientation
+from fractal_mesospim_shading.images.arrays.reading import opened_array, read_array
+from fractal_mesospim_shading.images.native.positions import MeasuredSigns, Orientation
 from fractal_mesospim_shading.images.native.stack import Stack
+from fractal_mesospim_shading.images.storage.places import filesystem, join_url, reading_errors
 
 Projection = NDArray[np.float32]
-Strip = Callable[[Stack, slice, slice], Projection]
-"""Gives a part of a stack's projection; rows and columns in pixels of the level used."""
 
 _MINIMAL_OVERLAP_PX = 6
 _PAIRS = 6
@@ -30,6 +34,9 @@ _PATCH_PX = 256
 _SETS = 2
 _SURE = 0.3
 _MARGIN = 0.1
+_WANTED_OVERLAP_PX = 8
+_CHEAP_BYTES = 64 * 2**20
+_PATCH_PLANES = 8
 
 
 @dataclass(frozen=True)
@@ -38,14 +45,14 @@ class Projector:
 
     Attributes:
         factor_yx: pixels of the finest level in one pixel of the projection.
-        strip: reads a part of it.
+        strip: reads a part of it, rows and columns in its own pixels.
         shape_yx: of the projection.
         chunk_yx: where reading is dear, the shape of a chunk: strips are then cut to a part
             of one chunk, and fewer pairs are looked at. None where it is cheap.
     """
 
     factor_yx: tuple[float, float]
-    strip: Strip
+    strip: Callable[[Stack, slice, slice], Projection]
     shape_yx: tuple[int, int]
     chunk_yx: tuple[int, int] | None = None
 
@@ -68,20 +75,6 @@ class _Sums:
     def correlation(self) -> float | None:
         scale = np.sqrt(self.first * self.second)
         return float(self.product / scale) if scale > 0 else None
-
-
-@dataclass(frozen=True)
-class MeasuredSigns:
-    """Signs that the overlaps show; None where they do not decide.
-
-    Attributes:
-        sign_x, sign_y: +1, -1 or None.
-        detail: the correlations behind them.
-    """
-
-    sign_x: int | None
-    sign_y: int | None
-    detail: str
 
 
 def measure_signs(
@@ -158,11 +151,8 @@ def _pairs(stacks: Sequence[Stack], axis: str) -> Iterable[tuple[Stack, Stack]]:
 
 def _smallest_overlap(pairs: Sequence[tuple[Stack, Stack]], axis: str) -> int:
     index = 1 if axis == "x" else 0
-    name = f"{axis}_um"
-    return min(
-        int(a.tile_shape[index] - abs(getattr(b, name) - getattr(a, name)) / a.pixel_size_um[index])
-        for a, b in pairs
-    )
+    distances = ((a, abs(b.x_um - a.x_um if axis == "x" else b.y_um - a.y_um)) for a, b in pairs)
+    return min(int(a.tile_shape[index] - um / a.pixel_size_um[index]) for a, um in distances)
 
 
 def _scores(
@@ -223,10 +213,138 @@ def _detail(strip: Projection) -> Projection:
 
 def _box_mean(pixels: Projection, radius: int) -> Projection:
     """The mean over a square around each pixel; edge pixels are repeated outward."""
+    from scipy.ndimage import uniform_filter1d
+
     for axis in (0, 1):
-        padding = [(radius + 1, radius) if axis == k else (0, 0) for k in (0, 1)]
-        sums = np.cumsum(np.pad(pixels, padding, mode="edge"), axis=axis, dtype=np.float64)
-        size = pixels.shape[axis]
-        upper = np.take(sums, np.arange(2 * radius + 1, 2 * radius + 1 + size), axis=axis)
-        pixels = (upper - np.take(sums, np.arange(size), axis=axis)) / (2 * radius + 1)
+        pixels = uniform_filter1d(pixels, 2 * radius + 1, axis, np.float64, mode="nearest")
     return pixels.astype(np.float32)
+
+
+def projectors(
+    url: str, storage_options: str, *, dear: bool = True
+) -> Callable[[Sequence[Stack], int], Projector | None]:
+    """How to choose a projector for the stacks of a container.
+
+    Args:
+        url: of the container.
+        storage_options: as JSON.
+        dear: whether chunks of full resolution may be read, which can be large.
+
+    Returns:
+        A function of the stacks and their smallest overlap in pixels; it gives None where only
+        dear reading is left and that is not allowed.
+    """
+
+    def choose(stacks: Sequence[Stack], overlap_px: int) -> Projector | None:
+        level = _level_for(stacks, overlap_px)
+        bytes_read = prod(stacks[0].levels[level].shape) * np.dtype(stacks[0].dtype).itemsize
+        if bytes_read <= _CHEAP_BYTES:
+            return _mean_projector(url, storage_options, stacks[0], level)
+        if all(stack.projection_file for stack in stacks):
+            try:
+                _read_projection(url, storage_options, stacks[0])
+                return _file_projector(url, storage_options, stacks[0])
+            except reading_errors():
+                pass  # Damaged, or of another acquisition: look at the stacks themselves.
+        return _patch_projector(url, storage_options, stacks, level) if dear else None
+
+    return choose
+
+
+def _level_for(stacks: Sequence[Stack], overlap_px: int) -> int:
+    """The coarsest level that all stacks have and that leaves enough of the overlap."""
+    count = min(len(stack.levels) for stack in stacks)
+    fitting = [
+        level
+        for level in range(count)
+        if overlap_px / max(_factor(stacks[0], level)) >= _WANTED_OVERLAP_PX
+    ]
+    return fitting[-1] if fitting else 0
+
+
+def _factor(stack: Stack, level: int) -> tuple[float, float]:
+    finest, coarse = stack.levels[0].scale, stack.levels[level].scale
+    return coarse[-2] / finest[-2], coarse[-1] / finest[-1]
+
+
+def _mean_projector(url: str, storage_options: str, first: Stack, level: int) -> Projector:
+    known: dict[str, Projection] = {}
+
+    def strip(stack: Stack, y: slice, x: slice) -> Projection:
+        if stack.group not in known:
+            where = stack.levels[level]
+            pixels = _read(
+                url, storage_options, stack, level, tuple(slice(0, n) for n in where.shape)
+            )
+            known[stack.group] = pixels.mean(axis=0, dtype=np.float32)
+        return known[stack.group][y, x]
+
+    height, width = first.levels[level].shape[-2:]
+    return Projector(_factor(first, level), strip, (height, width))
+
+
+def _file_projector(url: str, storage_options: str, first: Stack) -> Projector:
+    known: dict[str, Projection] = {}
+
+    def strip(stack: Stack, y: slice, x: slice) -> Projection:
+        if stack.group not in known:
+            try:
+                known[stack.group] = _read_projection(url, storage_options, stack)
+            except reading_errors():
+                # Without any detail it adds nothing to the correlation.
+                known[stack.group] = np.zeros(stack.tile_shape, np.float32)
+        return known[stack.group][y, x]
+
+    return Projector((1.0, 1.0), strip, first.tile_shape)
+
+
+def _read_projection(url: str, storage_options: str, stack: Stack) -> Projection:
+    import tifffile
+
+    fs, path = filesystem(url, json.loads(storage_options))
+    parent = posixpath.dirname(path.rstrip("/").replace("\\", "/"))
+    data = fs.cat_file(posixpath.join(parent, stack.projection_file or ""))
+    pixels: Projection = np.asarray(tifffile.imread(io.BytesIO(data)), dtype=np.float32)
+    if pixels.shape != stack.tile_shape:
+        raise ValueError(f"The projection of '{stack.group}' has the shape {pixels.shape}.")
+    return pixels
+
+
+def _patch_projector(
+    url: str, storage_options: str, stacks: Sequence[Stack], level: int
+) -> Projector:
+    """A few planes at one height that all stacks share, within one chunk along z."""
+    known: dict[tuple[str, int, int, int, int], Projection] = {}
+    low = max(stack.z_low_um for stack in stacks)
+    high = min(stack.z_low_um + (stack.planes_found - 1) * stack.z_step_um for stack in stacks)
+
+    def strip(stack: Stack, y: slice, x: slice) -> Projection:
+        key = (stack.group, y.start, y.stop, x.start, x.stop)
+        if key not in known:
+            z = _patch_planes(stack, level, (low + high) / 2 if low <= high else None)
+            pixels = _read(url, storage_options, stack, level, (z, y, x))
+            known[key] = pixels.mean(axis=0, dtype=np.float32)
+        return known[key]
+
+    finest = stacks[0].levels[level]
+    chunk = (finest.chunks[-2], finest.chunks[-1])
+    return Projector(_factor(stacks[0], level), strip, (finest.shape[-2], finest.shape[-1]), chunk)
+
+
+def _patch_planes(stack: Stack, level: int, z_um: float | None) -> slice:
+    where = stack.levels[level]
+    planes, chunk = where.shape[0], where.chunks[0]
+    plane = stack.planes_found // 2 if z_um is None else stack.plane_at(z_um)
+    plane = min(planes - 1, round(plane * stack.levels[0].scale[0] / where.scale[0]))
+    first = plane // chunk * chunk
+    start = max(first, min(plane - _PATCH_PLANES // 2, first + chunk - _PATCH_PLANES))
+    return slice(start, min(start + _PATCH_PLANES, first + chunk, planes))
+
+
+def _read(
+    url: str, storage_options: str, stack: Stack, level: int, box: tuple[slice, ...]
+) -> NDArray[np.generic]:
+    path = stack.levels[level].path
+    where = join_url(url, stack.group)
+    array = opened_array(where, path, storage_options, stack.fingerprint if level == 0 else "")
+    return read_array(array, join_url(where, path), box)

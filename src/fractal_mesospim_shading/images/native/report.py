@@ -1,79 +1,25 @@
-"""What is in a container: for people, and for whoever writes one like it."""
+"""What an acquisition holds: for people, and for the provenance of what is made from it."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fractal_mesospim_shading.errors import LayoutError, SourceReadError
+from fractal_mesospim_shading.images.arrays.reading import opened_array, read_array
 from fractal_mesospim_shading.images.native.collection import TileCollection
-from fractal_mesospim_shading.images.native.groups import listed
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, TilePlace
-from fractal_mesospim_shading.images.native.stack import Stack
+from fractal_mesospim_shading.images.native.stack import Stack, listed
 from fractal_mesospim_shading.images.native.surroundings import read_meta_text
-from fractal_mesospim_shading.images.native.zeros import zero_blocks
 from fractal_mesospim_shading.images.storage.places import connection_errors, filesystem, join_url
 
 # More than this share of a tile in common is unusual; the writer allows 50 %.
 _ODD_OVERLAP = 0.55
-
-
-@dataclass(frozen=True)
-class ContainerStack:
-    """One stack of a container, as far as a corrected copy needs it.
-
-    Attributes:
-        group: its name in the container.
-        channel: label.
-        side: `left`, `right` or `both`.
-        rotation: in degrees.
-        meta_file, projection_file: names of the files beside the container, if they exist.
-        stack: all that is known.
-    """
-
-    group: str
-    channel: str
-    side: str
-    rotation: float
-    meta_file: str | None
-    projection_file: str | None
-    stack: Stack
-
-
-@dataclass(frozen=True)
-class ContainerContents:
-    """What a copy of a container with the same structure consists of.
-
-    Attributes:
-        stacks: to be corrected, in natural order of the names.
-        xml_file: name of the project file beside the container, if there is one.
-        left_out: names in the container that are no readable stack.
-    """
-
-    stacks: tuple[ContainerStack, ...]
-    xml_file: str | None
-    left_out: tuple[str, ...]
-
-
-def container_stacks(collection: TileCollection) -> ContainerContents:
-    """List what a corrected container of the same structure is made from."""
-    stacks = tuple(
-        ContainerStack(
-            group=stack.group,
-            channel=collection.channel_of(stack).label,
-            side=stack.side,
-            rotation=stack.rotation,
-            meta_file=stack.meta_file,
-            projection_file=stack.projection_file,
-            stack=stack,
-        )
-        for stack in collection.stacks
-    )
-    return ContainerContents(
-        stacks, collection.xml_file, tuple(item.name for item in collection.left_out)
-    )
 
 
 def describe(
@@ -122,6 +68,37 @@ def describe(
         "stacks": stacks,
         "left_out": [{"name": i.name, "reason": i.reason} for i in collection.left_out],
         "suspicious": list(dict.fromkeys(suspicious)),
+    }
+
+
+def acquisition_facts(mosaic: NativeMosaic) -> dict[str, Any]:
+    """What is worth keeping of the acquisition's metadata."""
+    return {
+        "rotation": mosaic.rotation,
+        "side": mosaic.side,
+        "z_start_um": mosaic.z_start_um,
+        "stacks": [
+            {
+                "tile": placed.tile,
+                "channel": placed.channel,
+                "group": placed.stack.group,
+                "laser": placed.stack.laser,
+                "filter": placed.stack.filter,
+                "side": placed.stack.side,
+                "zoom": placed.stack.zoom,
+                "stage_um": {
+                    "x": placed.stack.x_um,
+                    "y": placed.stack.y_um,
+                    "z_start": placed.stack.z_start_um,
+                    "z_end": placed.stack.z_end_um,
+                },
+                "planes_planned": placed.stack.planes_planned,
+                "planes_found": placed.stack.planes_found,
+                "first_plane": placed.first_plane,
+                "processors": list(placed.stack.processors),
+            }
+            for placed in mosaic.placed
+        ],
     }
 
 
@@ -278,3 +255,54 @@ def _zero_notes(collection: TileCollection) -> list[str]:
                 "and are left out of estimates."
             )
     return notes
+
+
+@dataclass(frozen=True)
+class ZeroBlock:
+    """Consecutive planes of one chunk that hold nothing but 0.
+
+    Attributes:
+        group: name of the stack.
+        z, y, x: (start, stop) in the array.
+    """
+
+    group: str
+    z: tuple[int, int]
+    y: tuple[int, int]
+    x: tuple[int, int]
+
+
+def zero_blocks(url: str, storage_options: str, stack: Stack) -> tuple[ZeroBlock, ...]:
+    """Read a stack chunk by chunk, each once, and list the blocks without any signal.
+
+    Args:
+        url: of the container.
+        storage_options: as JSON.
+        stack: to look at.
+
+    Returns:
+        One entry for each run of zero planes in each chunk, in the order of the array.
+
+    Raises:
+        SourceReadError: a chunk cannot be read; the message names it.
+    """
+    finest = stack.levels[0]
+    where = join_url(url, stack.group)
+    array = opened_array(where, finest.path, storage_options, stack.fingerprint)
+    starts = [
+        range(0, size, chunk) for size, chunk in zip(finest.shape, finest.chunks, strict=True)
+    ]
+    found = []
+    for corner in itertools.product(*starts):
+        box = tuple(
+            slice(start, min(start + chunk, size))
+            for start, chunk, size in zip(corner, finest.chunks, finest.shape, strict=True)
+        )
+        pixels = read_array(array, join_url(where, finest.path), box)
+        empty = ~pixels.any(axis=(1, 2))
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
+        for start, stop in edges.reshape(-1, 2):
+            z = (corner[0] + int(start), corner[0] + int(stop))
+            y, x = ((part.start, part.stop) for part in box[1:])
+            found.append(ZeroBlock(stack.group, z, y, x))
+    return tuple(found)

@@ -1,13 +1,30 @@
-"""One stack of an acquisition: one tile, one channel, one side, one angle."""
+"""One stack of an acquisition: what its name and its channel say, and what is known about it.
+
+A name is a label. It never decides where a tile lies, and it yields to the metadata file of a
+stack, which holds filter, zoom and side as they were typed.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fractal_mesospim_shading.images.native.meta import removes_offset
 from fractal_mesospim_shading.images.source import Level
+
+_SHOWN = 4
+
+_STACK = re.compile(
+    r"^Mag(?P<zoom>.+?)_Tile(?P<tile>\d+)_Ch(?P<laser>[^_]+)(?:_Flt(?P<filter>.*))?"
+    r"_Sh(?P<shutter>[01])_Rot(?P<rotation>-?\d+\.?\d*)(?:\.ome)?\.zarr$"
+)
+# Before December 2025: number of the BigDataViewer setup and of the time point.
+_SETUP = re.compile(r"^s(?P<setup>\d+)-t(?P<time>\d+)(?:\.ome)?\.zarr$")
+_CONTAINER = re.compile(
+    r"^(?P<stem>.+?)(?:\.ome)?(?:_Time(?P<time>\d+))?(?:\.ome)?\.zarr(?:\.zip)?$"
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +137,8 @@ class Stack:
     @property
     def offset_removed(self) -> bool:
         """Whether a processor may have taken the camera offset away already."""
-        return removes_offset(self.processors)
+        names = [name.lower() for name in self.processors]
+        return any("background" in name or "difference" in name for name in names)
 
     @property
     def tile_label(self) -> str:
@@ -139,3 +157,156 @@ class LeftOut:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class GroupName:
+    """The parts of a group's name; None where the name does not say it.
+
+    Attributes:
+        zoom: without its last letter, such as `5` for `5x`.
+        tile: number in the acquisition table; not a place in the mosaic.
+        laser: without ` nm`.
+        filter: with `_` for spaces and slashes; None in names older than January 2026.
+        shutter: 0 is left; 1 is right or both.
+        rotation: in degrees.
+        setup: number in names such as `s3-t0.zarr`, which say nothing else.
+        time_point: 0 except in such names.
+    """
+
+    zoom: str | None = None
+    tile: int | None = None
+    laser: str | None = None
+    filter: str | None = None
+    shutter: int | None = None
+    rotation: float | None = None
+    setup: int | None = None
+    time_point: int = 0
+
+
+def parse_group_name(name: str) -> GroupName | None:
+    """Take the name of a group apart; None where it is no name that the microscope gives."""
+    found = _STACK.match(name)
+    if found:
+        return GroupName(
+            zoom=found["zoom"],
+            tile=int(found["tile"]),
+            laser=found["laser"],
+            filter=found["filter"],
+            shutter=int(found["shutter"]),
+            rotation=float(found["rotation"]),
+        )
+    found = _SETUP.match(name)
+    if found:
+        return GroupName(setup=int(found["setup"]), time_point=int(found["time"]))
+    return None
+
+
+def split_container_name(name: str) -> tuple[str, int | None]:
+    """The name of an acquisition without its endings, and its time point.
+
+    Args:
+        name: last part of the container's address, such as `brain_Ch561.ome_Time003.zarr`.
+
+    Returns:
+        Here `("brain_Ch561", 3)`; without `_Time` the time point is None.
+    """
+    found = _CONTAINER.match(name)
+    if not found:
+        return name, None
+    return found["stem"], int(found["time"]) if found["time"] else None
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts Tile2 before Tile10."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts if part)
+
+
+def listed(names: Sequence[str], quote: str = "'") -> str:
+    """The first names of a list, and how many more there are."""
+    shown = ", ".join(f"{quote}{name}{quote}" for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def meta_file_name(container: str, group: str) -> str:
+    """The name of a stack's metadata file, which lies beside the container."""
+    return f"{container}_{group}_meta.txt"
+
+
+def projection_file_name(container: str, group: str) -> str:
+    """The name of a stack's maximum projection, which lies beside the container."""
+    return f"MAX_{container}_{group}.tif"
+
+
+@dataclass(frozen=True)
+class NativeChannel:
+    """One laser with one filter.
+
+    Attributes:
+        label: `<laser>`, or `<laser> <filter>` where this laser has several filters.
+        laser: as the metadata file calls it, such as `488 nm`.
+        filter: empty where nothing says it.
+        wavelength_nm: of the laser, None where its name has no number.
+    """
+
+    label: str
+    laser: str
+    filter: str
+    wavelength_nm: float | None
+
+
+def laser_name(text: str) -> str:
+    """One spelling for a laser: `488`, `488nm` and `488 nm` are the same."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:nm)?", text.strip(), re.IGNORECASE)
+    return f"{found[1]} nm" if found else text.strip()
+
+
+def filter_key(text: str) -> str:
+    """What is left of a filter's name in the name of a group, to compare by."""
+    return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_")
+
+
+def list_channels(
+    pairs: Iterable[tuple[str, str, bool]],
+) -> tuple[tuple[NativeChannel, ...], dict[tuple[str, str], int]]:
+    """Find the channels of a set of stacks.
+
+    Args:
+        pairs: laser, filter (empty where unknown) and whether the filter is spelled in full.
+
+    Returns:
+        The channels by rising wavelength; and the index of the channel for each pair of
+        laser and `filter_key`. An unknown filter belongs to the only one of its laser.
+    """
+    spelled: dict[tuple[str, str], tuple[bool, str]] = {}
+    for laser, name, full in pairs:
+        pair = (laser, filter_key(name))
+        if pair not in spelled or (full and not spelled[pair][0]):
+            spelled[pair] = (full, name)
+    lasers = {laser for laser, _ in spelled}
+    filters = {laser: sorted(k for owner, k in spelled if owner == laser) for laser in lasers}
+    alias: dict[tuple[str, str], tuple[str, str]] = {}
+    for laser, keys in filters.items():
+        known = [key for key in keys if key]
+        for key in keys:
+            alias[laser, key] = (laser, known[0] if not key and len(known) == 1 else key)
+    wanted = sorted(set(alias.values()), key=lambda pair: (_order(pair[0]), pair[1]))
+    channels = []
+    for laser, key in wanted:
+        several = sum(owner == laser for owner, _ in wanted) > 1
+        name = spelled[laser, key][1]
+        label = f"{laser} {name}".strip() if several else laser
+        channels.append(NativeChannel(label, laser, name, _wavelength(laser)))
+    index = {given: wanted.index(target) for given, target in alias.items()}
+    return tuple(channels), index
+
+
+def _wavelength(laser: str) -> float | None:
+    found = re.search(r"\d+(?:\.\d+)?", laser)
+    return float(found[0]) if found else None
+
+
+def _order(laser: str) -> tuple[float, str]:
+    wavelength = _wavelength(laser)
+    return (wavelength if wavelength is not None else float("inf"), laser)

@@ -437,6 +437,8 @@ class TestDefects:
         collection = TileCollection.open(write(tmp_path, stacks), signs=SIGNS)
         assert warned(collection, "BackgroundSubtraction, Binning", "do not subtract an offset")
         assert all(stack.offset_removed for stack in collection.stacks)
+        blurred = replace(collection.stacks[0], processors=("GaussianBlur",))
+        assert not blurred.offset_removed
 
     def test_binned_camera(self, tmp_path: Path) -> None:
         stacks = table(1, 1)
@@ -561,3 +563,22 @@ class TestBadInput:
         group.create_array("0", data=np.zeros((6, 20, 28), np.uint8), overwrite=True)
         with pytest.raises(LayoutError, match="type of pixels"):
             TileCollection.open(container, signs=SIGNS).mosaics()
+
+
+def test_files_beside_a_container(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, version="0.4", xml=True)
+    stacks = grid_stacks(1, 2, settings, shutters=("Left", "Right"))
+    path = write_acquisition(tmp_path, "a.zarr", stacks, settings)
+    (path / "note.txt").write_text("x")
+    projection = tmp_path / f"MAX_a.zarr_{stacks[0].group_name}.tif"
+    projection.write_bytes(b"")
+    (tmp_path / f"a.zarr_{stacks[1].group_name}_meta.txt").unlink()
+    found = TileCollection.open(path)
+    assert found.xml_file == "a.zarr.xml"
+    assert [item.name for item in found.left_out] == ["note.txt"]
+    assert [(s.group, found.channel_of(s).label, s.side) for s in found.stacks] == [
+        (s.group_name, "488 nm", s.shutter.lower()) for s in stacks
+    ]
+    assert found.stacks[0].projection_file == projection.name
+    assert found.stacks[1].meta_file is None
+    assert found.stacks[0].meta_file == f"a.zarr_{stacks[0].group_name}_meta.txt"

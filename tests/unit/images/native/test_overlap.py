@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from fractal_mesospim_shading.images.native import projection
+from fractal_mesospim_shading.images.native import overlap as projection
 from fractal_mesospim_shading.images.native.collection import SignOptions, TileCollection
-from fractal_mesospim_shading.images.native.names import projection_file_name
+from fractal_mesospim_shading.images.native.stack import projection_file_name
 from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,

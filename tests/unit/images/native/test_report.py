@@ -13,11 +13,11 @@ import zarr
 
 from fractal_mesospim_shading.images.native.collection import SignOptions, TileCollection
 from fractal_mesospim_shading.images.native.report import (
+    ZeroBlock,
     acquisition_metadata,
-    container_stacks,
     describe,
+    zero_blocks,
 )
-from fractal_mesospim_shading.images.native.zeros import ZeroBlock, zero_blocks
 from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
@@ -101,25 +101,6 @@ def test_zero_blocks_are_found_on_demand(
     (mosaic,) = collection.mosaics()
     box = (slice(0, 1), slice(0, 10), slice(0, 20), slice(0, 28))
     np.testing.assert_array_equal(mosaic.read(0, box)[0], pixels)
-
-
-def test_contents_for_a_copy(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, version="0.4", xml=True)
-    stacks = grid_stacks(1, 2, settings, shutters=("Left", "Right"))
-    path = write_acquisition(tmp_path, "a.zarr", stacks, settings)
-    (path / "note.txt").write_text("x")
-    projection = tmp_path / f"MAX_a.zarr_{stacks[0].group_name}.tif"
-    projection.write_bytes(b"")
-    (tmp_path / f"a.zarr_{stacks[1].group_name}_meta.txt").unlink()
-    found = container_stacks(TileCollection.open(path, signs=SIGNS))
-    assert found.xml_file == "a.zarr.xml"
-    assert found.left_out == ("note.txt",)
-    assert [(s.group, s.channel, s.side) for s in found.stacks] == [
-        (s.group_name, "488 nm", s.shutter.lower()) for s in stacks
-    ]
-    assert found.stacks[0].projection_file == projection.name
-    assert found.stacks[1].meta_file is None
-    assert found.stacks[0].meta_file == f"a.zarr_{stacks[0].group_name}_meta.txt"
 
 
 def test_damaged_chunk_does_not_hide_the_rest(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fractal_mesospim_shading.images.native.xml import parse_xml
+from fractal_mesospim_shading.images.native.surroundings import parse_xml
 
 XML = """<?xml version='1.0' encoding='utf-8'?>
 <SpimData version="0.2"><SequenceDescription><ImageLoader format="bdv.multimg.zarr" version="3.0">

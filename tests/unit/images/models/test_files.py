@@ -10,12 +10,12 @@ import pytest
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.images.models.dark_frames import load_darkfield
-from fractal_mesospim_shading.images.models.folder import load_models, save_models
-from fractal_mesospim_shading.images.models.names import (
+from fractal_mesospim_shading.images.models.files import (
     folder_name,
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )
+from fractal_mesospim_shading.images.models.folder import load_models, save_models
 
 FLAT = np.linspace(0.5, 1.5, 48).reshape(6, 8)
 

@@ -12,7 +12,7 @@ from fractal_mesospim_shading.errors import (
     SourceReadError,
 )
 from fractal_mesospim_shading.images.native.collection import TileCollection
-from fractal_mesospim_shading.images.native.companions import plan_companions, write_companions
+from fractal_mesospim_shading.images.native.results import plan_companions, write_companions
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fractal_mesospim_shading.images.native.names import (
+from fractal_mesospim_shading.images.native.stack import (
     natural_key,
     parse_group_name,
     split_container_name,

@@ -1,0 +1,341 @@
+"""What is made from an acquisition besides pixels.
+
+Of an image it is imported to: arrays, channels, colours. Of a corrected container: its mark, and
+the files beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+from xml.sax.saxutils import escape
+
+from fractal_mesospim_shading.errors import (
+    ImageFormatError,
+    OutputExistsError,
+    ParameterError,
+    SourceReadError,
+)
+from fractal_mesospim_shading.images.arrays.codecs import open_array
+from fractal_mesospim_shading.images.arrays.documents import Document, document_of, output_document
+from fractal_mesospim_shading.images.mosaic import MARK, is_finished
+from fractal_mesospim_shading.images.native.collection import TileCollection
+from fractal_mesospim_shading.images.native.meta import decode
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
+from fractal_mesospim_shading.images.storage.stores import open_group
+from fractal_mesospim_shading.images.target import TargetLevel, own_shards
+
+_SMALLEST_PLANE = 64
+_COLORS = {
+    405: "0000FF",
+    445: "00A0FF",
+    458: "00C8FF",
+    488: "00FF00",
+    515: "80FF00",
+    561: "FF8000",
+    594: "FF4000",
+    638: "FF0000",
+    640: "FF0000",
+    647: "FF0000",
+}
+_LONGEST_NAME = 255
+Attributes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImportStyle:
+    """Choices of the user for an imported image.
+
+    Attributes:
+        zarr_format: 2 or 3.
+        levels: of the pyramid.
+        chunks: (z, y, x), None for chunks that suit the tiles and the source.
+        shards: (z, y, x), None for shards of our own where the source has some.
+    """
+
+    zarr_format: int
+    levels: int
+    chunks: Sequence[int] | None
+    shards: Sequence[int] | None
+
+
+def import_levels(
+    mosaic: NativeMosaic, style: ImportStyle, options: StorageOptions
+) -> tuple[TargetLevel, ...]:
+    """The arrays of an imported mosaic: halved along y and x from level to level.
+
+    Chunks divide the tile, so that no chunk belongs to two tiles and each chunk of the
+    source is read once.
+
+    Raises:
+        ParameterError: chunks or shards that are no sizes.
+    """
+    first = mosaic.placed[0].stack
+    source = document_of(
+        open_array(join_url(mosaic.url, first.group), first.levels[0].path, options)
+    )
+    sharded = style.zarr_format == 3 and (
+        style.shards is not None or first.levels[0].shards is not None
+    )
+    chunks = _chunks(mosaic, style)
+    result: list[TargetLevel] = []
+    shape = mosaic.shape
+    for level in range(style.levels):
+        if level:
+            smaller = (ceil(shape[2] / 2), ceil(shape[3] / 2))
+            if min(smaller) < min(_SMALLEST_PLANE, *mosaic.shape[2:]):
+                break
+            shape = (shape[0], shape[1], *smaller)
+        fitted = tuple(min(c, n) for c, n in zip(chunks, shape, strict=True))
+        shards = _shards(mosaic, style, fitted, shape) if sharded else None
+        document = output_document(
+            source,
+            zarr_format=style.zarr_format,
+            shape=shape,
+            chunks=fitted,
+            shards=shards,
+            dtype=mosaic.dtype,
+            dimension_names=list("czyx"),
+        )
+        document["attributes"] = {}
+        if style.zarr_format == 3:
+            document["dimension_names"] = list("czyx")
+        scale = (1.0, mosaic.voxel_um[0], *(v * 2**level for v in mosaic.voxel_um[1:]))
+        result.append(TargetLevel(str(level), shape, fitted, shards, scale, document))
+    return tuple(result)
+
+
+def _chunks(mosaic: NativeMosaic, style: ImportStyle) -> tuple[int, ...]:
+    if style.chunks is not None:
+        if len(style.chunks) != 3 or any(c < 1 for c in style.chunks):
+            raise ParameterError(
+                f"`chunks` is {list(style.chunks)}; expected three positive numbers for z, y, x."
+            )
+        return (1, *style.chunks)
+    source = mosaic.levels[0].chunks
+    tile = mosaic.layout.tile_shape
+    return (1, source[1], *(_divisor(n, c) for n, c in zip(tile, source[2:], strict=True)))
+
+
+def _divisor(size: int, most: int) -> int:
+    """The largest divisor of a size up to a limit; the limit itself where that is tiny."""
+    found = max(d for d in range(1, most + 1) if size % d == 0)
+    return found if found >= most // 4 or found == size else most
+
+
+def _shards(
+    mosaic: NativeMosaic, style: ImportStyle, chunks: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    if style.shards is None:
+        limit = (shape[0], shape[1], *mosaic.layout.tile_shape)
+        return own_shards(chunks, limit, mosaic.dtype.itemsize)
+    if len(style.shards) != 3 or any(
+        s < 1 or s % c for s, c in zip(style.shards, chunks[1:], strict=True)
+    ):
+        raise ParameterError(
+            f"`output_shards` is {list(style.shards)}; expected three multiples of the chunk "
+            f"{list(chunks[1:])} (z, y, x)."
+        )
+    return (1, *style.shards)
+
+
+def import_attributes(
+    mosaic: NativeMosaic, levels: Sequence[TargetLevel], zarr_format: int, name: str
+) -> Document:
+    """NGFF metadata of an imported mosaic: axes, scales, channels with names and colours."""
+    from ome_zarr.axes import Axes
+    from ome_zarr.format import FormatV04, FormatV05
+
+    fmt = FormatV04() if zarr_format == 2 else FormatV05()
+    kinds = {"c": "channel", "z": "space", "y": "space", "x": "space"}
+    axes = Axes(
+        [
+            {"name": axis, "type": kinds[axis]}
+            | ({"unit": "micrometer"} if kinds[axis] == "space" else {})
+            for axis in "czyx"
+        ],
+        fmt=fmt,
+    ).to_list()
+    datasets = [
+        {
+            "path": level.path,
+            "coordinateTransformations": [{"type": "scale", "scale": list(level.scale)}],
+        }
+        for level in levels
+    ]
+    multiscale: Document = {"name": name, "axes": axes, "datasets": datasets}
+    omero: Document = {"channels": _channels(mosaic)}
+    if zarr_format == 2:
+        return {"multiscales": [{"version": "0.4", **multiscale}], "omero": omero}
+    return {"ome": {"version": "0.5", "multiscales": [multiscale], "omero": omero}}
+
+
+def _channels(mosaic: NativeMosaic) -> list[Document]:
+    channels = []
+    for channel, native in zip(mosaic.channels, mosaic.native_channels, strict=True):
+        wavelength = native.wavelength_nm
+        nearest = min(_COLORS, key=lambda nm: abs(nm - (wavelength or 488)))
+        channels.append(
+            {
+                "label": channel.label,
+                "wavelength_id": channel.wavelength_id,
+                "color": _COLORS[nearest],
+                "active": True,
+            }
+        )
+    return channels
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A file to be written beside a result.
+
+    Attributes:
+        url: where it goes.
+        data: its content.
+    """
+
+    url: str
+    data: bytes = field(repr=False)
+
+
+def plan_companions(
+    collection: TileCollection,
+    groups: Set[str],
+    final_url: str,
+    storage: StorageOptions,
+    *,
+    overwrite: bool,
+) -> tuple[Companion, ...]:
+    """Metadata texts and the BigStitcher file, under the names that go with a result.
+
+    The maximum projections beside the original are of uncorrected pixels and stay behind.
+
+    Args:
+        collection: the original.
+        groups: names of the stacks that the result holds.
+        final_url: of the result.
+        storage: for remote addresses.
+        overwrite: whether files of other content may be replaced.
+
+    Raises:
+        SourceReadError: a file of the original cannot be read.
+        ParameterError: a name would be longer than file systems allow.
+        OutputExistsError: there is a file of that name with another content.
+    """
+    source_folder, source_name = places.parent_and_name(collection.url)
+    folder, name = places.parent_and_name(final_url)
+    made = []
+    for stack in collection.stacks:
+        if stack.meta_file is not None and stack.group in groups:
+            text = decode(_read(places.join_url(source_folder, stack.meta_file), storage))
+            renamed = name + stack.meta_file.removeprefix(source_name)
+            made.append(
+                Companion(places.join_url(folder, renamed), text.with_name(source_name, name))
+            )
+    if collection.xml_file is not None:
+        xml = _read(places.join_url(source_folder, collection.xml_file), storage)
+        made.append(Companion(places.join_url(folder, f"{name}.xml"), _pointing_at(xml, name)))
+    for companion in made:
+        _refuse(companion, storage, overwrite=overwrite)
+    return tuple(made)
+
+
+def write_companions(
+    companions: Sequence[Companion], beside: Callable[[str], str], storage: StorageOptions
+) -> None:
+    """Write the files beside a result.
+
+    Args:
+        companions: from `plan_companions`.
+        beside: where to write what is to lie at an address once the job is finished.
+        storage: for remote addresses.
+
+    Raises:
+        OutputWriteError: no permission, or no space.
+    """
+    for companion in companions:
+        places.write_bytes(beside(companion.url), companion.data, storage)
+
+
+def _read(url: str, storage: StorageOptions) -> bytes:
+    try:
+        data = places.read_bytes(url, storage)
+    except OSError as error:
+        raise SourceReadError(f"'{url}' cannot be read: {error}.") from error
+    if data is None:
+        raise SourceReadError(
+            f"'{url}' is listed beside the acquisition but is not there: it was removed "
+            "meanwhile, or is a link to nothing. Put it back, or remove it."
+        )
+    return data
+
+
+def _refuse(companion: Companion, storage: StorageOptions, *, overwrite: bool) -> None:
+    _, name = places.parent_and_name(companion.url)
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise ParameterError(
+            f"The file '{name}', which goes with the result, would have a longer name than file "
+            f"systems allow ({_LONGEST_NAME} bytes). Give a shorter `output_image_name`."
+        )
+    if overwrite:
+        return
+    there = places.read_bytes(companion.url, storage)
+    if there is not None and there != companion.data:
+        raise OutputExistsError(
+            f"There is a file {companion.url} already, and it is not the one that goes with this "
+            "result. Move it away, give another `output_image_name`, or set `overwrite` to "
+            "replace it."
+        )
+
+
+def _pointing_at(xml: bytes, name: str) -> bytes:
+    """A BigStitcher file with the container of a name beside it; all else stays to the letter."""
+
+    def there(found: re.Match[bytes]) -> bytes:
+        tag = found[1].replace(b'"absolute"', b'"relative"')
+        return tag + escape(name).encode() + found[2]
+
+    return re.sub(rb"(<zarr\b[^>]*>)[^<]*(</zarr>)", there, xml)
+
+
+def container_attributes(url: str, storage_options: StorageOptions = None) -> Attributes:
+    """The attributes of the container's own group; the microscope writes none.
+
+    Raises:
+        ImageNotFoundError, ImageFormatError: there is no zarr group.
+    """
+    group = open_group(normalise_url(url), storage_options)
+    found: Attributes = json.loads(json.dumps(dict(group.attrs)))
+    return found
+
+
+def refuse_unfinished(url: str, attributes: Attributes) -> None:
+    """Refuse what a run of this package left before its end.
+
+    Raises:
+        ImageFormatError: it is such a container.
+    """
+    if not is_finished(attributes):
+        raise ImageFormatError(
+            f"The container '{url}' is unfinished: the run that wrote it broke off. Run it again "
+            "to its end, or remove it."
+        )
+
+
+def earlier_correction(attributes: Attributes) -> str | None:
+    """One line where the container is a corrected one already; None where it is not."""
+    mark = attributes.get(MARK)
+    if not isinstance(mark, dict):
+        return None
+    return (
+        f"This container is a result of this package already ({mark.get('task')}, version "
+        f"{mark.get('version')}), not what the microscope wrote."
+    )
