@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from fractal_mesospim_shading.core.process import Shared
+
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
@@ -140,13 +142,16 @@ def give_back_freed_memory() -> None:
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Keep freed memory within this context."""
+def _kept() -> Iterator[None]:
     keep_freed_memory()
     try:
         yield
     finally:
         give_back_freed_memory()
+
+
+freed_memory_kept = Shared(_kept)
+"""Freed memory is kept within this context."""
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -12,10 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fractal_mesospim_shading.core.memory import freed_memory_kept
+from fractal_mesospim_shading.core.process import Shared
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, NodeResult
 from fractal_mesospim_shading.engine.process import (
-    prepare_process,
+    logs_quieted,
     prepare_workers,
+    process_prepared,
+    process_put_back,
     refuse_other_versions,
 )
 from fractal_mesospim_shading.engine.resources import Resources, scheduler_address
@@ -78,11 +81,12 @@ def workplace(options: ExecutionOptions, use: Resources, folder: str) -> Iterato
         folder: address that the blocks are written below.
     """
     if options.execution == "threads":
-        prepare_process(use.workers)
-        with freed_memory_kept():
+        with process_prepared(use.workers), freed_memory_kept:
             yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers)
         return
-    with _client(options, use) as client, client.as_current():
+    import distributed  # noqa: F401  sets levels of its loggers, which `_quiet` changes after
+
+    with process_put_back, _quiet, _client(options, use) as client, client.as_current():
         crew = Crew(client)
         crew.admit()
         prepare_workers(client)
@@ -249,11 +253,6 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
     from distributed import Client
     from distributed.deploy.subprocess import SubprocessCluster
 
-    # Their chatter would mark a server's job as one with warnings; what is lost we say ourselves.
-    # Distributed gives some of these loggers levels of their own.
-    for name in ("distributed", "distributed.client", "distributed.core"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
     if options.execution == "dask":
         address = scheduler_address(options)
         try:
@@ -294,25 +293,29 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
             yield client
         except BaseException:
             # What stopped this run may have stopped the cluster as well.
-            farewell.enter_context(_short_farewell())
+            farewell.enter_context(_short_farewell)
             raise
 
 
 @contextmanager
-def _short_farewell() -> Iterator[None]:
-    """Give a cluster that may be gone little time to answer, and keep its complaints quiet."""
+def _hurried() -> Iterator[None]:
     import dask
 
-    quiet = [logging.getLogger(name) for name in ("tornado.application", "asyncio")]
-    levels = [logger.level for logger in quiet]
-    for logger in quiet:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with dask.config.set({"distributed.comm.timeouts.connect": _FAREWELL}):
-            yield
-    finally:
-        for logger, level in zip(quiet, levels, strict=True):
-            logger.setLevel(level)
+    with (
+        logs_quieted(logging.CRITICAL + 1, "tornado.application", "asyncio"),
+        dask.config.set({"distributed.comm.timeouts.connect": _FAREWELL}),
+    ):
+        yield
+
+
+_short_farewell = Shared(_hurried)
+"""Gives a cluster that may be gone little time to answer, and keeps its complaints quiet."""
+
+# Their chatter would mark a server's job as one with warnings; what is lost we say ourselves.
+# Distributed gives some of these loggers levels of their own.
+_quiet = Shared(
+    partial(logs_quieted, logging.CRITICAL, "distributed", "distributed.client", "distributed.core")
+)
 
 
 def slurm_cluster(use: Resources, **settings: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -11,18 +12,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_mesospim_shading.core.memory import keep_freed_memory
+from fractal_mesospim_shading.core.process import Shared
 from fractal_mesospim_shading.errors import (
     MemoryLimitError,
     ShadingError,
     StoppedError,
     WorkerVersionError,
 )
+from fractal_mesospim_shading.images.arrays.codecs import configuration_lock
 
 if TYPE_CHECKING:
     from distributed import Client
 
 _PACKAGE = "fractal_mesospim_shading"
 _SHOWN = 5
+_ENVIRONMENT = ("RAYON_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "GLIBC_TUNABLES")
+_ZARR = ("threading.max_workers", "async.concurrency")
 
 
 @contextmanager
@@ -66,6 +71,56 @@ def run_guarded() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def logs_quieted(level: int, *names: str) -> Iterator[None]:
+    """Within this context loggers of libraries say nothing below a level."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _put_back() -> Iterator[None]:
+    """What `prepare_process` sets, and the memory of worker processes, are put back after."""
+    import zarr
+
+    environment = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    opencv = sys.modules.get("cv2")
+    threads = opencv.getNumThreads() if opencv else None
+    with configuration_lock:
+        settings = {name: zarr.config.get(name) for name in _ZARR}
+    try:
+        yield
+    finally:
+        with configuration_lock:
+            zarr.config.set(settings)
+        opencv = sys.modules.get("cv2")
+        if opencv:
+            opencv.setNumThreads(opencv.getNumberOfCPUs() if threads is None else threads)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+process_put_back = Shared(_put_back)
+
+
+@contextmanager
+def process_prepared(threads: int) -> Iterator[None]:
+    """Within this context libraries with threads of their own keep to a number of them."""
+    with process_put_back:
+        prepare_process(threads)
+        yield
+
+
 def prepare_process(threads: int) -> None:
     """Keep every library that has threads of its own to a number of them.
 
@@ -79,7 +134,8 @@ def prepare_process(threads: int) -> None:
         sys.modules["cv2"].setNumThreads(1)
     import zarr
 
-    zarr.config.set({"threading.max_workers": threads, "async.concurrency": max(2, threads)})
+    with configuration_lock:
+        zarr.config.set({"threading.max_workers": threads, "async.concurrency": max(2, threads)})
 
 
 def prepare_workers(client: Client) -> None:

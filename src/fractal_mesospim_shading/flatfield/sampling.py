@@ -124,7 +124,7 @@ def read_sample(
     def reduced(box: Box) -> list[tuple[PartialBins, list[int]]]:
         return _reduce(image, sample, box, slots, binned.bin_px, dark, zero_is_no_data)
 
-    with freed_memory_kept():
+    with freed_memory_kept:
         # Added here and in order, so that sums of floats do not depend on the workers.
         for parts in _in_order(reduced, sample_boxes(image, sample), workers):
             for partial, places in parts:

@@ -7,7 +7,6 @@ left to the full reader.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.images.storage.places import reading_errors
 from fractal_mesospim_shading.images.storage.stores import subgroup
 
@@ -52,9 +52,8 @@ def read_plain_table(group: zarr.Group, name: str) -> PlainTable | None:
         None where there is no such table, or one of another kind, or a damaged one: the full
         reader knows the first, reads the second, and says what is wrong with the third.
     """
-    with warnings.catch_warnings():
-        # zarr warns that its type for text may change; there is nothing to do about it.
-        warnings.simplefilter("ignore")
+    # zarr warns that its type for text may change; there is nothing to do about it.
+    with warnings_ignored:
         try:
             table = subgroup(group, f"tables/{name}")
             stored = None if table is None else _plain_numbers(table)

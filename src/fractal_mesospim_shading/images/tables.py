@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.errors import ImageFormatError, LayoutError
 from fractal_mesospim_shading.images.plain_tables import PlainTable
 from fractal_mesospim_shading.images.storage.places import (
@@ -294,9 +294,8 @@ def _read_json(table: zarr.Group) -> pd.DataFrame:
 def _read_anndata(table: zarr.Group) -> pd.DataFrame:
     import pandas as pd
 
-    with warnings.catch_warnings():
-        # Versions of anndata warn about the age of a table; there is nothing to do about it.
-        warnings.simplefilter("ignore")
+    # Versions of anndata warn about the age of a table; there is nothing to do about it.
+    with warnings_ignored:
         from anndata.io import read_elem
 
         # Part by part: old tables lack the attributes that make the whole an AnnData.

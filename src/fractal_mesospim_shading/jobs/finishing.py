@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.core.process import Shared
 from fractal_mesospim_shading.core.pyramid import Histogram
+from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.flatfield.models import ChannelModel, model_digest
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
@@ -117,14 +120,15 @@ def complete(
     refuse_unreadable(target)
 
 
+_quiet_reader = Shared(partial(logs_quieted, logging.CRITICAL, "ome_zarr"))
+
+
 def refuse_unreadable(target: TargetImage) -> None:
     """Open an image with ome-zarr's own reader before it counts as complete.
 
     Raises:
         ImageFormatError: it finds no image, or another pyramid than was written.
     """
-    # Its chatter about versions and optional parts would mark a server's job.
-    logging.getLogger("ome_zarr").setLevel(logging.CRITICAL)
     from ome_zarr.format import FormatV04, FormatV05
     from ome_zarr.io import ZarrLocation
     from ome_zarr.reader import Reader
@@ -132,7 +136,9 @@ def refuse_unreadable(target: TargetImage) -> None:
     fmt = FormatV04() if target.zarr_format == 2 else FormatV05()
     store, _ = open_store(target.url, target.storage_options)
     try:
-        nodes = list(Reader(ZarrLocation(store, fmt=fmt))())
+        # Its chatter about versions and optional parts would mark a server's job.
+        with _quiet_reader:
+            nodes = list(Reader(ZarrLocation(store, fmt=fmt))())
         shapes = [tuple(array.shape) for array in nodes[0].data] if nodes else []
     except _OME_ZARR_ERRORS as error:
         raise ImageFormatError(

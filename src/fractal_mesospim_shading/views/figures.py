@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-import warnings
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
@@ -322,26 +324,24 @@ def _has_glyph(character: str) -> bool:
     return bool(get_font(findfont("DejaVu Sans")).get_char_index(ord(character)))
 
 
+_drawing = threading.Lock()
+"""Settings of matplotlib are those of the process: one figure at a time."""
+
+
 def png(draw: Callable[[Figure], None], size_inches: tuple[float, float]) -> bytes:
     """Draw a figure and give it as PNG; importing matplotlib waits until here."""
-    # What matplotlib says of fonts and folders would mark a server's job.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib
-    import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    # What matplotlib says of fonts, folders and odd proportions would mark a server's job.
+    with _drawing, logs_quieted(logging.ERROR, "matplotlib"), warnings_ignored:
+        import matplotlib
+        import matplotlib.style
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-    # The user's own settings of matplotlib stay out of the figure, and as they were.
-    with (
-        warnings.catch_warnings(),
-        matplotlib.style.context("default"),
-        matplotlib.rc_context(_STYLE),
-    ):
-        # A figure of odd proportions is as good as it gets.
-        warnings.simplefilter("ignore")
-        figure = Figure(figsize=size_inches, dpi=100, layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
+        # The user's own settings of matplotlib stay out of the figure, and as they were.
+        with matplotlib.style.context("default"), matplotlib.rc_context(_STYLE):
+            figure = Figure(figsize=size_inches, dpi=100, layout="constrained", facecolor="white")
+            FigureCanvasAgg(figure)
+            draw(figure)
+            content = io.BytesIO()
+            figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()

@@ -18,7 +18,7 @@ def _address(array):
 
 @pytest.mark.slow
 def test_a_buffer_is_used_again_when_its_array_is_gone():
-    with freed_memory_kept():
+    with freed_memory_kept:
         first = empty(MANY, np.uint16)
         place = _address(first)
         view = first[1:, ::2]
@@ -37,7 +37,7 @@ def test_a_buffer_is_used_again_when_its_array_is_gone():
 def test_live_arrays_never_share_memory(dtype):
     rng = np.random.default_rng(0)
     live: list[tuple[np.ndarray, int]] = []
-    with freed_memory_kept():
+    with freed_memory_kept:
         for number in range(60):
             shape = (int(rng.integers(1, 9)), 1024, 1024)
             array = empty(shape, dtype)
@@ -55,6 +55,6 @@ def test_live_arrays_never_share_memory(dtype):
 
 def test_small_arrays_and_others_are_plain():
     assert empty(MANY, np.uint16).base is None
-    with freed_memory_kept():
+    with freed_memory_kept:
         assert empty((4, 4), np.uint16).base is None
         assert empty((0, 5, 5), np.float32).shape == (0, 5, 5)

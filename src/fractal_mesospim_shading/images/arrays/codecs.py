@@ -18,7 +18,6 @@ import asyncio
 import json
 import os
 import threading
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsGroupError, NodeNotFoundError
 from zarr.storage import LocalStore, StorePath
 
+from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
 from fractal_mesospim_shading.images.arrays.array_metadata import array_problem
 from fractal_mesospim_shading.images.arrays.gzip_streams import timeless
@@ -63,7 +63,7 @@ _MOST_THREADS = 64
 """Threads of zarr that may be in a pipeline at a time, where nobody has set another number."""
 
 # zarr's configuration is one for the whole process.
-_configuration_lock = threading.Lock()
+configuration_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -253,8 +253,7 @@ def _metadata_at(place: StorePath, zarr_format: int | None) -> Metadata | None:
     """
     if isinstance(place.store, LocalStore):
         refuse_dangling_metadata(f"{place.store.root / place.path}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings_ignored:
         try:
             document = sync(_document_at(place, zarr_format))
             return None if document is None else parse_array_metadata(document)
@@ -283,18 +282,18 @@ async def _document_at(place: StorePath, zarr_format: int | None) -> dict[str, A
 @contextmanager
 def _configured(pipeline: Literal["rust", "python"], *, direct: bool = False) -> Iterator[None]:
     """Let what is opened in this context have a pipeline."""
-    # zarr makes the threads that call the pipelines when it first meets a number of them: that
-    # has to be one for all blocks in flight, and not the one thread of each call.
-    threads = zarr.config.get("threading.max_workers", None) or _MOST_THREADS
-    settings: dict[str, Any] = {
-        "codec_pipeline.path": _PATHS[pipeline],
-        "codec_pipeline.direct_io": direct,
-        "threading.max_workers": 1 if pipeline == "rust" else threads,
-    }
-    with _configuration_lock, zarr.config.set(settings), warnings.catch_warnings():
+    with configuration_lock:
+        # zarr makes the threads that call the pipelines when it first meets a number of them: that
+        # has to be one for all blocks in flight, and not the one thread of each call.
+        threads = zarr.config.get("threading.max_workers", None) or _MOST_THREADS
+        settings: dict[str, Any] = {
+            "codec_pipeline.path": _PATHS[pipeline],
+            "codec_pipeline.direct_io": direct,
+            "threading.max_workers": 1 if pipeline == "rust" else threads,
+        }
         # What the libraries think of odd metadata would mark a server's job.
-        warnings.simplefilter("ignore")
-        yield
+        with zarr.config.set(settings), warnings_ignored:
+            yield
 
 
 def _member(group: zarr.Group, path: str) -> zarr.Array[Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import uuid
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import zarr
 
+from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import (
@@ -148,9 +148,8 @@ def create_converted(
         }
         if zarr_format == 3 and names is not None:
             settings["dimension_names"] = names
-        with warnings.catch_warnings():
-            # zarr comments on types that are simply those of the source.
-            warnings.simplefilter("ignore")
+        # zarr comments on types that are simply those of the source.
+        with warnings_ignored:
             group.create_array(path, **settings)
     return open_array(url, path, options, mode="r+")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, NodeNotFoundError
 
+from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.errors import (
     ImageFormatError,
     ImageNotFoundError,
@@ -228,8 +228,7 @@ def members_of(group: zarr.Group) -> dict[str, zarr.Group | zarr.Array[Any]]:
     Raises:
         SourceReadError: something there is a link to nothing.
     """
-    with understood(str(group.store_path).removeprefix("file://")), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with understood(str(group.store_path).removeprefix("file://")), warnings_ignored:
         found = dict(group.members())
     for name in set(_listed(group)) - set(found) - _DOCUMENTS:
         inner = subgroup(group, name)

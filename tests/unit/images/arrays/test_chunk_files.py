@@ -256,7 +256,7 @@ def test_a_damaged_shard_is_an_error(tmp_path: Path, damage: str) -> None:
 @pytest.fixture
 def kept():
     """Buffers of whole pages, as while blocks are computed."""
-    with memory.freed_memory_kept():
+    with memory.freed_memory_kept:
         yield
 
 
