@@ -87,7 +87,6 @@ STILL_LONG: set[str] = {
     "engine/watching",
     "flatfield/modelling",
     "images/carrying/members",
-    "images/metadata",
     "jobs/background",
     "jobs/preparation",
     "jobs/story",

@@ -1,8 +1,4 @@
-"""The NGFF metadata of an image: axes, pyramid, pixel sizes and channels.
-
-Read are version 0.4 (attributes of a zarr v2 group) and 0.5 (under the key `ome` of a
-zarr v3 group): https://ngff.openmicroscopy.org/0.5/.
-"""
+"""The metadata of an image: axes, pyramid, pixel sizes and channels, as its attributes say."""
 
 from __future__ import annotations
 
@@ -13,24 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.images.ngff import (
+    ZARR_FORMATS,
+    misplaced,
+    ngff_content,
+    version_of_group,
+)
 from fractal_mesospim_shading.images.source import Axes, Channel
 from fractal_mesospim_shading.images.storage.names import checked_path
-from fractal_mesospim_shading.messages import shown
 
-VERSIONS = ("0.4", "0.5")
 _ORDER = "tczyx"
-_NGFF_KEYS = (
-    "multiscales",
-    "omero",
-    "labels",
-    "image-label",
-    "plate",
-    "well",
-    "bioformats2raw.layout",
-)
 # Sizes of a pixel in any unit; beyond, positions in pixels are no numbers any more.
 _SCALES = (1e-30, 1e30)
-_VERSIONED = ("multiscales", "omero", "image-label", "plate", "well")
 _MICROMETERS = {
     "angstrom": 1e-4,
     "nanometer": 1e-3,
@@ -110,7 +100,7 @@ def parse_metadata(attributes: Mapping[str, Any], zarr_format: int, url: str) ->
         ImageFormatError: no image, a version that is not read, axes or scales that make no
             sense here.
     """
-    content, version = ngff_content(attributes, zarr_format)
+    content = ngff_content(attributes, zarr_format)
     multiscales = content.get("multiscales")
     if not isinstance(multiscales, list) or not multiscales:
         elsewhere = misplaced(attributes, zarr_format, "multiscales")
@@ -121,10 +111,10 @@ def parse_metadata(attributes: Mapping[str, Any], zarr_format: int, url: str) ->
     first = multiscales[0]
     if not isinstance(first, Mapping):
         raise ImageFormatError(f"The 'multiscales' of '{url}' are no list of objects.")
-    version = str(first.get("version", version))
-    if version not in VERSIONS:
+    version = str(first.get("version", version_of_group(attributes, zarr_format)))
+    if version not in ZARR_FORMATS:
         raise ImageFormatError(
-            f"'{url}' is NGFF version {version}; expected {' or '.join(VERSIONS)}. "
+            f"'{url}' is NGFF version {version}; expected {' or '.join(ZARR_FORMATS)}. "
             "Convert the image first, for instance with ngio or ome-zarr."
         )
     axes, units = _axes(first.get("axes"), url)
@@ -143,114 +133,6 @@ def parse_metadata(attributes: Mapping[str, Any], zarr_format: int, url: str) ->
     return ImageMetadata(version, axes, units, tuple(paths), tuple(scales), names)
 
 
-def ngff_content(attributes: Mapping[str, Any], zarr_format: int) -> tuple[Mapping[str, Any], str]:
-    """The NGFF part of a group's attributes, and the version it is of by its place."""
-    if zarr_format == 2:
-        return attributes, "0.4"
-    content = attributes.get("ome")
-    if not isinstance(content, Mapping):
-        return {}, "0.5"
-    return content, str(content.get("version", "0.5"))
-
-
-def misplaced(attributes: Mapping[str, Any], zarr_format: int, key: str) -> str | None:
-    """Where else a part of the metadata stands, if it is not where its version has it.
-
-    Args:
-        attributes: of the zarr group.
-        zarr_format: 2 or 3.
-        key: such as `multiscales`.
-
-    Returns:
-        A sentence; None where it is nowhere, or in its place.
-    """
-    if key in ngff_content(attributes, zarr_format)[0]:
-        return None
-    wanted = "at the top" if zarr_format == 2 else "under 'ome'"
-    version = "0.4" if zarr_format == 2 else "0.5"
-    place = None
-    if key in attributes:
-        place = "at the top of the attributes"
-    for name, inner in attributes.items():
-        if isinstance(inner, Mapping) and key in inner:
-            place = f"under '{shown(name)}'"
-    if place is None:
-        return None
-    return (
-        f"'{key}' stands {place}; OME-Zarr {version} (zarr v{zarr_format}) has it {wanted}. Move "
-        "it there."
-    )
-
-
-def converted_attributes(
-    attributes: Mapping[str, Any], source_format: int, zarr_format: int
-) -> dict[str, Any]:
-    """Attributes of a group as they belong into a group of a zarr version.
-
-    NGFF 0.5 (zarr v3) keeps its metadata under the key `ome` and states the version
-    there and nowhere else; 0.4 (zarr v2) keeps them at the top and states it in each part.
-    Attributes that NGFF does not know stay at the top. Within one version nothing changes.
-
-    Args:
-        attributes: of the source.
-        source_format: zarr version of the source, 2 or 3.
-        zarr_format: 2 or 3, of the group they are for.
-    """
-    if source_format == zarr_format:
-        return dict(attributes)
-    others = {key: value for key, value in attributes.items() if key not in (*_NGFF_KEYS, "ome")}
-    inner = attributes.get("ome")
-    known = {key: value for key, value in attributes.items() if key in _NGFF_KEYS}
-    if isinstance(inner, Mapping):
-        nested = {key: value for key, value in inner.items() if key != "version"}
-        # What NGFF keeps at the top of the old version is meant there, whatever `ome` holds.
-        known = nested | known if source_format == 2 else known | nested
-    elif inner is not None:
-        others["ome"] = inner
-    version = "0.5" if zarr_format == 3 else "0.4"
-    known = {key: _restated(key, value, version) for key, value in known.items()}
-    if zarr_format == 2:
-        # What is called alike inside and outside of `ome` stays where it is.
-        alike = {key: value for key, value in known.items() if others.get(key, value) != value}
-        return known | others | ({"ome": alike} if alike else {})
-    return others | ({"ome": {"version": version, **known}} if known else {})
-
-
-def result_attributes(
-    attributes: Mapping[str, Any], source_format: int, zarr_format: int
-) -> dict[str, Any]:
-    """Attributes of a result: those of its source, for its zarr version.
-
-    Axes without a type get the one that their name means. NGFF 0.4 asks for a type but does
-    not demand it; ome-zarr reads no image without.
-
-    Args:
-        attributes: of the source.
-        source_format: zarr version of the source, 2 or 3.
-        zarr_format: of the result.
-    """
-    result = converted_attributes(attributes, source_format, zarr_format)
-    content = dict(result["ome"]) if zarr_format == 3 else result
-    first, *others = content["multiscales"]
-    axes = [{**axis, "type": axis.get("type") or axis_type(axis["name"])} for axis in first["axes"]]
-    if axes == first["axes"]:
-        return result
-    content["multiscales"] = [{**first, "axes": axes}, *others]
-    return {**result, "ome": content} if zarr_format == 3 else content
-
-
-def axis_type(name: str) -> str:
-    """The type of an axis by its name, as NGFF has it."""
-    return {"t": "time", "c": "channel"}.get(name, "space")
-
-
-def first_pyramid_only(attributes: Mapping[str, Any], zarr_format: int) -> dict[str, Any]:
-    """Attributes of an image that holds nothing but the first pyramid of a source."""
-    content = dict(attributes["ome"]) if zarr_format == 3 else dict(attributes)
-    content["multiscales"] = content["multiscales"][:1]
-    return {**attributes, "ome": content} if zarr_format == 3 else content
-
-
 def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str, ...]:
     """Lines about attributes of a form that is not NGFF's, and what becomes of them.
 
@@ -258,7 +140,7 @@ def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str,
         attributes: of an image that `parse_metadata` understands.
         zarr_format: 2 or 3.
     """
-    content, _ = ngff_content(attributes, zarr_format)
+    content = ngff_content(attributes, zarr_format)
     lines = []
     axes = content["multiscales"][0]["axes"]
     lacking = [axis["name"] for axis in axes if not axis.get("type")]
@@ -282,52 +164,6 @@ def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str,
                 "they are written anew."
             )
     return tuple(lines)
-
-
-def other_pyramids(attributes: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """Paths of the arrays of each pyramid that an image lists besides its first."""
-    multiscales = _content_in_any_form(attributes).get("multiscales")
-    listed = multiscales[1:] if isinstance(multiscales, list) else []
-    return tuple(tuple(_dataset_paths(entry)) for entry in listed)
-
-
-def axis_names(attributes: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Names of the axes of each array that the attributes of a group list."""
-    multiscales = _content_in_any_form(attributes).get("multiscales")
-    found: dict[str, tuple[str, ...]] = {}
-    for entry in multiscales if isinstance(multiscales, list) else []:
-        axes = entry.get("axes") if isinstance(entry, Mapping) else None
-        named = isinstance(axes, list) and all(isinstance(axis, Mapping) for axis in axes)
-        if isinstance(axes, list) and named:
-            names = tuple(str(axis.get("name")) for axis in axes)
-            found.update(dict.fromkeys(_dataset_paths(entry), names))
-    return found
-
-
-def _content_in_any_form(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The NGFF part of attributes of either version."""
-    inner = attributes.get("ome")
-    return inner if isinstance(inner, Mapping) and "multiscales" in inner else attributes
-
-
-def _dataset_paths(multiscale: Any) -> list[str]:
-    datasets = multiscale.get("datasets") if isinstance(multiscale, Mapping) else None
-    if not isinstance(datasets, list):
-        return []
-    paths = (entry.get("path") for entry in datasets if isinstance(entry, Mapping))
-    return [path.strip("/") for path in paths if isinstance(path, str)]
-
-
-def _restated(key: str, value: Any, version: str) -> Any:
-    """One part of the metadata with its version where that version of NGFF has it."""
-    if key not in _VERSIONED:
-        return value
-    if isinstance(value, list) and key == "multiscales":
-        return [_restated(key, item, version) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    rest = {name: item for name, item in value.items() if name != "version"}
-    return rest if version == "0.5" else {**rest, "version": version}
 
 
 def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:

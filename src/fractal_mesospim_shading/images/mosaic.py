@@ -31,14 +31,8 @@ from fractal_mesospim_shading.images.arrays.reading import (
     read_array,
     stored_share,
 )
-from fractal_mesospim_shading.images.containers import explain_group
-from fractal_mesospim_shading.images.metadata import (
-    ImageMetadata,
-    misplaced,
-    ngff_content,
-    parse_metadata,
-    unusual_forms,
-)
+from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata, unusual_forms
+from fractal_mesospim_shading.images.ngff import explain_group, misplaced, ngff_content
 from fractal_mesospim_shading.images.plain_tables import read_plain_table
 from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
@@ -123,7 +117,7 @@ class MosaicImage:
         group = open_group(address, storage_options)
         attributes = dict(group.attrs)
         zarr_format = group.metadata.zarr_format
-        if not ngff_content(attributes, zarr_format)[0].get("multiscales"):
+        if not ngff_content(attributes, zarr_format).get("multiscales"):
             raise ImageFormatError(explain_group(group, address))
         finished = is_finished(attributes)
         if not finished and not allow_unfinished:

@@ -12,7 +12,6 @@ import numpy as np
 
 from fractal_mesospim_shading.errors import (
     FolderError,
-    ImageFormatError,
     OutputExistsError,
     ParameterError,
 )
@@ -266,45 +265,6 @@ def _given_shards(
     return tuple(
         min(max(w // c, 1), -(-n // c)) * c for w, c, n in zip(full, chunks, shape, strict=True)
     )
-
-
-def with_windows(
-    attributes: Document, windows: Sequence[Document], labels: Sequence[str]
-) -> Document:
-    """Attributes whose omero channels have new contrast windows; all else is kept.
-
-    Args:
-        attributes: of the group, NGFF 0.4 or 0.5. An `omero` that is no object is left alone.
-        windows: `min`, `max`, `start`, `end` for each channel.
-        labels: of the channels, for images without omero.
-    """
-    inner = attributes.get("ome")
-    nested = isinstance(inner, dict) and "multiscales" in inner
-    holder: Document = dict(inner) if nested and isinstance(inner, dict) else dict(attributes)
-    given = holder.get("omero")
-    if given is not None and not isinstance(given, dict):
-        return dict(attributes)
-    omero: Document = dict(given or {})
-    channels = [dict(channel) for channel in omero.get("channels") or []]
-    channels += [{} for _ in range(len(windows) - len(channels))]
-    colors = ("FFFFFF",) if len(windows) == 1 else ("00FF00", "FF00FF", "00FFFF", "FFFF00")
-    for i, (channel, window) in enumerate(zip(channels, windows, strict=True)):
-        channel.setdefault("label", labels[i])
-        channel.setdefault("color", colors[i % len(colors)])
-        channel.setdefault("active", True)
-        earlier = channel.get("window")
-        channel["window"] = {**(earlier if isinstance(earlier, dict) else {}), **window}
-    omero["channels"] = channels
-    holder["omero"] = omero
-    return {**attributes, "ome": holder} if nested else holder
-
-
-def zarr_format_of(ngff_version: str, source_format: int) -> int:
-    """2 for NGFF 0.4, 3 for 0.5."""
-    versions = {"source": source_format, "0.4": 2, "0.5": 3}
-    if ngff_version not in versions:
-        raise ImageFormatError(f"NGFF version {ngff_version!r} cannot be written.")
-    return versions[ngff_version]
 
 
 def pixel_bytes(levels: Sequence[TargetLevel]) -> int:

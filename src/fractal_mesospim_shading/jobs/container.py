@@ -16,7 +16,6 @@ from fractal_mesospim_shading.flatfield.finding import plan_models, profile_name
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.images.arrays.documents import Document, document_of
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
-from fractal_mesospim_shading.images.metadata import converted_attributes, result_attributes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, PlacedStack
@@ -26,12 +25,17 @@ from fractal_mesospim_shading.images.native.results import (
     plan_companions,
 )
 from fractal_mesospim_shading.images.native.stack import parse_group_name
+from fractal_mesospim_shading.images.ngff import (
+    ZARR_FORMATS,
+    converted_attributes,
+    result_attributes,
+    zarr_format_of,
+)
 from fractal_mesospim_shading.images.output import (
     models_folder_url,
     output_url,
     refuse_unwritable,
     target_levels,
-    zarr_format_of,
 )
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import join_url
@@ -151,7 +155,7 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
             with problems.collected():
                 for part in parts:
                     resources(part.plan, options)
-    source = 2 if collection.stacks[0].ngff_version == "0.4" else 3
+    source = ZARR_FORMATS[collection.stacks[0].ngff_version]
     zarr_format = zarr_format_of(options.ngff_version, source)
     all_parts = tuple(part for stacks in planned for part in stacks.parts)
     attributes = container_attributes(collection.url, storage)

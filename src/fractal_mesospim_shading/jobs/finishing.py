@@ -17,8 +17,7 @@ from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.flatfield.models import ChannelModel, model_digest
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
-from fractal_mesospim_shading.images.metadata import ngff_content
-from fractal_mesospim_shading.images.output import with_windows
+from fractal_mesospim_shading.images.ngff import ngff_content, ome_zarr_format, with_windows
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage.stores import open_store
 from fractal_mesospim_shading.images.target import TargetImage
@@ -110,11 +109,11 @@ def complete(
     Raises:
         ImageFormatError: ome-zarr does not read what was written.
     """
-    content, _ = ngff_content(attributes, target.zarr_format)
+    content = ngff_content(attributes, target.zarr_format)
     if len(target.levels[0].shape) > 3 or "omero" in content:
         labels = [channel.label for channel in channels]
         windows = [window(histograms[label], target.levels[0].dtype) for label in labels]
-        attributes = with_windows(attributes, windows, labels)
+        attributes = with_windows(attributes, target.zarr_format, windows, labels)
     final = marked(attributes, mark, complete=True)
     write_attributes(target.url, target.zarr_format, final, target.storage_options)
     refuse_unreadable(target)
@@ -129,11 +128,10 @@ def refuse_unreadable(target: TargetImage) -> None:
     Raises:
         ImageFormatError: it finds no image, or another pyramid than was written.
     """
-    from ome_zarr.format import FormatV04, FormatV05
     from ome_zarr.io import ZarrLocation
     from ome_zarr.reader import Reader
 
-    fmt = FormatV04() if target.zarr_format == 2 else FormatV05()
+    fmt = ome_zarr_format(target.zarr_format)
     store, _ = open_store(target.url, target.storage_options)
     try:
         # Its chatter about versions and optional parts would mark a server's job.

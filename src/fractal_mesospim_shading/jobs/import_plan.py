@@ -28,11 +28,8 @@ from fractal_mesospim_shading.images.native.results import (
     import_attributes,
     import_levels,
 )
-from fractal_mesospim_shading.images.output import (
-    refuse_unwritable,
-    split_name,
-    zarr_format_of,
-)
+from fractal_mesospim_shading.images.ngff import ZARR_FORMATS, zarr_format_of
+from fractal_mesospim_shading.images.output import refuse_unwritable, split_name
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.names import refuse_bad_name, refuse_long_name
@@ -160,7 +157,9 @@ def prepare_import(
     """
     problems = Problems()
     storage = options.storage_options
-    zarr_format = zarr_format_of(options.ngff_version, _source_format(mosaic))
+    zarr_format = zarr_format_of(
+        options.ngff_version, ZARR_FORMATS[mosaic.placed[0].stack.ngff_version]
+    )
     with problems.collected():
         refuse_unwritable(unit.zarr_url, "zarr_dir")
     if options.output_shards is not None and zarr_format == 2:
@@ -307,7 +306,3 @@ def _refuse_existing(work: Work) -> None:
         overwrite=work.options.overwrite,
         name_option="image_name",
     )
-
-
-def _source_format(mosaic: NativeMosaic) -> int:
-    return 2 if mosaic.placed[0].stack.ngff_version == "0.4" else 3

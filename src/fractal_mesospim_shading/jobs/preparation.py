@@ -17,8 +17,8 @@ from fractal_mesospim_shading.engine.settling import left_to_its_job, sweep
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Problems
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
-from fractal_mesospim_shading.images.metadata import result_attributes
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
+from fractal_mesospim_shading.images.ngff import result_attributes, zarr_format_of
 from fractal_mesospim_shading.images.output import (
     companion_url,
     output_url,
@@ -26,7 +26,6 @@ from fractal_mesospim_shading.images.output import (
     refuse_existing,
     refuse_unwritable,
     target_levels,
-    zarr_format_of,
 )
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places

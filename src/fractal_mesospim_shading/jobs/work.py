@@ -18,9 +18,9 @@ from fractal_mesospim_shading.flatfield.finding import Models, request_details
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan
-from fractal_mesospim_shading.images.metadata import first_pyramid_only
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.results import Companion
+from fractal_mesospim_shading.images.ngff import first_pyramid_only
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage

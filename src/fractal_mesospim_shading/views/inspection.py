@@ -11,11 +11,11 @@ from fractal_mesospim_shading.engine.outside_tiles import outside_facts
 from fractal_mesospim_shading.engine.unfinished import UnfinishedJob, jobs_beside
 from fractal_mesospim_shading.errors import SourceReadError
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, list_members
-from fractal_mesospim_shading.images.metadata import other_pyramids
 from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished, not_corrected
 from fractal_mesospim_shading.images.native import report
 from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
 from fractal_mesospim_shading.images.native.results import container_attributes, earlier_correction
+from fractal_mesospim_shading.images.ngff import other_pyramids
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.messages import rendered, shown

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.metadata import (
-    axis_names,
-    converted_attributes,
-    first_pyramid_only,
     parse_metadata,
     refuse_duplicate_labels,
-    result_attributes,
     unusual_forms,
 )
+from fractal_mesospim_shading.images.ngff import result_attributes
 from fractal_mesospim_shading.images.source import Channel
 
 
@@ -178,84 +174,6 @@ def test_duplicate_labels_are_listed_with_their_indices() -> None:
     refuse_duplicate_labels(channels[:2], "image.zarr")
 
 
-def test_conversion_between_versions_and_back() -> None:
-    old = {
-        "multiscales": [
-            {
-                "version": "0.4",
-                "axes": [{"name": "y"}, {"name": "x"}],
-                "datasets": [{"path": "0"}],
-            }
-        ],
-        "image-label": {"version": "0.4", "colors": []},
-        "mesospim": {"anything": [1, 2]},
-    }
-    new = converted_attributes(old, 2, 3)
-    assert new == {
-        "mesospim": {"anything": [1, 2]},
-        "ome": {
-            "version": "0.5",
-            "multiscales": [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}],
-            "image-label": {"colors": []},
-        },
-    }
-    assert converted_attributes(new, 3, 2) == old
-    assert converted_attributes(new, 3, 3) == new
-    assert converted_attributes({"labels": ["a"]}, 2, 3) == {
-        "ome": {"version": "0.5", "labels": ["a"]}
-    }
-    assert converted_attributes({"tables": ["a"]}, 2, 3) == {"tables": ["a"]}
-    assert axis_names(new) == axis_names(old) == {"0": ("y", "x")}
-
-
-def test_every_version_key_of_the_old_form_goes() -> None:
-    """0.5 states its version once; 0.4 in each part."""
-    parts = {
-        "multiscales": [{**attributes()["multiscales"][0], "version": "0.4"}] * 2,
-        "omero": {"version": "0.4", "channels": []},
-        "image-label": {"version": "0.4"},
-    }
-    new = converted_attributes({**parts, "own": 1}, 2, 3)
-    assert '"version": "0.4"' not in json.dumps(new)
-    assert new["ome"]["version"] == "0.5"
-    back = converted_attributes(new, 3, 2)
-    assert back == {**parts, "own": 1}
-
-
-@pytest.mark.parametrize("omero", [[], [{"channels": []}], "text", None, 5])
-def test_attributes_of_odd_form_survive_a_conversion(omero: Any) -> None:
-    old = {**attributes(), "omero": omero}
-    new = converted_attributes(old, 2, 3)
-    assert new["ome"]["omero"] == omero
-    assert converted_attributes(new, 3, 2)["omero"] == omero
-
-
-def test_what_is_called_alike_inside_and_outside_of_ome_is_kept() -> None:
-    old = {"ome": {"version": "0.5", "multiscales": [], "note": 1, "same": 3}, "note": 2, "same": 3}
-    new = converted_attributes(old, 3, 2)
-    assert new == {"multiscales": [], "note": 2, "same": 3, "ome": {"note": 1}}
-    assert converted_attributes(new, 2, 3)["ome"]["note"] == 1
-    assert converted_attributes({"ome": 5}, 2, 3) == {"ome": 5}
-
-
-@pytest.mark.parametrize("zarr_format", [2, 3])
-def test_axes_get_the_type_that_their_names_mean(zarr_format: int) -> None:
-    bare = [{"name": name, "unit": "x"} for name in "tczyx"]
-    bare[1]["type"] = "channel"
-    content: dict[str, Any] = {"multiscales": [{"axes": bare, "datasets": []}, {"axes": bare}]}
-    given = content if zarr_format == 2 else {"ome": {"version": "0.5", **content}}
-    before = json.dumps(given)
-    result = result_attributes(given, zarr_format, zarr_format)
-    made = result if zarr_format == 2 else result["ome"]
-    kinds = ["time", "channel", "space", "space", "space"]
-    assert [axis["type"] for axis in made["multiscales"][0]["axes"]] == kinds
-    assert [axis["unit"] for axis in made["multiscales"][0]["axes"]] == ["x"] * 5
-    # A further pyramid is not ours.
-    assert made["multiscales"][1] == content["multiscales"][1]
-    assert json.dumps(given) == before
-    assert result_attributes(result, zarr_format, zarr_format) == result
-
-
 def test_lines_about_unusual_forms() -> None:
     plain = result_attributes(attributes(), 2, 2)
     assert unusual_forms(plain, 2) == ()
@@ -268,13 +186,6 @@ def test_lines_about_unusual_forms() -> None:
     windows = {"channels": [{"window": "x"}, {"window": None}, {}, {"window": {"start": 1}}]}
     (line,) = unusual_forms({**plain, "omero": windows}, 2)
     assert "channels 0 are no objects" in line
-
-
-def test_companions_list_the_first_pyramid_alone() -> None:
-    given = {"multiscales": [1, 2], "x": 3}
-    assert first_pyramid_only(given, 2) == {"multiscales": [1], "x": 3}
-    nested = {"ome": {"version": "0.5", **given}}
-    assert first_pyramid_only(nested, 3)["ome"] == {"version": "0.5", "multiscales": [1], "x": 3}
 
 
 @pytest.mark.parametrize("path", ["../0", "/etc", "a/../../b", "a\\b", "C:0", ""])

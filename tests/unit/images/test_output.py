@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from fractal_mesospim_shading.errors import ParameterError
-from fractal_mesospim_shading.images.output import (
-    output_url,
-    pixel_bytes,
-    split_name,
-    with_windows,
-    zarr_format_of,
-)
+from fractal_mesospim_shading.images.output import output_url, pixel_bytes, split_name
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
 
 
@@ -50,53 +44,6 @@ def test_a_remote_source_is_not_written_onto():
         output_url("s3://b/a.zarr", "a", None)
     with pytest.raises(ParameterError, match="within its own source"):
         output_url("s3://b/a.zarr", "x", "s3://b/a.zarr/sub")
-
-
-def test_windows_change_and_all_else_is_kept():
-    window = {"min": 0.0, "max": 255.0, "start": 3.0, "end": 9.0}
-    channel = {"label": "a", "color": "FF0000", "window": {"start": 0, "end": 1, "note": "x"}}
-    before = {"omero": {"id": 7, "channels": [channel]}, "multiscales": [], "mine": 1}
-    after = with_windows(before, [window], ["a"])
-    assert after["mine"] == 1
-    assert after["omero"]["id"] == 7
-    assert after["omero"]["channels"] == [
-        {"label": "a", "color": "FF0000", "active": True, "window": {**window, "note": "x"}}
-    ]
-    assert before["omero"]["channels"][0]["window"]["end"] == 1
-    made = with_windows({"ome": {"multiscales": []}}, [window, window], ["a", "b"])
-    assert [c["label"] for c in made["ome"]["omero"]["channels"]] == ["a", "b"]
-    assert all(c["active"] and len(c["color"]) == 6 for c in made["ome"]["omero"]["channels"])
-
-
-@pytest.mark.parametrize("window", ["x", 5, [1], None])
-def test_windows_of_odd_form_are_written_anew(window):
-    before = {"omero": {"channels": [{"label": "a", "color": "FF0000", "window": window}]}}
-    after = with_windows(before, [{"start": 1}], ["a"])
-    assert after["omero"]["channels"][0]["window"] == {"start": 1}
-
-
-@pytest.mark.parametrize("omero", [[], [{"channels": []}], "text", 5])
-def test_an_omero_that_is_no_object_is_left_alone(omero):
-    for before in (
-        {"multiscales": [], "omero": omero},
-        {"ome": {"multiscales": [], "omero": omero}},
-    ):
-        assert with_windows(before, [{"start": 1}], ["a"]) == before
-
-
-def test_a_key_called_ome_in_an_old_image_is_none_of_ours():
-    before = {"multiscales": [], "ome": {"note": 1}}
-    after = with_windows(before, [{"start": 1}], ["a"])
-    assert after["ome"] == {"note": 1}
-    assert after["omero"]["channels"][0]["window"] == {"start": 1}
-    before["ome"] = 5
-    assert with_windows(before, [{"start": 1}], ["a"])["ome"] == 5
-
-
-def test_versions():
-    assert zarr_format_of("source", 2) == 2
-    assert zarr_format_of("0.4", 3) == 2
-    assert zarr_format_of("0.5", 2) == 3
 
 
 @pytest.mark.parametrize(

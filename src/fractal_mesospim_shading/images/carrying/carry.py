@@ -48,7 +48,7 @@ from fractal_mesospim_shading.images.carrying.members import (
     list_members,
     steps_of,
 )
-from fractal_mesospim_shading.images.metadata import converted_attributes
+from fractal_mesospim_shading.images.ngff import converted_attributes
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.folders import Entry, Folder, files_below
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, reading_errors

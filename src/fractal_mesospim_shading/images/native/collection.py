@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.containers import explain_group
-from fractal_mesospim_shading.images.metadata import ngff_content
 from fractal_mesospim_shading.images.native.assembly import Acquisition, build_mosaics
 from fractal_mesospim_shading.images.native.discovery import read_stack
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
@@ -37,6 +35,7 @@ from fractal_mesospim_shading.images.native.stack import (
     split_container_name,
 )
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, look_around
+from fractal_mesospim_shading.images.ngff import explain_group, group_content
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
 
@@ -213,7 +212,7 @@ def is_container(url: str, storage_options: StorageOptions = None) -> bool:
     """
     address = normalise_url(url)
     group = open_group(address, storage_options)
-    content, _ = ngff_content(dict(group.attrs), group.metadata.zarr_format)
+    content = group_content(group)
     if any(content.get(key) for key in ("multiscales", "plate", "well")):
         return False
     around = look_around(address, storage_options)
@@ -225,7 +224,7 @@ def is_container(url: str, storage_options: StorageOptions = None) -> bool:
 
 def _refuse_other_kinds(url: str, storage_options: StorageOptions) -> None:
     group = open_group(url, storage_options)
-    content, _ = ngff_content(dict(group.attrs), group.metadata.zarr_format)
+    content = group_content(group)
     if content.get("multiscales"):
         raise ImageFormatError(
             f"'{url}' is a single image, not a container of stacks. If it is one tile of an "

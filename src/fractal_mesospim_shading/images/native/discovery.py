@@ -12,7 +12,7 @@ import zarr
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.reading import fingerprint
-from fractal_mesospim_shading.images.metadata import ImageMetadata, ngff_content, parse_metadata
+from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
     GroupName,
@@ -23,6 +23,7 @@ from fractal_mesospim_shading.images.native.stack import (
     projection_file_name,
 )
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, XmlView, read_meta
+from fractal_mesospim_shading.images.ngff import ngff_content
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage.names import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
@@ -275,7 +276,7 @@ def _levels(
 
 def _translation(attributes: Mapping[str, Any], zarr_format: int) -> tuple[float, ...] | None:
     """The translation of the finest level, three numbers; None where there is none."""
-    content, _ = ngff_content(attributes, zarr_format)
+    content = ngff_content(attributes, zarr_format)
     transformations = content["multiscales"][0]["datasets"][0]["coordinateTransformations"]
     for item in transformations:
         if isinstance(item, Mapping) and item.get("type") == "translation":

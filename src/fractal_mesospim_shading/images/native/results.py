@@ -27,6 +27,7 @@ from fractal_mesospim_shading.images.mosaic import MARK, is_finished
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.meta import decode
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.ngff import image_attributes, ome_zarr_format
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group
@@ -151,9 +152,7 @@ def import_attributes(
 ) -> Document:
     """NGFF metadata of an imported mosaic: axes, scales, channels with names and colours."""
     from ome_zarr.axes import Axes
-    from ome_zarr.format import FormatV04, FormatV05
 
-    fmt = FormatV04() if zarr_format == 2 else FormatV05()
     kinds = {"c": "channel", "z": "space", "y": "space", "x": "space"}
     axes = Axes(
         [
@@ -161,7 +160,7 @@ def import_attributes(
             | ({"unit": "micrometer"} if kinds[axis] == "space" else {})
             for axis in "czyx"
         ],
-        fmt=fmt,
+        fmt=ome_zarr_format(zarr_format),
     ).to_list()
     datasets = [
         {
@@ -172,9 +171,7 @@ def import_attributes(
     ]
     multiscale: Document = {"name": name, "axes": axes, "datasets": datasets}
     omero: Document = {"channels": _channels(mosaic)}
-    if zarr_format == 2:
-        return {"multiscales": [{"version": "0.4", **multiscale}], "omero": omero}
-    return {"ome": {"version": "0.5", "multiscales": [multiscale], "omero": omero}}
+    return image_attributes(multiscale, omero, zarr_format)
 
 
 def _channels(mosaic: NativeMosaic) -> list[Document]:
