@@ -16,7 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.arrays.codecs import open_array
+from fractal_mesospim_shading.images.arrays.codecs import describe_array
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.reading import (
     files_state,
@@ -91,7 +91,7 @@ class LabelImage:
             )
         url = join_url(image.url, "labels", name)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, url)
-        array = open_array(url, metadata.paths[0], storage)
+        array = describe_array(group, metadata.paths[0])
         refuse_odd_sizes([array], metadata.paths[:1], url)
         factors = _factors(image, metadata, array.shape)
         if factors is None or not set("yx") <= set(metadata.axes):

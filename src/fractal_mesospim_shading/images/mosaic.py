@@ -268,9 +268,7 @@ def _as_json(storage_options: StorageOptions) -> str:
         ) from error
 
 
-def refuse_odd_sizes(
-    arrays: Sequence[zarr.Array[Any] | ArrayDescription], paths: Sequence[str], url: str
-) -> None:
+def refuse_odd_sizes(arrays: Sequence[ArrayDescription], paths: Sequence[str], url: str) -> None:
     """Refuse arrays whose metadata declare sizes that no array can have.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import zarr
 
 from fractal_mesospim_shading.errors import ShadingError
-from fractal_mesospim_shading.images.arrays.codecs import open_array
+from fractal_mesospim_shading.images.arrays.codecs import ArrayDescription, describe_array
 from fractal_mesospim_shading.images.arrays.reading import fingerprint
 from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
@@ -136,7 +136,7 @@ class _Facts:
 
     def notes(
         self,
-        first: zarr.Array[Any],
+        first: ArrayDescription,
         translation: tuple[float, ...] | None,
         position: _Position,
     ) -> list[str]:
@@ -180,7 +180,7 @@ class _Facts:
     def stack(
         self,
         levels: tuple[Level, ...],
-        first: zarr.Array[Any],
+        first: ArrayDescription,
         position: _Position,
         notes: tuple[str, ...],
     ) -> Stack:
@@ -257,13 +257,13 @@ def _is_foreign(meta: MetaFile, container: str, translation: tuple[float, ...] |
 
 def _levels(
     group: zarr.Group, metadata: ImageMetadata
-) -> tuple[tuple[Level, ...], zarr.Array[Any], list[str]]:
+) -> tuple[tuple[Level, ...], ArrayDescription, list[str]]:
     """The arrays of a group; coarser ones may be missing, the finest may not."""
-    first = open_array(group, metadata.paths[0], pipeline="python")
+    first = describe_array(group, metadata.paths[0])
     arrays, notes = [first], []
     for path in metadata.paths[1:]:
         try:
-            arrays.append(open_array(group, path, pipeline="python"))
+            arrays.append(describe_array(group, path))
         except ShadingError:
             notes.append("lacks coarser levels that its metadata list: it was not finished")
             break
