@@ -82,8 +82,8 @@ def make(folder: Path, case: str) -> tuple[Path, Path]:
 def child(image: str, models: str) -> None:
     """Measure one case, and print the figures as JSON."""
     from fractal_mesospim_shading.engine.journal import Journal
+    from fractal_mesospim_shading.images.mosaic import MosaicImage
     from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
-    from fractal_mesospim_shading.jobs.preparation import open_source
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     found: dict[str, Any] = {"start MB": peak_mb()}
@@ -96,7 +96,7 @@ def child(image: str, models: str) -> None:
         clock = time.perf_counter()
 
     options = FlatfieldOptions(models_folder=models, camera_offset=100, memory_limit="64GB")
-    source = open_source(image, options)
+    source = MosaicImage.open(image)
     work = prepare_flatfield(source, options)
     work.request()
     plan = work.parts[0].plan

@@ -162,6 +162,17 @@ class Problems:
             return check()
         return None
 
+    def passed(self, value: T | None) -> T:
+        """The result of a check, once it is known that no check has failed.
+
+        Raises:
+            ShadingError: one did.
+        """
+        self.raise_all()
+        if value is None:
+            raise RuntimeError("a failed check left no error")
+        return value
+
     def raise_all(self) -> None:
         """Raise what was collected; a single error as it is.
 

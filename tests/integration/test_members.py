@@ -437,14 +437,14 @@ def test_stacks_of_a_container_are_rehearsed(container: tuple[Path, str], no_pix
 def test_an_import_is_rehearsed(
     container: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pixel: None
 ) -> None:
-    from fractal_mesospim_shading.jobs import import_plan
+    from fractal_mesospim_shading.jobs import importing
 
-    whole = import_plan.import_attributes
+    whole = importing.import_attributes
 
     def spoilt(*arguments: Any) -> dict[str, Any]:
         return {**whole(*arguments), "well": "x"}
 
-    monkeypatch.setattr(import_plan, "import_attributes", spoilt)
+    monkeypatch.setattr(importing, "import_attributes", spoilt)
     with pytest.raises(ImageFormatError, match="could not be read by others"):
         import_mesospim([str(container[0])], str(tmp_path / "out"), sign_x=1, sign_y=1)
 

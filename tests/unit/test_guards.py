@@ -37,9 +37,8 @@ from fractal_mesospim_shading.errors import (
 )
 from fractal_mesospim_shading.images.models.folder import load_models
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.jobs.finishing import complete
-from fractal_mesospim_shading.jobs.flatfield import block_plan
-from fractal_mesospim_shading.jobs.preparation import OutputPlan, plan_output
+from fractal_mesospim_shading.jobs.ending import complete
+from fractal_mesospim_shading.jobs.preparation import OutputPlan, block_plan, plan_output
 from fractal_mesospim_shading.options.base import ExecutionOptions
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
@@ -49,7 +48,12 @@ GB = 10**9
 
 def _planned(source: Path) -> tuple[MosaicImage, OutputPlan]:
     image = MosaicImage.open(source)
-    return image, plan_output(image, FlatfieldOptions(), name="out")
+    return image, plan_output(image, FlatfieldOptions(output_image_name="out"))
+
+
+def _blocks(source: Path) -> CorrectionPlan:
+    image, output = _planned(source)
+    return block_plan(image, output.target, output.final_url)
 
 
 # --- A result is opened with ome-zarr before it counts as complete ----------------------------
@@ -140,7 +144,7 @@ def test_zeros_of_dim_planes_count_where_the_offset_comes_out_as_0(
 
 def test_means_that_wait_take_memory(make_mosaic: Write) -> None:
     """Two blocks over all levels; nothing waits where there is one level."""
-    plan = block_plan(*_planned(make_mosaic()))
+    plan = _blocks(make_mosaic())
     target = plan.target
     flat = replace(plan, targets=(replace(target, levels=target.levels[:1]),))
     assert plan.grid.boxes[0] == flat.grid.boxes[0]
@@ -163,7 +167,7 @@ def test_planes_read_at_a_time_stay_within_the_limit() -> None:
 def test_the_memory_of_the_machine_is_a_limit(
     make_mosaic: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = block_plan(*_planned(make_mosaic()))
+    plan = _blocks(make_mosaic())
     one, two = (resources.needed_memory(plan, workers) for workers in (1, 2))
     Memory = namedtuple("Memory", ["total", "available"])
 
@@ -196,7 +200,7 @@ def test_a_mean_is_let_go_when_it_is_taken() -> None:
 def test_no_mean_is_held_while_its_parent_is_written(
     make_mosaic: Write, many_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan: CorrectionPlan = block_plan(*_planned(make_mosaic()))
+    plan: CorrectionPlan = _blocks(make_mosaic())
     node = Node(1, (0,) * len(plan.target.levels[0].shape))
     children = [
         NodeResult({}, Mean(plan.grid.coarse_box(child), [_pixels_of(plan, child)]))

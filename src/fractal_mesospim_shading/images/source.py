@@ -107,6 +107,10 @@ class MultitileImage(Protocol):
         """Tells the mosaics of one container apart; empty where there is only one."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that a person should read."""
+
+    @property
     def axes(self) -> Axes:
         """Its axes in order."""
 

@@ -26,27 +26,24 @@ from fractal_mesospim_shading.engine.resources import (
     estimate_workers,
     needed_memory,
     parse_memory,
-    resources,
 )
 from fractal_mesospim_shading.engine.zero_look import zero_look
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError, Problems
 from fractal_mesospim_shading.flatfield.sampling import box_bytes
-from fractal_mesospim_shading.images.arrays.documents import document_of
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.output import companion_url, target_levels
+from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.preparation import (
     OutputPlan,
-    open_source,
     plan_output,
-    refuse_full_disk,
-    refuse_second_replacement,
+    refuse_common,
+    refuse_unfit,
+    target_of,
 )
-from fractal_mesospim_shading.jobs.rehearsal import rehearse
-from fractal_mesospim_shading.jobs.story import carry_out, completed_in_place
+from fractal_mesospim_shading.jobs.story import completed_in_place, correct_image
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_background.kernel import BackgroundKernel
 from fractal_mesospim_shading.local_background.planes import (
@@ -60,7 +57,7 @@ from fractal_mesospim_shading.options.background import (
     LocalBackgroundOptions,
     ThresholdMask,
 )
-from fractal_mesospim_shading.options.precedence import passed_over_in_method, refuse_idle
+from fractal_mesospim_shading.options.precedence import passed_over_in_method
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +89,8 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
     earlier = completed_in_place(zarr_url, _TASK, options, _TYPES)
     if earlier is not None:
         return earlier
-    with workable(zarr_url):
-        image = open_source(zarr_url, options)
-        for note in image.notes:
-            logger.info("%s", note)
-        work = prepare_background(image, options)
-    return carry_out(work)
+    storage = options.storage_options
+    return correct_image(zarr_url, storage, lambda image: prepare_background(image, options))
 
 
 def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
@@ -109,40 +102,23 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     problems = Problems()
     history = steps_of(image.attributes())
     dtype = np.dtype(np.float32) if options.output_type == "float32" else image.dtype
-    output = problems.run(
-        lambda: plan_output(
-            image,
-            options,
-            name=options.output_image_name,
-            overwrite_input=options.overwrite_input,
-            dtype=dtype,
-            companions=_kinds(options),
-        )
+    planned = problems.run(
+        lambda: plan_output(image, options, dtype=dtype, companions=_kinds(options))
     )
-    kernel = problems.run(lambda: background_kernel(image, options, dtype))
+    made = problems.run(lambda: background_kernel(image, options, dtype))
     if options.save_noise and not options.method.maps_noise:
         problems.errors.append(
             ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
         )
-    companions: dict[str, TargetImage] = {}
-    if output is not None:
-        companions = _companions(image, options, output)
-        with problems.collected():
-            refuse_full_disk(image, output, companions.values())
     for line in passed_over_in_method(options.method):
         logger.info("%s", line)
-    with problems.collected():
-        refuse_idle(options)
-    with problems.collected():
-        replaces = options.overwrite_input
-        refuse_second_replacement(_TASK, image.url, history, overwrite_input=replaces)
-    problems.raise_all()
-    if output is None or kernel is None:
-        raise RuntimeError("a failed check left no error")
-    workers = estimate_workers(box_bytes(image, 0), options)
-    check_outside(image, kernel.layout, options.outside_tiles, workers)
-    plan = background_plan(image, output, kernel, tuple(companions.values()), options)
-    resources(plan, options)
+    refuse_common(options, _TASK, image.url, history, problems)
+    output, kernel = problems.passed(planned), problems.passed(made)
+    companions = [
+        target_of(image, companion_url(output.target.url, kind), options, np.dtype(np.float32))
+        for kind in _kinds(options)
+    ]
+    plan = background_plan(image, output, kernel, companions, options)
     factors = noise_factors(image, kernel.methods)
     work = Work(
         task=_TASK,
@@ -151,7 +127,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         options=options,
         parts=(Part(plan, output.attributes, facts={"noise_factors": factors} if factors else {}),),
         source_states=(image.state(),),
-        companions=tuple(companions),
+        companions=_kinds(options),
         details={"zeros": list(kernel.look.rules), **_label_state(kernel)},
         replaces=image.url if options.overwrite_input else None,
         counted=BackgroundCounts,
@@ -160,6 +136,9 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         history=history,
         types=_TYPES,
     )
+    refuse_unfit(work, problems)
+    workers = estimate_workers(box_bytes(image, 0), options)
+    check_outside(image, kernel.layout, options.outside_tiles, workers)
     rehearse(work)
     return work
 
@@ -206,8 +185,7 @@ def _blocks_begun(final_url: str, storage: StorageOptions) -> list[int] | None:
     """The size of blocks of an unfinished run at this place, if there is one."""
     request = read_request(job_url(final_url), storage) or {}
     blocks = request.get("blocks")
-    found: list[int] | None = blocks.get("") if isinstance(blocks, dict) else None
-    return found
+    return blocks.get("") if isinstance(blocks, dict) else None
 
 
 def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
@@ -222,27 +200,8 @@ def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
 
 def _kinds(options: LocalBackgroundOptions) -> tuple[str, ...]:
     """The kinds of images written beside the result."""
-    wanted = {"background": options.save_background, "noise": options.save_noise}
-    return tuple(kind for kind, asked in wanted.items() if asked)
-
-
-def _companions(
-    image: MosaicImage, options: BackgroundOptions, output: OutputPlan
-) -> dict[str, TargetImage]:
-    """The images written beside the result: background, noise."""
-    found = {}
-    for kind in _kinds(options):
-        levels = target_levels(
-            image.levels,
-            [document_of(image.array(level)) for level in range(len(image.levels))],
-            zarr_format=output.target.zarr_format,
-            axes=image.axes,
-            shards=options.output_shards,
-            dtype=np.dtype(np.float32),
-        )
-        url = companion_url(output.target.url, kind)
-        found[kind] = TargetImage(url, output.target.zarr_format, levels, options.storage_options)
-    return found
+    kinds = {"background": options.save_background, "noise": options.save_noise}
+    return tuple(kind for kind, asked in kinds.items() if asked)
 
 
 def background_kernel(

@@ -1,58 +1,71 @@
-"""Flat-field correction of an image: its checks, and the choice between image and container."""
+"""Flat-field correction of an image, or stack by stack of a native acquisition."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from fractal_mesospim_shading.engine.history import steps_of
+from fractal_mesospim_shading.engine.job_folder import image_url
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
-from fractal_mesospim_shading.engine.plan import CorrectionPlan, least_block_pixels
-from fractal_mesospim_shading.engine.resources import estimate_workers, resources
-from fractal_mesospim_shading.errors import Problems
-from fractal_mesospim_shading.flatfield.finding import plan_models
+from fractal_mesospim_shading.engine.resources import estimate_workers
+from fractal_mesospim_shading.errors import ParameterError, Problems
+from fractal_mesospim_shading.flatfield.finding import plan_models, profile_names
+from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import box_bytes
+from fractal_mesospim_shading.images.arrays.documents import Document
+from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import is_container
+from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, PlacedStack
+from fractal_mesospim_shading.images.native.results import container_attributes, plan_companions
+from fractal_mesospim_shading.images.native.stack import parse_group_name
+from fractal_mesospim_shading.images.ngff import (
+    ZARR_FORMATS,
+    converted_attributes,
+    result_attributes,
+    zarr_format_of,
+)
 from fractal_mesospim_shading.images.output import models_folder_url
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.images.storage.places import normalise_url
+from fractal_mesospim_shading.images.storage.places import join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import workable
-from fractal_mesospim_shading.jobs.container import container_choices, correct_container
+from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.preparation import (
-    OutputPlan,
-    open_source,
+    block_plan,
+    open_collection,
+    plan_address,
     plan_output,
-    refuse_full_disk,
-    refuse_second_replacement,
+    refuse_common,
+    refuse_unfit,
+    target_of,
+    tell_facts,
+    tell_notes,
 )
-from fractal_mesospim_shading.jobs.rehearsal import rehearse
 from fractal_mesospim_shading.jobs.story import (
     carry_out,
     completed_in_place,
-    labelled,
+    correct_image,
     make_models,
     refuse_folder_of_models,
     save_all_models,
 )
-from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
-from fractal_mesospim_shading.messages import warnings_heard
+from fractal_mesospim_shading.jobs.work import (
+    Choice,
+    Enclosure,
+    JobResult,
+    Part,
+    Work,
+    labelled,
+)
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.views.reporting import report_obstacle
 
-logger = logging.getLogger(__name__)
-
 TASK = "correct_flatfield"
 _TYPES = {"flatfield_corrected": True}
-
-
-def block_plan(image: MultitileImage, output: OutputPlan) -> CorrectionPlan:
-    """The plan of an image, without its kernel."""
-    least_pixels = least_block_pixels(image.levels[0].shape, image.dtype)
-    return CorrectionPlan(image, (output.target,), output.final_url, least_pixels=least_pixels)
 
 
 def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
@@ -60,7 +73,7 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
 
     Args:
         zarr_url: of the image, or of the container.
-        options: everything else.
+        options: everything else; tile numbers are those of `mesospim-shading info`.
 
     Raises:
         ShadingError: one readable error; the source is as it was, and so is any earlier
@@ -69,70 +82,16 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
     earlier = completed_in_place(zarr_url, TASK, options, _TYPES)
     if earlier is not None:
         return earlier
-    if is_container(zarr_url, options.storage_options):
-        return correct_container(zarr_url, options)
-    return correct_mosaic(zarr_url, options)
-
-
-def correct_mosaic(zarr_url: str, options: FlatfieldOptions) -> JobResult:
-    """Correct the shading of one image."""
-    with warnings_heard():
-        with workable(zarr_url):
-            image = open_source(zarr_url, options)
-            for note in image.notes:
-                logger.info("%s", note)
-            work = prepare_flatfield(image, options)
-        return carry_out(work)
-
-
-def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
-    """Check everything that can be checked without reading a pixel.
-
-    Raises:
-        ShadingError: one error with all problems.
-    """
-    problems = Problems()
-    name, overwrite_input = options.output_image_name, options.overwrite_input
-    history = steps_of(image.attributes())
-    output = problems.run(
-        lambda: plan_output(image, options, name=name, overwrite_input=overwrite_input)
-    )
-    estimation = plan_models(image, options, problems)
-    obstacle = report_obstacle(image, image.url if output is None else output.final_url)
-    with problems.collected():
-        refuse_idle(options, no_report=obstacle)
-    with problems.collected():
-        refuse_second_replacement(TASK, image.url, history, overwrite_input=overwrite_input)
-    if output is not None:
-        planned = output
-        with problems.collected():
-            refuse_full_disk(image, planned)
-        with problems.collected():
-            resources(block_plan(image, planned), options)
-    problems.raise_all()
-    if output is None or estimation is None:
-        raise RuntimeError("a failed check left no error")
-    workers = estimate_workers(box_bytes(image, 0), options)
-    check_outside(image, image.layout, options.outside_tiles, workers)
-    blank = partial(replace, blank_outside=options.outside_tiles == "zero")
-    folder = models_folder_url(output.final_url, image.url) if options.save_models else None
-    work = Work(
-        task=TASK,
-        source_url=image.url,
-        final_url=output.final_url,
-        options=options,
-        parts=(Part(block_plan(image, output), output.attributes, narrowed=blank),),
-        source_states=(image.state(),),
-        choices=(Choice(image, estimation, options),),
-        replaces=image.url if overwrite_input else None,
-        models_folder=folder,
-        reported=image if options.report and obstacle is None else None,
-        members=output.members,
-        history=history,
-        types=_TYPES,
-    )
-    rehearse(work)
-    return work
+    storage = options.storage_options
+    if not is_container(zarr_url, storage):
+        return correct_image(zarr_url, storage, lambda image: prepare_flatfield(image, options))
+    with workable(zarr_url):
+        collection = open_collection(zarr_url, storage)
+        tell_facts(collection)
+        work = prepare_container(collection, options)
+        for mosaic in collection.mosaics():
+            tell_notes(mosaic)
+    return carry_out(work)
 
 
 def estimate_models(
@@ -146,22 +105,203 @@ def estimate_models(
         options: of the estimate.
     """
     refuse_idle(options, writes_image=False)
-    folder = normalise_url(folder)
+    folder, storage = normalise_url(folder), options.storage_options
+    images: Sequence[MultitileImage]
     with workable(zarr_url):
-        if is_container(zarr_url, options.storage_options):
-            choices = container_choices(zarr_url, options)
+        if is_container(zarr_url, storage):
+            collection = open_collection(zarr_url, storage)
+            tell_facts(collection)
+            images = collection.mosaics()
         else:
-            choices = _mosaic_choices(open_source(zarr_url, options), options)
+            images = [MosaicImage.open(zarr_url, storage)]
+        problems = Problems()
+        choices = _choices(images, options, problems, saves=True)
+        problems.raise_all()
     refuse_folder_of_models(folder, choices)
     models = make_models(choices, options)
     save_all_models(folder, choices, models)
     return labelled(choices, models)
 
 
-def _mosaic_choices(image: MosaicImage, options: FlatfieldOptions) -> tuple[Choice, ...]:
+def _choices(
+    images: Sequence[MultitileImage],
+    options: FlatfieldOptions,
+    problems: Problems,
+    *,
+    saves: bool = False,
+) -> tuple[Choice, ...]:
+    """The planes that the models of each image are made from."""
+    choices = []
+    for image in images:
+        plan = plan_models(image, options, problems, saves=saves)
+        suffix = image.suffix if len(images) > 1 else ""
+        if plan is not None:
+            prefix = f"{suffix}: " if suffix else ""
+            choices.append(Choice(image, plan, options, prefix, suffix))
+    return tuple(choices)
+
+
+def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
+    """Check everything that can be checked without reading a pixel.
+
+    Raises:
+        ShadingError: one error with all problems.
+    """
     problems = Problems()
-    plan = plan_models(image, options, problems, saves=True)
-    problems.raise_all()
-    if plan is None:
-        raise RuntimeError("a failed check left no error")
-    return (Choice(image, plan, options),)
+    history = steps_of(image.attributes())
+    planned = problems.run(lambda: plan_output(image, options))
+    choices = _choices([image], options, problems)
+    obstacle = report_obstacle(image, image.url if planned is None else planned.final_url)
+    refuse_common(options, TASK, image.url, history, problems, no_report=obstacle)
+    output = problems.passed(planned)
+    plan = block_plan(image, output.target, output.final_url)
+    blank = partial(replace, blank_outside=options.outside_tiles == "zero")
+    folder = models_folder_url(output.final_url, image.url) if options.save_models else None
+    work = Work(
+        task=TASK,
+        source_url=image.url,
+        final_url=output.final_url,
+        options=options,
+        parts=(Part(plan, output.attributes, narrowed=blank),),
+        source_states=(image.state(),),
+        choices=choices,
+        replaces=image.url if options.overwrite_input else None,
+        models_folder=folder,
+        reported=image if options.report and obstacle is None else None,
+        members=output.members,
+        history=history,
+        types=_TYPES,
+    )
+    refuse_unfit(work, problems)
+    workers = estimate_workers(box_bytes(image, 0), options)
+    check_outside(image, image.layout, options.outside_tiles, workers)
+    rehearse(work)
+    return work
+
+
+def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> Work:
+    """Check everything that can be checked before a pixel is corrected.
+
+    Raises:
+        ShadingError: one error with all problems.
+    """
+    problems = Problems()
+    with problems.collected():
+        refuse_idle(options, no_report="with a native acquisition, which has no report")
+    if options.overwrite_input:
+        problems.errors.append(
+            ParameterError(
+                "`overwrite_input` does not go with a native acquisition: its files are never "
+                "replaced. Leave it out, and remove the acquisition yourself when you are sure."
+            )
+        )
+    storage = options.storage_options
+    planned = plan_address(collection.url, options, problems)
+    mosaics = problems.run(collection.mosaics) or ()
+    choices = _choices(mosaics, options, problems)
+    parts: list[Part] = []
+    for number, mosaic in enumerate(mosaics if planned is not None else ()):
+        with problems.collected():
+            parts += _parts(collection, mosaic, number, str(planned), options)
+    source = ZARR_FORMATS[collection.stacks[0].ngff_version]
+    zarr_format = zarr_format_of(options.ngff_version, source)
+    attributes = container_attributes(collection.url, storage)
+    members = problems.run(partial(_members, collection, parts, attributes, zarr_format, options))
+    names = {part.name for part in parts}
+    texts = problems.run(
+        lambda: (
+            plan_companions(collection, names, str(planned), storage, overwrite=options.overwrite)
+            if planned is not None
+            else ()
+        )
+    )
+    final = problems.passed(planned)
+    work = Work(
+        task=TASK,
+        source_url=collection.url,
+        final_url=final,
+        options=options,
+        parts=tuple(parts),
+        source_states=tuple(mosaic.state() for mosaic in mosaics),
+        choices=choices,
+        enclosure=Enclosure(zarr_format, converted_attributes(attributes, source, zarr_format)),
+        models_folder=models_folder_url(final, collection.url) if options.save_models else None,
+        members=members,
+        texts=texts or (),
+        history=steps_of(attributes),
+        types=_TYPES,
+    )
+    refuse_unfit(work, problems)
+    rehearse(work)
+    return work
+
+
+def _members(
+    collection: TileCollection,
+    parts: Sequence[Part],
+    attributes: Document,
+    zarr_format: int,
+    options: FlatfieldOptions,
+) -> MemberPlan:
+    """What the container and its stacks hold besides the stacks' pyramids.
+
+    Stacks that are not corrected stay behind: beside corrected ones, stitchers would take them
+    for such. The collection and its mosaics name them.
+    """
+    corrected = {part.name for part in parts}
+    stacks = {stack.group for stack in collection.stacks} | {
+        item.name for item in collection.left_out if parse_group_name(item.name) is not None
+    }
+    levels = [f"{part.name}/{level.path}" for part in parts for level in part.plan.target.levels]
+    return plan_members(
+        collection.url,
+        levels,
+        zarr_format,
+        {"": attributes, **{part.name: part.attributes for part in parts}},
+        apart=stacks - corrected,
+        storage_options=options.storage_options,
+        follow_links=options.follow_links,
+    )
+
+
+def _parts(
+    collection: TileCollection,
+    mosaic: NativeMosaic,
+    number: int,
+    final: str,
+    options: FlatfieldOptions,
+) -> list[Part]:
+    """The stacks of a mosaic as images of their own."""
+    storage = options.storage_options
+    names = profile_names(mosaic)
+    parts = []
+    for placed in mosaic.placed:
+        group = placed.stack.group
+        image = MosaicImage.open(join_url(collection.url, group), storage)
+        target = target_of(image, join_url(image_url(final, storage), group), options)
+        label = names.get((placed.channel, placed.tile)) or names[placed.channel, None]
+        parts.append(
+            Part(
+                block_plan(image, target, target.url),
+                result_attributes(image.attributes(), image.zarr_format, target.zarr_format),
+                name=group,
+                choice=number,
+                labels={channel.label: label for channel in image.channels},
+                models=(label,),
+                narrowed=partial(_narrowed, image=image, placed=placed, label=label),
+            )
+        )
+    return parts
+
+
+def _narrowed(
+    whole: FlatfieldKernel, *, image: MosaicImage, placed: PlacedStack, label: str
+) -> FlatfieldKernel:
+    """The kernel of one stack, from that of its mosaic: the model of its channel and side."""
+    return FlatfieldKernel(
+        image.axes,
+        image.layout,
+        {label: whole.corrections[label]},
+        {(0, None): label},
+        whole.look.of_stack(placed.channel, image.axes, image.layout),
+    )

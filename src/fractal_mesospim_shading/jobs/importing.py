@@ -1,27 +1,126 @@
-"""Import of native acquisitions as Fractal mosaics, with or without correction."""
+"""Import of native acquisitions as Fractal mosaics in one pass, with or without correction."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
-from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.engine.history import steps_of
+from fractal_mesospim_shading.engine.job_folder import image_url
+from fractal_mesospim_shading.engine.settling import left_to_its_job
+from fractal_mesospim_shading.engine.zero_look import NO_DATA
+from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems, ShadingError
+from fractal_mesospim_shading.flatfield.finding import plan_models
+from fractal_mesospim_shading.flatfield.kernel import CopyKernel
+from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native.positions import SignOptions
+from fractal_mesospim_shading.images.native.report import acquisition_facts, acquisition_metadata
+from fractal_mesospim_shading.images.native.results import (
+    ImportStyle,
+    container_attributes,
+    import_attributes,
+    import_levels,
+)
+from fractal_mesospim_shading.images.ngff import ZARR_FORMATS, zarr_format_of
+from fractal_mesospim_shading.images.output import refuse_unwritable, split_name
+from fractal_mesospim_shading.images.roi_tables import write_roi_tables
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.names import refuse_bad_name, refuse_long_name
+from fractal_mesospim_shading.images.storage.places import join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import workable
-from fractal_mesospim_shading.jobs.acquisition import earlier_mark, log_facts, open_collection
-from fractal_mesospim_shading.jobs.import_plan import (
-    ImportUnit,
-    is_there,
-    plan_imports,
-    prepare_import,
+from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.jobs.ending import rehearse
+from fractal_mesospim_shading.jobs.preparation import (
+    block_plan,
+    open_collection,
+    refuse_taken,
+    refuse_unfit,
+    tell_facts,
+    tell_notes,
 )
 from fractal_mesospim_shading.jobs.story import carry_out
-from fractal_mesospim_shading.jobs.work import JobResult
+from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
 from fractal_mesospim_shading.options.importing import ImportOptions
-
-__all__ = ["ImportUnit", "import_image", "plan_imports"]
+from fractal_mesospim_shading.options.precedence import refuse_idle
 
 logger = logging.getLogger(__name__)
+
+TASK = "import_mesospim"
+
+
+@dataclass(frozen=True)
+class ImportUnit:
+    """One image to be imported: what one compute unit of the task is told.
+
+    Attributes:
+        container: address of the acquisition.
+        suffix: which of its mosaics.
+        zarr_url: where the image goes.
+    """
+
+    container: str
+    suffix: str
+    zarr_url: str
+
+
+def plan_imports(
+    containers: Sequence[str], zarr_dir: str, options: ImportOptions
+) -> list[ImportUnit]:
+    """Find the images of all containers and check everything, before a pixel is written.
+
+    Where the orientation is neither given nor in a BigStitcher file, the overlaps of the
+    tiles are read to measure it.
+
+    Args:
+        containers: addresses of acquisitions.
+        zarr_dir: folder that the images go to, each acquisition to `<name>.zarr`.
+        options: everything else.
+
+    Raises:
+        ShadingError: one error with all problems.
+    """
+    if not containers:
+        raise ParameterError("No container was given; expected at least one acquisition.")
+    refuse_idle(options)
+    problems = Problems()
+    units: list[ImportUnit] = []
+    finished: list[Work] = []
+    for container in containers:
+        with problems.collected(), workable(container):
+            collection = _opened(container, options)
+            for mosaic in collection.mosaics():
+                unit = _unit(collection, mosaic, zarr_dir, options)
+                _refuse_inside(unit.zarr_url, collection.url)
+                units.append(unit)
+                with problems.collected():
+                    work = prepare_import(unit, collection, mosaic, options)
+                    if is_there(work):
+                        finished.append(work)
+    counted = Counter(unit.zarr_url for unit in units)
+    repeated = sorted(url for url, number in counted.items() if number > 1)
+    if repeated:
+        problems.errors.append(
+            ParameterError(
+                f"Several acquisitions would be imported to {', '.join(repeated)}. Import them to "
+                "different folders, or give them different names."
+            )
+        )
+    if len(finished) == len(units):
+        # Where some are missing, a run that broke off goes on with these.
+        for work in finished:
+            with problems.collected():
+                _refuse_taken(work)
+    problems.raise_all()
+    return units
 
 
 def import_image(unit: ImportUnit, options: ImportOptions) -> JobResult:
@@ -35,22 +134,23 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> JobResult:
         ShadingError: one readable error; the acquisition is as it was.
     """
     with workable(unit.container):
-        collection = open_collection(unit.container, options)
-        log_facts(collection)
-        earlier = earlier_mark(collection, options)
+        collection = _opened(unit.container, options)
+        tell_facts(collection)
+        mark = container_attributes(collection.url, options.storage_options).get(MARK)
         mosaic = _mosaic_of(collection, unit)
-        for note in mosaic.notes:
-            logger.info("%s", note)
+        tell_notes(mosaic)
+        earlier = mark if isinstance(mark, dict) else None
         work = prepare_import(unit, collection, mosaic, options, earlier)
     if is_there(work):
         logger.info("%s was finished by an earlier run and stays.", unit.zarr_url)
-        return JobResult(
-            unit.zarr_url,
-            unit.container,
-            attributes=dict(work.listed),
-            types=dict(work.types),
-        )
+        return work.result(unit.zarr_url)
     return carry_out(work)
+
+
+def _opened(container: str, options: ImportOptions) -> TileCollection:
+    signs = SignOptions(options.sign_x, options.sign_y)
+    excluded = tuple(options.exclude_groups or ())
+    return open_collection(container, options.storage_options, signs, excluded)
 
 
 def _mosaic_of(collection: TileCollection, unit: ImportUnit) -> NativeMosaic:
@@ -61,3 +161,190 @@ def _mosaic_of(collection: TileCollection, unit: ImportUnit) -> NativeMosaic:
         f"The acquisition '{unit.container}' no longer has the image '{unit.suffix}': it has "
         f"{[mosaic.suffix for mosaic in collection.mosaics()]}. Plan the import again."
     )
+
+
+def _refuse_inside(url: str, container: str) -> None:
+    """Refuse a result that would lie within an acquisition: nothing is written there.
+
+    Raises:
+        ParameterError: it would.
+    """
+    inner, outer = (
+        os.path.realpath(places.local_path(u)) if places.is_local(u) else u.rstrip("/")
+        for u in (url, container)
+    )
+    if f"{inner}/".startswith(f"{outer}/"):
+        raise ParameterError(
+            f"{url} would lie within the acquisition '{container}', which is only read. Set "
+            "`zarr_dir` to another folder."
+        )
+
+
+def _unit(
+    collection: TileCollection, mosaic: NativeMosaic, zarr_dir: str, options: ImportOptions
+) -> ImportUnit:
+    parts = [options.image_name]
+    if mosaic.suffix:
+        parts.append(mosaic.suffix)
+    if collection.time_point is not None:
+        parts.append(f"Time{int(collection.time_point):03d}")
+    if options.correct_flatfield:
+        parts.append("flatfield_corr")
+    name = "_".join(part.strip("_") for part in parts)
+    refuse_bad_name(options.image_name.strip("_"), "image_name")
+    refuse_bad_name(name, "image_name")
+    url = join_url(normalise_url(zarr_dir), f"{split_name(collection.name)[0]}.zarr", name)
+    refuse_long_name(url, "image_name", "zarr_dir")
+    return ImportUnit(collection.url, mosaic.suffix, url)
+
+
+def prepare_import(
+    unit: ImportUnit,
+    collection: TileCollection,
+    mosaic: NativeMosaic,
+    options: ImportOptions,
+    earlier: dict[str, Any] | None = None,
+) -> Work:
+    """Check what can be checked for one image without reading a pixel of it.
+
+    Args:
+        unit: which image, and where it goes.
+        collection, mosaic: where it comes from.
+        options: everything else.
+        earlier: our mark in the container, where it was corrected before.
+
+    Raises:
+        ShadingError: one error with all problems.
+    """
+    problems = Problems()
+    storage = options.storage_options
+    source_format = ZARR_FORMATS[mosaic.placed[0].stack.ngff_version]
+    zarr_format = zarr_format_of(options.ngff_version, source_format)
+    with problems.collected():
+        refuse_unwritable(unit.zarr_url, "zarr_dir")
+    if options.output_shards is not None and zarr_format == 2:
+        problems.errors.append(
+            ParameterError("`output_shards` needs OME-Zarr 0.5. Give `ngff_version=0.5`.")
+        )
+    estimation = plan_models(mosaic, options, problems) if options.correct_flatfield else None
+    style = ImportStyle(zarr_format, options.levels, options.chunks, options.output_shards)
+    levels = problems.passed(problems.run(lambda: import_levels(mosaic, style, storage)))
+    target = TargetImage(image_url(unit.zarr_url, storage), zarr_format, levels, storage)
+    choices = () if estimation is None else (Choice(mosaic, estimation, options),)
+    copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
+    plan = block_plan(mosaic, target, unit.zarr_url, None if choices else copied)
+    folder = f"{unit.zarr_url}_shading_models"
+    attributes = import_attributes(mosaic, levels, zarr_format, collection.name)
+    work = Work(
+        task=TASK,
+        source_url=unit.container,
+        final_url=unit.zarr_url,
+        options=options,
+        parts=(Part(plan, attributes, facts=_facts(collection, mosaic, earlier)),),
+        source_states=(mosaic.state(),),
+        choices=choices,
+        models_folder=folder if options.save_models and choices else None,
+        parent_format=zarr_format,
+        add_tables=partial(_write_tables, mosaic),
+        history=steps_of({MARK: earlier}),
+        types={
+            "is_3D": mosaic.shape[1] > 1,
+            "flatfield_corrected": options.correct_flatfield or earlier is not None,
+        },
+        listed=_list_attributes(collection, mosaic),
+    )
+    work = _with_digest(work, mosaic)
+    if not is_there(work):
+        with problems.collected():
+            _refuse_taken(work)
+        refuse_unfit(work, problems, "zarr_dir")
+    rehearse(work)
+    return work
+
+
+def is_there(work: Work) -> bool:
+    """Whether an earlier run of the same import has finished this image."""
+    if work.options.overwrite or not places.exists(work.final_url, work.storage):
+        return False
+    if left_to_its_job(work.final_url, work.storage):
+        # Its job does what is left to do, and says that it is complete.
+        return False
+    try:
+        mark = container_attributes(work.final_url, work.storage).get(MARK)
+    except ShadingError:
+        return False
+    if not isinstance(mark, dict) or mark.get("complete") is not True:
+        return False
+    return bool(mark.get("request") == work.parts[0].facts["request"])
+
+
+def _with_digest(work: Work, mosaic: NativeMosaic) -> Work:
+    """The work whose provenance tells its request apart, whatever the paths and dates."""
+    left_out = ("source", "source_state", "blocks")
+    request = {k: v for k, v in work.request().items() if k not in left_out}
+    request["layout"] = repr((mosaic.places, mosaic.shape, mosaic.z_start_um))
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
+    (part,) = work.parts
+    return replace(work, parts=(replace(part, facts={**part.facts, "request": digest}),))
+
+
+def _facts(
+    collection: TileCollection, mosaic: NativeMosaic, earlier: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What the provenance of an imported image says of its acquisition."""
+    acquisition = {
+        "container": collection.name,
+        "orientation": asdict(collection.orientation),
+        **acquisition_facts(mosaic),
+        "metadata": acquisition_metadata(collection),
+    }
+    if earlier is None:
+        return {"acquisition": acquisition}
+    acquisition["corrected_before"] = earlier
+    return {"acquisition": acquisition, NO_DATA: _no_data_held(mosaic, earlier)}
+
+
+def _no_data_held(mosaic: NativeMosaic, earlier: dict[str, Any]) -> dict[str, bool]:
+    """Whether channels of a corrected acquisition hold pixels without data, as a mosaic.
+
+    Args:
+        mosaic: of its stacks, with nothing where there is none.
+        earlier: our mark in it.
+    """
+    said: dict[str, bool] = earlier.get(NO_DATA) or {}
+    held: dict[str, bool] = {}
+    for channel in mosaic.channels:
+        labels = {channel.label, *(f"{channel.label}/{s}" for s in mosaic.sides(channel.index))}
+        own = [said[k] for k in said if {k, k.removeprefix(f"{mosaic.suffix}: ")} & labels]
+        gaps = any(
+            len(mosaic.planes_of(channel.index, tile.number)) < mosaic.shape[1]
+            for tile in mosaic.layout.tiles
+        )
+        if own:
+            held[channel.label] = any(own) or gaps
+    return held
+
+
+def _write_tables(mosaic: NativeMosaic, target: TargetImage) -> None:
+    write_roi_tables(
+        target.url,
+        mosaic.layout,
+        mosaic.voxel_size_um,
+        mosaic.shape[1],
+        original_um=mosaic.original_um(),
+        storage_options=target.storage_options,
+    )
+
+
+def _list_attributes(collection: TileCollection, mosaic: NativeMosaic) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"sample": collection.name, "rotation": f"{mosaic.rotation:g}"}
+    if mosaic.side is not None:
+        attributes["side"] = mosaic.side
+    if collection.time_point is not None:
+        attributes["time"] = int(collection.time_point)
+    return attributes
+
+
+def _refuse_taken(work: Work) -> None:
+    overwrite = work.options.overwrite
+    refuse_taken(work.final_url, work.storage, overwrite=overwrite, name_option="image_name")

@@ -1,42 +1,107 @@
-"""What is found out about a job before a pixel is read: the output, the request, the space."""
+"""What all kinds of jobs check and plan before a pixel is read: source, result, blocks, space."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from fractal_mesospim_shading.engine.history import Step
 from fractal_mesospim_shading.engine.job_folder import image_url, job_url
+from fractal_mesospim_shading.engine.plan import CorrectionPlan, Kernel, least_block_pixels
+from fractal_mesospim_shading.engine.resources import resources
 from fractal_mesospim_shading.engine.settling import left_to_its_job, sweep
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Problems
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
-from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native.collection import TileCollection
+from fractal_mesospim_shading.images.native.positions import SignOptions
+from fractal_mesospim_shading.images.native.results import container_attributes, refuse_unfinished
 from fractal_mesospim_shading.images.ngff import result_attributes, zarr_format_of
 from fractal_mesospim_shading.images.output import (
     companion_url,
     output_url,
-    pixel_bytes,
     refuse_existing,
     refuse_unwritable,
     target_levels,
 )
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import split_zip
+from fractal_mesospim_shading.images.storage.places import StorageOptions, split_zip
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.options.base import OutputOptions
-from fractal_mesospim_shading.options.precedence import passed_over_in_place
+from fractal_mesospim_shading.jobs.work import CorrectionOptions, Work
+from fractal_mesospim_shading.options.precedence import passed_over_in_place, refuse_idle
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+
+def open_collection(
+    container: str,
+    storage: StorageOptions,
+    signs: SignOptions | None = None,
+    exclude_groups: tuple[str, ...] = (),
+) -> TileCollection:
+    """Open an acquisition with what the user knows about its axes.
+
+    Raises:
+        ShadingError: it cannot be read, or is an unfinished result of this package.
+    """
+    refuse_unfinished(container, container_attributes(container, storage))
+    return TileCollection.open(container, storage, signs=signs, exclude_groups=exclude_groups)
+
+
+def tell_facts(collection: TileCollection) -> None:
+    """Say what is suspicious in an acquisition, and which orientation is used."""
+    for line in collection.warnings:
+        logger.warning("%s", line)
+    logger.info("%s", collection.orientation.text)
+
+
+def tell_notes(image: MultitileImage) -> None:
+    """Say what a person should know of an image."""
+    for note in image.notes:
+        logger.info("%s", note)
+
+
+def block_plan(
+    source: MultitileImage, target: TargetImage, final_url: str, kernel: Kernel | None = None
+) -> CorrectionPlan:
+    """The plan of an image, with a kernel that needs no models, or without one."""
+    least = least_block_pixels(target.levels[0].shape, source.dtype)
+    return CorrectionPlan(source, (target,), final_url, kernel=kernel, least_pixels=least)
+
+
+def target_of(
+    image: MosaicImage, url: str, options: CorrectionOptions, dtype: np.dtype[Any] | None = None
+) -> TargetImage:
+    """An image with the pyramid, chunks and codec of its source.
+
+    Args:
+        image: the source.
+        url: where it is written.
+        options: of the output.
+        dtype: of the pixels where it is not the source's.
+
+    Raises:
+        ParameterError: shards that do not fit.
+    """
+    zarr_format = zarr_format_of(options.ngff_version, image.zarr_format)
+    levels = target_levels(
+        image.levels,
+        image.documents,
+        zarr_format=zarr_format,
+        axes=image.axes,
+        shards=options.output_shards,
+        dtype=dtype,
+    )
+    return TargetImage(url, zarr_format, levels, options.storage_options)
 
 
 @dataclass(frozen=True)
@@ -56,12 +121,38 @@ class OutputPlan:
     members: MemberPlan
 
 
+def plan_address(
+    source_url: str,
+    options: CorrectionOptions,
+    problems: Problems,
+    companions: tuple[str, ...] = (),
+) -> str | None:
+    """Where people will find a result; what is wrong with the place goes to the problems.
+
+    Args:
+        source_url: of what is corrected.
+        options: of the output.
+        problems: that take the errors.
+        companions: kinds of images written beside the result.
+    """
+    named = partial(output_url, source_url, options.output_image_name, options.output_folder)
+    final = problems.run(named)
+    if final is None:
+        return None
+    for kind in (None, *companions):
+        with problems.collected():
+            # A result that ends up in the place of the source has no name of its own.
+            overwrite = options.overwrite or (kind is None and options.overwrite_input)
+            refuse_taken(final, options.storage_options, overwrite=overwrite, companion=kind)
+    with problems.collected():
+        refuse_unwritable(final)
+    return final
+
+
 def plan_output(
     image: MosaicImage,
-    options: OutputOptions,
+    options: CorrectionOptions,
     *,
-    name: str,
-    overwrite_input: bool = False,
     dtype: np.dtype[Any] | None = None,
     companions: tuple[str, ...] = (),
 ) -> OutputPlan:
@@ -70,8 +161,6 @@ def plan_output(
     Args:
         image: the source.
         options: of the output.
-        name: template of the result's name.
-        overwrite_input: the result takes the source's place in the end.
         dtype: of the result where it is not the source's.
         companions: kinds of images written beside the result.
 
@@ -81,77 +170,45 @@ def plan_output(
     for line in passed_over_in_place(options):
         logger.info("%s", line)
     problems = Problems()
-    final = problems.run(lambda: output_url(image.url, name, options.output_folder))
-    if final is not None:
-        with problems.collected():
-            # A result that ends up in the place of the source has no name of its own.
-            overwrite = options.overwrite or overwrite_input
-            refuse_taken(final, options_of(options), overwrite=overwrite)
-        for kind in companions:
-            with problems.collected():
-                refuse_taken(
-                    final, options_of(options), overwrite=options.overwrite, companion=kind
-                )
-        with problems.collected():
-            refuse_unwritable(final)
-    if overwrite_input and options.output_folder is not None:
+    final = plan_address(image.url, options, problems, companions)
+    if options.overwrite_input and options.output_folder is not None:
         problems.errors.append(
             ParameterError(
                 "`overwrite_input` and `output_folder` were both given: the result can take the "
                 "source's place, or lie in another folder."
             )
         )
-    if overwrite_input:
+    if options.overwrite_input:
         with problems.collected():
             refuse_unreplaceable(image)
-    zarr_format = zarr_format_of(options.ngff_version, image.zarr_format)
-    levels = problems.run(
-        lambda: target_levels(
-            image.levels,
-            image.documents,
-            zarr_format=zarr_format,
-            axes=image.axes,
-            shards=options.output_shards,
-            dtype=dtype,
-        )
-    )
-    members = problems.run(lambda: _members(image, options, zarr_format, overwrite_input))
-    problems.raise_all()
-    if final is None or levels is None or members is None:
-        raise RuntimeError("a failed check left no error")
-    url = image_url(final, options_of(options), companions)
-    target = TargetImage(url, zarr_format, levels, options_of(options))
-    attributes = result_attributes(image.attributes(), image.zarr_format, zarr_format)
-    return OutputPlan(final, target, attributes, members)
+    url = "" if final is None else image_url(final, options.storage_options, companions)
+    target = problems.run(partial(target_of, image, url, options, dtype))
+    members = problems.run(partial(_members, image, options))
+    target, members = problems.passed(target), problems.passed(members)
+    attributes = result_attributes(image.attributes(), image.zarr_format, target.zarr_format)
+    return OutputPlan(problems.passed(final), target, attributes, members)
 
 
-def _members(
-    image: MosaicImage, options: OutputOptions, zarr_format: int, overwrite_input: bool
-) -> MemberPlan:
-    """What the image holds besides its pyramid."""
+def _members(image: MosaicImage, options: CorrectionOptions) -> MemberPlan:
+    """What the image holds besides its pyramid.
+
+    Raises:
+        ParameterError: the result is to replace the source, and cannot hold all of it.
+    """
     members = plan_members(
         image.url,
         [level.path for level in image.levels],
-        zarr_format,
+        zarr_format_of(options.ngff_version, image.zarr_format),
         {"": image.attributes()},
-        storage_options=options_of(options),
+        storage_options=options.storage_options,
         follow_links=options.follow_links,
     )
-    refuse_loss(members, overwrite_input=overwrite_input)
-    return members
-
-
-def refuse_loss(members: MemberPlan, *, overwrite_input: bool) -> None:
-    """Refuse to replace a source by a result that lacks something of it.
-
-    Raises:
-        ParameterError: names what would be lost.
-    """
-    if overwrite_input and members.loss is not None:
+    if options.overwrite_input and members.loss is not None:
         raise ParameterError(
             f"`overwrite_input` would delete what the result cannot hold. {members.loss} Move it "
             "away, or leave `overwrite_input` out: then the source stays."
         )
+    return members
 
 
 def refuse_unreplaceable(image: MosaicImage) -> None:
@@ -187,7 +244,7 @@ def refuse_unreplaceable(image: MosaicImage) -> None:
 
 def refuse_taken(
     final_url: str,
-    storage: places.StorageOptions,
+    storage: StorageOptions,
     *,
     overwrite: bool,
     companion: str | None = None,
@@ -211,104 +268,68 @@ def refuse_taken(
         refuse_existing(url, storage, overwrite=overwrite, name_option=name_option)
 
 
-def options_of(options: Any) -> places.StorageOptions:
-    """The storage options among all options."""
-    found: places.StorageOptions = getattr(options, "storage_options", None)
-    return found
-
-
-def refuse_second_replacement(
-    task: str, url: str, history: Sequence[Step], *, overwrite_input: bool
+def refuse_common(
+    options: CorrectionOptions,
+    task: str,
+    url: str,
+    history: Sequence[Step],
+    problems: Problems,
+    no_report: str | None = None,
 ) -> None:
-    """Refuse to correct in place what stands in place corrected already.
+    """Refuse options that can do nothing, and to correct in place what was corrected in place.
 
     Such a run is mostly the repetition of one that was killed at its very end, when the
     result had taken the place of the source.
 
     Args:
+        options: of the correction.
         task: that is going to be done.
         url: of the source.
         history: what was done to it before.
-        overwrite_input: whether the result is to take its place.
-
-    Raises:
-        ParameterError: the source is a result of the same task.
+        problems: that take the errors.
+        no_report: why no report can be written; None where it can.
     """
-    if overwrite_input and task in [step.task for step in history]:
-        raise ParameterError(
-            f"{url} is a result of {task} already; `overwrite_input` would correct it twice. "
-            "If an earlier run was stopped at its end, it has done its work. To correct it once "
-            "more all the same, leave `overwrite_input` out."
+    with problems.collected():
+        refuse_idle(options, no_report=no_report)
+    if options.overwrite_input and task in [step.task for step in history]:
+        problems.errors.append(
+            ParameterError(
+                f"{url} is a result of {task} already; `overwrite_input` would correct it twice. "
+                "If an earlier run was stopped at its end, it has done its work. To correct it "
+                "once more all the same, leave `overwrite_input` out."
+            )
         )
 
 
-def refuse_full_disk(
-    image: MosaicImage, output: OutputPlan, companions: Iterable[TargetImage] = ()
-) -> None:
-    """Refuse a disk that has less room than the result, and images beside it, will need.
-
-    Raises:
-        OutputWriteError: says how much is needed and how much there is.
-    """
-    refuse_little_room(
-        output.final_url,
-        lambda: expected_bytes(image, (output.target, *companions)) + output.members.expected_bytes,
-    )
-
-
-def refuse_little_room(
-    final_url: str, needed_bytes: Callable[[], int], folder_option: str = "output_folder"
-) -> None:
-    """Refuse a disk that has less room than a result will need.
+def refuse_unfit(work: Work, problems: Problems, folder_option: str = "output_folder") -> None:
+    """Refuse a work that memory, or the disk of its result, has too little room for.
 
     Args:
-        final_url: of the result.
-        needed_bytes: asked only where it matters.
+        work: of any kind.
+        problems: that take the errors, and are raised with them.
         folder_option: the parameter that gives another folder.
 
     Raises:
-        OutputWriteError: says how much is needed and how much there is.
+        ShadingError: one error with all problems.
     """
-    if not places.is_local(final_url) or places.exists(
-        places.join_url(job_url(final_url), "journal")
-    ):
+    for part in work.parts:
+        with problems.collected():
+            resources(part.plan, work.options)
+    with problems.collected():
+        _refuse_full_disk(work, folder_option)
+    problems.raise_all()
+
+
+def _refuse_full_disk(work: Work, folder_option: str) -> None:
+    journal = places.join_url(job_url(work.final_url), "journal")
+    if not places.is_local(work.final_url) or places.exists(journal):
         # A run that is continued needs room for the rest only.
         return
-    folder = places.local_path(final_url).parent
+    folder = places.local_path(work.final_url).parent
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    needed = needed_bytes()
+    free, needed = shutil.disk_usage(existing).free, work.expected_bytes()
     if needed > free:
         raise OutputWriteError(
             f"The result needs about {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB "
             f"free. Make room, or set `{folder_option}` to another disk."
         )
-
-
-def expected_bytes(source: MultitileImage, targets: Iterable[TargetImage]) -> int:
-    """Bytes of what is written, as far as the source tells."""
-    return int(sum(pixel_bytes(target.levels) for target in targets) * source.stored_share())
-
-
-def marked(attributes: Document, mark: dict[str, Any], *, complete: bool) -> Document:
-    """Attributes with our mark; an earlier mark goes into its history."""
-    earlier = attributes.get(MARK)
-    history: list[Any] = []
-    if isinstance(earlier, dict):
-        history = [
-            *_as_list(earlier.get("history")),
-            {k: v for k, v in earlier.items() if k != "history"},
-        ]
-    own: dict[str, Any] = {"complete": complete, **mark}
-    if history:
-        own["history"] = history
-    return {**attributes, MARK: own}
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def open_source(url: str, options: Any) -> MosaicImage:
-    """Open the image to correct."""
-    return MosaicImage.open(url, options_of(options))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.engine.history import correction_of, tell_history
+from fractal_mesospim_shading.engine.history import tell_history
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.process import run_guarded
@@ -19,7 +19,7 @@ from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.engine.schedule import PartOfJob, running
 from fractal_mesospim_shading.engine.settling import settle
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
-from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met, tell_zeros
+from fractal_mesospim_shading.engine.zero_look import tell_zeros
 from fractal_mesospim_shading.flatfield.finding import (
     Models,
     find_models,
@@ -31,29 +31,55 @@ from fractal_mesospim_shading.flatfield.sampling import box_bytes
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
+from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.results import write_companions
 from fractal_mesospim_shading.images.output import how_made, mark_of
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import refuse_useless_codecs
-from fractal_mesospim_shading.jobs.finishing import complete, provenance, totals
-from fractal_mesospim_shading.jobs.offsets import judge_offsets, planned_look
-from fractal_mesospim_shading.jobs.preparation import marked
-from fractal_mesospim_shading.jobs.seams import judge_seams
-from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
+from fractal_mesospim_shading.jobs.ending import begin, complete_all
+from fractal_mesospim_shading.jobs.judging import judge_offsets, judge_seams, planned_look
+from fractal_mesospim_shading.jobs.preparation import tell_notes
+from fractal_mesospim_shading.jobs.work import (
+    Choice,
+    CorrectionOptions,
+    Counts,
+    JobResult,
+    Part,
+    Work,
+    labelled,
+)
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts
-from fractal_mesospim_shading.messages import heard_so_far
-from fractal_mesospim_shading.options.background import BackgroundOptions
+from fractal_mesospim_shading.messages import heard_so_far, warnings_heard
 from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_of
-from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.views.reporting import report_url, write_flatfield_report
 
 logger = logging.getLogger(__name__)
 
-Counts = dict[str, PixelCounts]
-
 _WARNINGS = "warnings.json"
+
+
+def correct_image(
+    url: str, storage: StorageOptions, prepared: Callable[[MosaicImage], Work]
+) -> JobResult:
+    """Correct one image.
+
+    Args:
+        url: of the image.
+        storage: options of a remote address.
+        prepared: makes the work of an image, with all its checks.
+
+    Raises:
+        ShadingError: one readable error; the source is as it was, and so is any earlier
+            result. What was finished is continued by the same call.
+    """
+    with warnings_heard():
+        with workable(url):
+            image = MosaicImage.open(url, storage)
+            tell_notes(image)
+            work = prepared(image)
+        return carry_out(work)
 
 
 def carry_out(work: Work) -> JobResult:
@@ -68,8 +94,7 @@ def carry_out(work: Work) -> JobResult:
     if work.models_folder is not None:
         refuse_folder_of_models(work.models_folder, work.choices)
     refuse_useless_codecs(target for part in work.parts for target in part.plan.targets)
-    correction = correction_of(work.task, with_models=bool(work.choices))
-    tell_history(work.source_url, work.history, correction)
+    tell_history(work.source_url, work.history, work.correction)
     _tell_members(work)
     _make_parent(work)
     with (
@@ -85,11 +110,13 @@ def carry_out(work: Work) -> JobResult:
         ) as job,
     ):
         if job.finished:
-            return _completed(work, job)
+            counts = _told(work.final_url, work.task, work.storage)
+            report = None if work.reported is None else report_url(work.final_url)
+            return replace(work.result(work.final_url, report), counts=counts)
         if job.continued:
             logger.info("An unfinished run is continued: %d blocks are there.", len(job.done))
         # Also of a continued run: the earlier one may have been killed while it did this.
-        _create(work, job)
+        begin(work, job.image_url)
         watch = _watch(work, job)
         models = make_models(work.choices, options, job)
         _keep_warnings(job)
@@ -101,43 +128,21 @@ def carry_out(work: Work) -> JobResult:
         # Nothing is marked as complete that a power cut could take away.
         job.sync()
         watch.confirm()
-        counts = _complete(work, models, job)
-        with _only_warning("The comparison of the tile seams"):
-            judge_seams(work, models)
+        counts = complete_all(work, models, job)
+        _judge(work, models, job, counts)
+        used = labelled(work.choices, models)
         # Now: a run that is killed after the next lines has nothing left to do, and the source may
         # be gone.
-        report = _report(work, labelled(work.choices, models), counts, job, started)
+        report = _report(work, used, counts, job, time.monotonic() - started)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
-    return JobResult(
-        url,
-        work.source_url,
-        labelled(work.choices, models),
-        counts,
-        companions={kind: job.companion_url(kind) for kind in work.companions},
-        noise_factors=work.parts[0].facts.get("noise_factors", {}),
-        models_folder=work.models_folder,
-        report=report if report is not None and places.exists(report) else None,
-        attributes=dict(work.listed),
-        types=dict(work.types),
-    )
-
-
-def _completed(work: Work, job: Job) -> JobResult:
-    """What an earlier run of the same job had completed before it was stopped."""
-    report = None if work.reported is None else report_url(work.final_url)
-    return replace(
-        _told(work.final_url, work.source_url, work.task, work.storage),
-        companions={kind: job.companion_url(kind) for kind in work.companions},
-        models_folder=work.models_folder,
-        report=report if report is not None and places.exists(report) else None,
-        attributes=dict(work.listed),
-        types=dict(work.types),
-    )
+    noise = work.parts[0].facts.get("noise_factors", {})
+    result = work.result(url, report)
+    return replace(result, models=used, counts=counts, noise_factors=noise)
 
 
 def completed_in_place(
-    url: str, task: str, options: FlatfieldOptions | BackgroundOptions, types: Mapping[str, bool]
+    url: str, task: str, options: CorrectionOptions, types: Mapping[str, bool]
 ) -> JobResult | None:
     """What an earlier run of the same command put into the place of its source, and was stopped.
 
@@ -160,18 +165,11 @@ def completed_in_place(
     asked = plain({"task": task, "source": address, "parameters": parameters_of(options)})
     if any(ended.get(name) != value for name, value in asked.items()):
         return None
-    return replace(_told(address, address, task, None), types=dict(types))
+    return JobResult(address, address, counts=_told(address, task), types=dict(types))
 
 
-def _told(url: str, source_url: str, task: str, storage: StorageOptions) -> JobResult:
-    """A result that is there already, with the counts of its provenance; how it was made is said.
-
-    Args:
-        url: of the result.
-        source_url: what it was made from.
-        task: that made it.
-        storage: options of a remote address.
-    """
+def _told(url: str, task: str, storage: StorageOptions = None) -> Counts:
+    """The counts in the provenance of a result that is there already; how it was made is said."""
     mark = mark_of(url, storage)
     logger.info(
         "%s is complete: an earlier run of the same command had finished it, and was stopped "
@@ -180,8 +178,7 @@ def _told(url: str, source_url: str, task: str, storage: StorageOptions) -> JobR
         how_made(mark),
     )
     counted = BackgroundCounts if task == "correct_background" else PixelCounts
-    counts = {label: counted(**numbers) for label, numbers in mark.get("pixels", {}).items()}
-    return JobResult(url, source_url, counts=counts)
+    return {label: counted(**numbers) for label, numbers in mark.get("pixels", {}).items()}
 
 
 def make_models(
@@ -194,29 +191,17 @@ def make_models(
         options: where to run.
         job: that keeps what was made.
     """
-    found = []
-    for number, choice in enumerate(choices):
-        workers = estimate_workers(box_bytes(choice.image, choice.plan.level), options)
-        found.append(
-            find_models(
-                choice.image,
-                choice.plan,
-                choice.options,
-                workers=workers,
-                job=job,
-                prefix=f"{number}-" if len(choices) > 1 else "",
-            )
+    return [
+        find_models(
+            choice.image,
+            choice.plan,
+            choice.options,
+            workers=estimate_workers(box_bytes(choice.image, choice.plan.level), options),
+            job=job,
+            prefix=f"{number}-" if len(choices) > 1 else "",
         )
-    return found
-
-
-def labelled(choices: Sequence[Choice], models: Sequence[Models]) -> Models:
-    """The models of all choices of planes, under the labels that results show."""
-    return {
-        choice.prefix + label: model
-        for choice, found in zip(choices, models, strict=True)
-        for label, model in found.items()
-    }
+        for number, choice in enumerate(choices)
+    ]
 
 
 def refuse_folder_of_models(folder: str, choices: Sequence[Choice]) -> None:
@@ -237,9 +222,9 @@ def refuse_folder_of_models(folder: str, choices: Sequence[Choice]) -> None:
 
 def save_all_models(folder: str, choices: Sequence[Choice], models: Sequence[Models]) -> None:
     """Save models so that `models_folder` reads them again."""
-    for choice, found in zip(choices, models, strict=True):
-        own = places.join_url(folder, choice.folder) if choice.folder else folder
-        save_used_models(own, choice.image, found)
+    for choice, own in zip(choices, models, strict=True):
+        inner = places.join_url(folder, choice.folder) if choice.folder else folder
+        save_used_models(inner, choice.image, own)
     logger.info("The models used are in %s", folder)
 
 
@@ -257,22 +242,25 @@ def _only_warning(what: str) -> Iterator[None]:
         )
 
 
-def _report(work: Work, models: Models, counts: Counts, job: Job, started: float) -> str | None:
+def _judge(work: Work, models: Sequence[Models], job: Job, counts: Counts) -> None:
+    """Say what the counts and the pixels of a complete result mean."""
+    work.tell(counts)
+    judge_offsets(work, models, job, counts)
+    if work.correction is not None:
+        tell_zeros(counts)
+    with _only_warning("The comparison of the tile seams"):
+        judge_seams(work, models)
+
+
+def _report(work: Work, models: Models, counts: Counts, job: Job, seconds: float) -> str | None:
     """Write the report of a complete result, to be placed beside it with the result itself."""
     if work.reported is None:
         return None
-    place = work.replaces or work.final_url
+    place, target = work.replaces or work.final_url, work.parts[0].plan.target
     added = work.choices[0].options.output_offset
     with _only_warning("The report"):
         return write_flatfield_report(
-            place,
-            work.reported,
-            work.parts[0].plan.target,
-            models,
-            counts,
-            added,
-            time.monotonic() - started,
-            job.beside,
+            place, work.reported, target, models, counts, added, seconds, job.beside
         )
     return None
 
@@ -298,16 +286,6 @@ def _make_parent(work: Work) -> None:
         write_attributes(parent, work.parent_format, {}, work.storage)
 
 
-def _create(work: Work, job: Job) -> None:
-    """Write all metadata, with the mark of unfinished work, and no pixel."""
-    if work.enclosure is not None:
-        begun = marked(work.enclosure.attributes, {}, complete=False)
-        write_attributes(job.image_url, work.enclosure.zarr_format, begun, work.storage)
-    for part in work.parts:
-        for number, target in enumerate(part.plan.targets):
-            target.create(marked(part.attributes_of(number), {}, complete=False))
-
-
 def _watch(work: Work, job: Job) -> Watch:
     """Look at the files of the source, and at what an earlier run has left."""
     plans = {part.name: part.plan for part in work.parts}
@@ -325,8 +303,8 @@ def _watch(work: Work, job: Job) -> Watch:
 def _run(work: Work, models: Sequence[Models], job: Job, watch: Watch) -> None:
     """Process all blocks of all images that the job does not have yet."""
     kernels = [
-        flatfield_kernel(choice.image, found, choice.options)
-        for choice, found in zip(work.choices, models, strict=True)
+        flatfield_kernel(choice.image, own, choice.options)
+        for choice, own in zip(work.choices, models, strict=True)
     ]
 
     def finished_plan(part: Part) -> CorrectionPlan:
@@ -362,41 +340,3 @@ def _tell_members(work: Work) -> None:
         logger.info("%s", line)
     if work.members.loss is not None:
         logger.warning("%s", work.members.loss)
-
-
-def _complete(work: Work, models: Sequence[Models], job: Job) -> Counts:
-    """Write the final attributes of all images, and add up what was counted."""
-    parameters = parameters_of(work.options)
-    all_counts: Counts = {}
-    for part in work.parts:
-        channels = part.plan.source.channels
-        records = PartOfJob(job, part.name).records
-        found, histograms = totals(channels, records, counted=work.counted)
-        counts = {part.labels.get(label, label): number for label, number in found.items()}
-        own = models[part.choice] if work.choices else {}
-        used = {label: own[label] for label in (part.models or own)}
-        target, *companions = part.plan.targets
-        for beside, (kind, companion) in enumerate(
-            zip(work.companions, companions, strict=True), start=1
-        ):
-            own_histograms = totals(channels, records, f"channels_{kind}", work.counted)[1]
-            note = {**provenance(work.task, parameters, {}, {}), "content": kind}
-            complete(companion, part.attributes_of(beside), channels, own_histograms, note)
-        mark = {**provenance(work.task, parameters, used, counts), **part.facts}
-        if work.corrects:
-            mark[NO_DATA] = no_data_met(counts)
-        complete(target, part.attributes, channels, histograms, mark)
-        prefix = work.choices[part.choice].prefix if work.choices else ""
-        for label, number in counts.items():
-            before = all_counts.get(prefix + label, work.counted())
-            all_counts[prefix + label] = before + number
-    work.tell(all_counts)
-    judge_offsets(work, models, job, all_counts)
-    if work.corrects:
-        tell_zeros(all_counts)
-    if work.enclosure is not None:
-        mark = provenance(work.task, parameters, labelled(work.choices, models), all_counts)
-        mark[NO_DATA] = no_data_met(all_counts)
-        final = marked(work.enclosure.attributes, mark, complete=True)
-        write_attributes(job.image_url, work.enclosure.zarr_format, final, work.storage)
-    return all_counts

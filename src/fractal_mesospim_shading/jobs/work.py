@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.engine.history import Step
+from fractal_mesospim_shading.engine.history import Correction, Step, correction_of
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.request import Request
 from fractal_mesospim_shading.flatfield.estimation import EstimationPlan
@@ -21,6 +21,7 @@ from fractal_mesospim_shading.images.carrying.members import MemberPlan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.results import Companion
 from fractal_mesospim_shading.images.ngff import first_pyramid_only
+from fractal_mesospim_shading.images.output import companion_url, pixel_bytes
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
@@ -30,6 +31,11 @@ from fractal_mesospim_shading.options.flatfield import EstimationOptions, Flatfi
 from fractal_mesospim_shading.options.importing import ImportOptions
 
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
+
+CorrectionOptions = FlatfieldOptions | BackgroundOptions
+
+Counts = dict[str, PixelCounts]
+"""What happened to pixels, by channel label."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,15 @@ class Choice:
     options: EstimationOptions
     prefix: str = ""
     folder: str = ""
+
+
+def labelled(choices: Sequence[Choice], models: Sequence[Models]) -> Models:
+    """The models of all choices of planes, under the labels that results show."""
+    return {
+        choice.prefix + label: model
+        for choice, own in zip(choices, models, strict=True)
+        for label, model in own.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,7 @@ def _no_tables(target: TargetImage) -> None:
     """No table is written but those of the source."""
 
 
-def _no_word(counts: Mapping[str, PixelCounts]) -> None:
+def _no_word(counts: Counts) -> None:
     """Nothing is said of the pixels."""
 
 
@@ -157,15 +172,29 @@ class Work:
     members: MemberPlan | None = None
     add_tables: Callable[[TargetImage], None] = _no_tables
     texts: tuple[Companion, ...] = ()
-    tell: Callable[[Mapping[str, PixelCounts]], None] = _no_word
+    tell: Callable[[Counts], None] = _no_word
     history: tuple[Step, ...] = ()
     types: Mapping[str, bool] = field(default_factory=dict)
     listed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def corrects(self) -> bool:
-        """Whether pixels are changed; an import may copy them as they are."""
-        return bool(self.choices) or isinstance(self.options, BackgroundOptions)
+    def correction(self) -> Correction | None:
+        """What is corrected; None for an import that copies pixels as they are."""
+        return correction_of(self.task, with_models=bool(self.choices))
+
+    def parts_of(self, choice: int) -> tuple[Part, ...]:
+        """The parts that come from one image, by the number of its choice of planes."""
+        return tuple(part for part in self.parts if part.choice == choice)
+
+    def expected_bytes(self) -> int:
+        """Bytes of what is written, as far as the sources tell."""
+        total = self.members.expected_bytes if self.members is not None else 0
+        for number in {part.choice for part in self.parts}:
+            parts = self.parts_of(number)
+            source = self.choices[number].image if self.choices else parts[0].plan.source
+            pixels = sum(pixel_bytes(target.levels) for p in parts for target in p.plan.targets)
+            total += int(pixels * source.stored_share())
+        return total
 
     @property
     def storage(self) -> places.StorageOptions:
@@ -187,6 +216,23 @@ class Work:
             **request_details({choice.prefix: choice.plan for choice in self.choices}),
             **self.details,
         }
+
+    def result(self, url: str, report: str | None = None) -> JobResult:
+        """What is left where the result is at an address; without models and counts.
+
+        Args:
+            url: of the result.
+            report: where its report would be.
+        """
+        return JobResult(
+            url,
+            self.source_url,
+            companions={kind: companion_url(self.final_url, kind) for kind in self.companions},
+            models_folder=self.models_folder,
+            report=report if report is not None and places.exists(report) else None,
+            attributes=dict(self.listed),
+            types=dict(self.types),
+        )
 
 
 @dataclass(frozen=True)
@@ -210,7 +256,7 @@ class JobResult:
     image_url: str
     source_url: str
     models: Models = field(default_factory=dict, repr=False)
-    counts: dict[str, PixelCounts] = field(default_factory=dict, repr=False)
+    counts: Counts = field(default_factory=dict, repr=False)
     companions: dict[str, str] = field(default_factory=dict)
     noise_factors: dict[str, dict[str, float]] = field(default_factory=dict)
     models_folder: str | None = None

@@ -254,12 +254,12 @@ def run_demo(folder: str | os.PathLike[str]) -> str:
     Returns:
         What came out, as text.
     """
-    from fractal_mesospim_shading.jobs.flatfield import correct_mosaic
+    from fractal_mesospim_shading.jobs.flatfield import correct_flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     url, truth = make_demo_image(folder, overwrite=True)
     options = FlatfieldOptions(fov_list=list(truth.empty_tiles), overwrite=True, restart=True)
-    result = correct_mosaic(url, options)
+    result = correct_flatfield(url, options)
     profiles = {label: model.profile for label, model in result.models.items()}
     lines = [
         f"A mosaic of {truth.world.grid[0]} x {truth.world.grid[1]} tiles with a known flat-field",

@@ -5,8 +5,7 @@ import pytest
 from fractal_mesospim_shading.engine import resources
 from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.jobs.flatfield import block_plan
-from fractal_mesospim_shading.jobs.preparation import plan_output
+from fractal_mesospim_shading.jobs.preparation import block_plan, plan_output
 from fractal_mesospim_shading.options.base import ExecutionOptions
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
@@ -14,8 +13,8 @@ from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 @pytest.fixture
 def plan(make_mosaic):
     image = MosaicImage.open(make_mosaic())
-    output = plan_output(image, FlatfieldOptions(), name="out")
-    return block_plan(image, output)
+    output = plan_output(image, FlatfieldOptions(output_image_name="out"))
+    return block_plan(image, output.target, output.final_url)
 
 
 def test_workers_follow_from_processors_and_memory(plan):
@@ -34,8 +33,8 @@ def test_memory_does_not_depend_on_the_size_of_the_image(make_mosaic):
     needs = []
     for number, z in enumerate((2, 20)):
         image = MosaicImage.open(make_mosaic(f"{number}.zarr", shape=(1, z, 96, 80), channels=None))
-        output = plan_output(image, FlatfieldOptions(), name=f"out{number}")
-        needs.append(resources.needed_memory(block_plan(image, output), 2))
+        output = plan_output(image, FlatfieldOptions(output_image_name=f"out{number}"))
+        needs.append(resources.needed_memory(block_plan(image, output.target, output.final_url), 2))
     # Within the size of a block, nothing is added by more planes.
     assert needs[1] < 1.02 * needs[0]
 
