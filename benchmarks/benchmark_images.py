@@ -124,7 +124,7 @@ def make(setting: ImageSetting, folder: Path) -> Path:
     arrays = [array_of_level(group, setting, level) for level in range(setting.levels)]
     _fill(arrays, setting, light, empty, dark)
     layout = grid_layout(setting.shape[-2:], setting.tile_shape)
-    write_roi_tables(str(image), layout, _PIXEL_UM, setting.planes, None, None, None, None)
+    write_roi_tables(str(image), layout, _PIXEL_UM, setting.planes)
     world = _world(setting)
     profiles = {
         f"channel {c}": ShadingProfile.create(world.flatfield(c), world.dark_frame(), None)

@@ -122,7 +122,7 @@ def test_gaps_between_tiles(tmp_path, make_models, pixels):
     source = tmp_path / "a.zarr"
     write_image(source, array, channels=LABELS[:1], chunks=(1, 32, 32))
     layout = TileLayout.from_origins([(0, 0), (0, 50), (48, 0), (48, 50)], TILE, (96, 90))
-    write_roi_tables(str(source), layout, {"z": 5.0, "y": 1.3, "x": 1.3}, 3, None, None, None, None)
+    write_roi_tables(str(source), layout, {"z": 5.0, "y": 1.3, "x": 1.3}, 3)
     models = str(make_models())
     with pytest.raises(errors.LayoutError, match=r"11 %.*\(y 0..96, x 40..50\)"):
         flatfield(source, lambda: models)

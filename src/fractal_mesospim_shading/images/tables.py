@@ -1,47 +1,123 @@
-"""The tables of an image: where its tiles lie, and how tables and labels are carried over."""
+"""The tables of an image on disk: read whatever the backend, written as anndata does.
+
+The usual table, of plain numbers with names for its rows and columns, is read without
+anndata and pandas: their imports alone take as long as the correction of a gigabyte, and
+0.1 GB of memory. Any other is left to the full reader.
+
+Tables are written in the layout that anndata gives a table on disk
+(https://anndata.readthedocs.io/en/stable/fileformat-prose.html), because that is the
+backend which every reader of Fractal's tables knows. The few groups and arrays are made
+directly: the same table then has the same bytes whatever version of anndata is there.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.process import warnings_ignored
-from fractal_mesospim_shading.errors import ImageFormatError, LayoutError
-from fractal_mesospim_shading.images.plain_tables import PlainTable
+from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
     filesystem,
     join_url,
     reading_errors,
 )
-from fractal_mesospim_shading.images.storage.stores import members_of, open_group, subgroup
+from fractal_mesospim_shading.images.storage.stores import open_group, subgroup
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FOV_TABLE = "FOV_ROI_table"
-_INDEX_KEYS = ("FieldIndex", "index", "__index_level_0__")
-_FARTHEST_PX = 1e12
-_TOLERANCE_PX = 0.1
-# Positions may have been stored as float32: one unit in the last place of 24 bits, and
-# as much again for the difference of two.
-_FLOAT32 = 2.0**-23
+Columns = dict[str, NDArray[np.float64]]
+
+_INDEX_KEY = "FieldIndex"
+_EMPTY_PARTS = ("layers", "obsm", "obsp", "uns", "varm", "varp")
+_TABLE_ATTRIBUTES = {
+    "encoding-type": "anndata",
+    "encoding-version": "0.1.0",
+    "type": "roi_table",
+    "table_version": "1",
+    "backend": "anndata",
+    "index_key": _INDEX_KEY,
+    "index_type": "str",
+}
+_INDEX_KEYS = (_INDEX_KEY, "index", "__index_level_0__")
 
 
-def table_names(group: zarr.Group) -> tuple[str, ...]:
-    """Names of the tables of an image, those listed first, then others that are there."""
-    tables = subgroup(group, "tables")
-    if tables is None:
-        return ()
-    present = [name for name, item in members_of(tables).items() if isinstance(item, zarr.Group)]
-    listed = [name for name in _as_list(tables.attrs.get("tables")) if name in present]
-    return tuple(dict.fromkeys([*listed, *present]))
+@dataclass(frozen=True)
+class PlainTable:
+    """Numbers with names.
+
+    Attributes:
+        index: name of each row.
+        columns: name of each column.
+        values: (rows, columns).
+    """
+
+    index: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        numbers: NDArray[Any] = self.values[:, self.columns.index(column)]
+        return numbers
+
+
+def read_plain_table(group: zarr.Group, name: str) -> PlainTable | None:
+    """Read a table of an image if it is one of plain numbers, written by anndata.
+
+    Args:
+        group: of the image.
+        name: of the table.
+
+    Returns:
+        None where there is no such table, or one of another kind, or a damaged one: the full
+        reader knows the first, reads the second, and says what is wrong with the third.
+    """
+    # zarr warns that its type for text may change; there is nothing to do about it.
+    with warnings_ignored:
+        try:
+            table = subgroup(group, f"tables/{name}")
+            stored = None if table is None else _plain_numbers(table)
+            if table is None or stored is None:
+                return None
+            rows, columns = _names(table, "obs"), _names(table, "var")
+            values = np.asarray(stored[:])
+        except _table_errors():
+            return None
+    if values.shape != (len(rows), len(columns)) or table.attrs.get("index_key") in columns:
+        return None
+    return PlainTable(rows, columns, values)
+
+
+def _plain_numbers(table: zarr.Group) -> zarr.Array[Any] | None:
+    """The array of a table of plain numbers."""
+    if not _backend(table).startswith("anndata"):
+        return None
+    values = table["X"]
+    if isinstance(values, zarr.Array) and values.dtype.kind in "iuf" and values.ndim == 2:
+        return values
+    return None
+
+
+def _names(table: zarr.Group, part: str) -> tuple[str, ...]:
+    """Names of rows or columns; KeyError where there is more than names."""
+    frame: Any = table[part]
+    if len(frame.attrs["column-order"]):
+        raise KeyError("column-order")
+    names: Any = frame[frame.attrs["_index"]]
+    if names.attrs.get("encoding-type") != "string-array":
+        raise KeyError("encoding-type")
+    return tuple(str(name) for name in names[:])
 
 
 def read_table(url: str, name: str, storage_options: StorageOptions = None) -> pd.DataFrame | None:
@@ -88,192 +164,8 @@ def read_table(url: str, name: str, storage_options: StorageOptions = None) -> p
     return _indexed(frame, table.attrs.get("index_key"))
 
 
-def layout_from_table(
-    table: pd.DataFrame | PlainTable | None,
-    pixel_size_um: tuple[float, float],
-    plane_shape: tuple[int, int],
-) -> tuple[TileLayout, tuple[str, ...]]:
-    """Put the tiles of a table on the pixel grid of the image.
-
-    Positions and sizes are divided by the pixel size and have to lie within 0.1 pixel of
-    the grid. Where tiles leave the image along an axis as they stand, but fit once the
-    smallest position is subtracted, the offset is taken off.
-
-    Args:
-        table: regions by name, columns `x_micrometer`, `y_micrometer`, `len_x_micrometer`,
-            `len_y_micrometer`; None takes the whole plane as one tile.
-        pixel_size_um: (y, x) at full resolution.
-        plane_shape: (y, x) in pixels.
-
-    Returns:
-        The layout, and notes that a person should read, one line each.
-
-    Raises:
-        LayoutError: missing columns, negative or fractional positions, unequal sizes, tiles
-            that overlap or leave the image.
-    """
-    if table is None:
-        return TileLayout.single(plane_shape), ()
-    if len(table) == 0:
-        raise LayoutError(
-            f"The table '{FOV_TABLE}' has no row; expected one for each tile. "
-            "Fill it, or remove it to have the whole plane taken as one tile."
-        )
-    names = [str(name) for name in table.index]
-    origins, sizes, notes = [], [], []
-    for axis, pixel_um, extent in zip("yx", pixel_size_um, plane_shape, strict=True):
-        start, size, note = _axis_in_pixels(table, names, axis, pixel_um, extent)
-        origins.append(start)
-        sizes.append(size)
-        notes += note
-    pairs = [(int(y), int(x)) for y, x in zip(*origins, strict=True)]
-    layout = TileLayout.from_origins(pairs, (sizes[0], sizes[1]), plane_shape, names)
-    notes += _depth_note(table)
-    notes += _order_note(layout, names, pairs)
-    return layout, tuple(notes)
-
-
-def _axis_in_pixels(
-    table: pd.DataFrame | PlainTable, names: Sequence[str], axis: str, pixel_um: float, extent: int
-) -> tuple[NDArray[np.int64], int, list[str]]:
-    start_um = _column(table, f"{axis}_micrometer")
-    length_um = _column(table, f"len_{axis}_micrometer")
-    size = _common_size(length_um / pixel_um, length_um * _FLOAT32 / pixel_um, names, axis)
-    position = start_um / pixel_um
-    _refuse_endless(position, names, axis)
-    slack = _TOLERANCE_PX + 2 * np.abs(start_um) * _FLOAT32 / pixel_um
-    negative = position < -slack
-    if negative.any():
-        first = int(np.flatnonzero(negative)[0])
-        raise LayoutError(
-            f"Tile '{names[first]}' begins at {axis} = {start_um[first]:g} micrometers "
-            f"({int(negative.sum())} of {len(names)} tiles are negative). Positions count from "
-            "the corner of the image; subtract the smallest one from the table."
-        )
-    notes = []
-    if (position + size > extent + slack).any():
-        offset = float(position.min())
-        if (position - offset + size > extent + slack).any():
-            raise LayoutError(
-                f"The tiles reach from {axis} = {offset:.1f} to {position.max() + size:.1f} "
-                f"pixels, but the image has only {extent}. The table does not belong to this "
-                "image, or its pixel size is another one."
-            )
-        notes.append(
-            f"Tile positions begin at {axis} = {start_um.min():g} micrometers and would leave "
-            f"the image; this offset of {offset:.1f} pixels was subtracted."
-        )
-        position = position - offset
-    grid = np.rint(position)
-    fractional = np.abs(position - grid) > slack
-    if fractional.any():
-        first = int(np.flatnonzero(fractional)[0])
-        raise LayoutError(
-            f"Tile '{names[first]}' begins at {axis} = {position[first]:.3f} pixels "
-            f"({int(fractional.sum())} of {len(names)} tiles lie between pixels; the pixel size "
-            f"is {pixel_um:g} micrometers). Every tile has to begin on a pixel."
-        )
-    return np.clip(grid, 0, extent - size).astype(np.int64), size, notes
-
-
-def _refuse_endless(position: NDArray[np.float64], names: Sequence[str], axis: str) -> None:
-    far = np.abs(position) > _FARTHEST_PX
-    if far.any():
-        first = int(np.flatnonzero(far)[0])
-        raise LayoutError(
-            f"Tile '{names[first]}' begins at {axis} = {position[first]:.3g} pixels; no image "
-            "reaches so far. The position or the pixel size is wrong."
-        )
-
-
-def _common_size(
-    lengths: NDArray[np.float64], rounding: NDArray[np.float64], names: Sequence[str], axis: str
-) -> int:
-    typical = float(np.median(lengths))
-    if not abs(typical) <= _FARTHEST_PX:
-        raise LayoutError(
-            f"The tiles are {typical:.3g} pixels long in {axis}; no image is so large. Their size "
-            "or the pixel size is wrong."
-        )
-    size = round(typical)
-    odd = np.abs(lengths - size) > _TOLERANCE_PX + rounding
-    if odd.any():
-        first = int(np.flatnonzero(odd)[0])
-        raise LayoutError(
-            f"Tile '{names[first]}' is {lengths[first]:.3f} pixels long in {axis}, expected "
-            f"{size} ({int(odd.sum())} of {len(names)} tiles differ). All tiles must have the "
-            "same size, a whole number of pixels."
-        )
-    if size < 1:
-        raise LayoutError(f"The tiles are {size} pixels long in {axis}; expected at least 1.")
-    return size
-
-
-def _column(table: pd.DataFrame | PlainTable, name: str) -> NDArray[np.float64]:
-    if name not in table.columns:
-        raise LayoutError(
-            f"The table of tiles has no column '{name}'; it has "
-            f"{', '.join(str(column) for column in table.columns)}."
-        )
-    try:
-        values = np.asarray(table[name], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise LayoutError(f"The column '{name}' of the table of tiles holds no numbers.") from None
-    if not np.isfinite(values).all():
-        raise LayoutError(f"The column '{name}' of the table of tiles has empty or NaN entries.")
-    return values
-
-
-def _depth_note(table: pd.DataFrame | PlainTable) -> list[str]:
-    differing = [
-        name
-        for name in ("z_micrometer", "len_z_micrometer")
-        if name in table.columns and len(set(np.asarray(table[name]).tolist())) > 1
-    ]
-    if not differing:
-        return []
-    note = (
-        f"Tiles differ in {' and '.join(differing)}; depth is not used, every tile is taken to "
-        "span all planes."
-    )
-    return [note]
-
-
-def _order_note(
-    layout: TileLayout, names: Sequence[str], origins: Sequence[tuple[int, int]]
-) -> list[str]:
-    row_of = {origin: row for row, origin in enumerate(origins, 1)}
-    rows = [row_of[tile.y, tile.x] for tile in layout.tiles]
-    digits = [tile.name[len(tile.name.rstrip("0123456789")) :] for tile in layout.tiles]
-    shifts = {int(d) - tile.number for tile, d in zip(layout.tiles, digits, strict=True) if d}
-    if rows == sorted(rows) and len(shifts) <= 1:
-        # The same order; gaps of missing tiles aside, at most counted from another number.
-        first = layout.tiles[0]
-        if shifts in (set(), {0}):
-            return []
-        return [f"Tile numbers begin with 1: tile {first.number} is '{first.name}' in {FOV_TABLE}."]
-    odd = [
-        f"{tile.number} is '{tile.name}' (row {row})"
-        for tile, row, d in zip(layout.tiles, rows, digits, strict=True)
-        if row != tile.number or (d and int(d) != tile.number)
-    ]
-    shown = ", ".join(odd[:8]) + (f" and {len(odd) - 8} more" if len(odd) > 8 else "")
-    note = (
-        "Tile numbers count down the first column, then on from the top of the next; the table "
-        f"{FOV_TABLE} counts otherwise: tile {shown}."
-    )
-    return [note]
-
-
 def _table_errors() -> tuple[type[Exception], ...]:
     return (*reading_errors(), AttributeError, ImportError)
-
-
-def _backend(table: zarr.Group) -> str:
-    named = table.attrs.get("backend")
-    if isinstance(named, str) and named:
-        return named.lower()
-    return "anndata"
 
 
 def _read_file(where: str, backend: str, storage_options: StorageOptions) -> pd.DataFrame:
@@ -313,5 +205,51 @@ def _indexed(frame: pd.DataFrame, index_key: Any) -> pd.DataFrame:
     return frame
 
 
-def _as_list(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, (list, tuple)) else []
+def _backend(table: zarr.Group) -> str:
+    named = table.attrs.get("backend")
+    return named.lower() if isinstance(named, str) and named else "anndata"
+
+
+def write_table(tables: zarr.Group, name: str, rows: Sequence[str], columns: Columns) -> None:
+    """Write a table of regions into the group of tables, in the place of one of that name."""
+    table = tables.create_group(name, overwrite=True, attributes=dict(_TABLE_ATTRIBUTES))
+    for part in _EMPTY_PARTS:
+        attributes = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+        table.create_group(part, attributes=attributes)
+    values = np.stack(list(columns.values()), axis=1)
+    _write_array(table, "X", values, "array")
+    _write_index(table, "obs", _INDEX_KEY, rows)
+    _write_index(table, "var", "_index", list(columns))
+
+
+def _write_index(table: zarr.Group, part: str, key: str, labels: Sequence[str]) -> None:
+    """One side of the table: the names of its rows or columns, and nothing else."""
+    attributes: dict[str, Any] = {
+        "_index": key,
+        "column-order": [],
+        "encoding-type": "dataframe",
+        "encoding-version": "0.2.0",
+    }
+    frame = table.create_group(part, attributes=attributes)
+    _write_array(frame, key, np.array(labels, dtype=object), "string-array")
+
+
+def _write_array(group: zarr.Group, name: str, values: NDArray[Any], encoding: str) -> None:
+    text = values.dtype == object
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=str if text else values.dtype,
+        fill_value="" if text else 0.0,
+        compressors=None,
+        attributes={"encoding-type": encoding, "encoding-version": "0.2.0"},
+    )
+    array[...] = values
+
+
+def list_tables(tables: zarr.Group, names: Sequence[str]) -> None:
+    """Add names to the list that readers go by."""
+    listed = tables.attrs.get("tables")
+    before = [str(name) for name in listed] if isinstance(listed, list) else []
+    tables.attrs["tables"] = list(dict.fromkeys([*before, *names]))

@@ -192,7 +192,7 @@ def new_image(
     if layout is not None:
         depth = shape[form.axes.index("z")] if "z" in form.axes else 1
         size_um = dict(zip("zyx", form.pixel_size_um, strict=True))
-        write_roi_tables(address, layout, size_um, depth, original_um, None, None, storage_options)
+        write_roi_tables(address, layout, size_um, depth, original_um, storage_options)
     return os.fspath(url)
 
 

@@ -11,16 +11,13 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.errors import ImageFormatError, LayoutError
-from fractal_mesospim_shading.images.roi_tables import write_roi_tables
-from fractal_mesospim_shading.images.tables import (
-    layout_from_table,
-    read_table,
-    table_names,
-)
+from fractal_mesospim_shading.errors import LayoutError
+from fractal_mesospim_shading.images.roi_tables import layout_from_table, write_roi_tables
+from fractal_mesospim_shading.images.tables import read_table
 
 # Tile 3 of a grid of 2 x 2 is missing.
-LAYOUT = TileLayout.from_origins([(0, 0), (6, 0), (6, 10)], (6, 10), (12, 20))
+ORIGINS = [(0, 0), (6, 0), (6, 10)]
+LAYOUT = TileLayout.from_origins(ORIGINS, (6, 10), (12, 20))
 PIXEL_UM = {"z": 2.0, "y": 0.5, "x": 0.25}
 
 
@@ -42,7 +39,7 @@ def test_rows_are_tiles_in_the_order_of_their_numbers(tmp_path: Path, zarr_forma
     path = new_image(tmp_path / "a.zarr", zarr_format)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        written = write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, zarr_format=zarr_format)
+        written = write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7)
     assert written == ("FOV_ROI_table", "well_ROI_table")
     table = read_table(str(path), "FOV_ROI_table")
     assert table is not None
@@ -66,7 +63,7 @@ def test_rows_are_tiles_in_the_order_of_their_numbers(tmp_path: Path, zarr_forma
     layout, _ = layout_from_table(table, (0.5, 0.25), (12, 20))
     assert [(t.number, t.y, t.x) for t in layout.tiles] == [(1, 0, 0), (2, 6, 0), (4, 6, 10)]
     group = zarr.open_group(path, mode="r")
-    assert table_names(group) == written
+    assert tuple(group["tables"].attrs["tables"]) == written
     assert group["tables"].metadata.zarr_format == zarr_format
     attributes = dict(group["tables/FOV_ROI_table"].attrs)
     assert attributes["type"] == "roi_table" and attributes["table_version"] == "1"
@@ -77,8 +74,8 @@ def test_rows_are_tiles_in_the_order_of_their_numbers(tmp_path: Path, zarr_forma
 def test_anndata_reads_the_tables(tmp_path: Path, zarr_format: int) -> None:
     path = new_image(tmp_path / "a.zarr", zarr_format)
     original = {1: (100.0, 7.0, 1.5), 2: (100.5, 8.0, 1.5), 4: (-3.0, 8.0, 1.5)}
-    names = {1: "links oben", 2: "Größe", 4: "x"}
-    write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, original, names)
+    layout = TileLayout.from_origins(ORIGINS, (6, 10), (12, 20), ["links oben", "Größe", "x"])
+    write_roi_tables(str(path), layout, PIXEL_UM, 7, original)
     table = anndata.read_zarr(path / "tables" / "FOV_ROI_table")
     assert table.obs.index.name == "FieldIndex"
     assert list(table.obs_names) == ["links oben", "Größe", "x"]
@@ -98,11 +95,8 @@ def test_same_table_same_bytes_and_other_tables_stay(tmp_path: Path) -> None:
     assert content(first / "tables" / "FOV_ROI_table") == content(
         second / "tables" / "FOV_ROI_table"
     )
-    assert table_names(zarr.open_group(second, mode="r")) == (
-        "nuclei",
-        "FOV_ROI_table",
-        "well_ROI_table",
-    )
+    listed = zarr.open_group(second / "tables", mode="r").attrs["tables"]
+    assert listed == ["nuclei", "FOV_ROI_table", "well_ROI_table"]
 
 
 def test_names_of_the_layout_are_kept(tmp_path: Path) -> None:
@@ -122,7 +116,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
     with pytest.raises(LayoutError, match=r"\(x, y\) for all"):
         write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, {1: (0, 0), 2: (0, 0), 4: (0, 0, 1)})
     with pytest.raises(LayoutError, match="called a"):
-        write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, names={1: "a", 2: "a"})
-    with pytest.raises(ImageFormatError, match="has format 2"):
-        write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, zarr_format=3)
+        twins = TileLayout.from_origins(ORIGINS, (6, 10), (12, 20), ["a", "a", "x"])
+        write_roi_tables(str(path), twins, PIXEL_UM, 7)
     assert content(path) == before

@@ -15,12 +15,8 @@ import zarr
 
 from fractal_mesospim_shading.errors import ImageFormatError, LayoutError, SourceReadError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.tables import (
-    FOV_TABLE,
-    layout_from_table,
-    read_table,
-    table_names,
-)
+from fractal_mesospim_shading.images.roi_tables import FOV_TABLE, layout_from_table
+from fractal_mesospim_shading.images.tables import read_table
 
 PX = (0.65, 0.65)
 NAMES = ["FOV_1", "FOV_2", "FOV_3"]
@@ -146,15 +142,6 @@ def test_no_table_is_one_tile(image: Path) -> None:
     found = MosaicImage.open(image)
     assert found.layout.is_single
     assert found.layout.tile_shape == (80, 120)
-
-
-def test_names_of_tables(image: Path) -> None:
-    group = zarr.open_group(image, mode="r")
-    assert table_names(group) == ()
-    for name in ("b", FOV_TABLE):
-        write_table(image, table(POSITIONS), "csv", name)
-    zarr.open_group(image / "tables", mode="r+").create_group("a_unlisted")
-    assert table_names(zarr.open_group(image, mode="r")) == ("b", FOV_TABLE, "a_unlisted")
 
 
 @pytest.mark.parametrize("backend", ["csv", "json", "parquet", "anndata"])
@@ -305,7 +292,6 @@ def test_tables_without_a_group_file(image: Path, gone: str) -> None:
     write_table(image, table(POSITIONS), "anndata")
     for name in (".zgroup", ".zattrs", "zarr.json"):
         (image / gone / name).unlink(missing_ok=True)
-    assert table_names(zarr.open_group(image, mode="r")) == (FOV_TABLE,)
     found = read_table(str(image), FOV_TABLE)
     assert found is not None
     assert list(found.index) == NAMES
