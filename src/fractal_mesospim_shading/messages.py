@@ -24,7 +24,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from enum import Enum
@@ -86,6 +86,12 @@ def shown(value: object) -> str:
     """A label, a path or a name from outside as it may stand in a line of text."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
     return _IN_LINE.sub(_escape, text)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first names of a list, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def has_control_characters(text: str) -> bool:

@@ -253,15 +253,16 @@ def _members(
         item.name for item in collection.left_out if parse_group_name(item.name) is not None
     }
     levels = [f"{part.name}/{level.path}" for part in parts for level in part.plan.target.levels]
-    return plan_members(
+    plan = MemberPlan(
         collection.url,
-        levels,
         zarr_format,
+        frozenset(levels),
         {"": attributes, **{part.name: part.attributes for part in parts}},
-        apart=stacks - corrected,
+        frozenset(stacks - corrected),
         storage_options=options.storage_options,
         follow_links=options.follow_links,
     )
+    return plan_members(plan)
 
 
 def _parts(

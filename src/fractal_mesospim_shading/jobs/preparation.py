@@ -195,14 +195,15 @@ def _members(image: MosaicImage, options: CorrectionOptions) -> MemberPlan:
     Raises:
         ParameterError: the result is to replace the source, and cannot hold all of it.
     """
-    members = plan_members(
+    plan = MemberPlan(
         image.url,
-        [level.path for level in image.levels],
         zarr_format_of(options.ngff_version, image.zarr_format),
+        frozenset(level.path for level in image.levels),
         {"": image.attributes()},
         storage_options=options.storage_options,
         follow_links=options.follow_links,
     )
+    members = plan_members(plan)
     if options.overwrite_input and members.loss is not None:
         raise ParameterError(
             f"`overwrite_input` would delete what the result cannot hold. {members.loss} Move it "

@@ -95,7 +95,7 @@ def _members(plan: MemberPlan) -> list[dict[str, str]]:
     """What the image holds besides its pyramid; nothing where its address cannot be listed."""
     further = {path for paths in other_pyramids(plan.own[""]) for path in paths} - plan.levels
     try:
-        found = list(list_members(plan))
+        members = list(list_members(plan))
     except SourceReadError:
         return []
     return [
@@ -103,7 +103,7 @@ def _members(plan: MemberPlan) -> list[dict[str, str]]:
             "path": member.path,
             "kind": "array of a further pyramid" if member.path in further else member.kind,
         }
-        for member, _, _ in found
+        for member in members
     ]
 
 

@@ -68,6 +68,20 @@ class Node:
             return _content(self.folder, ".zattrs") or {}
         return dict(self.document.get("attributes") or {})
 
+    @property
+    def chunk_names(self) -> tuple[bool, str]:
+        """Whether an array's chunks lie in folders, and what these or those are called."""
+        if self.zarr_format == 2:
+            default, separator = False, self.document.get("dimension_separator") or "."
+        else:
+            encoding = self.document.get("chunk_key_encoding") or {}
+            default = encoding.get("name") == "default"
+            usual = "/" if default else "."
+            separator = (encoding.get("configuration") or {}).get("separator", usual)
+        if separator == "/" and (default or len(self.document.get("shape", ())) > 1):
+            return True, "c" if default else r"\d+"
+        return False, r"c(\.\d+)*" if default else r"\d+(\.\d+)*"
+
 
 _BLOSC_SHUFFLE = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
 

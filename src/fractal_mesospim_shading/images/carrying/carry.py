@@ -43,10 +43,7 @@ from fractal_mesospim_shading.images.carrying.members import (
     MemberPlan,
     Step,
     beside_chunks,
-    is_converted,
-    is_superseded,
     list_members,
-    steps_of,
 )
 from fractal_mesospim_shading.images.ngff import converted_attributes
 from fractal_mesospim_shading.images.storage import places
@@ -104,11 +101,11 @@ def carry_members(
         for path in plan.groups_between:
             carrier.write_group_between(path)
         # What has appeared since the plan was made is carried over as well.
-        for member, folder, entry in list_members(plan) if plan.listable else ():
-            for step in steps_of(folder, entry, member.path):
+        for member in list_members(plan) if plan.listable else ():
+            for step in member.steps():
                 if step.path not in left:
                     carrier.take(step)
-    return tuple(member.path for member in plan.members)
+    return plan.members
 
 
 class _Carrier:
@@ -167,13 +164,13 @@ class _Carrier:
             raise ImageFormatError(step.entry.problem)
         if step.kind == "group":
             self._take_group(step)
-        elif step.kind == "array" and is_converted(step, self._plan.zarr_format):
+        elif step.kind == "array" and step.is_converted(self._plan.zarr_format):
             self._convert(step)
         elif step.kind == "array":
             for folder, path, entry in files_below(step.folder, f"{step.path}/"):
                 self.take(Step(_file_kind(entry), path, folder, step.node, entry))
         elif step.kind == "file" and step.entry is not None:
-            if not is_superseded(step, self._plan.zarr_format):
+            if not step.is_superseded(self._plan.zarr_format):
                 self._copy(step.folder, step.path, step.entry)
 
     def _take_group(self, step: Step) -> None:
@@ -181,7 +178,7 @@ class _Carrier:
             self._write_group(step.path, {}, self._plan.zarr_format)
             return
         self._groups[step.path] = step.node
-        if is_converted(step, self._plan.zarr_format):
+        if step.is_converted(self._plan.zarr_format):
             self._write_group(step.path, step.node.attributes, step.node.zarr_format)
 
     def _write_group(self, path: str, attributes: Attributes, source_format: int) -> None:
@@ -219,10 +216,8 @@ class _Carrier:
             mark.advance()
             self._progress.add(values.nbytes, files=0)
         mark.keep()
-        for member, folder, entry in beside_chunks(
-            step.folder, step.node, f"{step.path}/", flat=True
-        ):
-            for inner in steps_of(folder, entry, member.path):
+        for member in beside_chunks(step.folder, step.node, step.path, flat=True):
+            for inner in member.steps():
                 self.take(inner)
 
 

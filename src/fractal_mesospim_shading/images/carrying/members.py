@@ -2,13 +2,13 @@
 
 Tables, labels, a second pyramid, other groups, notes: all of it belongs to the image and
 goes into the result as it is. Here it is found, and what can be tried without reading a
-pixel is tried; `carrying` copies it.
+pixel is tried; `carry` copies it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from fractal_mesospim_shading.images.ngff import axis_names, other_pyramids
 from fractal_mesospim_shading.images.storage.folders import Entry, Folder, files_below, open_folder
 from fractal_mesospim_shading.images.storage.places import StorageOptions, is_local
 from fractal_mesospim_shading.images.storage.stores import ZARR_DOCUMENTS
+from fractal_mesospim_shading.messages import listed
 
 CONSOLIDATED = ".zmetadata"
 """Consolidated metadata of zarr v2: true of the source alone, and left out."""
@@ -26,24 +27,11 @@ CONSOLIDATED = ".zmetadata"
 DOCUMENTS = frozenset(name for names in ZARR_DOCUMENTS.values() for name in names)
 
 _SHOWN = 8
+_USUAL = ("tables", "labels")
 _ALL_SIZED = 4096
 _SIZED_EACH = 64
 
-MemberKind = Literal["array", "group", "folder", "file"]
 Attributes = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Member:
-    """Something in an image that is not part of the corrected pyramid.
-
-    Attributes:
-        path: within the image.
-        kind: what it is; a `folder` holds no zarr metadata of its own.
-    """
-
-    path: str
-    kind: MemberKind
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class MemberPlan:
         own: attributes of the groups whose metadata the job itself writes, by path; `""` is the
             image.
         apart: paths that the job leaves out, and names itself.
-        members: what is carried over.
+        members: paths of what is carried over.
         left: what cannot be: path and reason.
         uncorrected: paths of arrays of further pyramids, carried over as they are.
         expected_bytes: of what is carried over, on disk.
@@ -71,7 +59,7 @@ class MemberPlan:
     levels: frozenset[str]
     own: Mapping[str, Attributes] = field(repr=False)
     apart: frozenset[str] = frozenset()
-    members: tuple[Member, ...] = ()
+    members: tuple[str, ...] = ()
     left: tuple[tuple[str, str], ...] = ()
     uncorrected: tuple[str, ...] = ()
     expected_bytes: int = 0
@@ -83,7 +71,7 @@ class MemberPlan:
     def notes(self) -> tuple[str, ...]:
         """Lines for the log."""
         lines = []
-        unknown = [member.path for member in self.members if member.path not in _USUAL]
+        unknown = [path for path in self.members if path not in _USUAL]
         if unknown:
             lines.append(f"Carried over as they are, not corrected: {listed(unknown)}.")
         if self.uncorrected:
@@ -96,20 +84,15 @@ class MemberPlan:
     @property
     def loss(self) -> str | None:
         """One line that names what is not carried over; None where all is."""
-        if not self.left:
-            return None
         named = [f"{path} ({reason})" for path, reason in self.left]
-        return f"Not carried over into the result: {listed(named)}."
+        return f"Not carried over into the result: {listed(named)}." if named else None
 
     @property
     def groups_between(self) -> tuple[str, ...]:
         """Groups on the way to the corrected arrays whose metadata the job does not write."""
-        found = {
-            "/".join(parts[:i])
-            for parts in (level.split("/") for level in self.levels)
-            for i in range(1, len(parts))
-        }
-        return tuple(sorted(found - set(self.own)))
+        levels = (level.split("/") for level in self.levels)
+        above = {"/".join(parts[:i]) for parts in levels for i in range(1, len(parts))}
+        return tuple(sorted(above - set(self.own)))
 
     def open(self) -> Folder:
         """The folder of the source."""
@@ -133,9 +116,6 @@ class MemberPlan:
         return None
 
 
-_USUAL = ("tables", "labels")
-
-
 @dataclass(frozen=True)
 class Step:
     """One thing to do for a member.
@@ -155,137 +135,109 @@ class Step:
     node: Node | None = None
     entry: Entry | None = None
 
+    def is_converted(self, zarr_format: int) -> bool:
+        """Whether a group or array, or the group of a file, is written in another version."""
+        return self.node is not None and self.node.zarr_format != zarr_format
 
-def plan_members(
-    url: str,
-    levels: Collection[str],
-    zarr_format: int,
-    own: Mapping[str, Attributes],
-    *,
-    apart: Collection[str] = (),
-    storage_options: StorageOptions = None,
-    follow_links: bool = False,
-) -> MemberPlan:
+    def is_superseded(self, zarr_format: int) -> bool:
+        """Whether a file is metadata of zarr that the result has in another form, or lacks."""
+        if self.kind != "file" or self.entry is None:
+            return False
+        name = self.entry.name
+        return name == CONSOLIDATED or (name in DOCUMENTS and self.is_converted(zarr_format))
+
+
+@dataclass(frozen=True)
+class Member:
+    """Something outermost in an image that is not part of the corrected pyramid.
+
+    Attributes:
+        path: within the image.
+        folder: that holds it.
+        entry: it in that folder.
+    """
+
+    path: str
+    folder: Folder
+    entry: Entry
+
+    @property
+    def kind(self) -> Literal["array", "group", "folder", "file"]:
+        """What it is, by its metadata; a `folder` holds none of its own."""
+        if self.entry.kind != "folder":
+            return "file"
+        node = node_of(self.folder.below(self.entry.name))
+        return node.kind if node else "folder"
+
+    def steps(self) -> Iterator[Step]:
+        """All that has to be done for it."""
+        if self.entry.kind == "folder":
+            yield from _folder_steps(self.folder.below(self.entry.name), self.path)
+        else:
+            yield Step(self.entry.kind, self.path, self.folder, entry=self.entry)
+
+
+def plan_members(plan: MemberPlan) -> MemberPlan:
     """Find what has to be carried over, and try what can be tried without reading pixels.
 
     Folders are listed and metadata read; of the arrays that are corrected nothing but the
     uppermost folder is looked at.
 
-    Args:
-        url: of the image or container.
-        levels: paths of the arrays that are corrected.
-        zarr_format: of the result; where it is not the source's, groups and arrays are
-            converted.
-        own: attributes of the groups whose metadata the job itself writes, by path; `""` is
-            the image or container.
-        apart: paths that the job leaves out, and names itself.
-        storage_options: for a remote source.
-        follow_links: whether links may lead out of the source.
+    Returns:
+        The same plan with what is carried over, and what cannot be.
 
     Raises:
         ImageFormatError: names or links that lead out of the source, links to nothing.
         SourceReadError: a folder cannot be listed.
     """
-    plan = MemberPlan(
-        url,
-        zarr_format,
-        frozenset(levels),
-        dict(own),
-        frozenset(apart),
-        follow_links=follow_links,
-        storage_options=storage_options,
-    )
     return _Survey(plan).result()
 
 
-def list_members(plan: MemberPlan) -> Iterator[tuple[Member, Folder, Entry]]:
+def list_members(plan: MemberPlan) -> Iterator[Member]:
     """The outermost files, folders, groups and arrays that are no part of the pyramid.
 
-    Args:
-        plan: of which source and levels are used.
-
-    Yields:
-        The member, the folder that holds it, and its entry there; what is refused as well.
+    What is refused is listed as well.
     """
     yield from _outermost(plan, plan.open(), "")
 
 
-def _outermost(
-    plan: MemberPlan, folder: Folder, prefix: str
-) -> Iterator[tuple[Member, Folder, Entry]]:
+def _outermost(plan: MemberPlan, folder: Folder, prefix: str) -> Iterator[Member]:
     passed = {*plan.own, *plan.groups_between}
-    for entry in sorted(folder.entries(), key=lambda found: found.name):
+    for entry in sorted(folder.entries(), key=lambda entry: entry.name):
         path = f"{prefix}{entry.name}"
         if path in plan.apart:
             continue
         if path in plan.levels:
             if entry.kind == "folder":
                 array = folder.below(entry.name)
-                yield from beside_chunks(array, node_of(array), f"{path}/", flat=False)
+                yield from beside_chunks(array, node_of(array), path, flat=False)
         elif path in passed and (entry.kind == "folder" or entry.linked):
-            for member, holder, inner in _outermost(plan, folder.below(entry.name), f"{path}/"):
-                yield member, holder, (entry if entry.kind == "refused" else inner)
-        elif entry.kind == "folder":
-            node = node_of(folder.below(entry.name))
-            yield Member(path, node.kind if node else "folder"), folder, entry
-        elif entry.name not in DOCUMENTS:
-            yield Member(path, "file"), folder, entry
+            for member in _outermost(plan, folder.below(entry.name), f"{path}/"):
+                yield replace(member, entry=entry) if entry.kind == "refused" else member
+        elif entry.kind == "folder" or entry.name not in DOCUMENTS:
+            yield Member(path, folder, entry)
 
 
-def beside_chunks(
-    array: Folder, node: Node | None, prefix: str, *, flat: bool
-) -> Iterator[tuple[Member, Folder, Entry]]:
+def beside_chunks(array: Folder, node: Node | None, path: str, *, flat: bool) -> Iterator[Member]:
     """What lies in the folder of an array and is none of its chunks.
 
     Args:
         array: its folder.
         node: its metadata.
-        prefix: path of that folder within the image, with a slash at its end.
+        path: of that folder within the image.
         flat: whether to look into arrays that keep all their chunks in one folder: there may be
             millions.
     """
-    nested, chunk = _chunk_names(node) if node is not None else (False, re.compile(""))
+    nested, chunk = node.chunk_names if node is not None else (False, "")
     if not nested and not flat:
         return
-    for entry in sorted(array.entries(), key=lambda found: found.name):
-        if entry.name in DOCUMENTS or chunk.fullmatch(entry.name):
-            continue
-        below = node_of(array.below(entry.name)) if entry.kind == "folder" else None
-        kind: MemberKind = "folder" if entry.kind == "folder" else "file"
-        yield Member(f"{prefix}{entry.name}", below.kind if below else kind), array, entry
-
-
-def _chunk_names(node: Node) -> tuple[bool, re.Pattern[str]]:
-    """Whether the chunks of an array lie in folders, and what these or the chunks are called."""
-    if node.zarr_format == 2:
-        default, separator = False, node.document.get("dimension_separator") or "."
-    else:
-        encoding = node.document.get("chunk_key_encoding") or {}
-        default = encoding.get("name") == "default"
-        usual = "/" if default else "."
-        separator = (encoding.get("configuration") or {}).get("separator", usual)
-    nested = separator == "/" and (default or len(node.document.get("shape", ())) > 1)
-    if nested:
-        return True, re.compile("c" if default else r"\d+")
-    return False, re.compile(r"c(\.\d+)*" if default else r"\d+(\.\d+)*")
-
-
-def steps_of(folder: Folder, entry: Entry, path: str) -> Iterator[Step]:
-    """All that has to be done for one member.
-
-    Args:
-        folder: that holds it.
-        entry: of the member.
-        path: of the member within the image.
-    """
-    if entry.kind == "folder":
-        yield from _folder_steps(folder.below(entry.name), path)
-    else:
-        yield Step(entry.kind, path, folder, entry=entry)
+    for entry in sorted(array.entries(), key=lambda entry: entry.name):
+        if entry.name not in DOCUMENTS and not re.fullmatch(chunk, entry.name):
+            yield Member(f"{path}/{entry.name}", array, entry)
 
 
 def _folder_steps(folder: Folder, path: str) -> Generator[Step, None, bool]:
-    """The same for a folder; returns whether it is a group or an array, or holds one."""
+    """All that has to be done for a folder; returns whether it is, or holds, a group or array."""
     node = node_of(folder)
     if node is not None:
         yield Step(node.kind, path, folder, node)
@@ -304,69 +256,51 @@ def _folder_steps(folder: Folder, path: str) -> Generator[Step, None, bool]:
     return node is not None or holds_nodes
 
 
-def is_converted(step: Step, zarr_format: int) -> bool:
-    """Whether a group or array, or the group of a file, is written anew in another version."""
-    return step.node is not None and step.node.zarr_format != zarr_format
-
-
-def is_superseded(step: Step, zarr_format: int) -> bool:
-    """Whether a file is metadata of zarr that the result has in another form, or lacks."""
-    if step.kind != "file" or step.entry is None:
-        return False
-    name = step.entry.name
-    return name == CONSOLIDATED or (name in DOCUMENTS and is_converted(step, zarr_format))
-
-
 class _Survey:
     """Gathers what a plan says, from the steps of all members."""
 
     def __init__(self, plan: MemberPlan) -> None:
         self._plan = plan
-        self._members: list[Member] = []
         self._left: dict[str, str] = {}
         self._refused: list[str] = []
         self._groups: dict[str, Node] = {}
-        self._listable = True
         self._files = self._sized = self._bytes = 0
 
     def result(self) -> MemberPlan:
-        """Look at everything; the plan with what was found.
-
-        Raises:
-            ImageFormatError: some names or links are refused; the message lists them.
-        """
+        """Look at everything; the plan with what was seen."""
         self._look_at_root()
+        listable = True
         try:
-            found = list(list_members(self._plan))
+            members = list(list_members(self._plan))
         except SourceReadError:
             if is_local(self._plan.url):
                 raise
-            found = []
-            self._listable = False
+            members, listable = [], False
             self._left["tables, labels and others"] = "nothing at this address can be listed"
-        for member, folder, entry in found:
-            for step in steps_of(folder, entry, member.path):
+        for member in members:
+            for step in member.steps():
                 self._look_at(step)
-            if member.path not in self._left:
-                self._members.append(member)
         if self._refused:
-            raise ImageFormatError(_refusal(self._refused))
+            lines = [*dict.fromkeys(self._refused[:_SHOWN])]
+            more = len(self._refused) - _SHOWN
+            lines += [f"{more} more names and links are of that kind."] if more > 0 else []
+            raise ImageFormatError("\n  ".join(lines))
+        carried = tuple(member.path for member in members if member.path not in self._left)
         share = self._files / max(self._sized, 1)
         return replace(
             self._plan,
-            members=tuple(self._members),
+            members=carried,
             left=tuple(self._left.items()),
-            uncorrected=tuple(self._further_pyramids()),
+            uncorrected=tuple(_further_pyramids(self._plan, carried)),
             expected_bytes=int(self._bytes * share),
-            listable=self._listable,
+            listable=listable,
         )
 
     def _look_at_root(self) -> None:
         """Metadata of the other zarr version beside those that are read."""
         root = self._plan.open()
         node = node_of(root)
-        other = ZARR_DOCUMENTS[2 if node is None or node.zarr_format == 3 else 3]
-        for name in other:
+        for name in ZARR_DOCUMENTS[2 if node is None or node.zarr_format == 3 else 3]:
             if name != CONSOLIDATED and root.holds(name):
                 self._left[name] = "metadata of another zarr version than the image is read by"
 
@@ -375,14 +309,14 @@ class _Survey:
             self._groups[step.path] = step.node
         elif step.kind == "array":
             self._look_at_array(step)
-        elif step.entry is not None and not is_superseded(step, self._plan.zarr_format):
+        elif step.entry is not None and not step.is_superseded(self._plan.zarr_format):
             self._look_at_file(step.folder, step.path, step.entry, check_rights=True)
 
     def _look_at_array(self, step: Step) -> None:
         for folder, path, entry in files_below(step.folder, f"{step.path}/"):
             self._look_at_file(folder, path, entry, check_rights=entry.name in DOCUMENTS)
         plan = self._plan
-        if step.node is not None and is_converted(step, plan.zarr_format):
+        if step.node is not None and step.is_converted(plan.zarr_format):
             axes = plan.axes_of(step.path, self._groups)
             reason = why_not_convertible(
                 plan.url, step.path, step.node, plan.zarr_format, axes, plan.storage_options
@@ -403,26 +337,12 @@ class _Survey:
                 self._sized += 1
                 self._bytes += max(folder.state(entry).size, 0)
 
-    def _further_pyramids(self) -> Iterator[str]:
-        carried = tuple(member.path for member in self._members)
-        for group, attributes in self._plan.own.items():
-            listed_paths = {path for paths in other_pyramids(attributes) for path in paths}
-            for path in sorted(f"{group}/{path}".strip("/") for path in listed_paths):
-                if path not in self._plan.levels and f"{path}/".startswith(
-                    tuple(f"{member}/" for member in carried)
-                ):
-                    yield path
 
-
-def _refusal(problems: Sequence[str]) -> str:
-    more = len(problems) - _SHOWN
-    lines = list(dict.fromkeys(problems[:_SHOWN]))
-    if more > 0:
-        lines.append(f"{more} more names and links are of that kind.")
-    return "\n  ".join(lines)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    shown = ", ".join(names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+def _further_pyramids(plan: MemberPlan, carried: Sequence[str]) -> Iterator[str]:
+    """Paths of arrays that a corrected group lists besides those that are corrected."""
+    below = tuple(f"{path}/" for path in carried)
+    for group, attributes in plan.own.items():
+        listed_paths = {path for paths in other_pyramids(attributes) for path in paths}
+        for path in sorted(f"{group}/{path}".strip("/") for path in listed_paths):
+            if path not in plan.levels and f"{path}/".startswith(below):
+                yield path

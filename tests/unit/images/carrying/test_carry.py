@@ -29,7 +29,7 @@ def plan(source: Path | str, target: Path | str, levels: tuple[str, ...] = ("0",
     """What goes from one image into the other."""
     group = zarr.open_group(source, mode="r", use_consolidated=False)
     into = zarr.open_group(target, mode="r", use_consolidated=False).metadata.zarr_format
-    return plan_members(str(source), levels, into, {"": dict(group.attrs)})
+    return plan_members(MemberPlan(str(source), into, frozenset(levels), {"": dict(group.attrs)}))
 
 
 def carry(source: Path | str, target: Path | str) -> tuple[str, ...]:
@@ -373,7 +373,9 @@ def test_links_are_copied_as_what_they_stand_for(write_image: Write, tmp_path: P
     (source / "tables" / "out.csv").symlink_to(tmp_path / "annex")
     (source / "inner").symlink_to("tables")
     attributes = {"": dict(zarr.open_group(source, mode="r").attrs)}
-    planned = plan_members(str(source), ("0",), 2, attributes, follow_links=True)
+    planned = plan_members(
+        MemberPlan(str(source), 2, frozenset({"0"}), attributes, follow_links=True)
+    )
     carry_members(planned, str(target))
     for name in ("tables/out.csv", "inner/out.csv"):
         assert (target / name).read_text() == "content"
