@@ -30,12 +30,14 @@ from fractal_mesospim_shading.core.blocks import covering, within
 from fractal_mesospim_shading.images.arrays.encodings import (
     ABSENT,
     Encoding,
+    OutputFile,
     ShardIndex,
+    content_of,
+    open_file,
     simple_encoding,
     simple_type,
 )
 from fractal_mesospim_shading.images.arrays.file_states import Known, refuse_broken_name, state_of
-from fractal_mesospim_shading.images.arrays.plain_files import OutputFile, content_of, open_file
 
 _WORTH = 8
 

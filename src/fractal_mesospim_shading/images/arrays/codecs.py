@@ -36,8 +36,8 @@ from zarr.storage import LocalStore, StorePath
 from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
 from fractal_mesospim_shading.images.arrays.array_metadata import array_problem
+from fractal_mesospim_shading.images.arrays.encodings import open_file
 from fractal_mesospim_shading.images.arrays.gzip_streams import timeless
-from fractal_mesospim_shading.images.arrays.plain_files import open_file
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import (
     Mode,

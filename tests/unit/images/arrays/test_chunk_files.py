@@ -14,9 +14,10 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from fractal_mesospim_shading.core import memory
-from fractal_mesospim_shading.images.arrays import encodings, plain_files
+from fractal_mesospim_shading.images.arrays import encodings
+from fractal_mesospim_shading.images.arrays import encodings as plain_files
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
-from fractal_mesospim_shading.images.arrays.plain_files import DIRECT_BYTES, OutputFile
+from fractal_mesospim_shading.images.arrays.encodings import DIRECT_BYTES, OutputFile
 
 SHAPE, CHUNKS = (5, 19, 40), (2, 8, 16)
 TYPES = ["uint8", "uint16", "float32"]
