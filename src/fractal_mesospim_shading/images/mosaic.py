@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.arrays.codecs import ArrayDescription, describe_array
+from fractal_mesospim_shading.images.arrays.array_metadata import ArrayDescription
+from fractal_mesospim_shading.images.arrays.codecs import describe_array
 from fractal_mesospim_shading.images.arrays.documents import (
     Box,
     Document,

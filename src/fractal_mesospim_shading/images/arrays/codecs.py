@@ -10,34 +10,49 @@ alone, so every process comes to the same one.
 The Rust pipeline works on one thread for each call. Blocks run side by side, so no
 processor is left idle by that; and several threads would put the chunks of a shard
 into its file in the order in which they happen to be encoded: other bytes each time.
+
+The header of a gzip stream holds the time at which it was made (RFC 1952, 2.3.1), which
+numcodecs fills in: the same pixels would have other bytes in every run. The Rust pipeline
+writes 0 there, which stands for "no time"; so do the gzip codecs here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import gzip
+import io
 import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import zarr
+from numcodecs.compat import ensure_contiguous_ndarray
+from numcodecs.gzip import GZip
+from zarr.abc.codec import Codec
 from zarr.abc.store import Store
-from zarr.core.array import AsyncArray, create_codec_pipeline, parse_array_metadata
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
-from zarr.core.sync import sync
+from zarr.codecs import GzipCodec, ShardingCodec
+from zarr.core.array import AsyncArray, create_codec_pipeline
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer
+from zarr.core.buffer.cpu import as_numpy_array_wrapper
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.errors import ContainsGroupError, NodeNotFoundError
 from zarr.storage import LocalStore, StorePath
 
 from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
-from fractal_mesospim_shading.images.arrays.array_metadata import array_problem
+from fractal_mesospim_shading.images.arrays.array_metadata import (
+    ArrayDescription,
+    Metadata,
+    address_of,
+    array_problem,
+    metadata_at,
+    refuse_transformers,
+)
 from fractal_mesospim_shading.images.arrays.encodings import open_file
-from fractal_mesospim_shading.images.arrays.gzip_streams import timeless
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import (
     Mode,
@@ -48,9 +63,6 @@ from fractal_mesospim_shading.images.storage.stores import (
 )
 
 Pipeline = Literal["auto", "rust", "python"]
-Metadata = ArrayV2Metadata | ArrayV3Metadata
-
-_DOCUMENTS = ((3, "zarr.json"), (2, ".zarray"), (2, ".zattrs"))
 
 _PATHS = {
     "rust": "zarrs.ZarrsCodecPipeline",
@@ -66,42 +78,6 @@ _MOST_THREADS = 64
 configuration_lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class ArrayDescription:
-    """An array as its metadata describe it; nothing is open.
-
-    Attributes:
-        metadata: as zarr understands them.
-    """
-
-    metadata: Metadata
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """In pixels."""
-        return self.metadata.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.metadata.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the pixels, as they are stored."""
-        return self.metadata.dtype.to_native_dtype()
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Shape of a chunk, within a shard where there are shards."""
-        return self.metadata.chunks
-
-    @property
-    def shards(self) -> tuple[int, ...] | None:
-        """Shape of a shard."""
-        return self.metadata.shards
-
-
 def describe_array(group: zarr.Group, path: str) -> ArrayDescription:
     """Read the metadata of an array of a group, and try that its codecs are known.
 
@@ -109,8 +85,8 @@ def describe_array(group: zarr.Group, path: str) -> ArrayDescription:
         ImageFormatError: as `open_array`.
     """
     place = group.store_path / path
-    metadata = _metadata_at(place, group.metadata.zarr_format) or _member(group, path).metadata
-    with understood(_address(place)), _configured(_chosen("auto", metadata, place.store)):
+    metadata = metadata_at(place, group.metadata.zarr_format) or _member(group, path).metadata
+    with understood(address_of(place)), _configured(_chosen("auto", metadata, place.store)):
         create_codec_pipeline(metadata, store=place.store)
     return ArrayDescription(metadata)
 
@@ -147,13 +123,13 @@ def open_array(
         with understood(group):
             store, inner = open_store(group, storage_options, mode)
         place, zarr_format = StorePath(store, join_url(inner, path).strip("/")), None
-    metadata = _metadata_at(place, zarr_format)
+    metadata = metadata_at(place, zarr_format)
     if metadata is None:
         if not isinstance(group, zarr.Group):
             group = open_group(group, storage_options, mode)
         place, metadata = group.store_path / path, _member(group, path).metadata
     chosen = _chosen(pipeline, metadata, place.store)
-    with understood(_address(place)), _configured(chosen, direct=direct):
+    with understood(address_of(place)), _configured(chosen, direct=direct):
         kept = timeless(metadata) if chosen == "python" else metadata
         return zarr.Array(AsyncArray(kept, place))
 
@@ -237,48 +213,6 @@ def _chosen(pipeline: Pipeline, metadata: Metadata, store: Store) -> Literal["ru
     return "rust" if rust_can_handle(metadata, store) else "python"
 
 
-def _address(place: StorePath) -> str:
-    return str(place).removeprefix("file://")
-
-
-def _metadata_at(place: StorePath, zarr_format: int | None) -> Metadata | None:
-    """The metadata of an array, from its files alone.
-
-    Args:
-        place: of the array.
-        zarr_format: of the group that it belongs to; None where that is not known.
-
-    Returns:
-        None where zarr has to say what is wrong, or which of two versions it is.
-    """
-    if isinstance(place.store, LocalStore):
-        refuse_dangling_metadata(f"{place.store.root / place.path}")
-    with warnings_ignored:
-        try:
-            document = sync(_document_at(place, zarr_format))
-            return None if document is None else parse_array_metadata(document)
-        except Exception:  # noqa: BLE001 `_member` meets it again, and says what it is
-            return None
-
-
-async def _document_at(place: StorePath, zarr_format: int | None) -> dict[str, Any] | None:
-    names = [name for version, name in _DOCUMENTS if zarr_format in (version, None)]
-    prototype = default_buffer_prototype()
-    contents = await asyncio.gather(*((place / name).get(prototype=prototype) for name in names))
-    documents = {
-        name: json.loads(content.to_bytes())
-        for name, content in zip(names, contents, strict=True)
-        if content is not None
-    }
-    if "zarr.json" in documents:
-        document: dict[str, Any] = documents["zarr.json"]
-        own = ".zarray" not in documents and document["node_type"] == "array"
-        return document if own else None
-    if ".zarray" not in documents:
-        return None
-    return {**documents[".zarray"], "attributes": documents.get(".zattrs", {})}
-
-
 @contextmanager
 def _configured(pipeline: Literal["rust", "python"], *, direct: bool = False) -> Iterator[None]:
     """Let what is opened in this context have a pipeline."""
@@ -305,13 +239,13 @@ def _member(group: zarr.Group, path: str) -> zarr.Array[Any]:
     place = group.store_path / path
     if isinstance(group.store, LocalStore):
         refuse_dangling_metadata(f"{group.store.root / group.path / path}")
-    where = _address(place)
+    where = address_of(place)
     with understood(where):
         try:
             with _configured("python"):
                 member = group[path]
             if isinstance(member, zarr.Array):
-                _refuse_transformers(member, where)
+                refuse_transformers(member, where)
                 return member
         except (KeyError, FileNotFoundError, NodeNotFoundError, ContainsGroupError) as error:
             raise ImageFormatError(
@@ -331,11 +265,66 @@ def _member(group: zarr.Group, path: str) -> zarr.Array[Any]:
         )
 
 
-def _refuse_transformers(array: zarr.Array[Any], where: str) -> None:
-    transformers = getattr(array.metadata, "storage_transformers", ())
-    if transformers:
-        raise ImageFormatError(
-            f"The array '{where}' asks for storage transformers ({transformers!r}), which no "
-            "reader here knows: its chunks cannot be understood. Copy the image with the program "
-            "that wrote it, without them."
+class TimelessGzip(GZip):  # type: ignore[misc]
+    """The gzip codec of zarr v2, with no time in its header."""
+
+    def encode(self, buf: Any) -> bytes:
+        stream = io.BytesIO()
+        with gzip.GzipFile("", "wb", self.level, stream, mtime=0) as file:
+            file.write(ensure_contiguous_ndarray(buf))
+        return stream.getvalue()
+
+
+class TimelessGzipCodec(GzipCodec):
+    """The gzip codec of zarr v3, with no time in its header."""
+
+    async def _encode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        return await asyncio.to_thread(
+            as_numpy_array_wrapper,
+            TimelessGzip(self.level).encode,
+            chunk_bytes,
+            chunk_spec.prototype,
         )
+
+
+def timeless(metadata: Metadata) -> Metadata:
+    """The metadata of an array with every gzip codec replaced by one that writes no time.
+
+    They are written to disk as before. The very same object comes back where there is none.
+    """
+    if isinstance(metadata, ArrayV3Metadata):
+        codecs = _timeless_codecs(metadata.codecs)
+        return metadata if codecs is metadata.codecs else replace(metadata, codecs=codecs)
+    before = (metadata.compressor, *(metadata.filters or ()))
+    if not any(_is_gzip(codec) for codec in before):
+        return metadata
+    compressor, *filters = (_timeless_v2(codec) for codec in before)
+    return replace(metadata, compressor=compressor, filters=tuple(filters) or None)
+
+
+def _is_gzip(codec: Any) -> bool:
+    return isinstance(codec, GZip) and not isinstance(codec, TimelessGzip)
+
+
+def _timeless_v2(codec: Any) -> Any:
+    return TimelessGzip(codec.level) if _is_gzip(codec) else codec
+
+
+def _timeless_codecs(codecs: Iterable[Codec]) -> tuple[Codec, ...]:
+    """The same tuple where nothing in it writes a time."""
+    before = tuple(codecs)
+    after = tuple(_timeless_v3(codec) for codec in before)
+    return before if all(a is b for a, b in zip(after, before, strict=True)) else after
+
+
+def _timeless_v3(codec: Codec) -> Codec:
+    if isinstance(codec, GzipCodec) and not isinstance(codec, TimelessGzipCodec):
+        return TimelessGzipCodec(level=codec.level)
+    if isinstance(codec, ShardingCodec):
+        inner = _timeless_codecs(codec.codecs)
+        return codec if inner is codec.codecs else replace(codec, codecs=inner)
+    numeric = getattr(codec, "codec_config", None)
+    if isinstance(numeric, dict) and numeric.get("id") == "gzip":
+        # `numcodecs.gzip`, which is in no specification; it keeps what it delegates to.
+        codec.__dict__["_codec"] = TimelessGzip(numeric.get("level", 1))
+    return codec

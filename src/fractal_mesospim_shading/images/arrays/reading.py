@@ -19,8 +19,9 @@ from zarr.storage import LocalStore
 
 from fractal_mesospim_shading.core import memory
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
+from fractal_mesospim_shading.images.arrays.array_metadata import Metadata
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
-from fractal_mesospim_shading.images.arrays.codecs import Metadata, first_truncated, open_array
+from fractal_mesospim_shading.images.arrays.codecs import first_truncated, open_array
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.file_states import (
     Known,
