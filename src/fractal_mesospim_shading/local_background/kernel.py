@@ -31,6 +31,10 @@ from fractal_mesospim_shading.local_background.planes import (
 )
 from fractal_mesospim_shading.local_background.regions import YX, Regions, in_plane, within
 
+Planes = NDArray[Any]
+Unit = int | slice
+"""What is estimated at a time of a window: one of its planes, or all of them as a slice."""
+
 _surfaces: Kept[PlaneSurface] = Kept(512)
 """Those of this process."""
 
@@ -40,25 +44,25 @@ class Window:
     """Planes of one channel and time point that were read.
 
     Attributes:
+        source: the image.
         lead: index along t and c.
         z, yx: where the pixels lie in the image.
         pixels: (z, y, x).
         objects: of a label image, same shape, or None.
     """
 
+    source: MultitileImage
     lead: dict[str, int]
     z: slice
     yx: YX
     pixels: NDArray[Any]
     objects: NDArray[np.bool_] | None
 
-    def planes(self, unit: Any) -> slice:
-        """Where a unit, one of the planes or all of them, lies along z in the image."""
-        return (
-            self.z
-            if isinstance(unit, slice)
-            else slice(self.z.start + unit, self.z.start + unit + 1)
-        )
+    def planes(self, unit: Unit) -> slice:
+        """Where a unit lies along z in the image."""
+        if isinstance(unit, slice):
+            return self.z
+        return slice(self.z.start + unit, self.z.start + unit + 1)
 
 
 @dataclass(frozen=True)
@@ -123,14 +127,15 @@ class BackgroundKernel:
             images[-1][...] = 0
         counts: dict[int, PixelCounts] = {}
         whole = source.read(0, box) if self.regions.reads_no_more(box) else None
-        for lead, channel in self.regions.leads(box):
+        for lead in self.regions.leads(box):
+            channel = lead["c"]
             views = [self.regions.planes(image, box, lead) for image in images]
             for slab in self.regions.slabs(source, box, channel, at_once=whole is not None):
-                window = self._window(source, box, lead, channel, slab, whole)
+                window = self._window(source, box, lead, slab, whole)
                 start = slab.start - self.axes.span("z", box).start
                 targets = [view[start : start + slab.stop - slab.start] for view in views]
-                found = self._correct_slab(source, box, window, slab, targets)
-                counts[channel] = counts.get(channel, BackgroundCounts()) + found
+                more = self._correct_slab(box, window, slab, targets)
+                counts[channel] = counts.get(channel, BackgroundCounts()) + more
         return Processed(tuple(images), counts)
 
     def _window(
@@ -138,29 +143,23 @@ class BackgroundKernel:
         source: MultitileImage,
         box: Box,
         lead: dict[str, int],
-        channel: int,
         slab: slice,
-        whole: NDArray[Any] | None,
+        whole: Planes | None,
     ) -> Window:
         """Read what a slab depends on, or take it from what was read at once."""
-        depth = self.regions.reach(self.methods[channel])
+        depth = self.regions.reach(self.methods[lead["c"]])
         z = slice(max(0, slab.start - depth), min(self.depth, slab.stop + depth))
-        yx = self.regions.read_yx(box, channel)
+        yx = self.regions.read_yx(box, lead["c"])
         where = self.regions.box(lead, z, yx)
         if whole is not None:
             pixels = self.regions.planes(whole, box, lead)
         else:
             pixels = source.read(0, where).reshape((-1, *(s.stop - s.start for s in yx)))
         objects = None if self.label is None else self.label.read(where)
-        return Window(lead, z, yx, pixels, objects)
+        return Window(source, lead, z, yx, pixels, objects)
 
     def _correct_slab(
-        self,
-        source: MultitileImage,
-        box: Box,
-        window: Window,
-        slab: slice,
-        targets: list[NDArray[Any]],
+        self, box: Box, window: Window, slab: slice, targets: list[Planes]
     ) -> BackgroundCounts:
         own = within((box[-2], box[-1]), window.yx)
         planes = slice(slab.start - window.z.start, slab.stop - window.z.start)
@@ -171,44 +170,36 @@ class BackgroundKernel:
             targets[0][:, outside] = 0 if self.blank_outside else raw
             blank = raw.size if self.blank_outside else 0
             counts += BackgroundCounts(pixels=raw.size, no_data=blank)
-        for piece in self.regions.pieces(box):
+        for piece in self.layout.pieces(box[-2], box[-1]):
             outputs = [target[(slice(None), *piece.in_box)] for target in targets]
-            counts += self._correct_piece(source, window, planes, piece, outputs)
+            counts += self._correct_piece(window, planes, piece, outputs)
         return counts
 
     def _correct_piece(
-        self,
-        source: MultitileImage,
-        window: Window,
-        planes: slice,
-        piece: Piece,
-        outputs: list[NDArray[Any]],
+        self, window: Window, planes: slice, piece: Piece, outputs: list[Planes]
     ) -> BackgroundCounts:
         """Correct the planes of one tile as far as they lie in the block."""
-        channel = window.lead["c"]
-        method = self.methods[channel]
+        method = self.methods[window.lead["c"]]
         area = self.regions.area(piece, method)
-        cut = within(in_plane(piece), area)
-        inside = within(area, window.yx)
+        cut, inside = within(in_plane(piece), area), within(area, window.yx)
         counts = BackgroundCounts()
         at_once = method.depth_px > 0
-        units: list[Any] = [slice(None)] if at_once else list(range(planes.start, planes.stop))
+        units: Sequence[Unit] = [slice(None)] if at_once else range(planes.start, planes.stop)
         for place, unit in enumerate(units):
             values = window.pixels[unit][(..., *inside)]
             keep = (planes, *cut) if at_once else cut
             try:
-                zeros = self._zeros(source, window.lead, window.planes(unit), area, values)
+                zeros = self._zeros(window, window.planes(unit), area, values)
                 absent = union(no_data(values), zeros.without_data)
                 counts += BackgroundCounts(**zeros.counted(keep))
-                estimate = self._estimate(source, window, unit, piece, values, absent, keep)
+                estimate = self._estimate(window, unit, piece, values, absent, keep)
                 target = outputs[0] if at_once else outputs[0][place]
                 counts += self.correction.apply(method, values[keep], estimate, target)
             except BackgroundError as error:
-                raise self._named(source, window, piece, unit, error) from error
+                raise self._named(window, piece, unit, error) from error
+            result = estimate.result
             for kind, output in zip(self.companions, outputs[1:], strict=True):
-                image = (
-                    estimate.result.background if kind == "background" else estimate.result.noise
-                )
+                image = result.background if kind == "background" else result.noise
                 if image is not None:
                     output[... if at_once else place] = image
             if _is_first(piece):
@@ -217,17 +208,16 @@ class BackgroundKernel:
 
     def _estimate(
         self,
-        source: MultitileImage,
         window: Window,
-        unit: Any,
+        unit: Unit,
         piece: Piece,
-        values: NDArray[Any],
+        values: Planes,
         absent: NDArray[np.bool_] | None,
         keep: tuple[slice, ...],
     ) -> Estimate:
         method = self.methods[window.lead["c"]]
         if self.regions.by_surface(method) and not self._is_whole(piece):
-            surface = self._surface(source, window.lead, window.z.start + unit, piece)
+            surface = self._surface(window, window.planes(unit), piece)
             own, noise = None if absent is None else absent[keep], "noise" in self.companions
             return surface.part(piece.in_tile, own, noise=noise)
         inside = within(self.regions.area(piece, method), window.yx)
@@ -235,49 +225,33 @@ class BackgroundKernel:
         pixels = np.ascontiguousarray(values)
         return self.correction.estimate(method, pixels, objects, absent, keep)
 
-    def _zeros(
-        self,
-        source: MultitileImage,
-        lead: dict[str, int],
-        z: slice,
-        yx: YX,
-        values: NDArray[Any],
-    ) -> Zeros:
+    def _zeros(self, window: Window, z: slice, yx: YX, values: Planes) -> Zeros:
         """The zeros of a plane, or of a stack of planes, in the shape of the values."""
-        return self.look.zeros(source, lead, z, yx, values.reshape((-1, *values.shape[-2:]))).like(
-            values
-        )
+        planes = values.reshape((-1, *values.shape[-2:]))
+        return self.look.zeros(window.source, window.lead, z, yx, planes).like(values)
 
-    def _surface(
-        self, source: MultitileImage, lead: dict[str, int], z: int, piece: Piece
-    ) -> PlaneSurface:
+    def _surface(self, window: Window, z: slice, piece: Piece) -> PlaneSurface:
         """The surface of a whole plane of a tile, found once for all blocks that cut it."""
+        lead, tile, (height, width) = window.lead, piece.tile, self.layout.tile_shape
 
         def make() -> PlaneSurface:
-            tile, (height, width) = piece.tile, self.layout.tile_shape
             yx = (slice(tile.y, tile.y + height), slice(tile.x, tile.x + width))
-            where = self.regions.box(lead, slice(z, z + 1), yx)
-            plane = source.read(0, where).reshape(height, width)
+            where = self.regions.box(lead, z, yx)
+            plane = window.source.read(0, where).reshape(height, width)
             objects = None if self.label is None else self.label.read(where)[0]
-            zeros = self._zeros(source, lead, slice(z, z + 1), yx, plane)
-            absent = union(no_data(plane), zeros.without_data)
+            absent = union(no_data(plane), self._zeros(window, z, yx, plane).without_data)
             return self.correction.surface(self.methods[lead["c"]], plane, objects, absent)
 
-        key = (self.run, lead["t"], lead["c"], z, piece.tile.y, piece.tile.x)
+        key = (self.run, lead["t"], lead["c"], z.start, tile.y, tile.x)
         return _surfaces.get(key, make)
 
     def _is_whole(self, piece: Piece) -> bool:
         return tuple(s.stop - s.start for s in piece.in_tile) == self.layout.tile_shape
 
     def _named(
-        self,
-        source: MultitileImage,
-        window: Window,
-        piece: Piece,
-        unit: Any,
-        error: BackgroundError,
+        self, window: Window, piece: Piece, unit: Unit, error: BackgroundError
     ) -> BackgroundError:
-        places = [f"channel '{source.channels[window.lead['c']].label}'"]
+        places = [f"channel '{window.source.channels[window.lead['c']].label}'"]
         if len(self.layout.tiles) > 1:
             places.append(f"tile {piece.tile.number}")
         if "t" in self.axes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, prod
 from typing import Any
 
@@ -95,11 +96,7 @@ class Regions:
         deep = list(whole)
         if "z" in self.axes and self.masked and any(method.depth_px for method in self.methods):
             deep[self.axes.index("z")] = self.depth
-        found: list[tuple[int, ...]] = []
-        for wanted in (tuple(deep), tuple(whole), tuple(grain)):
-            if wanted not in found:
-                found.append(wanted)
-        return found
+        return list(dict.fromkeys((tuple(deep), tuple(whole), tuple(grain))))
 
     def _halo(self, method: BackgroundMethod) -> int | None:
         """Pixels around a part that decide its background; None for the whole tile."""
@@ -116,7 +113,7 @@ class Regions:
 
     def reads_no_more(self, box: Box) -> bool:
         """Whether the pixels of a block are all that its backgrounds depend on."""
-        channels = {channel for _, channel in self.leads(box)}
+        channels = {lead["c"] for lead in self.leads(box)}
         return all(
             not self.methods[c].depth_px and self.read_yx(box, c) == (box[-2], box[-1])
             for c in channels
@@ -124,7 +121,10 @@ class Regions:
 
     def read_yx(self, box: Box, channel: int) -> YX:
         """The part of the plane that has to be read for a block."""
-        areas = [self.area(piece, self.methods[channel]) for piece in self.pieces(box)]
+        areas = [
+            self.area(piece, self.methods[channel])
+            for piece in self.layout.pieces(box[-2], box[-1])
+        ]
         areas.append((box[-2], box[-1]))
         return (
             slice(min(y.start for y, _ in areas), max(y.stop for y, _ in areas)),
@@ -179,12 +179,11 @@ class Regions:
         where |= {"z": z, "y": yx[0], "x": yx[1]}
         return self.axes.box(where)
 
-    def leads(self, box: Box) -> Iterator[tuple[dict[str, int], int]]:
+    def leads(self, box: Box) -> Iterator[dict[str, int]]:
         """Time points and channels of a block."""
         t, c = self.axes.span("t", box), self.axes.span("c", box)
-        for time in range(t.start, t.stop):
-            for channel in range(c.start, c.stop):
-                yield {"t": time, "c": channel}, channel
+        for time, channel in product(range(t.start, t.stop), range(c.start, c.stop)):
+            yield {"t": time, "c": channel}
 
     def planes(self, block: NDArray[Any], box: Box, lead: dict[str, int]) -> NDArray[Any]:
         """A view (z, y, x) of a block at one time point and channel."""
@@ -195,10 +194,6 @@ class Regions:
         )
         planes: NDArray[Any] = block[index].reshape((-1, *block.shape[-2:]))
         return planes
-
-    def pieces(self, box: Box) -> Iterator[Piece]:
-        """The parts of tiles in a block."""
-        return self.layout.pieces(box[-2], box[-1])
 
 
 def in_plane(piece: Piece) -> YX:

@@ -41,7 +41,7 @@ class ConstantModel(BackgroundMethod):
     """One number of counts everywhere."""
 
     model_config = ConfigDict(title="Constant")
-    arguments: ClassVar = {"value": "value"}
+    arguments: ClassVar = ("value",)
     short: ClassVar = "value"
     short_in_radii: ClassVar = 0.0
     precedence: ClassVar = ("value_per_channel", "value")

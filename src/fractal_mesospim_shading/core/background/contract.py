@@ -79,8 +79,7 @@ class BackgroundMethod(BaseModel):
     """What all methods share.
 
     Attributes:
-        arguments: the fields by the names that Python has for them (see `make_method`); lengths
-            in the plane end in `_px` there.
+        arguments: names of what Python may give, see `make_method` and `field_of`.
         wider: arguments that may be more in Python than a user may write.
         short: the field that a number after the name stands for, as in `median:25`.
         short_in_radii: how large that number is for objects of radius 1; 0 where it is no length.
@@ -98,7 +97,7 @@ class BackgroundMethod(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: ClassVar[str]
-    arguments: ClassVar[Mapping[str, str]]
+    arguments: ClassVar[tuple[str, ...]]
     wider: ClassVar[Mapping[str, Any]] = {}
     short: ClassVar[str] = "radius"
     short_in_radii: ClassVar[float] = 1.0
@@ -133,22 +132,30 @@ class BackgroundMethod(BaseModel):
                 f"The method {cls.name} has no parameter {', '.join(unknown)}; it has "
                 f"{', '.join(cls.arguments)}."
             )
-        given = {}
+        given: dict[str, Any] = {}
         for name in [name for name in cls.arguments if name in arguments]:
-            field = cls.arguments[name]
-            plain = bool if field.startswith("_") else cls.model_fields[field].annotation
-            hint = cls.wider.get(name, plain)
+            field = cls.model_fields.get(cls.field_of(name, None))
+            hint = cls.wider.get(name, bool if field is None else field.annotation)
             value = checked(f"the method {cls.name}", name, arguments[name], hint)
-            given[cls.field_of(field, value)] = value
-        made = cls.model_construct(**{k: v for k, v in given.items() if not k.startswith("_")})
-        for private in [field for field in given if field.startswith("_")]:
-            setattr(made, private, given[private])
-        return made
+            given[cls.field_of(name, value)] = value
+        method = cls.model_construct(**{k: v for k, v in given.items() if k in cls.model_fields})
+        for field_name in given.keys() - cls.model_fields.keys():
+            setattr(method, field_name, given[field_name])
+        return method
 
     @classmethod
-    def field_of(cls, field: str, value: Any) -> str:
-        """Where a value of Python belongs; another field for some values of `wider`."""
-        return field
+    def field_of(cls, name: str, value: Any) -> str:
+        """Where an argument of Python belongs.
+
+        Lengths end in `_px` there, since all are in pixels. What users choose by another option,
+        or cannot choose, is a private attribute.
+
+        Args:
+            name: of the argument.
+            value: which decides for some of `wider`.
+        """
+        field = name.replace("_z_px", "_z_planes").removesuffix("_px")
+        return field if field in cls.model_fields else f"_{field}"
 
     def in_pixels(
         self,
@@ -169,13 +176,13 @@ class BackgroundMethod(BaseModel):
         pixels = self.radius_unit == "pixels"
         scale = 1.0 if pixels else 1.0 / (pixel_um[0] * pixel_um[1]) ** 0.5
         given = dict(self)
-        lengths = [field for name, field in self.arguments.items() if name == f"{field}_px"]
-        scaled = {field: given[field] * scale for field in lengths if given[field] is not None}
+        lengths = [name.removesuffix("_px") for name in self.arguments if name.endswith("_px")]
+        scaled = {name: given[name] * scale for name in lengths if given.get(name) is not None}
         changes = {"radius_unit": "pixels", **scaled, **self.of_channel(channel, scale)}
-        made = self.model_copy(update=changes)
-        made._light_background = light_background and self.follows_extremes
-        made._noise_map = noise_map and self.maps_noise
-        return made
+        method = self.model_copy(update=changes)
+        method._light_background = light_background and self.follows_extremes
+        method._noise_map = noise_map and self.maps_noise
+        return method
 
     def of_channel(self, channel: int, scale: float) -> dict[str, Any]:
         """Fields whose value in pixels is more than a product, such as numbers for channels.

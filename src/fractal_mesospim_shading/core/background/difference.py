@@ -28,11 +28,7 @@ class DifferenceOfFiltersModel(BackgroundMethod):
     """Small filter minus big filter."""
 
     model_config = ConfigDict(title="Difference of filters")
-    arguments: ClassVar = {
-        "small_radius_px": "small_radius",
-        "big_radius_px": "big_radius",
-        "filter": "filter",
-    }
+    arguments: ClassVar = ("small_radius_px", "big_radius_px", "filter")
     short: ClassVar = "big_radius"
 
     method: Literal["difference_of_filters"] = "difference_of_filters"

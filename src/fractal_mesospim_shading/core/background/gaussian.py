@@ -42,7 +42,7 @@ class GaussianModel(BackgroundMethod):
     """Gaussian local mean."""
 
     model_config = ConfigDict(title="Gaussian local mean")
-    arguments: ClassVar = {"radius_px": "radius", "radius_z_px": "radius_z_planes"}
+    arguments: ClassVar = ("radius_px", "radius_z_px")
     wider: ClassVar = {"radius_px": float | tuple[float, float]}
     precedence: ClassVar = ("radius_per_channel", "radius_yx", "radius")
 
@@ -61,8 +61,8 @@ class GaussianModel(BackgroundMethod):
     )
 
     @classmethod
-    def field_of(cls, field: str, value: Any) -> str:
-        return "radius_yx" if isinstance(value, tuple) else field
+    def field_of(cls, name: str, value: Any) -> str:
+        return "radius_yx" if isinstance(value, tuple) else super().field_of(name, value)
 
     def of_channel(self, channel: int, scale: float) -> dict[str, Any]:
         if self.radius_per_channel:

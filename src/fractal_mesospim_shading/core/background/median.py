@@ -32,12 +32,7 @@ class MedianModel(BackgroundMethod):
     """Sliding median."""
 
     model_config = ConfigDict(title="Median")
-    arguments: ClassVar = {
-        "radius_px": "radius",
-        "shape": "shape",
-        "exact": "exact",
-        "radius_z_px": "radius_z_planes",
-    }
+    arguments: ClassVar = ("radius_px", "shape", "exact", "radius_z_px")
 
     method: Literal["median"] = "median"
     radius: float = Field(

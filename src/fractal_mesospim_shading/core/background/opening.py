@@ -35,13 +35,13 @@ class OpeningModel(BackgroundMethod):
     """Morphological opening; what it leaves is the white top-hat."""
 
     model_config = ConfigDict(title="Opening (top-hat)")
-    arguments: ClassVar = {
-        "radius_px": "radius",
-        "shape": "shape",
-        "smoothing_sigma_px": "smoothing_sigma",
-        "light_background": "_light_background",
-        "radius_z_px": "radius_z_planes",
-    }
+    arguments: ClassVar = (
+        "radius_px",
+        "shape",
+        "smoothing_sigma_px",
+        "light_background",
+        "radius_z_px",
+    )
     follows_extremes: ClassVar = True
 
     method: Literal["opening"] = "opening"

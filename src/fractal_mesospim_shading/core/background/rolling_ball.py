@@ -29,11 +29,7 @@ class RollingBallModel(BackgroundMethod):
     """ImageJ's rolling ball."""
 
     model_config = ConfigDict(title="Rolling ball")
-    arguments: ClassVar = {
-        "radius_px": "radius",
-        "light_background": "_light_background",
-        "smooth": "smooth",
-    }
+    arguments: ClassVar = ("radius_px", "light_background", "smooth")
     halves_up: ClassVar = True
     height_in_counts: ClassVar = True
     follows_extremes: ClassVar = True

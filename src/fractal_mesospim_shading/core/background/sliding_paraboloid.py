@@ -28,12 +28,7 @@ class SlidingParaboloidModel(BackgroundMethod):
     """ImageJ's sliding paraboloid."""
 
     model_config = ConfigDict(title="Sliding paraboloid")
-    arguments: ClassVar = {
-        "radius_px": "radius",
-        "light_background": "_light_background",
-        "smooth": "smooth",
-        "correct_corners": "_correct_corners",
-    }
+    arguments: ClassVar = ("radius_px", "light_background", "smooth", "correct_corners")
     halves_up: ClassVar = True
     height_in_counts: ClassVar = True
     follows_extremes: ClassVar = True

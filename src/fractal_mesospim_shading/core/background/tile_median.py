@@ -51,16 +51,16 @@ class TileMedianModel(BackgroundMethod):
     """Medians of overlapping tiles and a smooth surface through them."""
 
     model_config = ConfigDict(title="Tile median and spline")
-    arguments: ClassVar = {
-        "tile_size": "tile_size",
-        "dilation": "dilation",
-        "min_unmasked_fraction": "min_unmasked_fraction",
-        "sigma_clip": "sigma_clip",
-        "filter_size": "filter_size",
-        "interpolation": "interpolation",
-        "compatibility": "compatibility",
-        "noise_map": "_noise_map",
-    }
+    arguments: ClassVar = (
+        "tile_size",
+        "dilation",
+        "min_unmasked_fraction",
+        "sigma_clip",
+        "filter_size",
+        "interpolation",
+        "compatibility",
+        "noise_map",
+    )
     wider: ClassVar = {"tile_size": int | tuple[int, int]}
     short: ClassVar = "tile_size"
     short_in_radii: ClassVar = 4.0
@@ -110,8 +110,8 @@ class TileMedianModel(BackgroundMethod):
     _tile_yx: tuple[int, int] | None = PrivateAttr(default=None)
 
     @classmethod
-    def field_of(cls, field: str, value: Any) -> str:
-        return "_tile_yx" if isinstance(value, tuple) else field
+    def field_of(cls, name: str, value: Any) -> str:
+        return "_tile_yx" if isinstance(value, tuple) else super().field_of(name, value)
 
     def of_channel(self, channel: int, scale: float) -> dict[str, Any]:
         return {"tile_size": max(1, round(self.tile_size * scale))}
