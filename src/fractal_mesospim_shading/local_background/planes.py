@@ -123,8 +123,8 @@ class PlaneSurface:
             if deviation is not None:
                 deviation[absent] = 0
         share, even = self.surface.share, self.surface.even
-        found = BackgroundResult(background, noise=deviation, share=share, even=even)
-        return Estimate(found, absent)
+        result = BackgroundResult(background, noise=deviation, share=share, even=even)
+        return Estimate(result, absent)
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,12 @@ class PlaneCorrection:
             keep: the part wanted.
         """
         marked = self._marked(values, objects)
-        found = method.background(values, self._widened(marked), absent)
-        part = found.part(keep)
-        if self.add_noise_bias and found.estimated:
+        result = method.background(values, self._widened(marked), absent)
+        part = result.part(keep)
+        if self.add_noise_bias and result.estimated:
             lifted = without_bias(method, values, absent, part.background, keep)
             part = replace(part, background=lifted)
-        nothing = None if found.estimated else _nothing(marked, absent)
+        nothing = None if result.estimated else _nothing(marked, absent)
         return Estimate(part, None if absent is None else absent[keep], nothing)
 
     def surface(
@@ -246,17 +246,17 @@ def tell_masks(
         methods: of the channels.
         correction: with the mask's threshold and dilation.
     """
-    for label, found in counts.items():
+    for label, total in counts.items():
         method = methods[label]
-        if found.unestimated:
-            said = _all_masked(found, correction) + _eaten(found, method, correction)
+        if total.unestimated:
+            said = _all_masked(total, correction) + _eaten(total, method, correction)
             logger.warning("Channel %s: %s", label, " ".join(said))
-        for line in _little(found, method):
+        for line in _little(total, method):
             logger.info("Channel %s: %s", label, line)
 
 
-def _all_masked(found: BackgroundCounts, correction: PlaneCorrection) -> list[str]:
-    number = found.unestimated - found.eaten
+def _all_masked(total: BackgroundCounts, correction: PlaneCorrection) -> list[str]:
+    number = total.unestimated - total.eaten
     if not number:
         return []
     advice = "Check the mask."
@@ -269,9 +269,9 @@ def _all_masked(found: BackgroundCounts, correction: PlaneCorrection) -> list[st
 
 
 def _eaten(
-    found: BackgroundCounts, method: BackgroundMethod, correction: PlaneCorrection
+    total: BackgroundCounts, method: BackgroundMethod, correction: PlaneCorrection
 ) -> list[str]:
-    if not found.eaten:
+    if not total.eaten:
         return []
     parts = [
         f"{size} px by the dilation of {owner}"
@@ -281,24 +281,24 @@ def _eaten(
         )
         if size
     ]
-    total = " in all" if len(parts) > 1 else ""
+    in_all = " in all" if len(parts) > 1 else ""
     return [
-        f"In {found.eaten} planes of tiles the objects, widened {' and '.join(parts)}, left no "
+        f"In {total.eaten} planes of tiles the objects, widened {' and '.join(parts)}, left no "
         "pixel of background; they passed through unchanged. The largest dilation that leaves "
-        f"some in each of them is {found.most_dilation} px{total}."
+        f"some in each of them is {total.most_dilation} px{in_all}."
     ]
 
 
-def _little(found: BackgroundCounts, method: BackgroundMethod) -> list[str]:
+def _little(total: BackgroundCounts, method: BackgroundMethod) -> list[str]:
     lines = []
-    if found.scarce:
+    if total.scarce:
         lines.append(
-            f"In {found.scarce} planes of tiles less than 1 % of the pixels lay outside of the "
+            f"In {total.scarce} planes of tiles less than 1 % of the pixels lay outside of the "
             "mask and its dilation; their background rests on these."
         )
-    if found.even:
+    if total.even:
         lines.append(
-            f"In {found.even} planes of tiles no square had a share of "
+            f"In {total.even} planes of tiles no square had a share of "
             f"{method.least_share:g} of its pixels outside of the mask "
             "(min_unmasked_fraction); one number, the median of the plane, was taken."
         )

@@ -85,34 +85,44 @@ class Application:
         if self.mode == "divide" and not self.reference > 0:
             raise BackgroundError(f"The reference is {self.reference}; expected more than 0.")
 
+    @property
+    def from_top(self) -> bool:
+        """Whether integers count from the largest of their type.
+
+        Divided, dark objects stay darker than what is around them by themselves.
+        """
+        return self.light_background and self.mode == "subtract"
+
 
 def correct_plane(
     method: BackgroundMethod,
     image: NDArray[Any],
-    found: BackgroundResult,
+    estimate: BackgroundResult,
     absent: NDArray[np.bool_] | None,
     application: Application,
     *,
     dtype: DTypeLike = np.float32,
     out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], AppliedCounts]:
-    """Take what a method found away from a plane or stack.
+    """Take what a method estimated away from a plane or stack.
 
     Args:
         method: whose rounding counts where the application leaves it open.
         image: (y, x) or (z, y, x).
-        found: its background. Where none could be estimated, the image stays as it is.
+        estimate: its background. Where none could be estimated, the image stays as it is.
         absent: True where there is no data, or None.
         application, dtype, out: see `apply_background`.
     """
-    values = image if found.denoised is None else found.denoised
-    if found.denoised is not None and absent is not None:
+    values = image if estimate.denoised is None else estimate.denoised
+    if estimate.denoised is not None and absent is not None:
         values = np.where(absent, image, values)
-    if not found.estimated:
+    if not estimate.estimated:
         absent = np.ones(values.shape, np.bool_)
     rounding = application.rounding or ("half_up" if method.halves_up else "half_even")
-    how = replace(application, rounding=rounding)
-    return apply_background(values, found.background, how, dtype=dtype, coverage=absent, out=out)
+    terms = replace(application, rounding=rounding)
+    return apply_background(
+        values, estimate.background, terms, dtype=dtype, coverage=absent, out=out
+    )
 
 
 def apply_background(
@@ -142,7 +152,7 @@ def apply_background(
         BackgroundError: for other shapes, or a division by a background that
             reaches 0 somewhere.
     """
-    how = Application() if application is None else application
+    application = Application() if application is None else application
     image, hidden = without_mask(as_numbers(image, "image"))
     image, background = np.asarray(image), np.asarray(as_numbers(background, "background"))
     if background.shape != image.shape or (out is not None and out.shape != image.shape):
@@ -159,12 +169,12 @@ def apply_background(
         absent = np.ascontiguousarray(coverage).reshape(-1)
     wide = any(is_wide(kind) for kind in (flat.dtype, background.dtype, result.dtype))
     shape = np.asarray(background.reshape(-1), np.float64 if wide else np.float32)
-    if how.mode == "divide":
-        shape = _divisor(flat, shape, absent, how)
+    if application.mode == "divide":
+        shape = _divisor(flat, shape, absent, application)
     direct = result.flags.c_contiguous and result.dtype.isnative
     native = result.dtype.newbyteorder("=")
     target = result.reshape(-1) if direct else np.empty(image.size, native)
-    counts = _run(flat, np.ascontiguousarray(shape), absent, target, how)
+    counts = _run(flat, np.ascontiguousarray(shape), absent, target, application)
     if not direct:
         result[...] = target.reshape(image.shape)
     return (result if out is not None else with_mask(result, hidden)), counts
@@ -174,13 +184,13 @@ def _divisor(
     image: NDArray[Any],
     background: NDArray[Any],
     absent: NDArray[np.bool_],
-    how: Application,
+    terms: Application,
 ) -> NDArray[Any]:
     """The factors of a division, as a plane of the type of the background."""
     one = background.dtype.type(1)
     used = background if absent.size == 0 else np.where(absent, one, background)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        ratio: NDArray[Any] = background.dtype.type(how.reference) / used
+        ratio: NDArray[Any] = background.dtype.type(terms.reference) / used
     # Next to 0, what is left of a pixel would be infinite.
     low = int(np.count_nonzero(~((used > 0) & np.isfinite(ratio))))
     if low:
@@ -189,7 +199,7 @@ def _divisor(
             f"{float(np.nanmin(used)):g}), so the image cannot be divided by it. Subtract it, "
             "or choose a larger radius, a mask, or another method."
         )
-    return ratio if how.weight == 1 else np.power(ratio, background.dtype.type(how.weight))
+    return ratio if terms.weight == 1 else np.power(ratio, background.dtype.type(terms.weight))
 
 
 def _run(
@@ -197,28 +207,24 @@ def _run(
     plane: NDArray[Any],
     absent: NDArray[np.bool_],
     target: NDArray[Any],
-    how: Application,
+    terms: Application,
 ) -> AppliedCounts:
-    integer = np.issubdtype(target.dtype, np.integer)
-    half_up = integer and how.rounding == "half_up"
-    divide = how.mode == "divide"
-    # Divided, dark objects stay darker than what is around them by themselves.
-    from_top = integer and how.light_background and not divide
     if plane.dtype == np.float64:
-        counts = _apply_wide(image, plane, absent, target, how, half_up=half_up, from_top=from_top)
-        return AppliedCounts(image.size, *counts)
+        return AppliedCounts(image.size, *_apply_wide(image, plane, absent, target, terms))
+    integer = np.issubdtype(target.dtype, np.integer)
+    half_up, divide = integer and terms.rounding == "half_up", terms.mode == "divide"
     low, high = -np.inf, np.inf
-    offset = float(how.output_offset)
+    offset = float(terms.output_offset)
     if integer:
         limits = np.iinfo(target.dtype)
         low, high = float(limits.min), float(limits.max)
-        offset += high if from_top else 0.0
-    numbers = (np.float32(how.weight), np.float32(offset + (0.5 if half_up else 0.0)))
+        offset += high if terms.from_top else 0.0
+    numbers = (np.float32(terms.weight), np.float32(offset + (0.5 if half_up else 0.0)))
     if image.dtype not in (np.uint8, np.uint16, np.float32):
         image = image.astype(np.float32)
     run = _to_integers if integer else _to_floats
-    found = run(image, plane, absent, *numbers, divide, half_up, low, high, target)
-    return AppliedCounts(image.size, *(int(count) for count in found))
+    counted = run(image, plane, absent, *numbers, divide, half_up, low, high, target)
+    return AppliedCounts(image.size, *(int(count) for count in counted))
 
 
 @kernel
@@ -268,34 +274,28 @@ def _apply_wide(
     plane: NDArray[np.float64],
     absent: NDArray[np.bool_],
     target: NDArray[Any],
-    how: Application,
-    *,
-    half_up: bool,
-    from_top: bool,
+    terms: Application,
 ) -> tuple[int, int, int]:
-    """Take a background away in float64, a part at a time; arrays are flat.
-
-    Args:
-        image, plane, absent, target: as the kernels have them.
-        how: with weight and offset; for a division `plane` holds the factors.
-        half_up: how integers are rounded.
-        from_top: add the largest number of an integer type.
+    """Take a background away in float64, a part at a time; arrays are as for the kernels.
 
     Returns:
         Pixels that were kept, and those cut off below and above.
     """
-    weight, offset = float(how.weight), float(how.output_offset)
+    weight, offset = float(terms.weight), float(terms.output_offset)
+    divide = terms.mode == "divide"
     totals = np.zeros(3, np.int64)
     for start in range(0, image.size, _WIDE_PART):
         part = slice(start, start + _WIDE_PART)
         with np.errstate(over="ignore", invalid="ignore"):
             values = image[part].astype(np.float64)
-            values = values * plane[part] if how.mode == "divide" else values - weight * plane[part]
+            values = values * plane[part] if divide else values - weight * plane[part]
             values += offset
         kept = absent[part] if absent.size else np.zeros(values.size, np.bool_)
         if np.issubdtype(target.dtype, np.integer):
+            half_up = terms.rounding == "half_up"
             rounded = np.floor(values + 0.5) if half_up else np.rint(values)
-            target[part], below, above = _as_integers(rounded, target.dtype, from_top=from_top)
+            whole = _as_integers(rounded, target.dtype, from_top=terms.from_top)
+            target[part], below, above = whole
             totals[1:] += np.count_nonzero(below & ~kept), np.count_nonzero(above & ~kept)
         else:
             with np.errstate(over="ignore", invalid="ignore"):

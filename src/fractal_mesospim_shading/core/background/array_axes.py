@@ -95,15 +95,15 @@ def find_axes(shape: tuple[int, ...], axes: str | None, *, stacks: bool) -> Arra
         BackgroundError: letters that do not fit the array, an empty array, or a last axis so
             short that it may hold colours, of which nothing was said.
     """
-    wanted = "zyx" if stacks else "yx"
+    needed = "zyx" if stacks else "yx"
     if axes is not None:
-        names = _checked_names(shape, axes, wanted)
+        names = _checked_names(shape, axes, needed)
     else:
-        names = "." * (len(shape) - len(wanted)) + wanted
-    if len(shape) < len(wanted) or 0 in shape:
+        names = "." * (len(shape) - len(needed)) + needed
+    if len(shape) < len(needed) or 0 in shape:
         raise BackgroundError(
-            f"The image has shape {shape}; expected {len(wanted)} or more axes, ending with "
-            f"{', '.join(wanted)}, and at least one pixel."
+            f"The image has shape {shape}; expected {len(needed)} or more axes, ending with "
+            f"{', '.join(needed)}, and at least one pixel."
         )
     if axes is None and len(shape) > 2 and shape[-1] <= MOST_COLOURS:
         given = "uvwtczyx"[-len(shape) :]
@@ -113,21 +113,21 @@ def find_axes(shape: tuple[int, ...], axes: str | None, *, stacks: bool) -> Arra
             f"or channels, as in an RGB picture, or x. Say which with an argument: "
             f"axes='{colours}' if it holds channels, axes='{given}' if it is x."
         )
-    return ArrayAxes(shape, tuple(names.index(name) for name in wanted))
+    return ArrayAxes(shape, tuple(names.index(name) for name in needed))
 
 
-def _checked_names(shape: tuple[int, ...], axes: Any, wanted: str) -> str:
+def _checked_names(shape: tuple[int, ...], axes: Any, needed: str) -> str:
     names = axes.lower() if isinstance(axes, str) else ""
     if not names.isalpha() or len(set(names)) != len(names) or len(names) != len(shape):
         raise BackgroundError(
             f"axes is {shown(axes)}, the image has shape {shape}; expected a text of "
             f"{len(shape)} different letters, one for each axis, such as 'zyx' or 'yxc'."
         )
-    missing = [name for name in wanted if name not in names]
+    missing = [name for name in needed if name not in names]
     if missing:
         raise BackgroundError(
             f"axes is {axes!r}, without {' and '.join(missing)}; expected "
-            f"{', '.join(wanted)} among the letters"
-            f"{', as the method has a z radius' if 'z' in wanted else ''}."
+            f"{', '.join(needed)} among the letters"
+            f"{', as the method has a z radius' if 'z' in needed else ''}."
         )
     return names

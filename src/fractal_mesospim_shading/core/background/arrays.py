@@ -21,7 +21,7 @@ from fractal_mesospim_shading.core.background.apply import (
     AppliedCounts,
     correct_plane,
 )
-from fractal_mesospim_shading.core.background.array_axes import ArrayAxes, Index, find_axes
+from fractal_mesospim_shading.core.background.array_axes import Index, find_axes
 from fractal_mesospim_shading.core.background.catalogue import check_fits, check_light
 from fractal_mesospim_shading.core.background.contract import (
     BackgroundMethod,
@@ -108,10 +108,10 @@ def estimate_array(
         BackgroundError: for arrays or parameters that do not fit, or of a wrong type.
     """
     rule = zero_rule(zero_is, holds_no_data)
-    request = _Request.of(image, method, mask, axes, progress)
-    result = _target(request.where.shape, out, np.float32, _FLOATS, "background")
+    request = _Request(image, method, mask, axes, progress)
+    result = _target(request.axes.shape, out, np.float32, _FLOATS, "background")
     for part in request.results(rule):
-        request.where.put(result, part.index, part.found.background)
+        request.axes.put(result, part.index, part.estimate.background)
     return result
 
 
@@ -150,30 +150,29 @@ def correct_array(
         BackgroundError: for arrays or parameters that do not fit, or of a wrong type.
     """
     rule = zero_rule(zero_is, holds_no_data)
-    request = _Request.of(image, method, mask, axes, progress)
-    where = request.where
-    how = _completed(application, method)
-    result = _target(where.shape, out, dtype, _NUMBERS, "result")
+    request = _Request(image, method, mask, axes, progress)
+    planes = request.axes
+    application = _completed(application, method)
+    result = _target(planes.shape, out, dtype, _NUMBERS, "result")
     saved = None
     if background_out is not None:
-        saved = _target(where.shape, background_out, np.float32, _FLOATS, "background")
+        saved = _target(planes.shape, background_out, np.float32, _FLOATS, "background")
     counts = AppliedCounts()
     unestimated: list[Index] = []
     dilations: list[int | None] = []
     blocks = 0
     for part in request.results(rule):
-        found = part.found
-        if not found.estimated:
+        if not part.estimate.estimated:
             unestimated.append(part.index)
             dilations.append(largest_dilation(part.objects, part.absent))
         corrected, some = correct_plane(
-            method, part.values, found, part.absent, how, dtype=result.dtype
+            method, part.values, part.estimate, part.absent, application, dtype=result.dtype
         )
-        where.put(result, part.index, corrected)
+        planes.put(result, part.index, corrected)
         counts += some
         blocks += part.zero_blocks
         if saved is not None:
-            where.put(saved, part.index, found.background)
+            planes.put(saved, part.index, part.estimate.background)
     if out is None:
         result = with_mask(result, request.hidden)
     largest = min((size for size in dilations if size is not None), default=None)
@@ -190,7 +189,7 @@ class _Part:
         objects: of the masks, or None.
         absent: where there is no data, or None.
         zero_blocks: see `CorrectedArray`.
-        found: the background.
+        estimate: the background.
     """
 
     index: Index
@@ -198,10 +197,9 @@ class _Part:
     objects: NDArray[np.bool_] | None
     absent: NDArray[np.bool_] | None
     zero_blocks: int
-    found: BackgroundResult
+    estimate: BackgroundResult
 
 
-@dataclass(frozen=True)
 class _Request:
     """What was asked for, checked.
 
@@ -209,27 +207,19 @@ class _Request:
         pixels: the image, without a mask of its own.
         hidden: the mask of a masked array, or None.
         objects: the mask that was given, or None.
-        method: how to estimate.
-        where: the planes among the axes.
+        method: that estimates.
+        axes: where the planes lie.
         progress: to be told of each plane.
     """
 
-    pixels: NDArray[Any]
-    hidden: NDArray[np.bool_] | None
-    objects: NDArray[Any] | None
-    method: BackgroundMethod
-    where: ArrayAxes
-    progress: Progress | None
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         image: Any,
         method: BackgroundMethod,
         mask: Any,
         axes: str | None,
         progress: Progress | None,
-    ) -> _Request:
+    ) -> None:
         """Check what was given.
 
         Raises:
@@ -239,41 +229,45 @@ class _Request:
         if progress is not None and not callable(progress):
             raise BackgroundError(f"progress is {shown(progress)}; expected a function or None.")
         pixels = as_numbers(image, "image")
-        where = find_axes(tuple(pixels.shape), axes, stacks=method.depth_px > 0)
-        objects = None if mask is None else without_mask(as_numbers(mask, "mask"))[0]
-        if objects is not None and objects.shape not in (where.shape, where.mask_shape):
+        self.axes = find_axes(tuple(pixels.shape), axes, stacks=method.depth_px > 0)
+        self.objects = None if mask is None else without_mask(as_numbers(mask, "mask"))[0]
+        shape, plane = self.axes.shape, self.axes.mask_shape
+        if self.objects is not None and self.objects.shape not in (shape, plane):
             raise BackgroundError(
-                f"The mask has shape {objects.shape}, the image {where.shape}; expected the "
-                f"same, or {where.mask_shape} for all planes."
+                f"The mask has shape {self.objects.shape}, the image {shape}; expected the "
+                f"same, or {plane} for all planes."
             )
-        check_fits(method, where.plane_shape)
-        data, hidden = without_mask(pixels)
-        return cls(data, hidden, objects, method, where, progress)
+        check_fits(method, self.axes.plane_shape)
+        self.pixels, self.hidden = without_mask(pixels)
+        self.method, self.progress = method, progress
 
     def results(self, rule: ZeroRule) -> Iterator[_Part]:
         """Every plane or stack in turn, its axes in the order (z,) y, x."""
-        for done, index in enumerate(self.where.indices(), start=1):
-            values = self.where.part(self.pixels, index)
+        for done, index in enumerate(self.axes.indices(), start=1):
+            values = self.axes.part(self.pixels, index)
             objects = None
             if self.objects is not None:
-                objects = self.where.part_of_mask(self.objects, index) > 0
+                objects = self.axes.part_of_mask(self.objects, index) > 0
             if self.hidden is not None:
-                objects = union(objects, self.where.part(self.hidden, index))
+                objects = union(objects, self.axes.part(self.hidden, index))
             zeros, blocks = zeros_without_data(values, rule)
             absent = union(no_data(values), zeros)
-            found = self.method.background(values, objects, absent)
-            yield _Part(index, values, objects, absent, blocks, found)
+            estimate = self.method.background(values, objects, absent)
+            yield _Part(index, values, objects, absent, blocks, estimate)
             if self.progress is not None:
-                self.progress(done, self.where.parts)
+                self.progress(done, self.axes.parts)
 
 
 def _completed(application: Application | None, method: BackgroundMethod) -> Application:
     """The light background is that of the method."""
-    how = Application() if application is None else application
-    if not isinstance(how, Application):
-        raise BackgroundError(f"application is {shown(how)}; expected an Application or None.")
-    check_light(method, light_background=how.light_background)
-    return replace(how, light_background=method.light_background)
+    if application is None:
+        application = Application()
+    if not isinstance(application, Application):
+        raise BackgroundError(
+            f"application is {shown(application)}; expected an Application or None."
+        )
+    check_light(method, light_background=application.light_background)
+    return replace(application, light_background=method.light_background)
 
 
 def _target(
@@ -295,10 +289,10 @@ def _target(
             raise BackgroundError(f"dtype is {shown(dtype)}, which is no type of NumPy.") from error
         _check_kind(kind, kinds, "dtype")
         return np.empty(shape, kind)
-    found: tuple[int, ...] | None = getattr(out, "shape", None)
-    if found != shape:
+    own: tuple[int, ...] | None = getattr(out, "shape", None)
+    if own != shape:
         raise BackgroundError(
-            f"The array for the {what} has {f'shape {found}' if found else 'no shape'}, the image "
+            f"The array for the {what} has {f'shape {own}' if own else 'no shape'}, the image "
             f"{shape}; give an array of the same shape."
         )
     _check_kind(as_numbers(out, f"array for the {what}").dtype, kinds, f"The array for the {what}")

@@ -85,11 +85,11 @@ class ConstantModel(BackgroundMethod):
     def surface(
         self, image: NDArray[Any], mask: Marks = None, coverage: Marks = None
     ) -> Level | None:
-        found = self.background(image, mask, coverage)
-        if not found.estimated:
+        result = self.background(image, mask, coverage)
+        if not result.estimated:
             return None
-        usable = found.background if coverage is None else found.background[~(coverage > 0)]
-        return Level(float(usable.flat[0]), found.share, found.even)
+        usable = result.background if coverage is None else result.background[~(coverage > 0)]
+        return Level(float(usable.flat[0]), result.share, result.even)
 
     def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
         usable = values if ignored is None else values[~ignored]

@@ -314,9 +314,8 @@ class BackgroundMethod(BaseModel):
                 f"The lengths of the method {self.name} are in {self.radius_unit}; give it in "
                 "pixels, by in_pixels()."
             )
-        image, mask = image_and_mask(image, mask, deep=self.depth_px > 0)
-        missing = union(no_data(image), checked_mask(image, coverage))
-        return image, checked_mask(image, mask), missing
+        image, objects = image_and_mask(image, mask, deep=self.depth_px > 0)
+        return image, objects, union(no_data(image), checked_mask(image, coverage))
 
     def estimated_where_usable(
         self, estimate: Estimate, image: NDArray[Any], objects: Bool | None, missing: Bool | None

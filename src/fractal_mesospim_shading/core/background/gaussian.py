@@ -24,7 +24,7 @@ from fractal_mesospim_shading.core.background.filters import (
     gaussian_kernel,
     kernel_half_width,
 )
-from fractal_mesospim_shading.core.background.masks import checked_mask, image_and_mask
+from fractal_mesospim_shading.core.background.masks import image_and_mask
 from fractal_mesospim_shading.core.background.noise import NoiseFactor
 from fractal_mesospim_shading.core.background.parameters import (
     RadiusList,
@@ -243,5 +243,4 @@ def gaussian_backgrounds(
 
 
 def _mean_of_plane(plane: NDArray[Any], radius_px: Radius) -> Array:
-    image, hidden = image_and_mask(plane)
-    return local_mean(image, checked_mask(image, hidden), radius_px)
+    return local_mean(*image_and_mask(plane), radius_px)

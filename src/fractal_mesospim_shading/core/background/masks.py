@@ -39,27 +39,27 @@ def as_numbers(array: Any, what: str) -> Any:
         BackgroundError: it holds no numbers.
     """
     if isinstance(array, np.ma.MaskedArray):
-        found: Any = array
+        numbers: Any = array
     elif not isinstance(array, np.ndarray) and _is_arraylike(array):
-        found = array
+        numbers = array
     else:
         try:
-            found = np.asarray(array)
+            numbers = np.asarray(array)
         except (TypeError, ValueError) as error:
             raise BackgroundError(
                 f"The {what} is {shown(array)}, which is no array: {error}."
             ) from error
-    if found.dtype.kind not in "buif":
+    if numbers.dtype.kind not in "buif":
         raise BackgroundError(
-            f"The {what} is {shown(array) if found.dtype.kind == 'O' else 'an array'} of type "
-            f"{found.dtype}; expected an array of integers or floats."
+            f"The {what} is {shown(array) if numbers.dtype.kind == 'O' else 'an array'} of type "
+            f"{numbers.dtype}; expected an array of integers or floats."
         )
-    return found
+    return numbers
 
 
 def image_and_mask(
     image: Any, mask: Any = None, *, deep: bool = False
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
+) -> tuple[NDArray[Any], Bool | None]:
     """A plane or stack and its objects as plain arrays.
 
     Args:
@@ -75,24 +75,14 @@ def image_and_mask(
             where a plane is expected, and the other way round.
     """
     pixels, hidden = without_mask(as_numbers(image, "image"))
-    objects = None if mask is None else without_mask(as_numbers(mask, "mask"))[0]
     pixels = np.asarray(pixels)
     if pixels.ndim != (3 if deep else 2) or 0 in pixels.shape:
         axes = "(z, y, x), as a z radius is given" if deep else "(y, x)"
         raise BackgroundError(
             f"The image has shape {pixels.shape}; expected {axes}, with at least one pixel."
         )
-    objects = None if objects is None else np.asarray(objects)
-    if hidden is None:
-        return pixels, objects
-    if objects is None:
-        return pixels, hidden
-    if objects.shape != pixels.shape:
-        raise BackgroundError(
-            f"The mask has shape {objects.shape}, the image {pixels.shape}; "
-            "give a mask of the same shape."
-        )
-    return pixels, (objects > 0) | hidden
+    objects = None if mask is None else without_mask(as_numbers(mask, "mask"))[0]
+    return pixels, union(checked_mask(pixels, objects), hidden)
 
 
 def without_mask(array: Any) -> tuple[Any, Bool | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import reprlib
 from functools import lru_cache
 from math import isfinite
@@ -15,6 +14,8 @@ from pydantic import AfterValidator, BeforeValidator
 from fractal_mesospim_shading.errors import BackgroundError
 
 _WORDS = {float: "a number", int: "a whole number", bool: "True or False", type(None): "None"}
+
+_hints_of = lru_cache(get_type_hints)
 
 _LARGEST_COUNTS = 3.4e38
 """What a pixel of 32 bits can hold; beyond, sums with pixels are infinite."""
@@ -58,8 +59,7 @@ def check_parameters(owner: str, parameters: Any) -> None:
     Raises:
         BackgroundError: what was given for which field, and what may be.
     """
-    cls: Any = type(parameters)
-    for name, hint in _hints_of(cls).items():
+    for name, hint in _hints_of(parameters.__class__).items():
         value = getattr(parameters, name)
         object.__setattr__(parameters, name, checked(owner, name, value, hint))
 
@@ -124,13 +124,6 @@ def shown(value: Any) -> str:
     text = reprlib.repr(value)
     plain = value is None or isinstance(value, bool | int | float | str | list | tuple | dict)
     return text if plain else f"{text} ({type(value).__name__})"
-
-
-@lru_cache(maxsize=8)
-def _hints_of(cls: type[Any]) -> dict[str, Any]:
-    """What each field of a dataclass may be."""
-    hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _is_one(value: Any, kind: Any) -> bool:
