@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,7 +17,6 @@ from fractal_mesospim_shading.core.background import (
     remark_on_height,
 )
 from fractal_mesospim_shading.core.background.apply import Application
-from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.engine.history import steps_of
 from fractal_mesospim_shading.engine.job_folder import job_url, read_request
@@ -44,7 +45,7 @@ from fractal_mesospim_shading.jobs.preparation import (
     target_of,
 )
 from fractal_mesospim_shading.jobs.story import completed_in_place, correct_image
-from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
+from fractal_mesospim_shading.jobs.work import Counts, JobResult, Part, Work
 from fractal_mesospim_shading.local_background.kernel import BackgroundKernel
 from fractal_mesospim_shading.local_background.planes import (
     BackgroundCounts,
@@ -53,9 +54,7 @@ from fractal_mesospim_shading.local_background.planes import (
 )
 from fractal_mesospim_shading.options.background import (
     BackgroundOptions,
-    LabelMask,
     LocalBackgroundOptions,
-    ThresholdMask,
 )
 from fractal_mesospim_shading.options.precedence import passed_over_in_method
 
@@ -105,7 +104,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     planned = problems.run(
         lambda: plan_output(image, options, dtype=dtype, companions=_kinds(options))
     )
-    made = problems.run(lambda: background_kernel(image, options, dtype))
+    checked = problems.run(lambda: background_kernel(image, options, dtype))
     if options.save_noise and not options.method.maps_noise:
         problems.errors.append(
             ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
@@ -113,7 +112,7 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     for line in passed_over_in_method(options.method):
         logger.info("%s", line)
     refuse_common(options, _TASK, image.url, history, problems)
-    output, kernel = problems.passed(planned), problems.passed(made)
+    output, kernel = problems.passed(planned), problems.passed(checked)
     companions = [
         target_of(image, companion_url(output.target.url, kind), options, np.dtype(np.float32))
         for kind in _kinds(options)
@@ -213,27 +212,23 @@ def background_kernel(
 
     Raises:
         ShadingError: one error with all problems: a method that does not fit the image, a
-            mask that is not there, a list of the wrong length.
+            missing mask, a list of the wrong length.
     """
     per_tile = options.tiles == "tile" or (options.tiles == "auto" and not image.layout.is_single)
     height, width = image.levels[0].shape[-2:]
     layout = image.layout if per_tile else TileLayout.single((height, width))
-    mask, threshold, dilation = options.mask, None, 0
-    label: LabelImage | None = None
-    size = image.voxel_size_um
+    mask, size = options.mask, image.voxel_size_um
+    label, threshold, dilation = None, None, 0
     problems = Problems()
-    methods = problems.run(lambda: methods_of(image, options, layout.tile_shape))
-    if isinstance(mask, LabelMask | ThresholdMask):
-        pixel = (size["y"] * size["x"]) ** 0.5
-        dilation = round(mask.dilation / (pixel if mask.dilation_unit == "micrometers" else 1))
-    if isinstance(mask, LabelMask):
-        name = mask.label_name
-        label = problems.run(lambda: LabelImage.open(image, name))
-    if isinstance(mask, ThresholdMask):
+    checked = problems.run(partial(methods_of, image, options, layout.tile_shape))
+    if mask.kind != "none":
+        pixel = (size["y"] * size["x"]) ** 0.5 if mask.dilation_unit == "micrometers" else 1
+        dilation = round(mask.dilation / pixel)
+    if mask.kind == "label":
+        label = problems.run(partial(LabelImage.open, image, mask.label_name))
+    if mask.kind == "threshold":
         threshold = mask.threshold
-    problems.raise_all()
-    if methods is None:
-        raise RuntimeError("a failed check left no error")
+    methods = problems.passed(checked)
     heights = (remark_on_height(method, image.dtype) for method in methods)
     remarks = [] if label is None else label.remarks
     for remark in dict.fromkeys([*remarks, *filter(None, heights)]):
@@ -297,28 +292,20 @@ def noise_factors(
     image: MosaicImage, methods: Sequence[BackgroundMethod]
 ) -> dict[str, dict[str, float]]:
     """For `gaussian`: noise of image - background over that of the image, by channel label."""
-    found = {}
-    for channel, method in zip(image.channels, methods, strict=True):
-        factor = method.noise_factor
-        if factor is not None:
-            found[channel.label] = {"exact": factor.exact, "published": factor.published}
-    return found
+    factors = {c.label: m.noise_factor for c, m in zip(image.channels, methods, strict=True)}
+    return {label: asdict(factor) for label, factor in factors.items() if factor is not None}
 
 
-def _teller(
-    image: MosaicImage, kernel: BackgroundKernel
-) -> Callable[[Mapping[str, PixelCounts]], None]:
+def _teller(image: MosaicImage, kernel: BackgroundKernel) -> Callable[[Counts], None]:
     """What says what the counts of an image mean."""
     labels = [channel.label for channel in image.channels]
     methods = dict(zip(labels, kernel.methods, strict=True))
 
-    def tell(counts: Mapping[str, PixelCounts]) -> None:
-        for label, found in counts.items():
-            cut = (found.clipped_low + found.clipped_high) / max(found.pixels - found.no_data, 1)
+    def tell(counts: Counts) -> None:
+        for label, one in counts.items():
+            cut = (one.clipped_low + one.clipped_high) / max(one.pixels - one.no_data, 1)
             logger.info("Channel %s: %.2f %% of the pixels were cut off", label, 100 * cut)
-        masked = {
-            label: found for label, found in counts.items() if isinstance(found, BackgroundCounts)
-        }
-        tell_masks(masked, methods, kernel.correction)
+        # The counts of this kernel are all of its own kind.
+        tell_masks(cast("Mapping[str, BackgroundCounts]", counts), methods, kernel.correction)
 
     return tell

@@ -125,30 +125,30 @@ def _history(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [asdict(step) for step in steps_of(attributes)]
 
 
-def _past_lines(found: dict[str, Any]) -> list[str]:
+def _past_lines(facts: dict[str, Any]) -> list[str]:
     """What was done, and what has not come to its end."""
     lines = []
-    if found["history"]:
-        lines += ["", "History:", *(f"  made {step['text']}" for step in found["history"])]
-    if found["jobs"]:
-        jobs = (UnfinishedJob(**job) for job in found["jobs"])
+    if facts["history"]:
+        lines += ["", "History:", *(f"  made {step['text']}" for step in facts["history"])]
+    if facts["jobs"]:
+        jobs = (UnfinishedJob(**job) for job in facts["jobs"])
         lines += ["", "Unfinished jobs beside it:", *(f"  {job.text()}" for job in jobs)]
     return lines
 
 
 def _container(url: str, storage_options: StorageOptions) -> dict[str, Any]:
-    found = report.describe(TileCollection.open(url, storage_options))
+    facts = report.describe(TileCollection.open(url, storage_options))
     attributes = container_attributes(url, storage_options)
-    found["finished"] = is_finished(attributes)
-    found["history"] = _history(attributes)
-    found["jobs"] = [asdict(job) for job in jobs_beside(found["url"], storage_options)]
+    facts["finished"] = is_finished(attributes)
+    facts["history"] = _history(attributes)
+    facts["jobs"] = [asdict(job) for job in jobs_beside(facts["url"], storage_options)]
     earlier = earlier_correction(attributes)
-    if not found["finished"]:
+    if not facts["finished"]:
         earlier = "This container is unfinished: the run that wrote it broke off before its end."
     if earlier:
-        found["suspicious"].insert(0, earlier)
-    found["suspicious"] += _not_corrected_lines(attributes)
-    return found
+        facts["suspicious"].insert(0, earlier)
+    facts["suspicious"] += _not_corrected_lines(attributes)
+    return facts
 
 
 def _not_corrected_lines(attributes: Mapping[str, Any]) -> list[str]:
@@ -158,21 +158,21 @@ def _not_corrected_lines(attributes: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def as_text(found: dict[str, Any]) -> str:
+def as_text(facts: dict[str, Any]) -> str:
     """The same, to read."""
-    if found["kind"] != "mosaic":
-        return plain_page([*container_text(found), *_past_lines(found)])
-    tiles = found["tiles"]
-    state = "finished" if found["finished"] else "UNFINISHED: a run broke off before its end"
-    size = ", ".join(f"{axis} {value:g}" for axis, value in found["pixel_size_um"].items())
+    if facts["kind"] != "mosaic":
+        return plain_page([*container_text(facts), *_past_lines(facts)])
+    tiles = facts["tiles"]
+    state = "finished" if facts["finished"] else "UNFINISHED: a run broke off before its end"
+    size = ", ".join(f"{axis} {value:g}" for axis, value in facts["pixel_size_um"].items())
     lines = [
-        f"{found['url']}",
-        f"OME-Zarr {found['ngff_version']}, axes {','.join(found['axes'])}, "
-        f"{found['dtype']}, {state}",
+        f"{facts['url']}",
+        f"OME-Zarr {facts['ngff_version']}, axes {','.join(facts['axes'])}, "
+        f"{facts['dtype']}, {state}",
         f"Pixel size (um): {size}",
         "",
         "Channels:",
-        *(f"  {c['index']}  {c['label']}" for c in found["channels"]),
+        *(f"  {c['index']}  {c['label']}" for c in facts["channels"]),
         "",
         f"Tiles: {tiles['rows']} rows x {tiles['columns']} columns of "
         f"{tiles['shape_px'][0]} x {tiles['shape_px'][1]} pixels (y, x); the numbers for "
@@ -186,17 +186,17 @@ def as_text(found: dict[str, Any]) -> str:
     if tiles["outside"] is not None:
         lines += [_outside_line(tiles["outside"]), ""]
     lines.append("Pyramid:")
-    for level in found["levels"]:
+    for level in facts["levels"]:
         shards = f", shards {_shape(level['shards'])}" if level["shards"] else ""
         lines.append(
             f"  {level['path']}: {_shape(level['shape'])}, chunks {_shape(level['chunks'])}{shards}"
         )
-    if found["members"]:
+    if facts["members"]:
         lines += ["", "Also in the image (carried over into results as it is):"]
-        lines += [f"  {member['path']} ({member['kind']})" for member in found["members"]]
-    if found["notes"]:
-        lines += ["", "Notes:", *(f"  {note}" for note in found["notes"])]
-    return plain_page([*lines, *_past_lines(found)])
+        lines += [f"  {member['path']} ({member['kind']})" for member in facts["members"]]
+    if facts["notes"]:
+        lines += ["", "Notes:", *(f"  {note}" for note in facts["notes"])]
+    return plain_page([*lines, *_past_lines(facts)])
 
 
 def plain_page(lines: Iterable[str]) -> str:

@@ -16,40 +16,40 @@ _ORIGINS = {
 _WIDTH = 96
 
 
-def container_text(found: dict[str, Any]) -> list[str]:
+def container_text(facts: dict[str, Any]) -> list[str]:
     """The description of a container, line by line.
 
     Args:
-        found: from `images.native_report.describe`.
+        facts: from `images.native.report.describe`.
     """
-    stacks = found["stacks"]
+    stacks = facts["stacks"]
     lines = [
-        found["url"],
-        f"mesoSPIM acquisition, OME-Zarr {' and '.join(found['ngff_versions'])}, "
-        f"{len(stacks)} stacks, {_size(found['size_bytes'])} on disk{_time(found)}",
+        facts["url"],
+        f"mesoSPIM acquisition, OME-Zarr {' and '.join(facts['ngff_versions'])}, "
+        f"{len(stacks)} stacks, {_size(facts['size_bytes'])} on disk{_time(facts)}",
         "",
         "Channels:",
     ]
-    width = max(len(channel["label"]) for channel in found["channels"])
-    for index, channel in enumerate(found["channels"]):
+    width = max(len(channel["label"]) for channel in facts["channels"])
+    for index, channel in enumerate(facts["channels"]):
         extra = f"  filter {channel['filter']}" if channel["filter"] else ""
         lines.append(f"  {index}  {channel['label']:{width}}{extra}")
-    angles = ", ".join(f"{angle:g}" for angle in found["angles"])
+    angles = ", ".join(f"{angle:g}" for angle in facts["angles"])
     places = sorted({_ORIGINS[stack["position_from"]] for stack in stacks})
     lines += [
-        f"Illumination: {', '.join(found['sides'])}. Angles: {angles} degrees.",
+        f"Illumination: {', '.join(facts['sides'])}. Angles: {angles} degrees.",
         f"Positions from {' and '.join(places)}.",
-        *textwrap.wrap(found["orientation"], _WIDTH, break_on_hyphens=False),
+        *textwrap.wrap(facts["orientation"], _WIDTH, break_on_hyphens=False),
     ]
-    for mosaic in found["mosaics"]:
+    for mosaic in facts["mosaics"]:
         own = [s for s in stacks if s["group"] in set(mosaic["groups"])]
-        lines += ["", *_mosaic_lines(mosaic, own, len(found["mosaics"]) > 1)]
-    lines += ["", *_suspicious_lines(found["suspicious"])]
+        lines += ["", *_mosaic_lines(mosaic, own, len(facts["mosaics"]) > 1)]
+    lines += ["", *_suspicious_lines(facts["suspicious"])]
     return lines
 
 
-def _time(found: dict[str, Any]) -> str:
-    return "" if found["time_point"] is None else f", time point {found['time_point']}"
+def _time(facts: dict[str, Any]) -> str:
+    return "" if facts["time_point"] is None else f", time point {facts['time_point']}"
 
 
 def _mosaic_lines(
@@ -127,14 +127,14 @@ def _cell(mosaic: dict[str, Any], tile: dict[str, Any]) -> tuple[int, str]:
 
 
 def _planes_line(stacks: Sequence[dict[str, Any]]) -> str:
-    found = Counter((stack["planes_planned"], stack["planes_found"]) for stack in stacks)
-    if len(found) == 1:
-        ((planned, there),) = found
-        wish = "unknown" if planned is None else planned
-        return f"Planes: {wish} planned, {there} found, in each of the {len(stacks)} stacks"
+    counts = Counter((stack["planes_planned"], stack["planes_found"]) for stack in stacks)
+    if len(counts) == 1:
+        ((planned, stored),) = counts
+        known = "unknown" if planned is None else planned
+        return f"Planes: {known} planned, {stored} found, in each of the {len(stacks)} stacks"
     parts = [
-        f"{'?' if planned is None else planned} planned and {there} found in {count}"
-        for (planned, there), count in found.most_common()
+        f"{'?' if planned is None else planned} planned and {stored} found in {number}"
+        for (planned, stored), number in counts.most_common()
     ]
     return f"Planes: {'; '.join(parts)} of the {len(stacks)} stacks"
 

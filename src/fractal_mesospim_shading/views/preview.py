@@ -137,7 +137,7 @@ def _compared(
         try:
             check_fits(method, (plane.shape[0], plane.shape[1]))
             background = np.empty(plane.shape, np.float32)
-            found = correct_array(
+            corrected = correct_array(
                 plane,
                 method,
                 mask=mask,
@@ -150,14 +150,14 @@ def _compared(
             notes.append(f"Left out: {error}")
             logger.warning("%s It is left out of the picture.", error)
         else:
-            results[method.title] = (background, found.image)
+            results[method.title] = (background, corrected.image)
             remark = remark_on_height(method, plane.dtype)
             if remark is not None:
                 logger.info("%s", remark)
                 notes.append(f"{method.title}: its height is in counts, see the log.")
-            blocks = found.zero_blocks
-            if found.unestimated:
-                left = found.largest_dilation
+            blocks = corrected.zero_blocks
+            if corrected.unestimated:
+                left = corrected.largest_dilation
                 why = "" if left is None else f" (a dilation of up to {left} px leaves some)"
                 notes.append(
                     f"{method.title}: no pixel to estimate from{why}; the plane is as it was."

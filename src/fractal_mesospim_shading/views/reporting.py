@@ -264,11 +264,8 @@ def write_report(
     Raises:
         OutputWriteError: no permission, or no space.
     """
-    files = (
-        (path_html, report_html(report).encode()),
-        (path_png, overview_figure(report.title, report.channels)),
-    )
-    for path, content in ((Path(path), content) for path, content in files):
+    page, picture = report_html(report).encode(), overview_figure(report.title, report.channels)
+    for path, content in ((Path(path_html), page), (Path(path_png), picture)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
