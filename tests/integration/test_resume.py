@@ -20,7 +20,7 @@ from fractal_mesospim_shading.core.blocks import BlockGrid
 from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.jobs import flatfield
+from fractal_mesospim_shading.jobs import preparation
 
 pytestmark = pytest.mark.slow
 
@@ -281,7 +281,7 @@ def test_a_full_disk(
     source, models = make_mosaic(**style), str(make_models())
     whole = correct_flatfield(source, models_folder=models, camera_offset=100)
     # Compressible in the source, it may still need more than was foreseen.
-    monkeypatch.setattr(flatfield, "refuse_full_disk", lambda *_: None)
+    monkeypatch.setattr(preparation, "_refuse_full_disk", lambda *_: None)
     arguments = {"models_folder": models, "camera_offset": 100, "output_folder": str(small_disk)}
     with pytest.raises(errors.OutputWriteError, match="(?i)no space|full|os error 28"):
         correct_flatfield(source, **arguments)

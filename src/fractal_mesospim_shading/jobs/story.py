@@ -32,7 +32,6 @@ from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.results import write_companions
 from fractal_mesospim_shading.images.output import how_made, mark_of
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
@@ -329,7 +328,8 @@ def _carry(work: Work, job: Job) -> None:
         carry_members(work.members, job.image_url, work.storage, job, watch=job.check_owned)
     for part in work.parts:
         work.add_tables(part.plan.target)
-    write_companions(work.texts, job.beside, work.storage)
+    for text in work.texts:
+        places.write_bytes(job.beside(text.url), text.data, work.storage)
 
 
 def _tell_members(work: Work) -> None:

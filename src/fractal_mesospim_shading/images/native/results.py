@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -243,23 +243,6 @@ def plan_companions(
     for companion in made:
         _refuse(companion, storage, overwrite=overwrite)
     return tuple(made)
-
-
-def write_companions(
-    companions: Sequence[Companion], beside: Callable[[str], str], storage: StorageOptions
-) -> None:
-    """Write the files beside a result.
-
-    Args:
-        companions: from `plan_companions`.
-        beside: where to write what is to lie at an address once the job is finished.
-        storage: for remote addresses.
-
-    Raises:
-        OutputWriteError: no permission, or no space.
-    """
-    for companion in companions:
-        places.write_bytes(beside(companion.url), companion.data, storage)
 
 
 def _read(url: str, storage: StorageOptions) -> bytes:

@@ -12,7 +12,7 @@ from fractal_mesospim_shading.errors import (
     SourceReadError,
 )
 from fractal_mesospim_shading.images.native.collection import TileCollection
-from fractal_mesospim_shading.images.native.results import plan_companions, write_companions
+from fractal_mesospim_shading.images.native.results import plan_companions
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 
@@ -39,7 +39,8 @@ def test_texts_name_the_result_in_their_own_encoding(container: Path, encoding: 
         text.write_bytes(content.encode(encoding))
     planned = _plan(container)
     assert len(planned) == len(texts) + 1
-    write_companions(planned, lambda url: url, None)
+    for companion in planned:
+        Path(companion.url).write_bytes(companion.data)
     for text, content in zip(texts, contents, strict=True):
         written = text.with_name(text.name.replace("Größe.ome.zarr", "new.ome.zarr"))
         first, *rest = written.read_bytes().decode(encoding).splitlines()
