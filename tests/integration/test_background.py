@@ -378,6 +378,7 @@ def test_a_coarser_label_image_and_one_of_one_plane(name, tmp_path, small_blocks
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+@pytest.mark.slow
 def test_a_label_image_for_each_frame(tmp_path, small_blocks):
     """PyAMA: t, y, x, with a segmentation of every frame."""
     array = scene((4, 96, 80))
@@ -654,6 +655,7 @@ def test_light_background(name, tmp_path, small_blocks):
     assert np.median(found) > 65000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rolling_ball", "sliding_paraboloid", "opening"])
 def test_images_of_floats_under_a_ball_are_a_plain_line(name, tmp_path, caplog):
     array = scene((2, 1, 96, 80), "float32") / 1000

@@ -523,6 +523,7 @@ def test_estimates_too_are_checked_first(source, tmp_path, tree):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_failing_run_keeps_an_earlier_result(make_mosaic, models, tree, many_blocks, tmp_path):
     source = make_mosaic()
     first = correct_flatfield(source, models_folder=models, camera_offset=100)

@@ -117,6 +117,7 @@ def test_so_does_an_error(make_mosaic, make_models, many_blocks):
         correct_background(source, method=METHOD)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchanged")
 def test_so_do_the_other_jobs(make_mosaic, tmp_path):
     source = make_mosaic()
@@ -136,6 +137,7 @@ def test_so_does_a_cluster_of_our_own(make_mosaic, make_models):
     assert [logging.getLogger(name).level for name in LOGGERS] == levels
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchanged")
 def test_two_jobs_at_once_give_the_bytes_of_two_in_a_row(
     make_mosaic, make_models, many_blocks, tree
