@@ -40,8 +40,11 @@ if TYPE_CHECKING:
         ImportArguments,
     )
     from fractal_mesospim_shading.options.background import BackgroundOptions
-    from fractal_mesospim_shading.options.flatfield import BasicpyModelParams, FlatfieldOptions
-    from fractal_mesospim_shading.options.importing import ImportOptions
+    from fractal_mesospim_shading.options.flatfield import (
+        BasicpyModelParams,
+        FlatfieldOptions,
+        ImportOptions,
+    )
 
 __all__ = [
     "BackgroundError",
@@ -85,7 +88,7 @@ _HOME = {
     "BasicpyModelParams": "options.flatfield",
     "ChannelModel": "flatfield.models",
     "FlatfieldOptions": "options.flatfield",
-    "ImportOptions": "options.importing",
+    "ImportOptions": "options.flatfield",
     "JobResult": "jobs.work",
 }
 """Where the types lie; they are imported when somebody asks for them."""
@@ -207,7 +210,7 @@ def import_mesospim(
         ShadingError: one readable error; the acquisition is as it was.
     """
     from fractal_mesospim_shading.jobs import importing
-    from fractal_mesospim_shading.options.importing import ImportOptions
+    from fractal_mesospim_shading.options.flatfield import ImportOptions
     from fractal_mesospim_shading.options.values import address, addresses, combined
 
     chosen = combined(ImportOptions, options, {**arguments})

@@ -25,8 +25,7 @@ from fractal_mesospim_shading.errors import ParameterError, ShadingError, Stoppe
 from fractal_mesospim_shading.messages import Door, LogLines, rendered, shown, through
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import ExecutionOptions, ordered_fields
-from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-from fractal_mesospim_shading.options.importing import ImportOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
 from fractal_mesospim_shading.options.precedence import IMAGE_OPTIONS
 from fractal_mesospim_shading.options.values import OptionsT, address, asked_for, validated
 

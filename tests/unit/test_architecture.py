@@ -221,7 +221,7 @@ def test_messages_name_options_between_backticks(module):
     import re
 
     import fractal_mesospim_shading.options.background
-    import fractal_mesospim_shading.options.importing
+    import fractal_mesospim_shading.options.flatfield
     import fractal_mesospim_shading.views.preview  # noqa: F401
     from fractal_mesospim_shading.messages import known_options
 

@@ -10,8 +10,7 @@ from typing import Any, Literal
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import parameters_of
-from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-from fractal_mesospim_shading.options.importing import ImportOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
 
 logger = logging.getLogger(__name__)
 

@@ -49,7 +49,7 @@ from fractal_mesospim_shading.jobs.preparation import (
 )
 from fractal_mesospim_shading.jobs.story import carry_out
 from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
-from fractal_mesospim_shading.options.importing import ImportOptions
+from fractal_mesospim_shading.options.flatfield import ImportOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 
 logger = logging.getLogger(__name__)

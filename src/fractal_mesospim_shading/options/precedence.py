@@ -18,10 +18,10 @@ from fractal_mesospim_shading.options.base import OutputOptions
 from fractal_mesospim_shading.options.flatfield import (
     EmptyRegions,
     EstimationOptions,
+    ImportOptions,
     MeasuredProfile,
     Scenario,
 )
-from fractal_mesospim_shading.options.importing import ImportOptions
 
 IMAGE_OPTIONS = (
     *OutputOptions.model_fields,

@@ -12,7 +12,7 @@ from typing import Any
 
 from fractal_mesospim_shading.jobs import importing
 from fractal_mesospim_shading.jobs.work import image_list_update
-from fractal_mesospim_shading.options.importing import ImportUnitOptions
+from fractal_mesospim_shading.options.flatfield import ImportUnitOptions
 from fractal_mesospim_shading.tasks.door import task_arguments
 
 

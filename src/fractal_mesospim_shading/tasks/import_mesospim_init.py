@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fractal_mesospim_shading.jobs import importing
-from fractal_mesospim_shading.options.importing import ImportTaskOptions
+from fractal_mesospim_shading.options.flatfield import ImportTaskOptions
 from fractal_mesospim_shading.tasks.door import task_arguments
 
 

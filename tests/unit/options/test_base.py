@@ -9,10 +9,10 @@ from fractal_mesospim_shading.options.flatfield import (
     Basic,
     EmptyRegions,
     FlatfieldOptions,
+    ImportOptions,
     MeasuredProfile,
     choose_scenario,
 )
-from fractal_mesospim_shading.options.importing import ImportOptions
 from fractal_mesospim_shading.options.values import Bearing, validated
 
 

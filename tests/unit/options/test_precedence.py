@@ -6,8 +6,11 @@ from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import Door, through
 from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, choose_scenario
-from fractal_mesospim_shading.options.importing import ImportOptions
+from fractal_mesospim_shading.options.flatfield import (
+    FlatfieldOptions,
+    ImportOptions,
+    choose_scenario,
+)
 from fractal_mesospim_shading.options.precedence import (
     given,
     passed_over,
