@@ -115,3 +115,18 @@ def _defaults(task: str) -> dict[str, Any]:
     if task == "correct_background":
         return parameters_of(BackgroundOptions())
     return parameters_of(ImportOptions())
+
+
+def not_corrected(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Channels of a result that were copied as they were, with the reason, by label."""
+    mark = attributes.get(MARK)
+    if not isinstance(mark, dict):
+        return {}
+    marks = [mark, *mark.get("history", [])]
+    return {
+        label: str(model.get("reason", ""))
+        for one in marks
+        if isinstance(one, dict) and isinstance(one.get("models"), dict)
+        for label, model in one["models"].items()
+        if isinstance(model, dict) and model.get("corrected") is False
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,13 @@ from fractal_mesospim_shading.core.zeros import ZeroRule, zero_rule
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
 from fractal_mesospim_shading.engine.zero_look import ZeroLook
-from fractal_mesospim_shading.errors import NoLightError, Problems, ProfileError, SamplingError
+from fractal_mesospim_shading.errors import (
+    ImageFormatError,
+    NoLightError,
+    Problems,
+    ProfileError,
+    SamplingError,
+)
 from fractal_mesospim_shading.flatfield.estimation import EstimationPlan, plan_estimation
 from fractal_mesospim_shading.flatfield.given_profiles import (
     GivenProfiles,
@@ -35,9 +42,12 @@ from fractal_mesospim_shading.flatfield.models import (
     saved_model,
 )
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
-from fractal_mesospim_shading.images.metadata import refuse_duplicate_labels
 from fractal_mesospim_shading.images.models.folder import ModelName, write_models
-from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
+from fractal_mesospim_shading.images.source import (
+    Channel,
+    ModelGroup,
+    MultitileImage,
+)
 from fractal_mesospim_shading.options.flatfield import EstimationOptions, choose_scenario
 from fractal_mesospim_shading.options.precedence import passed_over, refuse_idle_baseline
 
@@ -77,6 +87,24 @@ def plan_models(
     with problems.collected():
         refuse_idle_baseline(options, scenario, [found.baseline for found in profiles.values()])
     return problems.run(lambda: plan_estimation(image, options, given.models, given.dark))
+
+
+def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:
+    """Refuse channels that share a label: models are known by it.
+
+    Raises:
+        ImageFormatError: a label occurs twice.
+    """
+    repeated = [label for label, n in Counter(c.label for c in channels).items() if n > 1]
+    if repeated:
+        listed = ", ".join(
+            f"'{label}' ({', '.join(str(c.index) for c in channels if c.label == label)})"
+            for label in repeated
+        )
+        raise ImageFormatError(
+            f"Channels of '{url}' share a label: {listed}. Each channel needs a label of its "
+            "own, because models are kept under it; rename them in 'omero.channels'."
+        )
 
 
 def request_details(plans: Mapping[str, EstimationPlan]) -> dict[str, Any]:

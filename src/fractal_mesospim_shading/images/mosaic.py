@@ -32,10 +32,16 @@ from fractal_mesospim_shading.images.arrays.reading import (
     read_array,
     stored_share,
 )
-from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata, unusual_forms
 from fractal_mesospim_shading.images.ngff import explain_group, misplaced, ngff_content
 from fractal_mesospim_shading.images.roi_tables import FOV_TABLE, layout_from_table
-from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
+from fractal_mesospim_shading.images.source import (
+    Axes,
+    Channel,
+    ImageMetadata,
+    Level,
+    ModelGroup,
+    parse_metadata,
+)
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
 from fractal_mesospim_shading.images.tables import read_plain_table, read_table
@@ -238,21 +244,6 @@ class MosaicImage:
         return stored_share(self.stored(0)[0])
 
 
-def not_corrected(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Channels of a result that were copied as they were, with the reason, by label."""
-    mark = attributes.get(MARK)
-    if not isinstance(mark, dict):
-        return {}
-    marks = [mark, *mark.get("history", [])]
-    return {
-        label: str(model.get("reason", ""))
-        for one in marks
-        if isinstance(one, dict) and isinstance(one.get("models"), dict)
-        for label, model in one["models"].items()
-        if isinstance(model, dict) and model.get("corrected") is False
-    }
-
-
 def is_finished(attributes: Mapping[str, Any]) -> bool:
     """Whether an image has no mark of ours, or the one that says it is complete."""
     mark = attributes.get(MARK)
@@ -267,6 +258,39 @@ def _as_json(storage_options: StorageOptions) -> str:
             f"The `storage_options` hold something that is no plain value ({error}); expected "
             "texts, numbers, lists and dictionaries, which can be passed to other processes."
         ) from error
+
+
+def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str, ...]:
+    """Lines about attributes of a form that is not NGFF's, and what becomes of them.
+
+    Args:
+        attributes: of an image that `parse_metadata` understands.
+        zarr_format: 2 or 3.
+    """
+    content = ngff_content(attributes, zarr_format)
+    lines = []
+    axes = content["multiscales"][0]["axes"]
+    lacking = [axis["name"] for axis in axes if not axis.get("type")]
+    if lacking:
+        lines.append(
+            f"The axes {', '.join(lacking)} of the source have no type; the result's have the "
+            "type that their names mean."
+        )
+    omero = content.get("omero")
+    if omero is not None and not isinstance(omero, Mapping):
+        lines.append(
+            f"The attribute 'omero' is a {type(omero).__name__}, not an object with channels: it "
+            "is carried over as it is, and no contrast windows are written."
+        )
+    elif isinstance(omero, Mapping):
+        channels = omero.get("channels") or []
+        odd = [i for i, c in enumerate(channels) if not isinstance(c.get("window") or {}, Mapping)]
+        if odd:
+            lines.append(
+                f"The contrast windows of the channels {', '.join(map(str, odd))} are no objects; "
+                "they are written anew."
+            )
+    return tuple(lines)
 
 
 def refuse_odd_sizes(arrays: Sequence[ArrayDescription], paths: Sequence[str], url: str) -> None:

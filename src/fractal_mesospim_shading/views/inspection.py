@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from fractal_mesospim_shading.engine.history import steps_of
+from fractal_mesospim_shading.engine.history import not_corrected, steps_of
 from fractal_mesospim_shading.engine.outside_tiles import outside_facts
 from fractal_mesospim_shading.engine.unfinished import UnfinishedJob, jobs_beside
 from fractal_mesospim_shading.errors import SourceReadError
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, list_members
-from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished, not_corrected
+from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished
 from fractal_mesospim_shading.images.native import report
 from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
 from fractal_mesospim_shading.images.native.results import container_attributes, earlier_correction

@@ -17,7 +17,7 @@ import zarr
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, SourceReadError
 from fractal_mesospim_shading.images.arrays.codecs import uses_rust
-from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.mosaic import MosaicImage, unusual_forms
 from fractal_mesospim_shading.images.source import Channel, MultitileImage
 
 Write = Callable[..., Path]
@@ -283,3 +283,16 @@ def test_plates_wells_and_containers_name_their_images(
     group("empty.zarr", {})
     with pytest.raises(ImageFormatError, match="not an OME-Zarr image"):
         MosaicImage.open(tmp_path / "empty.zarr")
+
+
+def test_lines_about_unusual_forms() -> None:
+    axes = [{"name": "c", "type": "channel"}, *({"name": a, "type": "space"} for a in "zyx")]
+    plain = {"multiscales": [{"axes": axes}]}
+    assert unusual_forms(plain, 2) == ()
+    odd = {"multiscales": [{"axes": [{"name": "c"}, *axes[1:]]}], "omero": ["x"]}
+    first, second = unusual_forms(odd, 2)
+    assert "The axes c of the source have no type" in first
+    assert "'omero' is a list" in second
+    windows = {"channels": [{"window": "x"}, {"window": None}, {}, {"window": {"start": 1}}]}
+    (line,) = unusual_forms({**plain, "omero": windows}, 2)
+    assert "channels 0 are no objects" in line

@@ -13,7 +13,6 @@ from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.array_metadata import ArrayDescription
 from fractal_mesospim_shading.images.arrays.codecs import describe_array
 from fractal_mesospim_shading.images.arrays.reading import fingerprint
-from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
     GroupName,
@@ -25,7 +24,7 @@ from fractal_mesospim_shading.images.native.stack import (
 )
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, XmlView, read_meta
 from fractal_mesospim_shading.images.ngff import ngff_content
-from fractal_mesospim_shading.images.source import Level
+from fractal_mesospim_shading.images.source import ImageMetadata, Level, parse_metadata
 from fractal_mesospim_shading.images.storage.names import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import open_group

@@ -15,7 +15,6 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Sharding
 
 from fractal_mesospim_shading.core import memory
 from fractal_mesospim_shading.images.arrays import encodings
-from fractal_mesospim_shading.images.arrays import encodings as plain_files
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
 from fractal_mesospim_shading.images.arrays.encodings import DIRECT_BYTES, OutputFile
 
@@ -271,7 +270,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         flags.append(flag)
         return real(path, flag, *rest, **more)
 
-    monkeypatch.setattr(plain_files.os, "open", noted)
+    monkeypatch.setattr(encodings.os, "open", noted)
     return flags
 
 
@@ -333,7 +332,7 @@ def test_file_systems_that_need_their_cache(
             raise OSError(errno.EINVAL, "Invalid argument")
         return writing(descriptor, data)
 
-    monkeypatch.setattr(plain_files.os, where, refuse_open if where == "open" else refuse_write)
+    monkeypatch.setattr(encodings.os, where, refuse_open if where == "open" else refuse_write)
     assert written(tmp_path / "file", PARTS) == b"".join(PARTS)
 
 
@@ -344,7 +343,7 @@ def test_a_full_disk_is_an_error(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
-    monkeypatch.setattr(plain_files.os, "write", full)
+    monkeypatch.setattr(encodings.os, "write", full)
     with pytest.raises(OSError, match="No space"):
         written(tmp_path / "file", PARTS)
     after = set(os.listdir("/proc/self/fd")) if before else set()

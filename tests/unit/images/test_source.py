@@ -7,13 +7,7 @@ from typing import Any
 import pytest
 
 from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.images.metadata import (
-    parse_metadata,
-    refuse_duplicate_labels,
-    unusual_forms,
-)
-from fractal_mesospim_shading.images.ngff import result_attributes
-from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.images.source import Channel, parse_metadata
 
 
 def attributes(axes: str = "czyx", /, **multiscale: Any) -> dict[str, Any]:
@@ -165,27 +159,6 @@ def test_wrong_numbers_of_channels() -> None:
         found.channels((1, 1, 8, 8))
     with pytest.raises(ImageFormatError, match="no channel"):
         found.channels((0, 1, 8, 8))
-
-
-def test_duplicate_labels_are_listed_with_their_indices() -> None:
-    channels = [Channel(0, "A"), Channel(1, "B"), Channel(2, "A")]
-    with pytest.raises(ImageFormatError, match=r"'A' \(0, 2\)"):
-        refuse_duplicate_labels(channels, "image.zarr")
-    refuse_duplicate_labels(channels[:2], "image.zarr")
-
-
-def test_lines_about_unusual_forms() -> None:
-    plain = result_attributes(attributes(), 2, 2)
-    assert unusual_forms(plain, 2) == ()
-    odd = {**attributes(), "omero": ["x"]}
-    for axis in odd["multiscales"][0]["axes"][1:]:
-        axis["type"] = "space"
-    first, second = unusual_forms(odd, 2)
-    assert "The axes c of the source have no type" in first
-    assert "'omero' is a list" in second
-    windows = {"channels": [{"window": "x"}, {"window": None}, {}, {"window": {"start": 1}}]}
-    (line,) = unusual_forms({**plain, "omero": windows}, 2)
-    assert "channels 0 are no objects" in line
 
 
 @pytest.mark.parametrize("path", ["../0", "/etc", "a/../../b", "a\\b", "C:0", ""])
