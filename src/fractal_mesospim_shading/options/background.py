@@ -17,11 +17,7 @@ from fractal_mesospim_shading.options.base import (
     OutsideTiles,
     ZeroIs,
 )
-from fractal_mesospim_shading.options.values import (
-    Decisive,
-    Neutral,
-    parse_options,
-)
+from fractal_mesospim_shading.options.values import Decisive, Neutral, parse_options
 
 
 class NoMask(BaseModel):

@@ -7,10 +7,7 @@ from fractal_mesospim_shading.core.background.catalogue import (
     make_method,
     remark_on_height,
 )
-from fractal_mesospim_shading.core.background.contract import (
-    BackgroundMethod,
-    BackgroundResult,
-)
+from fractal_mesospim_shading.core.background.contract import BackgroundMethod, BackgroundResult
 from fractal_mesospim_shading.core.background.gaussian import gaussian_backgrounds
 from fractal_mesospim_shading.core.background.noise import NoiseFactor
 

@@ -181,10 +181,7 @@ def apply_background(
 
 
 def _divisor(
-    image: NDArray[Any],
-    background: NDArray[Any],
-    absent: NDArray[np.bool_],
-    terms: Application,
+    image: NDArray[Any], background: NDArray[Any], absent: NDArray[np.bool_], terms: Application
 ) -> NDArray[Any]:
     """The factors of a division, as a plane of the type of the background."""
     one = background.dtype.type(1)

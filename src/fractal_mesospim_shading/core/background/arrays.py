@@ -16,11 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fractal_mesospim_shading.core.background.apply import (
-    Application,
-    AppliedCounts,
-    correct_plane,
-)
+from fractal_mesospim_shading.core.background.apply import Application, AppliedCounts, correct_plane
 from fractal_mesospim_shading.core.background.array_axes import Index, find_axes
 from fractal_mesospim_shading.core.background.catalogue import check_fits, check_light
 from fractal_mesospim_shading.core.background.contract import (

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.array_axes import MOST_COLOURS
-from fractal_mesospim_shading.core.background.contract import (
-    MOST_PX,
-    BackgroundMethod,
-)
+from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
 from fractal_mesospim_shading.core.background.filters import (
     convolved,
     gaussian_kernel,
