@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.catalogue import Method, method_in_short
 from fractal_mesospim_shading.core.background.contract import MOST_PX
-from fractal_mesospim_shading.core.background.parameters import Counts, Unit
+from fractal_mesospim_shading.core.background.inputs import Counts, Unit
 from fractal_mesospim_shading.core.background.tile_median import TileMedianModel
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.base import (

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from fractal_mesospim_shading.core.background.parameters import Counts
+from fractal_mesospim_shading.core.background.inputs import Counts
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.base import (
     ExecutionOptions,

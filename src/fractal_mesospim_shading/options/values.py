@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from fractal_mesospim_shading.core.background.parameters import parse_list
+from fractal_mesospim_shading.core.background.inputs import parse_list
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import known_options, shown
 

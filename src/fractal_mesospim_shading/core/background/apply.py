@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod, BackgroundResult
-from fractal_mesospim_shading.core.background.masks import (
+from fractal_mesospim_shading.core.background.inputs import (
     as_numbers,
-    is_wide,
+    check_parameters,
     with_mask,
     without_mask,
 )
-from fractal_mesospim_shading.core.background.parameters import check_parameters
+from fractal_mesospim_shading.core.background.masks import is_wide
 from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import BackgroundError
 

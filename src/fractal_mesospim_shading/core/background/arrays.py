@@ -17,22 +17,21 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fractal_mesospim_shading.core.background.apply import Application, AppliedCounts, correct_plane
-from fractal_mesospim_shading.core.background.array_axes import Index, find_axes
 from fractal_mesospim_shading.core.background.catalogue import check_fits, check_light
 from fractal_mesospim_shading.core.background.contract import (
     BackgroundMethod,
     BackgroundResult,
     check_method,
 )
-from fractal_mesospim_shading.core.background.masks import (
+from fractal_mesospim_shading.core.background.inputs import (
+    Index,
     as_numbers,
-    largest_dilation,
-    no_data,
-    union,
+    find_axes,
+    shown,
     with_mask,
     without_mask,
 )
-from fractal_mesospim_shading.core.background.parameters import shown
+from fractal_mesospim_shading.core.background.masks import largest_dilation, no_data, union
 from fractal_mesospim_shading.core.zeros import ZeroIs, ZeroRule, zero_rule, zeros_without_data
 from fractal_mesospim_shading.errors import BackgroundError
 

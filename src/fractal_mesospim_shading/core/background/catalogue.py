@@ -11,9 +11,9 @@ from fractal_mesospim_shading.core.background.constant import ConstantModel
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod
 from fractal_mesospim_shading.core.background.difference import DifferenceOfFiltersModel
 from fractal_mesospim_shading.core.background.gaussian import GaussianModel
+from fractal_mesospim_shading.core.background.inputs import shown
 from fractal_mesospim_shading.core.background.median import MedianModel
 from fractal_mesospim_shading.core.background.opening import OpeningModel
-from fractal_mesospim_shading.core.background.parameters import shown
 from fractal_mesospim_shading.core.background.rolling_ball import RollingBallModel
 from fractal_mesospim_shading.core.background.sliding_paraboloid import SlidingParaboloidModel
 from fractal_mesospim_shading.core.background.tile_median import TileMedianModel

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod, Marks
+from fractal_mesospim_shading.core.background.inputs import Counts, CountsList
 from fractal_mesospim_shading.core.background.masks import WHOLE_TO
-from fractal_mesospim_shading.core.background.parameters import Counts, CountsList
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from fractal_mesospim_shading.core.background.inputs import Unit, checked, shown
 from fractal_mesospim_shading.core.background.masks import (
     checked_mask,
     common_level,
@@ -26,7 +27,6 @@ from fractal_mesospim_shading.core.background.masks import (
     union,
     usable_share,
 )
-from fractal_mesospim_shading.core.background.parameters import Unit, checked, shown
 from fractal_mesospim_shading.core.background.surfaces import Surface
 from fractal_mesospim_shading.errors import BackgroundError
 

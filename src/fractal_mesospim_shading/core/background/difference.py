@@ -17,8 +17,8 @@ from fractal_mesospim_shading.core.background.contract import (
 )
 from fractal_mesospim_shading.core.background.filters import convolved, kernel_half_width
 from fractal_mesospim_shading.core.background.gaussian import local_mean
+from fractal_mesospim_shading.core.background.inputs import check_radius, is_number, shown
 from fractal_mesospim_shading.core.background.median import sliding_median
-from fractal_mesospim_shading.core.background.parameters import check_radius, is_number, shown
 from fractal_mesospim_shading.errors import BackgroundError
 
 FilterName = Literal["median", "gaussian", "mean"]

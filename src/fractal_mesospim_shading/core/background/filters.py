@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.inputs import check_radius
 from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
-from fractal_mesospim_shading.core.background.parameters import check_radius
 from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import BackgroundError
 

@@ -14,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from fractal_mesospim_shading.core.background.array_axes import MOST_COLOURS
 from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
 from fractal_mesospim_shading.core.background.filters import (
     convolved,
     gaussian_kernel,
     kernel_half_width,
 )
-from fractal_mesospim_shading.core.background.masks import image_and_mask
-from fractal_mesospim_shading.core.background.noise import NoiseFactor
-from fractal_mesospim_shading.core.background.parameters import (
+from fractal_mesospim_shading.core.background.inputs import (
+    MOST_COLOURS,
     RadiusList,
     check_z_radius,
     is_number,
     shown,
 )
+from fractal_mesospim_shading.core.background.masks import image_and_mask
+from fractal_mesospim_shading.core.background.noise import NoiseFactor
 from fractal_mesospim_shading.errors import BackgroundError
 
 Array = NDArray[np.float32]

@@ -18,43 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.background.parameters import shown
+from fractal_mesospim_shading.core.background.inputs import as_numbers, without_mask
 from fractal_mesospim_shading.errors import BackgroundError
 
 Bool = NDArray[np.bool_]
 
 WHOLE_TO = 2**24
 """Up to here float32 holds every whole number."""
-
-
-def as_numbers(array: Any, what: str) -> Any:
-    """An array of real numbers.
-
-    Args:
-        array: an array; anything else with a shape, a NumPy type and an index (a memory map,
-            a zarr or HDF5 array) stays as it is and is read in parts; lists are converted.
-        what: its name in a message, such as `image`.
-
-    Raises:
-        BackgroundError: it holds no numbers.
-    """
-    if isinstance(array, np.ma.MaskedArray):
-        numbers: Any = array
-    elif not isinstance(array, np.ndarray) and _is_arraylike(array):
-        numbers = array
-    else:
-        try:
-            numbers = np.asarray(array)
-        except (TypeError, ValueError) as error:
-            raise BackgroundError(
-                f"The {what} is {shown(array)}, which is no array: {error}."
-            ) from error
-    if numbers.dtype.kind not in "buif":
-        raise BackgroundError(
-            f"The {what} is {shown(array) if numbers.dtype.kind == 'O' else 'an array'} of type "
-            f"{numbers.dtype}; expected an array of integers or floats."
-        )
-    return numbers
 
 
 def image_and_mask(
@@ -83,31 +53,6 @@ def image_and_mask(
         )
     objects = None if mask is None else without_mask(as_numbers(mask, "mask"))[0]
     return pixels, union(checked_mask(pixels, objects), hidden)
-
-
-def without_mask(array: Any) -> tuple[Any, Bool | None]:
-    """The data of a masked array and its mask, None where nothing is masked; others as they are."""
-    if not isinstance(array, np.ma.MaskedArray):
-        return array, None
-    hidden = array.mask
-    return array.data, np.asarray(hidden) if np.any(hidden) else None
-
-
-def with_mask(array: NDArray[Any], hidden: Bool | None) -> NDArray[Any]:
-    """A masked array with this mask; the array itself where there is none."""
-    if hidden is None:
-        return array
-    masked = array.view(np.ma.MaskedArray)
-    masked.mask = hidden
-    return masked
-
-
-def _is_arraylike(array: Any) -> bool:
-    return (
-        isinstance(getattr(array, "dtype", None), np.dtype)
-        and isinstance(getattr(array, "shape", None), tuple)
-        and hasattr(array, "__getitem__")
-    )
 
 
 def dilate_mask(mask: NDArray[Any], radius_px: int) -> Bool:

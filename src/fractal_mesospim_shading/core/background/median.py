@@ -20,8 +20,8 @@ from fractal_mesospim_shading.core.background.filters import (
     middle_numbers,
     row_half_widths,
 )
+from fractal_mesospim_shading.core.background.inputs import check_z_radius
 from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
-from fractal_mesospim_shading.core.background.parameters import check_z_radius
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
 _FRACTION = 16

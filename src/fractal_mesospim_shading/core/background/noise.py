@@ -12,8 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod, check_method
-from fractal_mesospim_shading.core.background.masks import as_numbers, without_mask
-from fractal_mesospim_shading.core.background.parameters import is_number, shown
+from fractal_mesospim_shading.core.background.inputs import (
+    as_numbers,
+    is_number,
+    shown,
+    without_mask,
+)
 from fractal_mesospim_shading.errors import BackgroundError
 
 _MAD_TO_SIGMA = 1.4826

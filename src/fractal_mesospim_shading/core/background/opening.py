@@ -21,8 +21,8 @@ from fractal_mesospim_shading.core.background.filters import (
     kernel_half_width,
     row_half_widths,
 )
+from fractal_mesospim_shading.core.background.inputs import check_z_radius
 from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
-from fractal_mesospim_shading.core.background.parameters import check_z_radius
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
 Filter = Callable[[NDArray[Any]], NDArray[Any]]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
+from fractal_mesospim_shading.core.background.inputs import check_radius
 from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
-from fractal_mesospim_shading.core.background.parameters import check_radius
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
 Plane = NDArray[np.float32]

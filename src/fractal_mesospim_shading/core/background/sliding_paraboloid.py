@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod
+from fractal_mesospim_shading.core.background.inputs import check_radius
 from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
-from fractal_mesospim_shading.core.background.parameters import check_radius
 from fractal_mesospim_shading.core.background.rolling_ball import mean_3x3
 from fractal_mesospim_shading.core.kernel_cache import kernel
 

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from fractal_mesospim_shading.core.background import METHODS, check_fits, make_method
-from fractal_mesospim_shading.core.background.masks import (
-    dilate_mask,
-    fill_from_nearest,
-    no_data,
-)
+from fractal_mesospim_shading.core.background.masks import dilate_mask, fill_from_nearest, no_data
 from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
 from fractal_mesospim_shading.errors import BackgroundError
 
