@@ -29,7 +29,7 @@ TASKS = {
         "correct_flatfield",
     ),
     "Import mesoSPIM OME-Zarr": (
-        "options.importing:ImportOptions",
+        "options.flatfield:ImportOptions",
         "import CONTAINER... --zarr-dir FOLDER",
         "import_mesospim",
     ),
