@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ParameterError, SourceReadError
 from fractal_mesospim_shading.images.native.stack import Stack, listed
@@ -195,25 +196,25 @@ def connected(
         places_yx_um: origin of each tile in the orientation of the image.
         size_yx_um: of a tile.
     """
+    from scipy.sparse.csgraph import connected_components
+
     reach = []
     for axis, size in enumerate(size_yx_um):
         step = typical_step([place[axis] for place in places_yx_um], size) or size
         reach.append(_REACH * max(size, min(step, 3 * size)))
-    groups: list[list[int]] = []
-    places = np.array(places_yx_um)
-    for index in range(len(places)):
-        near = [
-            group
-            for group in groups
-            if np.any(np.all(np.abs(places[group] - places[index]) <= reach, axis=1))
-        ]
-        groups = [group for group in groups if group not in near]
-        groups.append(sorted([index, *(member for group in near for member in group)]))
-    groups.sort(key=lambda group: (places[group, 1].min(), places[group, 0].min()))
-    result = [0] * len(places)
-    for number, group in enumerate(groups):
-        for member in group:
-            result[member] = number
+    places, of_place = np.unique(np.array(places_yx_um), axis=0, return_inverse=True)
+    near = np.all(np.abs(places[:, None] - places) <= reach, axis=2)
+    count, mosaics = connected_components(near, directed=False)
+    members = [np.flatnonzero(mosaics[of_place.reshape(-1)] == number) for number in range(count)]
+
+    def corner(tiles: NDArray[np.intp]) -> tuple[float, float, int]:
+        y, x = np.min([places_yx_um[tile] for tile in tiles], axis=0)
+        return x, y, tiles[-1]
+
+    result = [0] * len(places_yx_um)
+    for number, tiles in enumerate(sorted(members, key=corner)):
+        for tile in tiles:
+            result[tile] = number
     return result
 
 
