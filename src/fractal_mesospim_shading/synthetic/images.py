@@ -273,8 +273,8 @@ def _arrays(
 
 def _whole(sizes: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     """Sizes for all axes from those of the last ones."""
-    wanted = tuple(sizes)[-len(shape) :]
-    return (1,) * (len(shape) - len(wanted)) + wanted
+    last = tuple(sizes)[-len(shape) :]
+    return (1,) * (len(shape) - len(last)) + last
 
 
 def _codec(form: ImageStyle) -> Any:

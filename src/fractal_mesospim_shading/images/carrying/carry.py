@@ -183,8 +183,8 @@ class _Carrier:
 
     def _write_group(self, path: str, attributes: Attributes, source_format: int) -> None:
         zarr_format = self._plan.zarr_format
-        made = converted_attributes(attributes, source_format, zarr_format)
-        write_attributes(join_url(self._url, path), zarr_format, made, self._options)
+        converted = converted_attributes(attributes, source_format, zarr_format)
+        write_attributes(join_url(self._url, path), zarr_format, converted, self._options)
 
     def _copy(self, folder: Folder, path: str, entry: Entry) -> None:
         copy = self._pool.submit(copy_file, folder, path, entry, self._target, self._stop)
@@ -234,8 +234,8 @@ class _Bookmark:
         self._state = _state_of_array(step)
         self._kept = time.monotonic()
         kept = notebook.recall(self._name) if notebook is not None else None
-        found = json.loads(kept) if kept else {}
-        self.done = int(found["chunks"]) if found.get("state") == self._state else 0
+        content = json.loads(kept) if kept else {}
+        self.done = int(content["chunks"]) if content.get("state") == self._state else 0
 
     def advance(self) -> None:
         """One more is written."""

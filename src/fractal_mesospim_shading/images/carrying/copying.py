@@ -136,10 +136,10 @@ class _LocalTarget:
 
     def has(self, path: str, state: State) -> bool:
         try:
-            found = os.stat(os.path.join(self._root, path))
+            copy = os.stat(os.path.join(self._root, path))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return (found.st_size, found.st_mtime_ns) == (state.size, state.changed_ns)
+        return (copy.st_size, copy.st_mtime_ns) == (state.size, state.changed_ns)
 
     def write(self, path: str, blocks: Iterator[bytes], state: State) -> None:
         final = os.path.join(self._root, path)
@@ -180,11 +180,11 @@ class __RemoteTarget:
         if state.changed_ns is None:
             return False
         try:
-            found = remote_state(self._fs.info(f"{self._path}/{path}"))
+            copy = remote_state(self._fs.info(f"{self._path}/{path}"))
         except FileNotFoundError:
             return False
-        later = found.changed_ns is not None and found.changed_ns > state.changed_ns
-        return found.size == state.size and later
+        later = copy.changed_ns is not None and copy.changed_ns > state.changed_ns
+        return copy.size == state.size and later
 
     def write(self, path: str, blocks: Iterator[bytes], state: State) -> None:
         if state.size <= _BLOCK_BYTES:

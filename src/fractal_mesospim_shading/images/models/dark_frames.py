@@ -235,9 +235,9 @@ def _stack(frames: list[NDArray[Any]], path: Path) -> NDArray[Any]:
         return frames[0]
     shapes = {frame.shape[-2:] for frame in frames}
     if len(shapes) > 1 or len({frame.dtype for frame in frames}) > 1:
-        found = ", ".join(f"{frame.shape} {frame.dtype}" for frame in frames[:6])
+        kinds = ", ".join(f"{frame.shape} {frame.dtype}" for frame in frames[:6])
         raise ProfileError(
-            f"'{path}' holds {len(frames)} images that do not form a stack ({found}). {_ADVICE} "
+            f"'{path}' holds {len(frames)} images that do not form a stack ({kinds}). {_ADVICE} "
             "and nothing else in the file."
         )
     return np.concatenate([frame.reshape(-1, *frame.shape[-2:]) for frame in frames])

@@ -27,6 +27,7 @@ from fractal_mesospim_shading.errors import (
     ProfileError,
 )
 from fractal_mesospim_shading.images.models.files import (
+    T,
     folder_name,
     local_file,
     npz_bytes,
@@ -221,7 +222,7 @@ def refuse_models_folder(folder: str, files: Iterable[tuple[str, ...]]) -> None:
             )
 
 
-def _arrays(profile: ShadingProfile) -> dict[str, Any]:
+def _arrays(profile: ShadingProfile) -> dict[str, NDArray[Any] | float | None]:
     return {
         "flatfield": profile.flatfield,
         "darkfield": profile.darkfield,
@@ -242,7 +243,7 @@ def _origin_text(name: ModelName, origin: Origin, arrays: Mapping[str, NDArray[A
     return json.dumps(content, sort_keys=True)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """The same with None, for unknown, in place of numbers that JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -312,9 +313,10 @@ def _existing_folder(folder: str | os.PathLike[str]) -> Path:
     return root
 
 
-def collected(labels: Iterable[str], load: Callable[[str], Any], root: Path) -> dict[str, Any]:
+def collected(labels: Iterable[str], load: Callable[[str], T], root: Path) -> dict[str, T]:
     """Load for every label; one error that lists what failed for any of them."""
-    loaded, problems = {}, []
+    loaded: dict[str, T] = {}
+    problems = []
     for label in labels:
         try:
             loaded[label] = load(label)

@@ -101,9 +101,9 @@ def _refuse_unequal(stacks: Sequence[Stack]) -> None:
         for stack in stacks:
             values[value_of(stack)].append(stack.group)
         if len(values) > 1:
-            found = "; ".join(f"{value}: {listed(groups)}" for value, groups in values.items())
+            unequal = "; ".join(f"{value}: {listed(groups)}" for value, groups in values.items())
             raise LayoutError(
-                f"The stacks of one mosaic differ in {what}: {found}. Expected the same for all; "
+                f"The stacks of one mosaic differ in {what}: {unequal}. Expected the same for all; "
                 "stacks left by another run, or camera binning, may be the cause. Leave the odd "
                 "groups out (`exclude_groups`) or take them out of the container."
             )
@@ -116,8 +116,8 @@ def _by_place(group: _Group, acquisition: Acquisition) -> list[_Group]:
     if count == 1:
         return [group]
     parts = [
-        tuple(s for s, number in zip(group.stacks, numbers, strict=True) if number == wanted)
-        for wanted in range(count)
+        tuple(s for s, number in zip(group.stacks, numbers, strict=True) if number == mosaic)
+        for mosaic in range(count)
     ]
     ranges = " and ".join(
         f"x {min(s.x_um for s in part):g} to {max(s.x_um for s in part):g} um, "
@@ -161,9 +161,9 @@ def _by_side(group: _Group, acquisition: Acquisition) -> list[_Group]:
         for cell, same in _cells(group.stacks, acquisition).items()
     }
     tiles, doubled = Counter[int](), Counter[int]()
-    for cell, found in sides_of.items():
+    for cell, of_cell in sides_of.items():
         tiles[cell[0]] += 1
-        doubled[cell[0]] += len(found) > 1
+        doubled[cell[0]] += len(of_cell) > 1
     if not any(2 * doubled[channel] >= tiles[channel] for channel in tiles if doubled[channel]):
         return [group]
     sides = sorted({stack.side for stack in group.stacks})

@@ -115,11 +115,11 @@ class TileCollection:
             if child in exclude_groups:
                 left_out.append(LeftOut(child, "it was excluded"))
                 continue
-            found = read_stack(around, child, storage_options)
-            if isinstance(found, str):
-                left_out.append(LeftOut(child, found))
+            stack = read_stack(around, child, storage_options)
+            if isinstance(stack, str):
+                left_out.append(LeftOut(child, stack))
             else:
-                stacks.append(found)
+                stacks.append(stack)
         if not stacks:
             raise ImageFormatError(_nothing_in(url, left_out))
         stacks = _name_lasers(stacks)
@@ -161,8 +161,8 @@ class TileCollection:
         pixels, once), else both against the image.
         """
 
-        def measure(dear: bool) -> MeasuredSigns:
-            look = projectors(self.url, self.storage_options, dear=dear)
+        def measure(thorough: bool) -> MeasuredSigns:
+            look = projectors(self.url, self.storage_options, thorough=thorough)
             return measure_signs(self.stacks, look)
 
         return decide_orientation(self.sign_options, self.xml_signs, measure)

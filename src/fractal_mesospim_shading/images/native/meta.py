@@ -106,8 +106,8 @@ class NativeText:
         line = re.split("[\r\n]", self.text, maxsplit=1)[0]
         size = len(self.raw(line))
         first, rest = self.data[:size], self.data[size:]
-        for encoding, found in self._spellings(before):
-            start, at, tail = first.rpartition(found)
+        for encoding, spelled in self._spellings(before):
+            start, at, tail = first.rpartition(spelled)
             with suppress(UnicodeEncodeError):
                 written = after.encode(encoding, errors="surrogateescape")
                 if at:
@@ -151,12 +151,12 @@ def _decoded(data: bytes, encoding: str, mark: bytes) -> NativeText:
 
 def _encodings(name: str) -> list[tuple[str, bytes]]:
     """A name in each code page that has all of its letters, and as it is on disk."""
-    found = []
+    encoded = []
     for page in _CODE_PAGES:
         for form in dict.fromkeys((unicodedata.normalize("NFC", name), name)):
             with suppress(UnicodeEncodeError):
-                found.append((page, form.encode(page)))
-    return [*found, ("utf-8", name.encode("utf-8", errors="surrogateescape"))]
+                encoded.append((page, form.encode(page)))
+    return [*encoded, ("utf-8", name.encode("utf-8", errors="surrogateescape"))]
 
 
 def _readings(name: str) -> list[str]:
@@ -164,11 +164,11 @@ def _readings(name: str) -> list[str]:
     if not any("\udc80" <= letter <= "\udcff" for letter in name):
         return []
     data = name.encode("utf-8", errors="surrogateescape")
-    found = []
+    texts = []
     for page in _CODE_PAGES:
         with suppress(UnicodeDecodeError):
-            found.append(data.decode(page))
-    return found
+            texts.append(data.decode(page))
+    return texts
 
 
 @dataclass(frozen=True)
@@ -243,9 +243,9 @@ class MetaFile:
         named: list[str] = []
         for section, key, value in self._processor_entries():
             for text in (section, key, value):
-                found = _PROCESSOR_NAME.search(text)
-                if found and found[0] not in named:
-                    named.append(found[0])
+                match = _PROCESSOR_NAME.search(text)
+                if match and match[0] not in named:
+                    named.append(match[0])
         unknown = max(0, int(count) - len(named)) if not named else 0
         return (*named, *(["unknown"] * unknown))
 
@@ -271,9 +271,9 @@ def parse_meta(data: bytes) -> MetaFile:
     entries: list[tuple[str, str, str]] = []
     section, previous, path = "", "", None
     for line in re.split(r"\r\n|\r|\n", source.text):
-        found = _LINE.match(line.strip())
-        if found:
-            key, value = found[1].strip(), found[2].strip()
+        match = _LINE.match(line.strip())
+        if match:
+            key, value = match[1].strip(), match[2].strip()
             if key.lower() == _FIRST_KEY:
                 path = value
             elif not value and (key in _KNOWN_SECTIONS or not previous):
@@ -335,8 +335,8 @@ def _mark_of(text: str) -> str | None:
 
 def _decimal_mark(values: Iterable[str]) -> str | None:
     """The mark of decimals that the numbers of a file show; None where they do not agree."""
-    found = {mark for mark in map(_mark_of, values) if mark is not None}
-    return found.pop() if len(found) == 1 else None
+    marks = {mark for mark in map(_mark_of, values) if mark is not None}
+    return marks.pop() if len(marks) == 1 else None
 
 
 def side_of_text(text: str | None) -> str | None:

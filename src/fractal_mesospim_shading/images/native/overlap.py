@@ -29,12 +29,12 @@ Projection = NDArray[np.float32]
 
 _MINIMAL_OVERLAP_PX = 6
 _PAIRS = 6
-_DEAR_PAIRS = 3
+_COSTLY_PAIRS = 3
 _PATCH_PX = 256
 _SETS = 2
 _SURE = 0.3
 _MARGIN = 0.1
-_WANTED_OVERLAP_PX = 8
+_LEAST_OVERLAP_PX = 8
 _CHEAP_BYTES = 64 * 2**20
 _PATCH_PLANES = 8
 
@@ -47,7 +47,7 @@ class Projector:
         factor_yx: pixels of the finest level in one pixel of the projection.
         strip: reads a part of it, rows and columns in its own pixels.
         shape_yx: of the projection.
-        chunk_yx: where reading is dear, the shape of a chunk: strips are then cut to a part
+        chunk_yx: where reading is costly, the shape of a chunk: strips are then cut to a part
             of one chunk, and fewer pairs are looked at. None where it is cheap.
     """
 
@@ -103,7 +103,7 @@ def measure_signs(
             projector = projector_of(members, _smallest_overlap(pairs, axis))
             if projector is None:
                 continue
-            looked_at = pairs if projector.chunk_yx is None else pairs[:_DEAR_PAIRS]
+            looked_at = pairs if projector.chunk_yx is None else pairs[:_COSTLY_PAIRS]
             scores = _scores(looked_at, axis, projector)
             if scores is None:
                 continue
@@ -137,7 +137,7 @@ def _pairs(stacks: Sequence[Stack], axis: str) -> Iterable[tuple[Stack, Stack]]:
     """Neighbours along an axis of the stage whose overlap is worth a look, central ones first."""
     height, width = stacks[0].tile_size_um
     size, across = (width, height) if axis == "x" else (height, width)
-    found = []
+    pairs = []
     centre = np.mean([(stack.x_um, stack.y_um) for stack in stacks], axis=0)
     for a, b in itertools.combinations(stacks, 2):
         shift = np.array([b.x_um - a.x_um, b.y_um - a.y_um])
@@ -145,8 +145,8 @@ def _pairs(stacks: Sequence[Stack], axis: str) -> Iterable[tuple[Stack, Stack]]:
         if 0.05 * size < abs(along) < 0.99 * size and abs(sideways) <= 0.05 * across:
             middle = np.array([a.x_um + b.x_um, a.y_um + b.y_um]) / 2
             distance = float(np.abs(middle - centre).sum())
-            found.append((round(distance, 3), a.group, b.group, a, b))
-    return ((a, b) for *_, a, b in sorted(found, key=lambda item: item[:3]))
+            pairs.append((round(distance, 3), a.group, b.group, a, b))
+    return ((a, b) for *_, a, b in sorted(pairs, key=lambda item: item[:3]))
 
 
 def _smallest_overlap(pairs: Sequence[tuple[Stack, Stack]], axis: str) -> int:
@@ -161,7 +161,7 @@ def _scores(
     """The correlation for each sign of one axis; of the other axis the better sign counts."""
     scores = {}
     for sign in (1, -1):
-        found = []
+        correlations = []
         for other in (1, -1):
             orientation = Orientation(*((sign, other) if axis == "x" else (other, sign)))
             sums = _Sums()
@@ -170,10 +170,10 @@ def _scores(
                 if strips is not None:
                     sums.add(*strips)
             if sums.correlation is not None:
-                found.append(sums.correlation)
-        if not found:
+                correlations.append(sums.correlation)
+        if not correlations:
             return None
-        scores[sign] = max(found)
+        scores[sign] = max(correlations)
     return scores
 
 
@@ -221,18 +221,18 @@ def _box_mean(pixels: Projection, radius: int) -> Projection:
 
 
 def projectors(
-    url: str, storage_options: str, *, dear: bool = True
+    url: str, storage_options: str, *, thorough: bool = True
 ) -> Callable[[Sequence[Stack], int], Projector | None]:
     """How to choose a projector for the stacks of a container.
 
     Args:
         url: of the container.
         storage_options: as JSON.
-        dear: whether chunks of full resolution may be read, which can be large.
+        thorough: whether chunks of full resolution may be read, which can be large.
 
     Returns:
         A function of the stacks and their smallest overlap in pixels; it gives None where only
-        dear reading is left and that is not allowed.
+        costly reading is left and that is not allowed.
     """
 
     def choose(stacks: Sequence[Stack], overlap_px: int) -> Projector | None:
@@ -246,7 +246,7 @@ def projectors(
                 return _file_projector(url, storage_options, stacks[0])
             except reading_errors():
                 pass  # Damaged, or of another acquisition: look at the stacks themselves.
-        return _patch_projector(url, storage_options, stacks, level) if dear else None
+        return _patch_projector(url, storage_options, stacks, level) if thorough else None
 
     return choose
 
@@ -257,7 +257,7 @@ def _level_for(stacks: Sequence[Stack], overlap_px: int) -> int:
     fitting = [
         level
         for level in range(count)
-        if overlap_px / max(_factor(stacks[0], level)) >= _WANTED_OVERLAP_PX
+        if overlap_px / max(_factor(stacks[0], level)) >= _LEAST_OVERLAP_PX
     ]
     return fitting[-1] if fitting else 0
 

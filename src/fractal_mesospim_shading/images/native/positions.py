@@ -246,7 +246,7 @@ def decide_orientation(
     Args:
         given: what the caller says.
         xml: what the project file says, None without one.
-        measure: looks at overlaps; its argument allows dear reading. Called if a sign is open,
+        measure: looks at overlaps; its argument allows costly reading. Called if a sign is open,
             or, cheaply, to check the project file.
 
     Raises:
@@ -265,12 +265,12 @@ def decide_orientation(
         elif from_xml is not None:
             signs[axis] = (from_xml, "xml")
     detail, conflict = "", ""
-    wanted = len(signs) < 2
-    if not transposed and (wanted or any(source == "xml" for _, source in signs.values())):
+    is_open = len(signs) < 2
+    if not transposed and (is_open or any(source == "xml" for _, source in signs.values())):
         try:
-            measured = measure(wanted)
+            measured = measure(is_open)
         except SourceReadError:
-            if wanted:
+            if is_open:
                 raise
             measured = MeasuredSigns(None, None, "")
         conflict = _conflict(signs, measured)

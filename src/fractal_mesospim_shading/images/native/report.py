@@ -292,7 +292,7 @@ def zero_blocks(url: str, storage_options: str, stack: Stack) -> tuple[ZeroBlock
     starts = [
         range(0, size, chunk) for size, chunk in zip(finest.shape, finest.chunks, strict=True)
     ]
-    found = []
+    blocks = []
     for corner in itertools.product(*starts):
         box = tuple(
             slice(start, min(start + chunk, size))
@@ -304,5 +304,5 @@ def zero_blocks(url: str, storage_options: str, stack: Stack) -> tuple[ZeroBlock
         for start, stop in edges.reshape(-1, 2):
             z = (corner[0] + int(start), corner[0] + int(stop))
             y, x = ((part.start, part.stop) for part in box[1:])
-            found.append(ZeroBlock(stack.group, z, y, x))
-    return tuple(found)
+            blocks.append(ZeroBlock(stack.group, z, y, x))
+    return tuple(blocks)

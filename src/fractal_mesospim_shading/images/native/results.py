@@ -127,8 +127,8 @@ def _chunks(mosaic: NativeMosaic, style: ImportStyle) -> tuple[int, ...]:
 
 def _divisor(size: int, most: int) -> int:
     """The largest divisor of a size up to a limit; the limit itself where that is tiny."""
-    found = max(d for d in range(1, most + 1) if size % d == 0)
-    return found if found >= most // 4 or found == size else most
+    divisor = max(d for d in range(1, most + 1) if size % d == 0)
+    return divisor if divisor >= most // 4 or divisor == size else most
 
 
 def _shards(
@@ -229,20 +229,20 @@ def plan_companions(
     """
     source_folder, source_name = places.parent_and_name(collection.url)
     folder, name = places.parent_and_name(final_url)
-    made = []
+    companions = []
     for stack in collection.stacks:
         if stack.meta_file is not None and stack.group in groups:
             text = decode(_read(places.join_url(source_folder, stack.meta_file), storage))
             renamed = name + stack.meta_file.removeprefix(source_name)
-            made.append(
-                Companion(places.join_url(folder, renamed), text.with_name(source_name, name))
-            )
+            url = places.join_url(folder, renamed)
+            companions.append(Companion(url, text.with_name(source_name, name)))
     if collection.xml_file is not None:
         xml = _read(places.join_url(source_folder, collection.xml_file), storage)
-        made.append(Companion(places.join_url(folder, f"{name}.xml"), _pointing_at(xml, name)))
-    for companion in made:
+        url = places.join_url(folder, f"{name}.xml")
+        companions.append(Companion(url, _pointing_at(xml, name)))
+    for companion in companions:
         _refuse(companion, storage, overwrite=overwrite)
-    return tuple(made)
+    return tuple(companions)
 
 
 def _read(url: str, storage: StorageOptions) -> bytes:
@@ -267,8 +267,8 @@ def _refuse(companion: Companion, storage: StorageOptions, *, overwrite: bool) -
         )
     if overwrite:
         return
-    there = places.read_bytes(companion.url, storage)
-    if there is not None and there != companion.data:
+    present = places.read_bytes(companion.url, storage)
+    if present is not None and present != companion.data:
         raise OutputExistsError(
             f"There is a file {companion.url} already, and it is not the one that goes with this "
             "result. Move it away, give another `output_image_name`, or set `overwrite` to "
@@ -279,11 +279,11 @@ def _refuse(companion: Companion, storage: StorageOptions, *, overwrite: bool) -
 def _pointing_at(xml: bytes, name: str) -> bytes:
     """A BigStitcher file with the container of a name beside it; all else stays to the letter."""
 
-    def there(found: re.Match[bytes]) -> bytes:
-        tag = found[1].replace(b'"absolute"', b'"relative"')
-        return tag + escape(name).encode() + found[2]
+    def pointing(tag: re.Match[bytes]) -> bytes:
+        start: bytes = tag[1].replace(b'"absolute"', b'"relative"')
+        return start + escape(name).encode() + tag[2]
 
-    return re.sub(rb"(<zarr\b[^>]*>)[^<]*(</zarr>)", there, xml)
+    return re.sub(rb"(<zarr\b[^>]*>)[^<]*(</zarr>)", pointing, xml)
 
 
 def container_attributes(url: str, storage_options: StorageOptions = None) -> Attributes:
@@ -293,8 +293,8 @@ def container_attributes(url: str, storage_options: StorageOptions = None) -> At
         ImageNotFoundError, ImageFormatError: there is no zarr group.
     """
     group = open_group(normalise_url(url), storage_options)
-    found: Attributes = json.loads(json.dumps(dict(group.attrs)))
-    return found
+    attributes: Attributes = json.loads(json.dumps(dict(group.attrs)))
+    return attributes
 
 
 def refuse_unfinished(url: str, attributes: Attributes) -> None:

@@ -186,19 +186,19 @@ class GroupName:
 
 def parse_group_name(name: str) -> GroupName | None:
     """Take the name of a group apart; None where it is no name that the microscope gives."""
-    found = _STACK.match(name)
-    if found:
+    match = _STACK.match(name)
+    if match:
         return GroupName(
-            zoom=found["zoom"],
-            tile=int(found["tile"]),
-            laser=found["laser"],
-            filter=found["filter"],
-            shutter=int(found["shutter"]),
-            rotation=float(found["rotation"]),
+            zoom=match["zoom"],
+            tile=int(match["tile"]),
+            laser=match["laser"],
+            filter=match["filter"],
+            shutter=int(match["shutter"]),
+            rotation=float(match["rotation"]),
         )
-    found = _SETUP.match(name)
-    if found:
-        return GroupName(setup=int(found["setup"]), time_point=int(found["time"]))
+    match = _SETUP.match(name)
+    if match:
+        return GroupName(setup=int(match["setup"]), time_point=int(match["time"]))
     return None
 
 
@@ -211,10 +211,10 @@ def split_container_name(name: str) -> tuple[str, int | None]:
     Returns:
         Here `("brain_Ch561", 3)`; without `_Time` the time point is None.
     """
-    found = _CONTAINER.match(name)
-    if not found:
+    match = _CONTAINER.match(name)
+    if not match:
         return name, None
-    return found["stem"], int(found["time"]) if found["time"] else None
+    return match["stem"], int(match["time"]) if match["time"] else None
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -258,8 +258,8 @@ class NativeChannel:
 
 def laser_name(text: str) -> str:
     """One spelling for a laser: `488`, `488nm` and `488 nm` are the same."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:nm)?", text.strip(), re.IGNORECASE)
-    return f"{found[1]} nm" if found else text.strip()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:nm)?", text.strip(), re.IGNORECASE)
+    return f"{match[1]} nm" if match else text.strip()
 
 
 def filter_key(text: str) -> str:
@@ -291,20 +291,20 @@ def list_channels(
         known = [key for key in keys if key]
         for key in keys:
             alias[laser, key] = (laser, known[0] if not key and len(known) == 1 else key)
-    wanted = sorted(set(alias.values()), key=lambda pair: (_order(pair[0]), pair[1]))
+    distinct = sorted(set(alias.values()), key=lambda pair: (_order(pair[0]), pair[1]))
     channels = []
-    for laser, key in wanted:
-        several = sum(owner == laser for owner, _ in wanted) > 1
+    for laser, key in distinct:
+        several = sum(owner == laser for owner, _ in distinct) > 1
         name = spelled[laser, key][1]
         label = f"{laser} {name}".strip() if several else laser
         channels.append(NativeChannel(label, laser, name, _wavelength(laser)))
-    index = {given: wanted.index(target) for given, target in alias.items()}
+    index = {given: distinct.index(target) for given, target in alias.items()}
     return tuple(channels), index
 
 
 def _wavelength(laser: str) -> float | None:
-    found = re.search(r"\d+(?:\.\d+)?", laser)
-    return float(found[0]) if found else None
+    number = re.search(r"\d+(?:\.\d+)?", laser)
+    return float(number[0]) if number else None
 
 
 def _order(laser: str) -> tuple[float, str]:

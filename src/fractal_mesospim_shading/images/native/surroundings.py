@@ -95,8 +95,8 @@ def parse_xml(data: bytes) -> tuple[str | None, tuple[XmlView, ...]]:
 
 
 def _text(item: ElementTree.Element | None, path: str) -> str | None:
-    found = item.findtext(path) if item is not None else None
-    return found.strip() if found and found.strip() else None
+    text = item.findtext(path) if item is not None else None
+    return text.strip() if text and text.strip() else None
 
 
 def _numbers(item: ElementTree.Element | None, path: str) -> list[float]:
