@@ -19,7 +19,7 @@ from fractal_mesospim_shading.images.ngff import other_pyramids
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.messages import rendered, shown
-from fractal_mesospim_shading.views.inspection_native import container_text
+from fractal_mesospim_shading.views.inspection_native import array_text, container_text
 
 _CHUNKS_LOOKED_AT = 64
 """Of those outside of every tile."""
@@ -61,10 +61,7 @@ def _mosaic(image: MosaicImage, storage_options: StorageOptions) -> dict[str, An
         "axes": image.axes,
         "dtype": image.dtype.name,
         "pixel_size_um": image.voxel_size_um,
-        "channels": [
-            {"index": c.index, "label": c.label, "wavelength_id": c.wavelength_id}
-            for c in image.channels
-        ],
+        "channels": [asdict(channel) for channel in image.channels],
         "tiles": {
             "rows": layout.rows,
             "columns": layout.columns,
@@ -185,12 +182,7 @@ def as_text(facts: dict[str, Any]) -> str:
         lines += [f"Missing tiles: {', '.join(str(n) for n in tiles['missing'])}", ""]
     if tiles["outside"] is not None:
         lines += [_outside_line(tiles["outside"]), ""]
-    lines.append("Pyramid:")
-    for level in facts["levels"]:
-        shards = f", shards {_shape(level['shards'])}" if level["shards"] else ""
-        lines.append(
-            f"  {level['path']}: {_shape(level['shape'])}, chunks {_shape(level['chunks'])}{shards}"
-        )
+    lines += ["Pyramid:", *(f"  {level['path']}: {array_text(level)}" for level in facts["levels"])]
     if facts["members"]:
         lines += ["", "Also in the image (carried over into results as it is):"]
         lines += [f"  {member['path']} ({member['kind']})" for member in facts["members"]]
@@ -214,7 +206,3 @@ def _outside_line(outside: dict[str, Any]) -> str:
     if outside["has_data"] is None:
         return f"{share}; it is 0 as far as it was looked at."
     return f"{share}; the image is 0 there."
-
-
-def _shape(shape: list[int]) -> str:
-    return " x ".join(str(n) for n in shape)

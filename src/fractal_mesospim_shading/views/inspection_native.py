@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SIDE_LETTERS = {"left": "L", "right": "R", "both": "B"}
@@ -156,13 +156,20 @@ def _stack_lines(stacks: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _stored(stack: dict[str, Any]) -> str:
-    shards = f", shards {_shape(stack['shards'])}" if stack["shards"] else ""
     levels = "1 level" if stack["levels"] == 1 else f"{stack['levels']} levels"
-    return f"{_shape(stack['shape'])} (z, y, x), chunks {_shape(stack['chunks'])}{shards}, {levels}"
+    return f"{array_text(stack, ' (z, y, x)')}, {levels}"
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return " x ".join(str(n) for n in shape)
+def array_text(array: Mapping[str, Any], axes: str = "") -> str:
+    """Shape, chunks and shards of an array, for a person.
+
+    Args:
+        array: with these.
+        axes: text that follows the shape.
+    """
+    names = ("shape", "chunks", "shards")
+    shape, chunks, shards = (" x ".join(map(str, array[name] or ())) for name in names)
+    return f"{shape}{axes}, chunks {chunks}" + (f", shards {shards}" if shards else "")
 
 
 def _suspicious_lines(notes: Sequence[str]) -> list[str]:
