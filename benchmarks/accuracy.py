@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.flatfield.basic import (
-    BasicParameters,
     basic_planes,
     fit_basic,
     profile_from_basic,
@@ -31,6 +30,7 @@ from fractal_mesospim_shading.core.flatfield.emptiness import median_along_first
 from fractal_mesospim_shading.core.flatfield.estimate import EmptyEstimate, estimate_flatfield
 from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate, estimate_offset
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.options.flatfield import BasicpyModelParams
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 Z_CHUNK = 8
@@ -81,10 +81,10 @@ def with_basic(
     world: LightSheetWorld,
     stack: BinnedStack,
     offset: float,
-    parameters: BasicParameters,
+    settings: Mapping[str, Any],
 ) -> ShadingProfile:
     """Flat-field of BaSiC."""
-    fit = fit_basic(basic_planes(stack, offset, parameters), parameters)
+    fit = fit_basic(basic_planes(stack, offset, settings["working_size"]), settings)
     return profile_from_basic(fit, world.tile_shape, offset)
 
 
@@ -173,16 +173,16 @@ def basic_rows(world: LightSheetWorld, n_planes: int, what: str, *, variants: bo
     data = sample(world, every, n_planes)
     offset = estimate_offset(data.raw, mostly_empty=False)
     text = f"{offset.value:.1f} ± {offset.uncertainty:.1f}"
-    ours = BasicParameters()
+    ours = BasicpyModelParams().model_dump()
     choices = {f"BaSiC, {what} ({data.with_sample} planes)": ours}
     if variants:
-        choices["BaSiC, ladmap"] = replace(ours, fitting_mode="ladmap")
-        choices["BaSiC, autosegment"] = replace(ours, autosegment=True)
-        choices["BaSiC, darkfield fitted"] = replace(ours, get_darkfield=True)
-    for name, parameters in choices.items():
-        flat = with_basic(world, data.raw, offset.value, parameters).flatfield
+        choices["BaSiC, ladmap"] = {**ours, "fitting_mode": "ladmap"}
+        choices["BaSiC, autosegment"] = {**ours, "autosegment": True}
+        choices["BaSiC, darkfield fitted"] = {**ours, "get_darkfield": True}
+    for name, settings in choices.items():
+        flat = with_basic(world, data.raw, offset.value, settings).flatfield
         report(world, name, n_planes, text, flat)
-    flat = with_basic(world, data.raw, 0.0, replace(ours, fitting_mode="ladmap")).flatfield
+    flat = with_basic(world, data.raw, 0.0, {**ours, "fitting_mode": "ladmap"}).flatfield
     report(world, "*BaSiCPy's own defaults, offset left in*", n_planes, "", flat)
 
 

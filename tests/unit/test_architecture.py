@@ -85,7 +85,6 @@ STILL_LONG: set[str] = {
     "engine/job",
     "engine/locks",
     "engine/watching",
-    "flatfield/modelling",
 }
 """Modules that are still to be cut."""
 

@@ -1,9 +1,13 @@
-"""The camera offset of a channel: where it comes from, and what the data say of it."""
+"""The camera offset of a channel: where it comes from, and what the data say of it.
+
+An offset that was not estimated from an image is held against the planes of the estimate, and at
+the end of a pass over the image against the noise that was taken on the way.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -11,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
-from fractal_mesospim_shading.flatfield.estimation import (
-    EstimationPlan,
+from fractal_mesospim_shading.flatfield.models import ChannelModel, dark_facts, processor_warning
+from fractal_mesospim_shading.flatfield.sampling import (
+    PlaneChoice,
+    Sample,
     drawn_planes,
-    full_resolution_planes,
+    every_plane,
 )
-from fractal_mesospim_shading.flatfield.models import dark_facts, processor_warning
-from fractal_mesospim_shading.flatfield.sampling import Sample, read_sample
-from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
-from fractal_mesospim_shading.options.flatfield import EmptyRegions, EstimationOptions
+from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
+from fractal_mesospim_shading.images.source import ModelGroup
 
 if TYPE_CHECKING:
     from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate
@@ -38,40 +43,41 @@ _WORST_OFFSET = 5.0
 _WORST_SHARE = 0.1
 """Counts of uncertainty, and share of the offset, above both of which it is not used."""
 
+_MOST_UNEXPLAINED = 0.01
+"""Share of pixels below the offset beyond what noise explains."""
+
+_MOST_BELOW = 0.5
+"""Share of the pixels of an image below the offset that noise explains at most."""
+
+_LEAST_LOST = 0.001
+"""Share of pixels that became 0 from which on that is said."""
+
 
 def find_offset(
-    image: MultitileImage,
-    group: ModelGroup,
-    stack: BinnedStack | None,
-    plan: EstimationPlan,
-    options: EstimationOptions,
-    *,
-    workers: int,
+    choice: PlaneChoice, group: ModelGroup, stack: BinnedStack | None, workers: int
 ) -> tuple[float, dict[str, Any]]:
     """The camera offset of a channel: measured, given, or estimated from the noise.
 
     Args:
-        image: to read from.
+        choice: of planes.
         group: of the image's model groups.
         stack: planes that were read for the flat-field; None where it was given.
-        plan: from `plan_estimation`.
-        options: of the estimate.
         workers: boxes read at a time.
 
     Returns:
         Counts to subtract, 0 where a dark frame is; and what is known about them.
     """
-    measured = group.channel.label in plan.dark
-    warning = processor_warning(group, dark=measured, offset=options.camera_offset)
+    dark, given = choice.dark.get(group.channel.label), choice.options.camera_offset
+    warning = processor_warning(group, dark=dark is not None, offset=given)
     if warning:
         logger.warning("%s", warning)
-    if measured:
-        return 0.0, dark_facts(plan.dark[group.channel.label], "measured dark-field")
-    if options.camera_offset is not None:
-        return options.camera_offset, {"offset": options.camera_offset, "offset_from": "given"}
+    if dark is not None:
+        return 0.0, dark_facts(dark, "measured dark-field")
+    if given is not None:
+        return given, {"offset": given, "offset_from": "given"}
     if group.offset_gone:
         return 0.0, {"offset": 0.0, "offset_from": "taken away by an image processor"}
-    estimate = _estimate(image, group, stack, plan, options, workers=workers)
+    estimate = _estimate(choice, group, stack, workers)
     facts: dict[str, Any] = {
         "offset": estimate.value,
         "offset_uncertainty": estimate.uncertainty,
@@ -102,33 +108,29 @@ def find_offset(
 
 
 def _estimate(
-    image: MultitileImage,
-    group: ModelGroup,
-    stack: BinnedStack | None,
-    plan: EstimationPlan,
-    options: EstimationOptions,
-    *,
-    workers: int,
+    choice: PlaneChoice, group: ModelGroup, stack: BinnedStack | None, workers: int
 ) -> OffsetEstimate:
     """The offset from the noise of the planes read, or of more where they are few."""
     from fractal_mesospim_shading.core.flatfield.offset import estimate_offset
 
+    image, options = choice.image, choice.options
+
     def read(candidates: dict[int, list[int]], number: int) -> BinnedStack:
         refs = drawn_planes(image, candidates, 0, number, options.seed)
-        sample = Sample(group.channel.index, 0, refs, image.layout)
+        sample = Sample(image, group.channel.index, 0, refs)
         no_data = options.zero_is != "data"
-        return read_sample(image, sample, dark=None, zero_is_no_data=no_data, workers=workers)
+        return sample.read(dark=None, zero_is_no_data=no_data, workers=workers)
 
-    if stack is None or plan.level > 0:
+    every = every_plane(image, group)
+    if stack is None or choice.level > 0:
         # The noise of averaged pixels says nothing about the camera.
-        candidates = full_resolution_planes(image, group, plan, like_estimate=stack is not None)
+        candidates = every if stack is None else choice.at_full_resolution(group)
         stack = read(candidates, _OFFSET_PLANES)
-    estimate = estimate_offset(stack, mostly_empty=isinstance(plan.scenario, EmptyRegions))
-    candidates = full_resolution_planes(image, group, plan, like_estimate=False)
-    wanted = -(-OFFSET_PIXELS // prod(stack.tile_shape))
-    if len(stack.mean) < min(wanted, sum(len(planes) for planes in candidates.values())):
-        more = estimate_offset(read(candidates, wanted), mostly_empty=False)
-        estimate = min(estimate, more, key=lambda found: found.uncertainty)
+    estimate = estimate_offset(stack, mostly_empty=choice.mostly_empty)
+    enough = -(-OFFSET_PIXELS // prod(stack.tile_shape))
+    if len(stack.mean) < min(enough, sum(len(planes) for planes in every.values())):
+        more = estimate_offset(read(every, enough), mostly_empty=False)
+        estimate = min(estimate, more, key=lambda one: one.uncertainty)
     return estimate
 
 
@@ -141,23 +143,20 @@ def _number(value: float, uncertainty: float) -> str:
 
 
 def question_offset(
+    choice: PlaneChoice,
     stack: BinnedStack,
     facts: Mapping[str, Any],
     flatfield: NDArray[np.float32] | None,
-    *,
-    dark: NDArray[np.float32] | float | None,
-    full_resolution: bool,
-    mostly_empty: bool,
+    dark: DarkFrame | None,
 ) -> str | None:
     """What the planes of an estimate say against the offset that was not estimated from them.
 
     Args:
+        choice: of planes.
         stack: the planes, with the dark frame taken off where there is one.
         facts: from `find_offset`.
         flatfield: that was estimated; None where it could not be.
         dark: the dark frame.
-        full_resolution: whether the pixels are those of the camera.
-        mostly_empty: whether the planes were chosen as empty.
 
     Returns:
         One line; None where nothing speaks against it.
@@ -175,7 +174,9 @@ def question_offset(
             mean=stack.mean + np.float32(given),
             noise_mean=stack.noise_mean + np.float32(given),
         )
-    estimate = estimate_offset(stack, mostly_empty=mostly_empty) if full_resolution else None
+    # The noise of averaged pixels says nothing about the camera.
+    whole = choice.level == 0
+    estimate = estimate_offset(stack, mostly_empty=choice.mostly_empty) if whole else None
     doubt = doubt_offset(NoiseSquares.of(stack), given, estimate)
     if doubt is None:
         return None
@@ -206,8 +207,10 @@ def doubt_text(doubt: OffsetDoubt, facts: Mapping[str, Any], harm: str) -> str:
     if doubt.noise is not None:
         against.append(f"the noise says {doubt.noise.value:.1f} +- {doubt.noise.error:.1f}")
     if doubt.darkest is not None:
-        found = f"{doubt.darkest.value:.1f} +- {doubt.darkest.error:.1f}"
-        against.append(f"the darkest parts of the image have {found}, and no offset can be higher")
+        darkest = f"{doubt.darkest.value:.1f} +- {doubt.darkest.error:.1f}"
+        against.append(
+            f"the darkest parts of the image have {darkest}, and no offset can be higher"
+        )
     return f"{what}, but {'; '.join(against)}: {harm}. {todo}"
 
 
@@ -231,3 +234,88 @@ def harm_to_flatfield(
     if wrong > 100:
         return f"the flat-field comes out far too {shape}"
     return f"the flat-field comes out too {shape}, wrong by about {wrong:.2g} % (RMS)"
+
+
+def is_given(model: ChannelModel) -> bool:
+    """Whether the offset of a model was not estimated from the image that it corrects."""
+    return model.corrects and (
+        model.facts.get("origin") is not None or "offset_uncertainty" not in model.facts
+    )
+
+
+def judge(model: ChannelModel, texts: Sequence[str], counts: PixelCounts) -> str | None:
+    """What speaks against an offset at the end of a pass; None where nothing does.
+
+    Args:
+        model: that the pixels were corrected with.
+        texts: the noise found on the way, in an order that is always the same.
+        counts: of all pixels of its channel.
+    """
+    lost = counts.clipped_low / max(counts.pixels, 1)
+    doubt = _doubt(model, texts, lost)
+    if doubt is not None or lost <= _MOST_BELOW + _MOST_UNEXPLAINED:
+        return doubt
+    return (
+        f"{100 * lost:.0f} % of all pixels are darker than the camera offset of "
+        f"{model.facts['offset']:.4g} counts and became 0; noise explains half at most. Give the "
+        "right `camera_offset` or `darkfield_file`."
+    )
+
+
+def lost_to_noise(counts: PixelCounts) -> str | None:
+    """A plain line about pixels that noise took below the offset; None where they are few."""
+    lost = counts.clipped_low / max(counts.pixels, 1)
+    if lost < _LEAST_LOST:
+        return None
+    return (
+        f"{100 * lost:.2g} % of the pixels are darker than the camera offset, as their noise "
+        "explains, and became 0. `output_offset` keeps them."
+    )
+
+
+def _doubt(model: ChannelModel, texts: Sequence[str], lost: float) -> str | None:
+    if not texts:
+        return None
+    from fractal_mesospim_shading.core.flatfield.offset import offset_of_squares
+    from fractal_mesospim_shading.core.flatfield.offset_check import (
+        NoisePiece,
+        doubt_offset,
+        joined,
+        shifted,
+        unexplained_below,
+    )
+
+    facts = model.facts
+    given = float(facts["offset"])
+    squares, below = joined([NoisePiece.from_text(text) for text in texts])
+    raw = shifted(squares, given)
+    # The noise of the planes of an estimate at full resolution has been looked at.
+    looked = facts.get("level") == 0
+    doubt = doubt_offset(raw, given, None if looked else offset_of_squares(raw))
+    if doubt is not None:
+        if "level" in facts:
+            brightness = float(np.nanmedian(raw.noise_mean))
+            harm = harm_to_flatfield(doubt, model.profile.flatfield, brightness)
+        else:
+            left = 0.0 if doubt.noise is None else doubt.noise.value - given
+            harm = _harm_to_pixels(model, left, lost)
+        return doubt_text(doubt, facts, harm)
+    unexplained = unexplained_below(squares, below)
+    if unexplained <= _MOST_UNEXPLAINED:
+        return None
+    return (
+        f"{100 * unexplained:.0f} % of the pixels are darker than the camera offset of {given:.4g} "
+        "counts beyond what their noise explains. Give the right `camera_offset` or "
+        "`darkfield_file`."
+    )
+
+
+def _harm_to_pixels(model: ChannelModel, left: float, lost: float) -> str:
+    """What a wrong offset does to the pixels."""
+    if left <= 0:
+        return f"what is as dark is too dark now, and {100 * lost:.2g} % of the pixels became 0"
+    low, high = np.percentile(left / model.profile.flatfield, [1, 99])
+    return (
+        f"{left:.0f} counts are left under all pixels, and the flat-field makes {low:.0f} to "
+        f"{high:.0f} of them"
+    )

@@ -1,69 +1,85 @@
-"""The flat-field's part of a job: its checks, its models, its kernel."""
+"""The models of a job: those given are read and checked, the others estimated or recalled."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.correct import tile_correction
-from fractal_mesospim_shading.core.profile import range_warning
-from fractal_mesospim_shading.core.zeros import ZeroRule, zero_rule
+from fractal_mesospim_shading.core.profile import (
+    range_warning,
+    shape_problem,
+    shape_text,
+    turn_is_unseen,
+)
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
-from fractal_mesospim_shading.engine.zero_look import ZeroLook
-from fractal_mesospim_shading.errors import (
-    ImageFormatError,
-    NoLightError,
-    Problems,
-    ProfileError,
-    SamplingError,
-)
-from fractal_mesospim_shading.flatfield.estimation import EstimationPlan, plan_estimation
-from fractal_mesospim_shading.flatfield.given_profiles import (
-    GivenProfiles,
-    notes_on_given,
-    read_given_profiles,
-    refuse_unclear_labels,
-)
-from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
+from fractal_mesospim_shading.errors import NoLightError, Problems, ProfileError, SamplingError
 from fractal_mesospim_shading.flatfield.modelling import estimate_model
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
+    Models,
     facts_line,
     model_digest,
+    refuse_duplicate_labels,
     resampling,
-    saved_model,
 )
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, choose
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
-from fractal_mesospim_shading.images.models.folder import ModelName, write_models
-from fractal_mesospim_shading.images.source import (
-    Channel,
-    ModelGroup,
-    MultitileImage,
+from fractal_mesospim_shading.images.models.dark_frames import DarkFrame, load_darkfield
+from fractal_mesospim_shading.images.models.files import (
+    local_file,
+    refuse_one_folder_for_two,
+    refuse_shared_folders,
 )
+from fractal_mesospim_shading.images.models.folder import SavedModel, load_models
+from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions, choose_scenario
 from fractal_mesospim_shading.options.precedence import passed_over, refuse_idle_baseline
 
 logger = logging.getLogger(__name__)
 
-Models = dict[str, ChannelModel]
-"""Models by label of their group."""
+
+@dataclass(frozen=True)
+class GivenProfiles:
+    """What a person gives for the correction of an image.
+
+    Attributes:
+        models: by label of the model group.
+        dark: dark frames by channel label; only of channels that have a use for one.
+    """
+
+    models: Mapping[str, SavedModel] = field(default_factory=dict)
+    dark: Mapping[str, DarkFrame] = field(default_factory=dict)
 
 
-def plan_models(
+@dataclass(frozen=True)
+class _GivenArray:
+    """One flat-field or dark-field, under the name that a message calls it by."""
+
+    name: str
+    label: str
+    values: NDArray[np.float32]
+    orientation_known: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape[0], self.values.shape[1]
+
+
+def choose_models(
     image: MultitileImage,
     options: EstimationOptions,
     problems: Problems,
     *,
     saves: bool = False,
-) -> EstimationPlan | None:
+) -> PlaneChoice | None:
     """Check what the models will be made from; wrong things go to the problems.
 
     Reads model files and dark frames, but no pixel of the image.
@@ -81,80 +97,47 @@ def plan_models(
     given = problems.run(lambda: read_given_profiles(image, options)) or GivenProfiles()
     scenario = choose_scenario(options)
     profiles = {label: model.profile for label, model in given.models.items()}
-    with_dark = [label for label, found in profiles.items() if found.darkfield is not None]
+    with_dark = [label for label, one in profiles.items() if one.darkfield is not None]
     for line in passed_over(options, scenario, with_dark):
         logger.info("%s", line)
     with problems.collected():
-        refuse_idle_baseline(options, scenario, [found.baseline for found in profiles.values()])
-    return problems.run(lambda: plan_estimation(image, options, given.models, given.dark))
+        refuse_idle_baseline(options, scenario, [one.baseline for one in profiles.values()])
+    return problems.run(lambda: choose(image, options, given.models, given.dark))
 
 
-def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:
-    """Refuse channels that share a label: models are known by it.
-
-    Raises:
-        ImageFormatError: a label occurs twice.
-    """
-    repeated = [label for label, n in Counter(c.label for c in channels).items() if n > 1]
-    if repeated:
-        listed = ", ".join(
-            f"'{label}' ({', '.join(str(c.index) for c in channels if c.label == label)})"
-            for label in repeated
-        )
-        raise ImageFormatError(
-            f"Channels of '{url}' share a label: {listed}. Each channel needs a label of its "
-            "own, because models are kept under it; rename them in 'omero.channels'."
-        )
-
-
-def request_details(plans: Mapping[str, EstimationPlan]) -> dict[str, Any]:
-    """What of given models and dark frames decides the bytes of a result.
-
-    Args:
-        plans: by what goes before the labels of their models.
-    """
+def request_details(choices: Sequence[PlaneChoice]) -> dict[str, Any]:
+    """What of given models and dark frames decides the bytes of a result, by label."""
     models = {
-        prefix + label: model_digest(model.profile)
-        for prefix, plan in plans.items()
-        for label, model in plan.models.items()
+        choice.prefix + label: model_digest(model.profile)
+        for choice in choices
+        for label, model in choice.models.items()
     }
     dark = {
-        prefix + label: hashlib.sha256(np.ascontiguousarray(frame, np.float32).tobytes())
-        for prefix, plan in plans.items()
-        for label, frame in plan.dark.items()
+        choice.prefix + label: hashlib.sha256(
+            np.ascontiguousarray(frame, np.float32).tobytes()
+        ).hexdigest()[:16]
+        for choice in choices
+        for label, frame in choice.dark.items()
     }
-    details: dict[str, Any] = {}
-    if models:
-        details["models"] = models
-    if dark:
-        details["darkfield"] = {label: found.hexdigest()[:16] for label, found in dark.items()}
-    return details
+    details = {"models": models, "darkfield": dark}
+    return {name: digests for name, digests in details.items() if digests}
 
 
 def find_models(
-    image: MultitileImage,
-    plan: EstimationPlan,
-    options: EstimationOptions,
-    *,
-    workers: int,
-    job: Job | None = None,
-    prefix: str = "",
+    choice: PlaneChoice, *, workers: int, job: Job | None = None, prefix: str = ""
 ) -> Models:
     """The models of an image: kept by an earlier run of the job, else made now.
 
     Args:
-        image: to estimate from.
-        plan: from `plan_models`.
-        options: of the estimate.
+        choice: from `choose_models`.
         workers: boxes read at a time.
         job: that keeps what was made.
         prefix: tells the images of one job apart.
     """
     models = {}
     dark: list[NoLightError] = []
-    groups = image.model_groups
-    tile_shape = image.layout.tile_shape
-    for note in notes_on_given(GivenProfiles(plan.models, plan.dark), tile_shape):
+    groups, tile_shape = choice.image.model_groups, choice.image.layout.tile_shape
+    for note in notes_on_given(GivenProfiles(choice.models, choice.dark), tile_shape):
         logger.info("%s", note)
     for index, group in enumerate(groups):
         name = f"{prefix}{index}.npz"
@@ -164,14 +147,14 @@ def find_models(
         else:
             try:
                 with noted_reads() as notes, _named(group):
-                    model = estimate_model(image, group, plan, options, workers=workers)
+                    model = estimate_model(choice, group, workers)
             except NoLightError as error:
                 dark.append(error)
                 continue
-            model = _with_resampling(model, plan, group, tile_shape)
+            model = _with_resampling(model, choice, group)
             level = logging.INFO if model.corrects else logging.WARNING
             logger.log(level, "%s", facts_line(group.label, model))
-            if job is not None and not _at_hand(model, plan, group):
+            if job is not None and not _at_hand(model, choice, group):
                 job.remember(name, model.to_bytes())
             if job is not None:
                 remember_reads(job, name, notes)
@@ -218,19 +201,17 @@ def _named(group: ModelGroup) -> Iterator[None]:
         raise ProfileError(f"Channel {group.label}: {error}") from error
 
 
-def _with_resampling(
-    model: ChannelModel, plan: EstimationPlan, group: ModelGroup, tile_shape: tuple[int, int]
-) -> ChannelModel:
+def _with_resampling(model: ChannelModel, choice: PlaneChoice, group: ModelGroup) -> ChannelModel:
     """The model with a fact about the profiles given that have to be resampled for it."""
-    saved = plan.models.get(group.label)
+    saved = choice.models.get(group.label)
     profile = saved.profile if saved is not None else None
     own = profile.darkfield if profile is not None else None
-    dark = own if own is not None else plan.dark.get(group.channel.label)
-    done = resampling(profile, dark, tile_shape)
-    return model if done is None else replace(model, facts={**model.facts, "resampled": done})
+    dark = own if own is not None else choice.dark.get(group.channel.label)
+    text = resampling(profile, dark, choice.image.layout.tile_shape)
+    return model if text is None else replace(model, facts={**model.facts, "resampled": text})
 
 
-def _at_hand(model: ChannelModel, plan: EstimationPlan, group: ModelGroup) -> bool:
+def _at_hand(model: ChannelModel, choice: PlaneChoice, group: ModelGroup) -> bool:
     """Whether a continued run has the model without the pixels of the image.
 
     The job's request holds the fingerprint of models that were given.
@@ -238,66 +219,122 @@ def _at_hand(model: ChannelModel, plan: EstimationPlan, group: ModelGroup) -> bo
     estimated = (
         model.profile.darkfield is None and model.facts.get("offset_uncertainty") is not None
     )
-    return group.label in plan.models and not estimated
+    return group.label in choice.models and not estimated
 
 
-def flatfield_kernel(
-    image: MultitileImage,
-    models: Mapping[str, ChannelModel],
-    options: EstimationOptions,
-) -> FlatfieldKernel:
-    """Fold the models into what is done to each pixel."""
-    corrections = {
-        label: tile_correction(
-            model.profile,
-            image.layout.tile_shape,
-            offset=model.offset,
-            subtract_baseline=options.subtract_baseline,
-            output_offset=options.output_offset if model.corrects else 0.0,
-        )
-        for label, model in models.items()
-    }
-    subtracts: dict[int, bool] = {}
-    for group in image.model_groups:
-        channel = group.channel.index
-        # No camera gives 0 before its offset is gone; after that a raw 0 may be a measurement.
-        subtracts[channel] = subtracts.get(channel, False) or models[group.label].subtracts
-    rules: list[ZeroRule] = [
-        "no_data"
-        if options.zero_is == "auto" and subtracts[channel]
-        else zero_rule(options.zero_is)
-        for channel in range(len(image.channels))
+def read_given_profiles(image: MultitileImage, options: EstimationOptions) -> GivenProfiles:
+    """Read models_folder and darkfield_file.
+
+    A dark frame is left unread where every model has a dark-field of its own, which goes
+    before it.
+
+    Raises:
+        ProfileError: files that are missing or unusable, labels that share a folder, profiles
+            of another shape than a tile's.
+    """
+    models = _read_models(image, options)
+    without = [
+        group.channel.label
+        for group in image.model_groups
+        if group.label not in models or models[group.label].profile.darkfield is None
     ]
-    look = ZeroLook(image.axes, (image.layout,), tuple(rules))
-    return FlatfieldKernel(image.axes, image.layout, corrections, profile_names(image), look)
+    dark: Mapping[str, DarkFrame] = {}
+    if options.darkfield_file and without:
+        labels = tuple(dict.fromkeys(without))
+        dark = load_darkfield(options.darkfield_file, labels, image.layout.tile_shape)
+    given = GivenProfiles(models, dark)
+    if options.profile_shape == "keep_aspect":
+        _refuse_other_shapes(given, image.layout.tile_shape)
+    return given
 
 
-def profile_names(image: MultitileImage) -> dict[tuple[int, int | None], str]:
-    """The label of the model of each channel and tile; tile number None stands for all tiles."""
-    names: dict[tuple[int, int | None], str] = {}
-    for group in image.model_groups:
-        channel = group.channel.index
-        names[channel, None] = group.label
-        names.update({(channel, tile): group.label for tile in group.planes})
-    return names
+def refuse_unclear_labels(image: MultitileImage, *, saves: bool) -> None:
+    """Refuse channels whose models could not be told apart.
+
+    Args:
+        image: to be corrected.
+        saves: whether its models are going to be written to a folder.
+
+    Raises:
+        ProfileError: two labels share a folder, or one is the name of another's side.
+    """
+    labels = [group.label for group in image.model_groups]
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    if repeated:
+        raise ProfileError(
+            f"The channel label {repeated[0]!r} is also the name of the model of channel "
+            f"{repeated[0].rpartition('/')[0]!r} for that illumination side. Rename the channel in "
+            "'omero.channels'."
+        )
+    if saves:
+        refuse_shared_folders(channel.label for channel in image.channels)
 
 
-def save_used_models(folder: str, image: MultitileImage, models: Models) -> None:
-    """Write models so that `models_folder` reads them and they give the same result."""
-    tile_shape = image.layout.tile_shape
-    names = model_names(image)
-    write_models(
-        folder,
-        {
-            names[label]: saved_model(model, tile_shape)
-            for label, model in models.items()
-            if model.corrects
-        },
+def notes_on_given(given: GivenProfiles, tile_shape: tuple[int, int]) -> tuple[str, ...]:
+    """What a person should know of the profiles given: that a turn could not be seen."""
+    names = {
+        array.name
+        for array in _arrays(given)
+        if not array.orientation_known
+        and turn_is_unseen(array.shape, tile_shape)
+        and array.values.min() < array.values.max()
+    }
+    if not names:
+        return ()
+    return (
+        f"Tiles are {shape_text(tile_shape)} pixels (y, x): whether {' and '.join(sorted(names))} "
+        "are turned by 90 degrees cannot be seen from their shape. A frame saved by the camera "
+        "maker's software needs np.rot90(frame), one saved by mesoSPIM-control does not.",
     )
 
 
-def model_names(image: MultitileImage) -> dict[str, ModelName]:
-    """What each model is kept as, by the label of its group."""
-    return {
-        group.label: ModelName(group.channel.label, group.own_side) for group in image.model_groups
-    }
+def _read_models(image: MultitileImage, options: EstimationOptions) -> dict[str, SavedModel]:
+    if not options.models_folder:
+        return {}
+    folder = local_file(options.models_folder, "models_folder")
+    if image.suffix:
+        # Of a container with several mosaics, each may have models of its own.
+        own = folder / image.suffix
+        folder = own if own.is_dir() else folder
+    if folder.is_dir():
+        refuse_one_folder_for_two(folder, [channel.label for channel in image.channels])
+    by_side: dict[str | None, list[ModelGroup]] = {}
+    for group in image.model_groups:
+        by_side.setdefault(group.side, []).append(group)
+    models = {}
+    for side, groups in by_side.items():
+        loaded = load_models(folder, [g.channel.label for g in groups], side)
+        models.update({group.label: loaded[group.channel.label] for group in groups})
+    return models
+
+
+def _refuse_other_shapes(given: GivenProfiles, tile_shape: tuple[int, int]) -> None:
+    labels: dict[tuple[str, str], list[str]] = {}
+    for array in _arrays(given):
+        problem = shape_problem(array.shape, tile_shape)
+        if problem is not None:
+            labels.setdefault((array.name, problem), []).append(f"'{array.label}'")
+    lines = [
+        f"{name[0].upper()}{name[1:]} of {_channels(same)} is {problem}"
+        for (name, problem), same in labels.items()
+    ]
+    if lines:
+        raise ProfileError("\n  ".join(lines))
+
+
+def _channels(labels: Sequence[str]) -> str:
+    return f"channel{'s' if len(labels) > 1 else ''} {', '.join(labels)}"
+
+
+def _arrays(given: GivenProfiles) -> Iterator[_GivenArray]:
+    for label, model in given.models.items():
+        known = model.origin is not None
+        profile = model.profile
+        name = "the flat-field in `models_folder`"
+        yield _GivenArray(name, label, profile.flatfield, known)
+        if isinstance(profile.darkfield, np.ndarray):
+            name = "the dark-field in `models_folder`"
+            yield _GivenArray(name, label, profile.darkfield, known)
+    for label, dark in given.dark.items():
+        if isinstance(dark, np.ndarray):
+            yield _GivenArray("the dark frame in `darkfield_file`", label, dark, False)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.profile import ShadingProfile, fits_tile, shape_text
-from fractal_mesospim_shading.images.models.folder import Origin, SavedModel
-from fractal_mesospim_shading.images.source import ModelGroup
-
-Dark = NDArray[np.float32] | float | None
+from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
+from fractal_mesospim_shading.images.models.folder import (
+    ModelName,
+    Origin,
+    SavedModel,
+    write_models,
+)
+from fractal_mesospim_shading.images.source import Channel, ModelGroup, MultitileImage
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,35 @@ class ChannelModel:
         """The inverse of `to_bytes`, to the last bit."""
         with np.load(io.BytesIO(data), allow_pickle=False) as content:
             rest = json.loads(str(content["rest"]))
-            dark: Dark = None
+            dark: DarkFrame | None = None
             if "darkfield" in content:
                 array = content["darkfield"]
                 dark = array.item() if array.ndim == 0 else array
             baseline = content["baseline"].item() if "baseline" in content else None
             profile = ShadingProfile(content["flatfield"], dark, baseline, rest["scale"])
         return cls(profile, rest["offset"], rest["facts"])
+
+
+Models = dict[str, ChannelModel]
+"""Models by label of their group."""
+
+
+def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:
+    """Refuse channels that share a label: models are known by it.
+
+    Raises:
+        ImageFormatError: a label occurs twice.
+    """
+    repeated = [label for label, n in Counter(c.label for c in channels).items() if n > 1]
+    if repeated:
+        listed = ", ".join(
+            f"'{label}' ({', '.join(str(c.index) for c in channels if c.label == label)})"
+            for label in repeated
+        )
+        raise ImageFormatError(
+            f"Channels of '{url}' share a label: {listed}. Each channel needs a label of its "
+            "own, because models are kept under it; rename them in 'omero.channels'."
+        )
 
 
 def processor_warning(group: ModelGroup, *, dark: bool, offset: float | None) -> str | None:
@@ -118,10 +145,10 @@ def given_facts(saved: SavedModel) -> dict[str, Any]:
     facts: dict[str, Any] = {"scenario": "measured model", "scale": profile.scale}
     if origin is None:
         return facts | dark_facts(profile.darkfield, "measured dark-field")
-    made = origin.facts["scenario"]
-    if made != facts["scenario"]:
-        made_from = f"estimated {'by' if made == 'BaSiCPy' else 'from'} {made}"
-        facts["scenario"] = f"{made_from}, saved by fractal-mesospim-shading {origin.version}"
+    scenario = origin.facts["scenario"]
+    if scenario != facts["scenario"]:
+        source = f"estimated {'by' if scenario == 'BaSiCPy' else 'from'} {scenario}"
+        facts["scenario"] = f"{source}, saved by fractal-mesospim-shading {origin.version}"
     facts |= dark_facts(profile.darkfield, f"{origin.facts['offset_from']}, saved with the model")
     uncertainty = origin.facts.get("offset_uncertainty")
     if uncertainty is not None:
@@ -129,7 +156,7 @@ def given_facts(saved: SavedModel) -> dict[str, Any]:
     return facts | {"origin": {"version": origin.version, "facts": dict(origin.facts)}}
 
 
-def dark_facts(dark: Dark, origin: str) -> dict[str, Any]:
+def dark_facts(dark: DarkFrame | None, origin: str) -> dict[str, Any]:
     """The offset of a dark-field, and where it comes from; nothing where there is none."""
     return {} if dark is None else {"offset": float(np.mean(dark)), "offset_from": origin}
 
@@ -155,8 +182,29 @@ def saved_model(model: ChannelModel, tile_shape: tuple[int, int]) -> SavedModel:
     return SavedModel(profile, Origin(__version__, model.facts))
 
 
+def save_used_models(folder: str, image: MultitileImage, models: Models) -> None:
+    """Write models so that `models_folder` reads them and they give the same result."""
+    tile_shape = image.layout.tile_shape
+    names = model_names(image)
+    write_models(
+        folder,
+        {
+            names[label]: saved_model(model, tile_shape)
+            for label, model in models.items()
+            if model.corrects
+        },
+    )
+
+
+def model_names(image: MultitileImage) -> dict[str, ModelName]:
+    """What each model is kept as, by the label of its group."""
+    return {
+        group.label: ModelName(group.channel.label, group.own_side) for group in image.model_groups
+    }
+
+
 def resampling(
-    profile: ShadingProfile | None, dark: Dark, tile_shape: tuple[int, int]
+    profile: ShadingProfile | None, dark: DarkFrame | None, tile_shape: tuple[int, int]
 ) -> str | None:
     """What is resampled of a flat-field and a dark-field that were given; None for nothing."""
     parts = []

@@ -1,4 +1,8 @@
-"""Read the planes of an estimate: in boxes of whole chunks, each chunk once."""
+"""Which planes the models of an image are made from, and reading them.
+
+They are chosen and checked before a pixel is read. They are read in boxes of whole chunks, each
+chunk once, and reduced to bins as they come.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from math import ceil, prod
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.blocks import grouped
 from fractal_mesospim_shading.core.flatfield.binning import (
@@ -21,10 +25,29 @@ from fractal_mesospim_shading.core.flatfield.binning import (
     PartialBins,
     bin_block,
 )
+from fractal_mesospim_shading.core.flatfield.drawing import choose_planes, empty_planes
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.memory import freed_memory_kept
+from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
 from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
+from fractal_mesospim_shading.images.models.folder import SavedModel
+from fractal_mesospim_shading.images.source import (
+    ModelGroup,
+    MultitileImage,
+    layout_at_level,
+    plane_count,
+    time_count,
+    z_factor,
+)
+from fractal_mesospim_shading.options.flatfield import (
+    Basic,
+    EmptyRegions,
+    EstimationOptions,
+    MeasuredProfile,
+    Scenario,
+    choose_scenario,
+)
 
 T = TypeVar("T")
 
@@ -36,100 +59,242 @@ _BOX_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Planes of one channel at one level of the pyramid.
+class PlaneChoice:
+    """What the models of an image are made from.
 
     Attributes:
+        image: to read from.
+        options: of the estimate.
+        scenario: the one chosen.
+        level: of the pyramid that flat-fields are estimated from.
+        candidates: tile number -> planes of that level that may be drawn.
+        models: that were given, by label of the model group, in the first scenario.
+        dark: measured dark frame by channel label.
+        prefix: what goes before the labels of its models where a job has several mosaics.
+        folder: where its models go below the folder of all models; empty for that folder.
+    """
+
+    image: MultitileImage
+    options: EstimationOptions
+    scenario: Scenario
+    level: int
+    candidates: Mapping[int, Sequence[int]]
+    models: Mapping[str, SavedModel] = field(default_factory=dict)
+    dark: Mapping[str, DarkFrame] = field(default_factory=dict)
+    prefix: str = ""
+    folder: str = ""
+
+    @property
+    def mostly_empty(self) -> bool:
+        """Whether the planes were chosen as empty."""
+        return isinstance(self.scenario, EmptyRegions)
+
+    def of_group(self, group: ModelGroup) -> dict[int, list[int]]:
+        """The planes of a group that may be drawn: those chosen that exist in its stacks.
+
+        Raises:
+            SamplingError: there is none.
+        """
+        n_z, factor = plane_count(self.image, self.level), z_factor(self.image, self.level)
+        planes = {}
+        for tile in sorted(self.candidates.keys() & group.planes.keys()):
+            first, stop = group.planes[tile]
+            chosen = [p for p in self.candidates[tile] if first <= (p % n_z) * factor < stop]
+            if chosen:
+                planes[tile] = chosen
+        if not planes:
+            raise SamplingError(
+                f"{group.label}: none of the tiles {sorted(self.candidates)} has a plane of this "
+                f"channel among those chosen; its tiles are {sorted(group.planes)}. Choose "
+                "`fov_list` and `z_levels` so that each channel (and each illumination side) has "
+                "empty planes."
+            )
+        return planes
+
+    def at_full_resolution(self, group: ModelGroup) -> dict[int, list[int]]:
+        """All planes at full resolution that those of a group that may be drawn stand for.
+
+        Where they were not chosen as empty, that is every plane.
+        """
+        if not self.mostly_empty:
+            return every_plane(self.image, group)
+        n_z, coarse = plane_count(self.image, 0), plane_count(self.image, self.level)
+        factor = z_factor(self.image, self.level)
+        return {
+            tile: [
+                plane // coarse * n_z + z
+                for plane in planes
+                for z in range(plane % coarse * factor, min((plane % coarse + 1) * factor, n_z))
+            ]
+            for tile, planes in self.of_group(group).items()
+        }
+
+
+def choose(
+    image: MultitileImage,
+    options: EstimationOptions,
+    models: Mapping[str, SavedModel],
+    dark: Mapping[str, DarkFrame],
+) -> PlaneChoice:
+    """Choose scenario, level and planes.
+
+    Raises:
+        TileNumberError: a tile number that the mosaic does not have, or one given twice.
+        SamplingError: z-levels that leave nothing, a level that does not exist.
+    """
+    scenario = choose_scenario(options)
+    level = options.resolution_level
+    if level is None:
+        level = len(image.levels) - 1 if isinstance(scenario, Basic) else 0
+    if level >= len(image.levels):
+        raise SamplingError(
+            f"`resolution_level` is {level}, but the image has the levels 0 to "
+            f"{len(image.levels) - 1}."
+        )
+    tiles = [tile.number for tile in image.layout.tiles]
+    n_z = plane_count(image, level)
+    planes: Sequence[int] = range(n_z)
+    if isinstance(scenario, EmptyRegions):
+        tiles = _empty_tiles(image, scenario)
+        if scenario.z_levels is not None:
+            planes = empty_planes(plane_count(image, 0), scenario.z_levels, z_factor(image, level))
+            planes = [z for z in planes if z < n_z]
+    every = [t * n_z + z for t in range(time_count(image)) for z in planes]
+    choice = PlaneChoice(image, options, scenario, level, dict.fromkeys(tiles, every), models, dark)
+    if not isinstance(scenario, MeasuredProfile):
+        for group in image.model_groups:
+            choice.of_group(group)
+    return choice
+
+
+def _empty_tiles(image: MultitileImage, scenario: EmptyRegions) -> list[int]:
+    if scenario.fov_list is None:
+        corners = list(image.layout.corners)
+        if not corners:
+            raise SamplingError(
+                "All four corner tiles of this mosaic are missing; name the tiles whose end "
+                "planes are empty in `fov_list`."
+            )
+        return corners
+    numbers = list(scenario.fov_list)
+    repeated = sorted({n for n in numbers if numbers.count(n) > 1})
+    if repeated:
+        raise TileNumberError(f"`fov_list` names the tiles {repeated} more than once.")
+    try:
+        return [image.layout.tile(number).number for number in numbers]
+    except LayoutError as error:
+        raise TileNumberError(
+            f"`fov_list`: {error} The tiles of this image are:\n  "
+            + "\n  ".join(image.layout.map_text().splitlines())
+        ) from None
+
+
+def every_plane(image: MultitileImage, group: ModelGroup) -> dict[int, list[int]]:
+    """All planes of a group at full resolution, by tile."""
+    n_z = plane_count(image, 0)
+    return {
+        tile: [t * n_z + z for t in range(time_count(image)) for z in range(*span)]
+        for tile, span in group.planes.items()
+        if span[0] < span[1]
+    }
+
+
+def drawn_planes(
+    image: MultitileImage, planes: Mapping[int, Sequence[int]], level: int, number: int, seed: int
+) -> tuple[PlaneRef, ...]:
+    """Draw some of the planes of a level, in slabs that are decoded together."""
+    depth = image.axes.length("z", image.read_units(level))
+    return tuple(choose_planes(planes, number, seed, depth))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Planes of one channel of an image at one level of the pyramid.
+
+    Attributes:
+        image: to read from.
         channel: index along c.
         level: of the pyramid.
         planes: which, sorted by tile and plane.
-        layout: where the tiles lie at that level.
-        bin_px: side of a bin, None for the one that suits the tile.
     """
 
+    image: MultitileImage
     channel: int
     level: int
     planes: tuple[PlaneRef, ...]
-    layout: TileLayout
-    bin_px: int | None = None
 
+    @cached_property
+    def layout(self) -> TileLayout:
+        """Where the tiles lie at that level."""
+        return layout_at_level(self.image, self.level)
 
-def layout_at_level(image: MultitileImage, level: int) -> TileLayout:
-    """The tiles on the pixel grid of a coarser level.
+    @cached_property
+    def slots(self) -> dict[PlaneRef, int]:
+        """The place of each plane among all."""
+        return {plane: slot for slot, plane in enumerate(self.planes)}
 
-    Tiles keep one common shape; an origin that falls between two coarse pixels moves
-    by half of one at most.
-    """
-    layout = image.layout
-    if level == 0:
-        return layout
-    fine, coarse = image.levels[0], image.levels[level]
-    factor = [max(1, round(a / b)) for a, b in zip(coarse.scale[-2:], fine.scale[-2:], strict=True)]
-    height, width = (max(1, n // f) for n, f in zip(layout.tile_shape, factor, strict=True))
-    plane = coarse.shape[-2], coarse.shape[-1]
-    height, width = min(height, plane[0]), min(width, plane[1])
-    origins = [
-        (
-            min(round(tile.y / factor[0]), plane[0] - height),
-            min(round(tile.x / factor[1]), plane[1] - width),
-        )
-        for tile in layout.tiles
-    ]
-    names = [tile.name for tile in layout.tiles]
-    return TileLayout.from_origins(origins, (height, width), plane, names)
+    def read(self, *, dark: DarkFrame | None, zero_is_no_data: bool, workers: int) -> BinnedStack:
+        """Read the planes and reduce them to bins.
 
+        Args:
+            dark: measured dark frame of a tile at this level, or a number, in counts.
+            zero_is_no_data: leave out pixels of raw value 0.
+            workers: boxes read at a time.
 
-def z_factor(image: MultitileImage, level: int) -> int:
-    """How many planes of full resolution one plane of a level stands for."""
-    axis = image.axes.position("z")
-    if axis is None:
-        return 1
-    ratio = image.levels[level].scale[axis] / image.levels[0].scale[axis]
-    return max(1, round(ratio))
+        Raises:
+            SourceReadError: a chunk cannot be read.
+        """
+        binned = BinnedPlanes(len(self.planes), self.layout.tile_shape)
 
+        def reduced(box: Box) -> list[tuple[PartialBins, list[int]]]:
+            return list(self._reduced(box, binned.bin_px, dark, zero_is_no_data))
 
-def plane_count(image: MultitileImage, level: int) -> int:
-    """Planes of a tile at a level, of one time point."""
-    return image.axes.length("z", image.levels[level].shape)
+        with freed_memory_kept:
+            # Added here and in order, so that sums of floats do not depend on the workers.
+            for parts in _in_order(reduced, self.boxes(), workers):
+                for partial, slots in parts:
+                    binned.add(partial, slots)
+        return binned.finish(integer=np.issubdtype(self.image.dtype, np.integer))
 
+    def boxes(self) -> Iterator[Box]:
+        """Boxes of whole chunks that hold the planes, none of them twice."""
+        image, shape = self.image, self.image.levels[self.level].shape
+        n_z = plane_count(image, self.level)
+        pixels = max(1, _BOX_BYTES // image.dtype.itemsize)
+        units = grouped(tuple(image.read_units(self.level)), shape, pixels, axes=2)
+        # At least two, for pairs of planes tell the noise from the fixed pattern.
+        depth = max(2, image.axes.length("z", units))
+        slabs: dict[tuple[int, int], dict[int, list[int]]] = {}
+        for tile, plane in self.planes:
+            time, z = divmod(plane, n_z)
+            slabs.setdefault((time, z // depth), {}).setdefault(tile, []).append(z)
+        for (time, _), tiles in sorted(slabs.items()):
+            planes = [z for chosen in tiles.values() for z in chosen]
+            spans = {"t": slice(time, time + 1), "c": slice(self.channel, self.channel + 1)}
+            spans["z"] = slice(min(planes), max(planes) + 1)
+            for y, x in _plane_boxes(self.layout, tiles, units[-2:], shape[-2:]):
+                yield image.axes.box({**spans, "y": y, "x": x})
 
-def time_count(image: MultitileImage) -> int:
-    """Time points of an image."""
-    return image.axes.length("t", image.levels[0].shape)
-
-
-def read_sample(
-    image: MultitileImage,
-    sample: Sample,
-    *,
-    dark: NDArray[np.float32] | float | None,
-    zero_is_no_data: bool,
-    workers: int,
-) -> BinnedStack:
-    """Read the planes of a sample and reduce them to bins.
-
-    Args:
-        image: to read from.
-        sample: which planes.
-        dark: measured dark frame of a tile at this level, or a number, in counts.
-        zero_is_no_data: leave out pixels of raw value 0.
-        workers: boxes read at a time.
-
-    Raises:
-        SourceReadError: a chunk cannot be read.
-    """
-    binned = BinnedPlanes(len(sample.planes), sample.layout.tile_shape, sample.bin_px)
-    slots = {plane: slot for slot, plane in enumerate(sample.planes)}
-
-    def reduced(box: Box) -> list[tuple[PartialBins, list[int]]]:
-        return _reduce(image, sample, box, slots, binned.bin_px, dark, zero_is_no_data)
-
-    with freed_memory_kept:
-        # Added here and in order, so that sums of floats do not depend on the workers.
-        for parts in _in_order(reduced, sample_boxes(image, sample), workers):
-            for partial, places in parts:
-                binned.add(partial, places)
-    return binned.finish(integer=np.issubdtype(image.dtype, np.integer))
+    def _reduced(
+        self, box: Box, bin_px: int, dark: DarkFrame | None, zero_is_no_data: bool
+    ) -> Iterator[tuple[PartialBins, list[int]]]:
+        """The planes of each tile in a box, in bins, and their places."""
+        first = self.image.axes.span("t", box).start * plane_count(self.image, self.level)
+        depth = self.image.axes.span("z", box)
+        data = self.image.read(self.level, box)
+        planes = data.reshape((-1, *data.shape[-2:]))
+        for piece in self.layout.pieces(box[-2], box[-1]):
+            refs = [(piece.tile.number, first + z) for z in range(depth.start, depth.stop)]
+            inside = [k for k, ref in enumerate(refs) if ref in self.slots]
+            if not inside:
+                continue
+            together = len(inside) == inside[-1] - inside[0] + 1
+            place = slice(inside[0], inside[-1] + 1) if together else np.array(inside)
+            block = planes[(place, *piece.in_box)]
+            frame = dark[piece.in_tile] if isinstance(dark, np.ndarray) else dark
+            y0, x0 = piece.in_tile[0].start, piece.in_tile[1].start
+            partial = bin_block(block, y0, x0, bin_px, frame, zero_is_no_data)
+            yield partial, [self.slots[refs[k]] for k in inside]
 
 
 def _in_order(function: Callable[[Box], T], boxes: Iterable[Box], workers: int) -> Iterator[T]:
@@ -149,30 +314,6 @@ def _in_order(function: Callable[[Box], T], boxes: Iterable[Box], workers: int) 
                 future.cancel()
 
 
-def sample_boxes(image: MultitileImage, sample: Sample) -> Iterator[Box]:
-    """Boxes of whole chunks that hold the planes of a sample, none of them twice."""
-    level = image.levels[sample.level]
-    n_z = plane_count(image, sample.level)
-    units = grouped(
-        tuple(image.read_units(sample.level)),
-        level.shape,
-        max(1, _BOX_BYTES // image.dtype.itemsize),
-        axes=2,
-    )
-    # At least two, for pairs of planes tell the noise from the fixed pattern.
-    depth = max(2, image.axes.length("z", units))
-    wanted: dict[tuple[int, int], dict[int, list[int]]] = {}
-    for tile, plane in sample.planes:
-        time, z = divmod(plane, n_z)
-        wanted.setdefault((time, z // depth), {}).setdefault(tile, []).append(z)
-    for (time, _), tiles in sorted(wanted.items()):
-        planes = [z for chosen in tiles.values() for z in chosen]
-        for y, x in _plane_boxes(sample.layout, tiles, units[-2:], level.shape[-2:]):
-            place = {"t": slice(time, time + 1), "c": slice(sample.channel, sample.channel + 1)}
-            place |= {"z": slice(min(planes), max(planes) + 1), "y": y, "x": x}
-            yield image.axes.box(place)
-
-
 def _plane_boxes(
     layout: TileLayout, tiles: Mapping[int, Any], units: Sequence[int], shape: Sequence[int]
 ) -> Iterator[tuple[slice, slice]]:
@@ -188,40 +329,6 @@ def _plane_boxes(
             slice(i * units[0], min((i + 1) * units[0], shape[0])),
             slice(j * units[1], min((j + 1) * units[1], shape[1])),
         )
-
-
-def _reduce(
-    image: MultitileImage,
-    sample: Sample,
-    box: Box,
-    slots: Mapping[PlaneRef, int],
-    bin_px: int,
-    dark: NDArray[np.float32] | float | None,
-    zero_is_no_data: bool,
-) -> list[tuple[PartialBins, list[int]]]:
-    n_z = plane_count(image, sample.level)
-    time = image.axes.span("t", box).start
-    depth = image.axes.span("z", box)
-    data = image.read(sample.level, box)
-    planes = data.reshape((-1, *data.shape[-2:]))
-    result = []
-    for piece in sample.layout.pieces(box[-2], box[-1]):
-        chosen = [
-            z
-            for z in range(depth.start, depth.stop)
-            if (piece.tile.number, time * n_z + z) in slots
-        ]
-        if not chosen:
-            continue
-        inside = [z - depth.start for z in chosen]
-        together = len(inside) == inside[-1] - inside[0] + 1
-        place = slice(inside[0], inside[-1] + 1) if together else np.array(inside)
-        block = planes[(place, *piece.in_box)]
-        frame = dark[piece.in_tile] if isinstance(dark, np.ndarray) else dark
-        y0, x0 = piece.in_tile[0].start, piece.in_tile[1].start
-        partial = bin_block(block, y0, x0, bin_px, frame, zero_is_no_data)
-        result.append((partial, [slots[piece.tile.number, time * n_z + z] for z in chosen]))
-    return result
 
 
 def box_bytes(image: MultitileImage, level: int) -> int:

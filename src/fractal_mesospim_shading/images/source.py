@@ -342,3 +342,47 @@ class MultitileImage(Protocol):
 
     def read_grain(self) -> Sequence[int]:
         """What boxes of level 0 should be multiples of, so that no chunk is decoded twice."""
+
+
+def layout_at_level(image: MultitileImage, level: int) -> TileLayout:
+    """The tiles on the pixel grid of a coarser level.
+
+    Tiles keep one common shape; an origin that falls between two coarse pixels moves
+    by half of one at most.
+    """
+    layout = image.layout
+    if level == 0:
+        return layout
+    fine, coarse = image.levels[0], image.levels[level]
+    factor = [max(1, round(a / b)) for a, b in zip(coarse.scale[-2:], fine.scale[-2:], strict=True)]
+    height, width = (max(1, n // f) for n, f in zip(layout.tile_shape, factor, strict=True))
+    plane = coarse.shape[-2], coarse.shape[-1]
+    height, width = min(height, plane[0]), min(width, plane[1])
+    origins = [
+        (
+            min(round(tile.y / factor[0]), plane[0] - height),
+            min(round(tile.x / factor[1]), plane[1] - width),
+        )
+        for tile in layout.tiles
+    ]
+    names = [tile.name for tile in layout.tiles]
+    return TileLayout.from_origins(origins, (height, width), plane, names)
+
+
+def z_factor(image: MultitileImage, level: int) -> int:
+    """How many planes of full resolution one plane of a level stands for."""
+    axis = image.axes.position("z")
+    if axis is None:
+        return 1
+    ratio = image.levels[level].scale[axis] / image.levels[0].scale[axis]
+    return max(1, round(ratio))
+
+
+def plane_count(image: MultitileImage, level: int) -> int:
+    """Planes of a tile at a level, of one time point."""
+    return image.axes.length("z", image.levels[level].shape)
+
+
+def time_count(image: MultitileImage) -> int:
+    """Time points of an image."""
+    return image.axes.length("t", image.levels[0].shape)

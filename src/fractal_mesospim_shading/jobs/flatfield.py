@@ -11,10 +11,10 @@ from fractal_mesospim_shading.engine.job_folder import image_url
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.errors import ParameterError, Problems
-from fractal_mesospim_shading.flatfield.finding import plan_models, profile_names
-from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
+from fractal_mesospim_shading.flatfield.finding import choose_models
+from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel, profile_names
 from fractal_mesospim_shading.flatfield.models import ChannelModel
-from fractal_mesospim_shading.flatfield.sampling import box_bytes
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -53,7 +53,6 @@ from fractal_mesospim_shading.jobs.story import (
     save_all_models,
 )
 from fractal_mesospim_shading.jobs.work import (
-    Choice,
     Enclosure,
     JobResult,
     Part,
@@ -129,15 +128,15 @@ def _choices(
     problems: Problems,
     *,
     saves: bool = False,
-) -> tuple[Choice, ...]:
+) -> tuple[PlaneChoice, ...]:
     """The planes that the models of each image are made from."""
     choices = []
     for image in images:
-        plan = plan_models(image, options, problems, saves=saves)
+        choice = choose_models(image, options, problems, saves=saves)
         suffix = image.suffix if len(images) > 1 else ""
-        if plan is not None:
+        if choice is not None:
             prefix = f"{suffix}: " if suffix else ""
-            choices.append(Choice(image, plan, options, prefix, suffix))
+            choices.append(replace(choice, prefix=prefix, folder=suffix))
     return tuple(choices)
 
 

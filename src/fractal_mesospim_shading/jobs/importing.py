@@ -17,7 +17,7 @@ from fractal_mesospim_shading.engine.job_folder import image_url
 from fractal_mesospim_shading.engine.settling import left_to_its_job
 from fractal_mesospim_shading.engine.zero_look import NO_DATA
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems, ShadingError
-from fractal_mesospim_shading.flatfield.finding import plan_models
+from fractal_mesospim_shading.flatfield.finding import choose_models
 from fractal_mesospim_shading.flatfield.kernel import CopyKernel
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
@@ -48,7 +48,7 @@ from fractal_mesospim_shading.jobs.preparation import (
     tell_notes,
 )
 from fractal_mesospim_shading.jobs.story import carry_out
-from fractal_mesospim_shading.jobs.work import Choice, JobResult, Part, Work
+from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.options.flatfield import ImportOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 
@@ -226,11 +226,11 @@ def prepare_import(
         problems.errors.append(
             ParameterError("`output_shards` needs OME-Zarr 0.5. Give `ngff_version=0.5`.")
         )
-    estimation = plan_models(mosaic, options, problems) if options.correct_flatfield else None
+    choice = choose_models(mosaic, options, problems) if options.correct_flatfield else None
     style = ImportStyle(zarr_format, options.levels, options.chunks, options.output_shards)
     levels = problems.passed(problems.run(lambda: import_levels(mosaic, style, storage)))
     target = TargetImage(image_url(unit.zarr_url, storage), zarr_format, levels, storage)
-    choices = () if estimation is None else (Choice(mosaic, estimation, options),)
+    choices = () if choice is None else (choice,)
     copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
     plan = block_plan(mosaic, target, unit.zarr_url, None if choices else copied)
     folder = f"{unit.zarr_url}_shading_models"

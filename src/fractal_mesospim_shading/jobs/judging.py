@@ -14,17 +14,13 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.schedule import PartOfJob
-from fractal_mesospim_shading.flatfield.finding import Models, profile_names
-from fractal_mesospim_shading.flatfield.offset_look import (
-    OffsetLook,
-    is_given,
-    judge,
-    lost_to_noise,
-    offset_look,
-)
+from fractal_mesospim_shading.flatfield.camera_offset import is_given, judge, lost_to_noise
+from fractal_mesospim_shading.flatfield.kernel import OffsetLook, offset_look, profile_names
+from fractal_mesospim_shading.flatfield.models import Models
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.jobs.work import Choice, Counts, Part, Work
+from fractal_mesospim_shading.jobs.work import Counts, Part, Work
 from fractal_mesospim_shading.views.reporting import (
     PLANES,
     READ_BYTES,
@@ -83,7 +79,7 @@ def judge_seams(work: Work, models: Sequence[Models]) -> None:
             _warn_of_growth(part, choice, models[part.choice])
 
 
-def _warn_of_growth(part: Part, choice: Choice, models: Models) -> None:
+def _warn_of_growth(part: Part, choice: PlaneChoice, models: Models) -> None:
     from fractal_mesospim_shading.core.seam_growth import seam_growth
 
     image, target = part.plan.source, part.plan.target

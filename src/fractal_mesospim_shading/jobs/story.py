@@ -20,14 +20,10 @@ from fractal_mesospim_shading.engine.schedule import PartOfJob, running
 from fractal_mesospim_shading.engine.settling import settle
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
-from fractal_mesospim_shading.flatfield.finding import (
-    Models,
-    find_models,
-    flatfield_kernel,
-    model_names,
-    save_used_models,
-)
-from fractal_mesospim_shading.flatfield.sampling import box_bytes
+from fractal_mesospim_shading.flatfield.finding import find_models
+from fractal_mesospim_shading.flatfield.kernel import flatfield_kernel
+from fractal_mesospim_shading.flatfield.models import Models, model_names, save_used_models
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
@@ -41,7 +37,6 @@ from fractal_mesospim_shading.jobs.ending import begin, complete_all
 from fractal_mesospim_shading.jobs.judging import judge_offsets, judge_seams, planned_look
 from fractal_mesospim_shading.jobs.preparation import tell_notes
 from fractal_mesospim_shading.jobs.work import (
-    Choice,
     CorrectionOptions,
     Counts,
     JobResult,
@@ -181,7 +176,7 @@ def _told(url: str, task: str, storage: StorageOptions = None) -> Counts:
 
 
 def make_models(
-    choices: Sequence[Choice], options: ExecutionOptions, job: Job | None = None
+    choices: Sequence[PlaneChoice], options: ExecutionOptions, job: Job | None = None
 ) -> list[Models]:
     """The models of each choice of planes, by the label of their group.
 
@@ -192,10 +187,8 @@ def make_models(
     """
     return [
         find_models(
-            choice.image,
-            choice.plan,
-            choice.options,
-            workers=estimate_workers(box_bytes(choice.image, choice.plan.level), options),
+            choice,
+            workers=estimate_workers(box_bytes(choice.image, choice.level), options),
             job=job,
             prefix=f"{number}-" if len(choices) > 1 else "",
         )
@@ -203,7 +196,7 @@ def make_models(
     ]
 
 
-def refuse_folder_of_models(folder: str, choices: Sequence[Choice]) -> None:
+def refuse_folder_of_models(folder: str, choices: Sequence[PlaneChoice]) -> None:
     """Refuse a folder in which the models of a job could not be kept.
 
     Raises:
@@ -219,7 +212,7 @@ def refuse_folder_of_models(folder: str, choices: Sequence[Choice]) -> None:
     )
 
 
-def save_all_models(folder: str, choices: Sequence[Choice], models: Sequence[Models]) -> None:
+def save_all_models(folder: str, choices: Sequence[PlaneChoice], models: Sequence[Models]) -> None:
     """Save models so that `models_folder` reads them again."""
     for choice, own in zip(choices, models, strict=True):
         inner = places.join_url(folder, choice.folder) if choice.folder else folder

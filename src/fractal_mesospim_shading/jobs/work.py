@@ -13,22 +13,21 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.history import Correction, Step, correction_of
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.request import Request
-from fractal_mesospim_shading.flatfield.estimation import EstimationPlan
-from fractal_mesospim_shading.flatfield.finding import Models, request_details
+from fractal_mesospim_shading.flatfield.finding import request_details
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
+from fractal_mesospim_shading.flatfield.models import Models
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.results import Companion
 from fractal_mesospim_shading.images.ngff import first_pyramid_only
 from fractal_mesospim_shading.images.output import companion_url, pixel_bytes
-from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import parameters_of
 from fractal_mesospim_shading.options.flatfield import (
-    EstimationOptions,
     FlatfieldOptions,
     ImportOptions,
 )
@@ -41,26 +40,7 @@ Counts = dict[str, PixelCounts]
 """What happened to pixels, by channel label."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The planes that the models of one mosaic are made from.
-
-    Attributes:
-        image: to estimate from.
-        plan: scenario, level and planes.
-        options: of the estimate.
-        prefix: what goes before the labels of its models where a job has several mosaics.
-        folder: where its models go below the folder of all models; empty for that folder.
-    """
-
-    image: MultitileImage
-    plan: EstimationPlan
-    options: EstimationOptions
-    prefix: str = ""
-    folder: str = ""
-
-
-def labelled(choices: Sequence[Choice], models: Sequence[Models]) -> Models:
+def labelled(choices: Sequence[PlaneChoice], models: Sequence[Models]) -> Models:
     """The models of all choices of planes, under the labels that results show."""
     return {
         choice.prefix + label: model
@@ -163,7 +143,7 @@ class Work:
     options: JobOptions
     parts: tuple[Part, ...]
     source_states: tuple[str, ...]
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[PlaneChoice, ...] = ()
     enclosure: Enclosure | None = None
     companions: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -216,7 +196,7 @@ class Work:
             # The names of blocks in the journal mean boxes of these sizes.
             "blocks": {part.name: list(part.plan.grid.boxes[0]) for part in self.parts},
             "parameters": parameters_of(self.options),
-            **request_details({choice.prefix: choice.plan for choice in self.choices}),
+            **request_details(self.choices),
             **self.details,
         }
 

@@ -7,16 +7,14 @@ from math import ceil
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.flatfield.sampling import (
-    Sample,
+from fractal_mesospim_shading.flatfield.sampling import Sample
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.source import (
     layout_at_level,
     plane_count,
-    read_sample,
-    sample_boxes,
     time_count,
     z_factor,
 )
-from fractal_mesospim_shading.images.mosaic import MosaicImage
 
 
 @pytest.mark.parametrize(
@@ -32,7 +30,7 @@ def test_each_chunk_is_in_one_box_at_most_and_all_planes_are_there(make_mosaic, 
     image = MosaicImage.open(make_mosaic(**style))
     count = plane_count(image, 0) * time_count(image)
     planes = tuple((tile, z) for tile in (1, 4) for z in range(0, count, 2))
-    boxes = list(sample_boxes(image, Sample(1, 0, planes, image.layout)))
+    boxes = list(Sample(image, 1, 0, planes).boxes())
     seen: Counter[tuple[int, ...]] = Counter()
     for box in boxes:
         units = image.read_units(0)
@@ -47,13 +45,14 @@ def test_means_are_those_of_the_pixels(make_mosaic, workers):
     image = MosaicImage.open(make_mosaic())
     raw = np.asarray(image.array(0)[...])
     planes = ((1, 0), (1, 3), (4, 2))
-    sample = Sample(0, 0, planes, image.layout, bin_px=8)
-    stack = read_sample(image, sample, dark=None, zero_is_no_data=True, workers=workers)
+    sample = Sample(image, 0, 0, planes)
+    stack = sample.read(dark=None, zero_is_no_data=True, workers=workers)
+    assert stack.bin_px == 2
     for mean, (tile, z) in zip(stack.mean, planes, strict=True):
         found = image.layout.tile(tile)
         part = raw[0, z, found.y : found.y + 48, found.x : found.x + 40].astype(float)
         part[part == 0] = np.nan
-        expected = np.nanmean(part.reshape(6, 8, 5, 8), axis=(1, 3))
+        expected = np.nanmean(part.reshape(24, 2, 20, 2), axis=(1, 3))
         np.testing.assert_allclose(mean, expected, rtol=1e-5)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.flatfield.finding import refuse_duplicate_labels
+from fractal_mesospim_shading.flatfield.models import refuse_duplicate_labels
 from fractal_mesospim_shading.images.source import Channel
 
 
