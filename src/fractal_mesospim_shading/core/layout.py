@@ -115,6 +115,29 @@ class TileLayout:
         """The layout of an image that is one tile."""
         return cls.from_origins([(0, 0)], plane_shape, plane_shape, [name])
 
+    def coarser(self, factor: tuple[int, ...], plane_shape: tuple[int, ...]) -> TileLayout:
+        """The tiles on a coarser pixel grid.
+
+        Tiles keep one common shape; an origin that falls between two coarse pixels moves by half
+        of one at most.
+
+        Args:
+            factor: pixels of this grid in one of the other, (y, x).
+            plane_shape: of the other grid, (y, x).
+        """
+        along = zip(self.tile_shape, factor, plane_shape, strict=True)
+        height, width = (min(max(1, n // f), plane) for n, f, plane in along)
+        origins = [
+            (
+                min(round(tile.y / factor[0]), plane_shape[0] - height),
+                min(round(tile.x / factor[1]), plane_shape[1] - width),
+            )
+            for tile in self.tiles
+        ]
+        names = [tile.name for tile in self.tiles]
+        shape = (plane_shape[0], plane_shape[1])
+        return TileLayout.from_origins(origins, (height, width), shape, names)
+
     @cached_property
     def by_number(self) -> dict[int, Tile]:
         """The tiles present, by number."""

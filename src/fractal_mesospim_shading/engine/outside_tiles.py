@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from math import prod
 
@@ -17,6 +16,7 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError, SourceReadError
 from fractal_mesospim_shading.images.arrays.documents import Box, document_of, fill_value
 from fractal_mesospim_shading.images.arrays.file_states import file_ranges, states
+from fractal_mesospim_shading.images.arrays.reading import in_order
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.places import reading_errors
 from fractal_mesospim_shading.options.base import OutsideTiles
@@ -134,7 +134,8 @@ def outside_facts(
     """
     boxes = _boxes(image, layout)
     found = None
-    for found in _looked_at(image, boxes if most is None else islice(boxes, most), workers):
+    looked_at = boxes if most is None else islice(boxes, most)
+    for found in in_order(partial(_held, image), looked_at, workers):
         if found is not None:
             break
     whole = found is not None or most is None or next(boxes, None) is None
@@ -189,32 +190,15 @@ def _cuts(part: slice, unit: int) -> list[slice]:
     ]
 
 
-def _looked_at(
-    image: MosaicImage, boxes: Iterator[Box], workers: int
-) -> Iterator[OutsideData | None]:
-    """What each box holds, of which few are read at a time."""
-
-    def look(box: Box) -> OutsideData | None:
-        pixels = image.read(0, box)
-        if not pixels.any():
-            return None
-        first = np.unravel_index(int(np.flatnonzero(pixels)[0]), pixels.shape)
-        place = {
-            axis: part.start + int(i) for axis, part, i in zip(image.axes, box, first, strict=True)
-        }
-        y, x = ((part.start, part.stop) for part in box[-2:])
-        label = image.channels[place.get("c", 0)].label
-        return OutsideData(label, place.get("z"), y, x, float(np.max(pixels)))
-
-    waiting: deque[Future[OutsideData | None]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for box in boxes:
-                waiting.append(pool.submit(look, box))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def _held(image: MosaicImage, box: Box) -> OutsideData | None:
+    """What a box holds; None where that is nothing but zeros."""
+    pixels = image.read(0, box)
+    if not pixels.any():
+        return None
+    first = np.unravel_index(int(np.flatnonzero(pixels)[0]), pixels.shape)
+    place = {
+        axis: part.start + int(i) for axis, part, i in zip(image.axes, box, first, strict=True)
+    }
+    y, x = ((part.start, part.stop) for part in box[-2:])
+    label = image.channels[place.get("c", 0)].label
+    return OutsideData(label, place.get("z"), y, x, float(np.max(pixels)))

@@ -21,14 +21,16 @@ from fractal_mesospim_shading.flatfield.models import (
     processor_warning,
     uncorrected_model,
 )
-from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, Sample, drawn_planes
-from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
-from fractal_mesospim_shading.images.source import (
-    ModelGroup,
+from fractal_mesospim_shading.flatfield.sampling import (
+    PlaneChoice,
+    Sample,
+    drawn_planes,
     plane_count,
     time_count,
     z_factor,
 )
+from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
+from fractal_mesospim_shading.images.source import ModelGroup
 from fractal_mesospim_shading.options.flatfield import Basic, MeasuredProfile
 
 logger = logging.getLogger(__name__)

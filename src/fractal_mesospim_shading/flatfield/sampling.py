@@ -6,15 +6,12 @@ chunk once, and reduced to bins as they come.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import ceil, prod
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -30,16 +27,10 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.memory import freed_memory_kept
 from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
 from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.images.arrays.reading import in_order
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.models.folder import SavedModel
-from fractal_mesospim_shading.images.source import (
-    ModelGroup,
-    MultitileImage,
-    layout_at_level,
-    plane_count,
-    time_count,
-    z_factor,
-)
+from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import (
     Basic,
     EmptyRegions,
@@ -49,13 +40,39 @@ from fractal_mesospim_shading.options.flatfield import (
     choose_scenario,
 )
 
-T = TypeVar("T")
-
 PlaneRef = tuple[int, int]
 """(tile number, plane); planes of later time points go on counting."""
 
 _BOX_BYTES = 8 * 2**20
 """Small chunks are read together up to this many bytes."""
+
+
+def layout_at_level(image: MultitileImage, level: int) -> TileLayout:
+    """The tiles on the pixel grid of a level."""
+    if level == 0:
+        return image.layout
+    fine, coarse = image.levels[0].scale[-2:], image.levels[level].scale[-2:]
+    factor = tuple(max(1, round(b / a)) for a, b in zip(fine, coarse, strict=True))
+    return image.layout.coarser(factor, image.levels[level].shape[-2:])
+
+
+def z_factor(image: MultitileImage, level: int) -> int:
+    """How many planes of full resolution one plane of a level stands for."""
+    axis = image.axes.position("z")
+    if axis is None:
+        return 1
+    ratio = image.levels[level].scale[axis] / image.levels[0].scale[axis]
+    return max(1, round(ratio))
+
+
+def plane_count(image: MultitileImage, level: int) -> int:
+    """Planes of a tile at a level, of one time point."""
+    return image.axes.length("z", image.levels[level].shape)
+
+
+def time_count(image: MultitileImage) -> int:
+    """Time points of an image."""
+    return image.axes.length("t", image.levels[0].shape)
 
 
 @dataclass(frozen=True)
@@ -251,7 +268,7 @@ class Sample:
 
         with freed_memory_kept:
             # Added here and in order, so that sums of floats do not depend on the workers.
-            for parts in _in_order(reduced, self.boxes(), workers):
+            for parts in in_order(reduced, self.boxes(), workers):
                 for partial, slots in parts:
                     binned.add(partial, slots)
         return binned.finish(integer=np.issubdtype(self.image.dtype, np.integer))
@@ -295,23 +312,6 @@ class Sample:
             y0, x0 = piece.in_tile[0].start, piece.in_tile[1].start
             partial = bin_block(block, y0, x0, bin_px, frame, zero_is_no_data)
             yield partial, [self.slots[refs[k]] for k in inside]
-
-
-def _in_order(function: Callable[[Box], T], boxes: Iterable[Box], workers: int) -> Iterator[T]:
-    """The results of a function in the order of the boxes, of which few are held at a time."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for box in boxes:
-                # What reads are noted by belongs to this thread's context.
-                waiting.append(pool.submit(copy_context().run, function, box))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _plane_boxes(

@@ -21,10 +21,10 @@ from fractal_mesospim_shading.core.background.arrays import correct_array
 from fractal_mesospim_shading.core.zeros import ZeroIs
 from fractal_mesospim_shading.engine.zero_look import about_blocks, no_data_held
 from fractal_mesospim_shading.errors import BackgroundError, OutputWriteError, ParameterError
+from fractal_mesospim_shading.flatfield.sampling import layout_at_level, plane_count
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.source import layout_at_level, plane_count
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.messages import know_options, rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions

@@ -18,10 +18,11 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.quality import ShadingQuality
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text
+from fractal_mesospim_shading.flatfield.sampling import plane_count, z_factor
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
-from fractal_mesospim_shading.images.source import Axes, Level, plane_count, z_factor
+from fractal_mesospim_shading.images.source import Axes, Level
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage, TargetLevel
 from fractal_mesospim_shading.messages import heard_so_far, shown

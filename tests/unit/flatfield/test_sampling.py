@@ -7,14 +7,14 @@ from math import ceil
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.flatfield.sampling import Sample
-from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.source import (
+from fractal_mesospim_shading.flatfield.sampling import (
+    Sample,
     layout_at_level,
     plane_count,
     time_count,
     z_factor,
 )
+from fractal_mesospim_shading.images.mosaic import MosaicImage
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from math import ceil, prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
@@ -32,6 +35,8 @@ from fractal_mesospim_shading.images.arrays.file_states import (
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import join_url, reading_errors
 from fractal_mesospim_shading.images.storage.stores import Mode
+
+T = TypeVar("T")
 
 _SAMPLED_FILES = 512
 """Chunk files of an array that its state, and the size of a result, are told from."""
@@ -219,3 +224,20 @@ def _some_files(stored: StoredArray) -> Iterator[os.stat_result | None]:
             yield os.stat(folder / array.metadata.encode_chunk_key(index))
         except OSError:
             yield None
+
+
+def in_order(function: Callable[[Box], T], boxes: Iterable[Box], workers: int) -> Iterator[T]:
+    """The results of a function in the order of the boxes, of which few are held at a time."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for box in boxes:
+                # What reads are noted by belongs to this thread's context.
+                waiting.append(pool.submit(copy_context().run, function, box))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
