@@ -194,6 +194,15 @@ def stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
         )
 
 
+def chunk_boxes(array: zarr.Array[Any]) -> Iterator[Box]:
+    """The chunks of an array as boxes, one slice an axis, in the order of the array."""
+    ranges = [
+        [slice(start, min(start + size, extent)) for start in range(0, extent, max(size, 1))]
+        for extent, size in zip(array.shape, array.chunks, strict=True)
+    ]
+    yield from itertools.product(*ranges)
+
+
 def files_state(stored: StoredArray) -> bytes:
     """Size and time of some chunk files of an array, for a fingerprint; empty where remote."""
     return b"".join(

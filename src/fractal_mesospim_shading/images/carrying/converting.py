@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import (
-    Box,
     Document,
     Node,
     document_of,
@@ -152,15 +149,6 @@ def create_converted(
         with warnings_ignored:
             group.create_array(path, **settings)
     return open_array(url, path, options, mode="r+")
-
-
-def chunk_boxes(array: zarr.Array[Any]) -> Iterator[Box]:
-    """The chunks of an array as boxes, one slice an axis, in the order of the array."""
-    ranges = [
-        [slice(start, min(start + size, extent)) for start in range(0, extent, max(size, 1))]
-        for extent, size in zip(array.shape, array.chunks, strict=True)
-    ]
-    yield from itertools.product(*ranges)
 
 
 def _axes_and_attributes(

@@ -21,7 +21,6 @@ from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.native.stack import NativeChannel, Stack
 from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import join_url
 
 _SAMPLED_FILES = 512
 """Chunk files that the state of an acquisition, and the size of a result, are told from."""
@@ -266,18 +265,14 @@ class NativeMosaic:
     def _read_stack(
         self, placed: PlacedStack, z: slice, in_tile: tuple[slice, slice]
     ) -> NDArray[Any]:
-        stored = self._stored(placed.stack)
+        stored = placed.stack.stored(self.url, self.storage_options)
         box = (placed.planes_in_array(z), *in_tile)
         pixels = read_array(opened(stored), stored.where, box)
         return pixels[::-1] if placed.stack.downward else pixels
 
     def stored(self, level: int) -> tuple[StoredArray, ...]:
         """The arrays of all stacks; there is no level but 0."""
-        return tuple(self._stored(placed.stack) for placed in self.placed)
-
-    def _stored(self, stack: Stack) -> StoredArray:
-        where = join_url(self.url, stack.group)
-        return StoredArray(where, stack.levels[0].path, self.storage_options, stack.fingerprint)
+        return tuple(item.stack.stored(self.url, self.storage_options) for item in self.placed)
 
     @property
     def model_groups(self) -> tuple[ModelGroup, ...]:

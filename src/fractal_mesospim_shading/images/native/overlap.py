@@ -20,10 +20,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.images.arrays.reading import opened_array, read_array
+from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.native.positions import MeasuredSigns, Orientation
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.storage.places import filesystem, join_url, reading_errors
+from fractal_mesospim_shading.images.storage.places import filesystem, reading_errors
 
 Projection = NDArray[np.float32]
 
@@ -344,7 +344,5 @@ def _patch_planes(stack: Stack, level: int, z_um: float | None) -> slice:
 def _read(
     url: str, storage_options: str, stack: Stack, level: int, box: tuple[slice, ...]
 ) -> NDArray[np.generic]:
-    path = stack.levels[level].path
-    where = join_url(url, stack.group)
-    array = opened_array(where, path, storage_options, stack.fingerprint if level == 0 else "")
-    return read_array(array, join_url(where, path), box)
+    stored = stack.stored(url, storage_options, level)
+    return read_array(opened(stored), stored.where, box)

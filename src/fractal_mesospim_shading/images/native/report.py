@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fractal_mesospim_shading.errors import LayoutError, SourceReadError
-from fractal_mesospim_shading.images.arrays.reading import opened_array, read_array
+from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.images.arrays.reading import chunk_boxes, opened, read_array
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack, listed
@@ -246,9 +245,7 @@ def _zero_notes(collection: TileCollection) -> list[str]:
     for stack in collection.stacks:
         blocks = zero_blocks(collection.url, collection.storage_options, stack)
         if blocks:
-            planes: set[int] = set()
-            for block in blocks:
-                planes.update(range(*block.z))
+            planes = {plane for z, *_ in blocks for plane in range(z.start, z.stop)}
             notes.append(
                 f"{listed([stack.group])} holds {len(blocks)} blocks of zeros, in {len(planes)} of "
                 f"{stack.planes_found} planes: data that the microscope's writer lost. They stay 0 "
@@ -257,22 +254,7 @@ def _zero_notes(collection: TileCollection) -> list[str]:
     return notes
 
 
-@dataclass(frozen=True)
-class ZeroBlock:
-    """Consecutive planes of one chunk that hold nothing but 0.
-
-    Attributes:
-        group: name of the stack.
-        z, y, x: (start, stop) in the array.
-    """
-
-    group: str
-    z: tuple[int, int]
-    y: tuple[int, int]
-    x: tuple[int, int]
-
-
-def zero_blocks(url: str, storage_options: str, stack: Stack) -> tuple[ZeroBlock, ...]:
+def zero_blocks(url: str, storage_options: str, stack: Stack) -> tuple[Box, ...]:
     """Read a stack chunk by chunk, each once, and list the blocks without any signal.
 
     Args:
@@ -281,28 +263,17 @@ def zero_blocks(url: str, storage_options: str, stack: Stack) -> tuple[ZeroBlock
         stack: to look at.
 
     Returns:
-        One entry for each run of zero planes in each chunk, in the order of the array.
+        One box for each run of zero planes in each chunk, in the order of the array.
 
     Raises:
         SourceReadError: a chunk cannot be read; the message names it.
     """
-    finest = stack.levels[0]
-    where = join_url(url, stack.group)
-    array = opened_array(where, finest.path, storage_options, stack.fingerprint)
-    starts = [
-        range(0, size, chunk) for size, chunk in zip(finest.shape, finest.chunks, strict=True)
-    ]
+    stored = stack.stored(url, storage_options)
+    array = opened(stored)
     blocks = []
-    for corner in itertools.product(*starts):
-        box = tuple(
-            slice(start, min(start + chunk, size))
-            for start, chunk, size in zip(corner, finest.chunks, finest.shape, strict=True)
-        )
-        pixels = read_array(array, join_url(where, finest.path), box)
-        empty = ~pixels.any(axis=(1, 2))
+    for box in chunk_boxes(array):
+        empty = ~read_array(array, stored.where, box).any(axis=(1, 2))
         edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
-        for start, stop in edges.reshape(-1, 2):
-            z = (corner[0] + int(start), corner[0] + int(stop))
-            y, x = ((part.start, part.stop) for part in box[1:])
-            blocks.append(ZeroBlock(stack.group, z, y, x))
+        for start, stop in (box[0].start + edges.reshape(-1, 2)).tolist():
+            blocks.append((slice(start, stop), *box[1:]))
     return tuple(blocks)

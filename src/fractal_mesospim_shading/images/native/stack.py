@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fractal_mesospim_shading.images.arrays.documents import StoredArray
 from fractal_mesospim_shading.images.source import Level
+from fractal_mesospim_shading.images.storage.places import join_url
 
 _SHOWN = 4
 
@@ -133,6 +135,18 @@ class Stack:
         """Index of the plane that is nearest to a height, within the array."""
         distance = self.z_start_um - z_um if self.downward else z_um - self.z_start_um
         return int(np.clip(round(distance / self.z_step_um), 0, self.planes_found - 1))
+
+    def stored(self, container_url: str, storage_options: str, level: int = 0) -> StoredArray:
+        """One of its arrays, as it is opened.
+
+        Args:
+            container_url: address of the container.
+            storage_options: as JSON.
+            level: 0 is the finest, which has to be the same array as when it was listed.
+        """
+        expected = self.fingerprint if level == 0 else ""
+        where = join_url(container_url, self.group)
+        return StoredArray(where, self.levels[level].path, storage_options, expected)
 
     @property
     def offset_removed(self) -> bool:
