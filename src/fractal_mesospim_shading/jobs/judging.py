@@ -1,9 +1,13 @@
-"""What a job says of its own correction: of offsets that were given, and of steps at the seams."""
+"""What a job says of its own correction: of offsets that were given, and of steps at the seams.
+
+The steps are measured on the result; what they were before follows from it and the flat-field.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from operator import itemgetter
 
@@ -11,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.core.layout import Tile
+from fractal_mesospim_shading.core.layout import Tile, TileLayout
+from fractal_mesospim_shading.core.quality import Seam, seams
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.flatfield.camera_offset import is_given, judge, lost_to_noise
@@ -29,7 +34,18 @@ from fractal_mesospim_shading.views.reporting import (
     shrinking,
 )
 
+FloatArray = NDArray[np.float64]
+
 logger = logging.getLogger(__name__)
+
+# Boxes along a seam that are taken together, since neighbours show the same sample.
+_GROUP = 4
+_LEAST_GROUPS = 4
+# A growth counts beyond so many of its standard deviations, and this fraction.
+_SIGMAS = 3.0
+_LEAST_GROWTH = 0.005
+# Standard deviation of a median over that of a mean.
+_MEDIAN_ERROR = 1.25
 
 
 def planned_look(work: Work, part: Part, models: Models) -> OffsetLook | None:
@@ -80,7 +96,6 @@ def judge_seams(work: Work, models: Sequence[Models]) -> None:
 
 
 def _warn_of_growth(part: Part, choice: PlaneChoice, models: Models) -> None:
-    from fractal_mesospim_shading.core.seam_growth import seam_growth
 
     image, target = part.plan.source, part.plan.target
     level = coarse_level(target.levels)
@@ -125,3 +140,97 @@ def _planes(
     y, x = (slice(0, size) for size in array.shape[-2:])
     data = target.read(level, plane_box(axes, channel, slice(start, stop), y, x))
     return data.reshape((-1, *array.shape[-2:]))
+
+
+@dataclass(frozen=True)
+class SeamGrowth:
+    """How the steps at the seams have changed. Fractions of the brightness.
+
+    Attributes:
+        before, after: typical step, as in `seam_step`.
+        growth: typical change of the step of the same boxes.
+        error: its standard deviation; infinite where there are too few seams to tell.
+    """
+
+    before: float
+    after: float
+    growth: float
+    error: float
+
+    @property
+    def grew(self) -> bool:
+        """Whether the steps have grown beyond doubt."""
+        least = max(_SIGMAS * self.error, _LEAST_GROWTH)
+        return self.growth > least and self.after > self.before + _LEAST_GROWTH
+
+
+def seam_growth(
+    after: NDArray[np.generic],
+    layout: TileLayout,
+    flatfield_of: Callable[[Tile], NDArray[np.float32]],
+    output_offset: float = 0.0,
+    *,
+    factor: tuple[int, int] = (1, 1),
+) -> SeamGrowth | None:
+    """Compare the steps of corrected planes with those that they had before.
+
+    The light before is the corrected light times the flat-field, so that the source
+    need not be read again.
+
+    Args:
+        after: (n, y, x) corrected planes.
+        layout: tiles at full resolution.
+        flatfield_of: (y, x) what a tile was divided by, at full resolution.
+        output_offset: counts that were added.
+        factor: by how much y and x have shrunk from full resolution to these planes.
+
+    Returns:
+        None where there is no seam with light on both sides.
+    """
+    steps_before, steps_after, changes = [], [], []
+    for seam in seams(after, layout, output_offset, factor=factor):
+        first, second = (_mean_flat(seam, side, flatfield_of, factor) for side in (0, 1))
+        now = _step(seam.first, seam.second)
+        then = _step(seam.first * first, seam.second * second)
+        steps_before.append(then[np.isfinite(then)])
+        steps_after.append(now[np.isfinite(now)])
+        for start in range(0, now.shape[1], _GROUP):
+            change = (now - then)[:, start : start + _GROUP]
+            if np.isfinite(change).any():
+                changes.append(float(np.nanmedian(change)))
+    if not changes:
+        return None
+    error = float("inf")
+    if len(changes) >= _LEAST_GROUPS:
+        error = _MEDIAN_ERROR * float(np.std(changes, ddof=1)) / np.sqrt(len(changes))
+    return SeamGrowth(
+        float(np.median(np.concatenate(steps_before))),
+        float(np.median(np.concatenate(steps_after))),
+        float(np.median(changes)),
+        float(error),
+    )
+
+
+def _step(first: FloatArray, second: FloatArray) -> FloatArray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lit = (first > 0) & (second > 0)
+        return np.where(lit, 2 * np.abs(first - second) / (first + second), np.nan)
+
+
+def _mean_flat(
+    seam: Seam,
+    side: int,
+    flatfield_of: Callable[[Tile], NDArray[np.float32]],
+    factor: tuple[int, int],
+) -> FloatArray:
+    """Mean of the flat-field over each box of one side of a seam."""
+    tile = seam.tiles[side]
+    flat = flatfield_of(tile)
+    origin, means = (tile.y, tile.x), []
+    for along in seam.boxes:
+        place = [slice(0), slice(0)]
+        for axis, span in ((seam.across, seam.depths[side]), (1 - seam.across, along)):
+            start, stop = (edge * factor[axis] - origin[axis] for edge in span)
+            place[axis] = slice(start, stop)
+        means.append(float(flat[tuple(place)].mean(dtype=np.float64)))
+    return np.array(means)

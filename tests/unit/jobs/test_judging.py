@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.quality import seam_step
-from fractal_mesospim_shading.core.seam_growth import SeamGrowth, seam_growth
+from fractal_mesospim_shading.jobs.judging import SeamGrowth, seam_growth
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 WORLD = LightSheetWorld(tile_shape=(128, 128), planes=8)
