@@ -71,14 +71,14 @@ def own_temporary_folder() -> str | None:
         folder = Path(scratch_folder(), f"mesospim-shading-{user}")
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            found = folder.lstat()
+            state = folder.lstat()
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError:
             return None
         others = stat.S_IWGRP | stat.S_IWOTH
-        mine = not hasattr(os, "getuid") or found.st_uid == user
-        if stat.S_ISDIR(found.st_mode) and mine and not found.st_mode & others:
+        own = not hasattr(os, "getuid") or state.st_uid == user
+        if stat.S_ISDIR(state.st_mode) and own and not state.st_mode & others:
             return str(folder)
     return None
 

@@ -166,10 +166,10 @@ class TileLayout:
             return self.by_number[number]
         except KeyError:
             last = self.rows * self.columns
-            found = f"missing in this mosaic ({self.rows} rows x {self.columns} columns)"
+            problem = f"missing in this mosaic ({self.rows} rows x {self.columns} columns)"
             if not 1 <= number <= last:
-                found = f"outside this mosaic, which has the numbers 1 to {last}"
-            raise TileNumberError(f"Tile {number} is {found}.") from None
+                problem = f"outside this mosaic, which has the numbers 1 to {last}"
+            raise TileNumberError(f"Tile {number} is {problem}.") from None
 
     def pieces(self, y: slice, x: slice) -> Iterator[Piece]:
         """The parts of all tiles that lie in a box of the plane.
@@ -217,16 +217,16 @@ class TileLayout:
         for corner in corners:
             box = zip(places, corner, self.tile_shape, strict=True)
             free[tuple(slice(place[c], place[c + size]) for place, c, size in box)] = False
-        found: list[tuple[slice, slice]] = []
+        boxes: list[tuple[slice, slice]] = []
         above: dict[tuple[int, int], int] = {}
         for row in range(len(free) + 1):
             runs = _runs(free[row]) if row < len(free) else set()
             for run in sorted(above.keys() - runs):
                 x = slice(cuts[1][run[0]], cuts[1][run[1]])
-                found.append((slice(cuts[0][above.pop(run)], cuts[0][row]), x))
+                boxes.append((slice(cuts[0][above.pop(run)], cuts[0][row]), x))
             for run in runs:
                 above.setdefault(run, row)
-        return tuple(sorted(found, key=lambda box: (box[0].start, box[1].start)))
+        return tuple(sorted(boxes, key=lambda box: (box[0].start, box[1].start)))
 
     @property
     def is_single(self) -> bool:

@@ -278,23 +278,23 @@ def shape_problem(shape: Shape, tile_shape: Shape) -> str | None:
     """
     if fits_tile(shape, tile_shape):
         return None
-    found = f"{shape_text(shape)} pixels (y, x), but a tile is {shape_text(tile_shape)}"
+    sizes = f"{shape_text(shape)} pixels (y, x), but a tile is {shape_text(tile_shape)}"
     if min(shape) < LEAST_SIDE:
         return (
-            f"{found}; expected the tile's shape, or its aspect with at least {LEAST_SIDE} pixels "
+            f"{sizes}; expected the tile's shape, or its aspect with at least {LEAST_SIDE} pixels "
             "a side (or, for a camera offset, a single number). If it is right as it is, set "
             "`profile_shape=stretch`."
         )
     if _same_aspect(shape[::-1], tile_shape):
         return (
-            f"{found}: turned by 90 degrees, it fits. mesoSPIM-control stores every camera frame "
+            f"{sizes}: turned by 90 degrees, it fits. mesoSPIM-control stores every camera frame "
             "turned, as np.rot90(frame); a frame saved by the camera maker's software needs the "
             "same, np.rot90(frame) (k=1), or np.rot90(frames, axes=(-2, -1)) for a stack. The "
             "shape alone cannot tell this from the opposite turn (k=3) or a mirrored one, so look "
             "at the corrected image. If it is right as it is, set `profile_shape=stretch`."
         )
     return (
-        f"{found}: heights over widths of {shape[0] / shape[1]:.3g} and "
+        f"{sizes}: heights over widths of {shape[0] / shape[1]:.3g} and "
         f"{tile_shape[0] / tile_shape[1]:.3g} differ by more than {ASPECT_TOLERANCE:.0%}. It is of "
         "another field of view, or of another part of the sensor. Give one of the tile's field of "
         "view, or set `profile_shape=stretch`."

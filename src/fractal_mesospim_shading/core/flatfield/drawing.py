@@ -106,10 +106,10 @@ def _choose_in_tile(planes: list[int], count: int, z_chunk: int, phase: float) -
     for z in planes:
         groups.setdefault(z // slab, []).append(z)
     slabs = list(groups.values())
-    wanted = max(_SLABS_PER_TILE, -(-count // max(2, slab // 2)))
+    number = max(_SLABS_PER_TILE, -(-count // max(2, slab // 2)))
     # A pair in each slab rather than single planes in more of them.
-    wanted = max(1, min(len(slabs), wanted, -(-count // 2)))
-    picked = [slabs[i] for i in _spread(len(slabs), wanted, phase)]
+    number = max(1, min(len(slabs), number, -(-count // 2)))
+    picked = [slabs[i] for i in _spread(len(slabs), number, phase)]
     missing = count - sum(len(group) for group in picked)
     rest = [group for group in slabs if not any(group is other for other in picked)]
     while missing > 0:

@@ -173,12 +173,12 @@ def _unshared(
 def _half(
     stack: BinnedStack, offset: float, empty: EmptySquares, planes: Sequence[int]
 ) -> HalfEstimate | None:
-    found = _flat_of(stack, offset, empty, planes)
-    if found is None:
+    flat = _flat_of(stack, offset, empty, planes)
+    if flat is None:
         return None
     one, other = (_flat_of(stack, offset, empty, planes[i::2]) for i in (0, 1))
     noise = None if one is None or other is None else (one[0] - other[0]) / 2
-    return HalfEstimate(*found, noise)
+    return HalfEstimate(*flat, noise)
 
 
 def _flat_of(

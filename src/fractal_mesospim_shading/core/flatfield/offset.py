@@ -172,9 +172,9 @@ def _fit(squares: NoiseSquares, keep: NDArray[np.bool_], *, mostly_empty: bool) 
     if temporal:
         used = enough.copy()
         used[enough] = line.used
-        found = _with_third_moment(squares, line, used, rounding, mostly_empty=mostly_empty)
-        if found is not None:
-            value, uncertainty, more = found
+        refined = _with_third_moment(squares, line, used, rounding, mostly_empty=mostly_empty)
+        if refined is not None:
+            value, uncertainty, more = refined
             details |= more
             error = min(error, uncertainty)
             systematic = np.sqrt(uncertainty**2 - error**2)

@@ -116,14 +116,14 @@ def darkest_squares(squares: NoiseSquares) -> Level | None:
         return None
     order = np.argsort(chosen_by[known], kind="stable")
     number = min(len(order), max(_LEAST_SQUARES, round(_DARKEST_SHARE * len(order))))
-    found = measured[known][order[:number]]
-    spread = np.std(found) / np.sqrt(number) if number > 1 else 0.0
+    darkest = measured[known][order[:number]]
+    spread = np.std(darkest) / np.sqrt(number) if number > 1 else 0.0
     pixels = squares.half_pixels[1][known][order[:number]]
     variance = squares.spatial[known][order[:number]]
     variance = np.where(np.isfinite(variance), variance, 0.0)
     noise = np.sqrt((variance / np.maximum(pixels, 1)).sum()) / number
     error = np.hypot(max(spread, noise), _DARK_STRUCTURE if squares.integer else 0.0)
-    return Level(float(found.mean()), float(error))
+    return Level(float(darkest.mean()), float(error))
 
 
 def contradicting_offset(
