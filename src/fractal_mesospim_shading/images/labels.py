@@ -145,9 +145,9 @@ class LabelImage:
         where = dict(zip(self.image_axes, box, strict=True))
         parts, places = [], []
         for axis, length, factor in zip(self.axes, self.shape, self.factors, strict=True):
-            wanted = where.get(axis, slice(0, 1))
+            span = where.get(axis, slice(0, 1))
             # By the centres of the pixels; the last one is held where it is cut short.
-            centres = np.arange(wanted.start, wanted.stop) + 0.5
+            centres = np.arange(span.start, span.stop) + 0.5
             own = np.minimum(np.floor(centres / factor).astype(np.int64), length - 1)
             parts.append(slice(int(own[0]), int(own[-1]) + 1))
             places.append(own - own[0])

@@ -70,7 +70,7 @@ def misplaced(attributes: Mapping[str, Any], zarr_format: int, key: str) -> str 
     """
     if key in ngff_content(attributes, zarr_format):
         return None
-    wanted = "at the top" if zarr_format == 2 else "under 'ome'"
+    right = "at the top" if zarr_format == 2 else "under 'ome'"
     version = ngff_version_of(zarr_format)
     place = None
     if key in attributes:
@@ -81,7 +81,7 @@ def misplaced(attributes: Mapping[str, Any], zarr_format: int, key: str) -> str 
     if place is None:
         return None
     return (
-        f"'{key}' stands {place}; OME-Zarr {version} (zarr v{zarr_format}) has it {wanted}. Move "
+        f"'{key}' stands {place}; OME-Zarr {version} (zarr v{zarr_format}) has it {right}. Move "
         "it there."
     )
 
@@ -240,14 +240,14 @@ def other_pyramids(attributes: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]
 def axis_names(attributes: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Names of the axes of each array that the attributes of a group list."""
     multiscales = _content_in_any_form(attributes).get("multiscales")
-    found: dict[str, tuple[str, ...]] = {}
+    axes_of: dict[str, tuple[str, ...]] = {}
     for entry in multiscales if isinstance(multiscales, list) else []:
         axes = entry.get("axes") if isinstance(entry, Mapping) else None
         named = isinstance(axes, list) and all(isinstance(axis, Mapping) for axis in axes)
         if isinstance(axes, list) and named:
             names = tuple(str(axis.get("name")) for axis in axes)
-            found.update(dict.fromkeys(_dataset_paths(entry), names))
-    return found
+            axes_of.update(dict.fromkeys(_dataset_paths(entry), names))
+    return axes_of
 
 
 def _content_in_any_form(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -286,16 +286,16 @@ def explain_group(group: zarr.Group, url: str) -> str:
         kind, images = "a well of an HCS plate", _well_images(content["well"])
     else:
         kind, images = "a container of several images", _member_images(group)
-    found = list(islice(images, _SHOWN + 1))
-    if not found:
+    paths = list(islice(images, _SHOWN + 1))
+    if not paths:
         if kind.startswith("a container"):
             return (
                 f"'{url}' is a zarr group but not an OME-Zarr image: its attributes have no "
                 "'multiscales', and neither have the groups in it."
             )
         return f"'{url}' is {kind}, and no image was found in it. Give the address of an image."
-    listed = ", ".join(f"'{join_url(url, path)}'" for path in found[:_SHOWN])
-    more = " and more" if len(found) > _SHOWN else ""
+    listed = ", ".join(f"'{join_url(url, path)}'" for path in paths[:_SHOWN])
+    more = " and more" if len(paths) > _SHOWN else ""
     return f"'{url}' is {kind}, not an image. Give one of its images: {listed}{more}."
 
 

@@ -133,7 +133,7 @@ def refuse_existing(
         return
     if not overwrite:
         mark = attributes.get(MARK)
-        told = f", complete ({how_made(mark)})" if isinstance(mark, dict) and mark else ""
+        told = f", complete ({origin_line(mark)})" if isinstance(mark, dict) and mark else ""
         raise OutputExistsError(
             f"There is already something at {url}{told}. Choose another `{name_option}`, or set "
             "`overwrite` to replace it once the new result is complete."
@@ -146,7 +146,7 @@ def mark_of(url: str, options: places.StorageOptions = None) -> Document:
     return mark if isinstance(mark, dict) else {}
 
 
-def how_made(mark: Document) -> str:
+def origin_line(mark: Document) -> str:
     """One line on how an image was made, from our mark in it."""
     parameters = mark.get("parameters")
     given = parameters.items() if isinstance(parameters, dict) else ()
@@ -228,7 +228,7 @@ def target_levels(
             chosen = _given_shards(shards, chunks, level.shape)
         elif level.shards is not None and zarr_format == 3:
             chosen = own_shards(chunks, level.shape, kind.itemsize)
-        made = output_document(
+        output = output_document(
             document,
             zarr_format=zarr_format,
             shape=level.shape,
@@ -237,30 +237,30 @@ def target_levels(
             dtype=kind,
             dimension_names=list(axes),
         )
-        result.append(TargetLevel(level.path, level.shape, chunks, chosen, level.scale, made))
+        result.append(TargetLevel(level.path, level.shape, chunks, chosen, level.scale, output))
     return tuple(result)
 
 
-def _checked_shards(wish: Sequence[int], level: Level) -> None:
+def _checked_shards(given: Sequence[int], level: Level) -> None:
     """Refuse shards that are no multiples of the chunk at full resolution."""
-    if not 1 <= len(wish) <= len(level.chunks) or any(w < 1 for w in wish):
+    if not 1 <= len(given) <= len(level.chunks) or any(w < 1 for w in given):
         raise ParameterError(
-            f"`output_shards` is {list(wish)}; expected up to {len(level.chunks)} positive "
+            f"`output_shards` is {list(given)}; expected up to {len(level.chunks)} positive "
             "numbers, for the last axes of the image."
         )
-    chunks = level.chunks[-len(wish) :]
-    if any(w % c for w, c in zip(wish, chunks, strict=True)):
+    chunks = level.chunks[-len(given) :]
+    if any(w % c for w, c in zip(given, chunks, strict=True)):
         raise ParameterError(
-            f"`output_shards` is {list(wish)}; each number must be a multiple of the chunk, "
+            f"`output_shards` is {list(given)}; each number must be a multiple of the chunk, "
             f"{list(chunks)}."
         )
 
 
 def _given_shards(
-    wish: Sequence[int], chunks: tuple[int, ...], shape: tuple[int, ...]
+    given: Sequence[int], chunks: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     """The shards of a level; coarse levels have smaller chunks than the finest may."""
-    full = (*chunks[: len(chunks) - len(wish)], *wish)
+    full = (*chunks[: len(chunks) - len(given)], *given)
     # No larger than the array, rounded up to whole chunks.
     return tuple(
         min(max(w // c, 1), -(-n // c)) * c for w, c, n in zip(full, chunks, shape, strict=True)

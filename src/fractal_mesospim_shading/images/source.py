@@ -198,8 +198,8 @@ def _axes(axes: Any, url: str) -> tuple[Axes, tuple[str | None, ...]]:
     ):
         raise ImageFormatError(f"The axes of '{url}' are {axes!r}; expected a list with names.")
     names = [axis["name"] for axis in axes]
-    wanted = [name for name in _ORDER if name in names]
-    if names != wanted or names[-2:] != ["y", "x"]:
+    ordered = [name for name in _ORDER if name in names]
+    if names != ordered or names[-2:] != ["y", "x"]:
         raise ImageFormatError(
             f"The axes of '{url}' are {', '.join(names) or 'none'}; expected y, x with any of "
             "t, c, z before them, in this order."

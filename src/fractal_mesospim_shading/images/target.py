@@ -122,16 +122,16 @@ class TargetImage:
             level: of the pyramid.
             direct: past the page cache, which not every file system can; None: as it is written.
         """
-        wanted = self.levels[level]
+        target = self.levels[level]
         options = json.dumps(dict(self.storage_options or {}), sort_keys=True)
         # Workers of a cluster outlive jobs: another array may once have been at this place.
         return opened_array(
             self.url,
-            wanted.path,
+            target.path,
             options,
-            wanted.fingerprint,
+            target.fingerprint,
             mode="r+",
-            direct=wanted.direct if direct is None else direct,
+            direct=target.direct if direct is None else direct,
         )
 
     def write(self, level: int, box: Box, data: NDArray[Any]) -> str:
@@ -206,11 +206,11 @@ class TargetImage:
             for index in product(*covering(target.unit, box))
         ]
         folder = places.local_path(self.url) / target.path
-        found = [folder / key for key in keys]
+        paths = [folder / key for key in keys]
         folders = {
-            above for path in found for above in path.parents if folder in (above, *above.parents)
+            above for path in paths for above in path.parents if folder in (above, *above.parents)
         }
-        yield from map(str, found)
+        yield from map(str, paths)
         yield from map(str, sorted(folders))
 
     def read(self, level: int, box: Box) -> NDArray[Any]:

@@ -28,7 +28,7 @@ from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.output import how_made, mark_of
+from fractal_mesospim_shading.images.output import mark_of, origin_line
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.storage.stores import workable
@@ -169,7 +169,7 @@ def _told(url: str, task: str, storage: StorageOptions = None) -> Counts:
         "%s is complete: an earlier run of the same command had finished it, and was stopped "
         "while it tidied up (%s). What it had left is removed.",
         url,
-        how_made(mark),
+        origin_line(mark),
     )
     counted = BackgroundCounts if task == "correct_background" else PixelCounts
     return {label: counted(**numbers) for label, numbers in mark.get("pixels", {}).items()}

@@ -39,7 +39,8 @@ from fractal_mesospim_shading.images.arrays.encodings import (
 )
 from fractal_mesospim_shading.images.arrays.file_states import Known, refuse_broken_name, state_of
 
-_WORTH = 8
+_MOST_OVERHEAD = 8
+"""Chunks are decoded whole where they hold at most so many times the pixels of a box."""
 
 Box = Sequence[slice]
 
@@ -74,8 +75,8 @@ class ChunkFiles:
             (min(s.stop + -s.stop % c, n) - s.start // c * c, s.stop - s.start)
             for s, c, n in zip(box, self.chunk, self.shape, strict=True)
         ]
-        whole, wanted = (prod(sizes) for sizes in zip(*touched, strict=True))
-        return bool(wanted * _WORTH >= whole)
+        whole, inside = (prod(sizes) for sizes in zip(*touched, strict=True))
+        return bool(inside * _MOST_OVERHEAD >= whole)
 
     def read(self, box: Box, out: NDArray[Any]) -> list[Known]:
         """Decode all chunks that a box touches.
@@ -91,18 +92,18 @@ class ChunkFiles:
             OSError, ValueError, RuntimeError: a file cannot be read or decoded, or a name is
                 there that leads to no file.
         """
-        found: list[Known] = []
+        file_states: list[Known] = []
         for index in product(*covering(self.unit, box)):
             path = f"{self.folder}/{self.key(index)}"
             try:
                 file = open_file(path)
             except FileNotFoundError:
                 refuse_broken_name(path, str(self.folder))
-                found.append(None)
+                file_states.append(None)
                 out[within(_overlap(self._box(index, self.unit), box), box)] = self.fill
                 continue
             with file:
-                found.append(state_of(path, os.fstat(file.fileno())))
+                file_states.append(state_of(path, os.fstat(file.fileno())))
                 for place, start, length in self._pieces(index, file):
                     part = _overlap(place, box)
                     if all(s.start < s.stop for s in part):
@@ -111,7 +112,7 @@ class ChunkFiles:
                             target[...] = self.fill
                         else:
                             self._decode_part(content_of(file, start, length), place, part, target)
-        return found
+        return file_states
 
     def write(self, box: Box, data: NDArray[Any]) -> None:
         """Encode and write the units of a box; what is nothing but the fill value is left out.

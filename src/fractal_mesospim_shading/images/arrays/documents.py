@@ -10,12 +10,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fractal_mesospim_shading.images.storage.folders import Folder
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, write_bytes
+
+if TYPE_CHECKING:
+    import zarr
+
+    from fractal_mesospim_shading.images.arrays.array_metadata import ArrayDescription
 
 Document = dict[str, Any]
 
@@ -86,7 +91,7 @@ class Node:
 _BLOSC_SHUFFLE = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
 
 
-def document_of(array: Any) -> Document:
+def document_of(array: zarr.Array[Any] | ArrayDescription) -> Document:
     """The metadata of a zarr array as its JSON document, attributes included."""
     from zarr.core.buffer import default_buffer_prototype
 

@@ -74,8 +74,8 @@ def past_cache(size: int) -> bool:
     codec. zarr's setting `codec_pipeline.direct_io`
     (`ZARR_CODEC_PIPELINE__DIRECT_IO=False`) turns it off.
     """
-    wanted = zarr.config.get("codec_pipeline.direct_io", True)
-    return bool(_DIRECT and wanted) and size >= DIRECT_BYTES
+    enabled = zarr.config.get("codec_pipeline.direct_io", True)
+    return bool(_DIRECT and enabled) and size >= DIRECT_BYTES
 
 
 class OutputFile:

@@ -103,23 +103,23 @@ def local_state(path: str, folder: str) -> Known:
         OSError: it is there but is no file, or the folder is gone.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         refuse_broken_name(path, folder)
         return None
-    return state_of(path, found)
+    return state_of(path, status)
 
 
-def state_of(path: str, found: os.stat_result) -> FileState:
+def state_of(path: str, status: os.stat_result) -> FileState:
     """The state that the system tells of a file.
 
     Raises:
         OSError: it is no file.
     """
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is no file", path)
     # Finer times than a microsecond do not survive every file system.
-    return FileState(found.st_size, str(found.st_mtime_ns // 1000))
+    return FileState(status.st_size, str(status.st_mtime_ns // 1000))
 
 
 def refuse_broken_name(path: str, folder: str) -> None:
@@ -170,14 +170,14 @@ def _remote_state(info: Mapping[str, Any]) -> Known:
     return FileState(int(info.get("size") or 0), version)
 
 
-def digest_of(found: Iterable[Known]) -> str:
+def digest_of(known: Iterable[Known]) -> str:
     """One text for the sizes and versions of files, in their order."""
-    return _digest("-" if state is None else f"{state.size},{state.version}" for state in found)
+    return _digest("-" if state is None else f"{state.size},{state.version}" for state in known)
 
 
-def digest_of_sizes(found: Iterable[Known]) -> str:
+def digest_of_sizes(known: Iterable[Known]) -> str:
     """One text for the sizes of files alone."""
-    return _digest("-" if state is None else str(state.size) for state in found)
+    return _digest("-" if state is None else str(state.size) for state in known)
 
 
 def _digest(texts: Iterable[str]) -> str:
@@ -223,11 +223,11 @@ def _keys(array: zarr.Array[Any]) -> Iterable[str] | None:
     prefix = "/".join(part for part in (store.path.rstrip("/"), array.path) if part)
     fs.invalidate_cache()
     try:
-        found = sync(fs._find(prefix))
+        paths = sync(fs._find(prefix))
     except (PermissionError, NotImplementedError):
         return None
     below = prefix.lstrip("/")
-    return [path.lstrip("/")[len(below) + 1 :] for path in found]
+    return [path.lstrip("/")[len(below) + 1 :] for path in paths]
 
 
 def _local_keys(folder: str, prefix: str) -> Iterator[str]:
@@ -271,17 +271,17 @@ class ReadNotes:
         self._files: dict[str, dict[Index, Known]] = {}
         self._others: list[tuple[str, Index, Known]] = []
 
-    def add(self, where: str, ranges: Ranges, found: Sequence[Known]) -> None:
+    def add(self, where: str, ranges: Ranges, known: Sequence[Known]) -> None:
         """Note files of an array.
 
         Args:
             where: address of the array.
             ranges: of its files.
-            found: their states, in the order of the array.
+            known: their states, in the order of the array.
         """
         files = self._files.setdefault(where, {})
         indices = product(*(range(*part) for part in ranges))
-        for index, state in zip(indices, found, strict=True):
+        for index, state in zip(indices, known, strict=True):
             if files.setdefault(index, state) != state:
                 self._others.append((where, index, state))
 
@@ -293,9 +293,9 @@ class ReadNotes:
         records: list[list[Any]] = []
         for where, files in self._files.items():
             for box in boxes_of(files):
-                found = [files[index] for index in product(*(range(*part) for part in box))]
-                records.append([where, [list(part) for part in box], _present(found)])
-                records[-1].append(digest_of(found))
+                known = [files[index] for index in product(*(range(*part) for part in box))]
+                records.append([where, [list(part) for part in box], _present(known)])
+                records[-1].append(digest_of(known))
         for where, index, state in self._others:
             alone = [[i, i + 1] for i in index]
             records.append([where, alone, _present([state]), digest_of([state])])
@@ -319,8 +319,8 @@ def boxes_of(indices: Iterable[Index]) -> list[tuple[tuple[int, int], ...]]:
     return sorted(boxes)
 
 
-def _present(found: Iterable[Known]) -> int:
-    return sum(state is not None for state in found)
+def _present(known: Iterable[Known]) -> int:
+    return sum(state is not None for state in known)
 
 
 _notes: ContextVar[ReadNotes | None] = ContextVar("read_notes", default=None)

@@ -125,7 +125,7 @@ def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
     try:
         truncated = first_truncated(array, (key for key, _ in stored_units(array, box)))
         if truncated is None:
-            pixels, found = _read_pixels(array, box)
+            pixels, known = _read_pixels(array, box)
     except reading_errors() as error:
         raise _named(array, where, box, error) from error
     if truncated is not None:
@@ -135,7 +135,7 @@ def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
         )
     notes = current_notes()
     if notes is not None:
-        notes.add(where, file_ranges(array, box), found)
+        notes.add(where, file_ranges(array, box), known)
     return pixels
 
 
@@ -149,26 +149,26 @@ def _read_pixels(array: zarr.Array[Any], box: Box) -> tuple[NDArray[Any], list[K
     if files is not None and files.suits(box):
         pixels = memory.empty([part.stop - part.start for part in box], array.dtype)
         return pixels, files.read(box, pixels)
-    found: list[Known] = []
+    known: list[Known] = []
     if isinstance(array.store, LocalStore) or current_notes() is not None:
         # zarr takes every name that it cannot open for a chunk that is not there.
-        found = states(array, file_ranges(array, box))
+        known = states(array, file_ranges(array, box))
     if not array.dtype.isnative:
-        return np.asarray(array[box]), found
+        return np.asarray(array[box]), known
     pixels = memory.empty([part.stop - part.start for part in box], array.dtype)
     kind = default_buffer_prototype().nd_buffer
     array.get_basic_selection(tuple(box), out=kind.from_ndarray_like(pixels))
-    return pixels, found
+    return pixels, known
 
 
 def _named(array: zarr.Array[Any], where: str, box: Box, error: Exception) -> SourceReadError:
     for key, part in stored_units(array, box):
         try:
             _read_pixels(array, part)
-        except reading_errors() as found:
+        except reading_errors() as failure:
             return SourceReadError(
                 f"The chunk '{join_url(where, key)}' cannot be read "
-                f"({type(found).__name__}: {found}). The file is damaged or not readable; "
+                f"({type(failure).__name__}: {failure}). The file is damaged or not readable; "
                 "copy it again from the original."
             )
     return SourceReadError(

@@ -161,8 +161,8 @@ class LocalFolder(Folder):
 
     def entries(self) -> Iterator[Entry]:
         try:
-            with os.scandir(self.path) as found:
-                for item in found:
+            with os.scandir(self.path) as listed:
+                for item in listed:
                     yield _named(item.name, self.url, self.depth) or self._entry(item)
         except OSError as error:
             raise _unreadable(self.url, error) from error
@@ -199,8 +199,8 @@ class LocalFolder(Folder):
         return open(os.path.join(self.path, name), "rb", buffering=0)
 
     def state(self, entry: Entry) -> State:
-        found = os.stat(os.path.join(self.path, entry.name))
-        return State(found.st_size, found.st_mtime_ns)
+        status = os.stat(os.path.join(self.path, entry.name))
+        return State(status.st_size, status.st_mtime_ns)
 
     def holds(self, name: str) -> bool:
         try:
@@ -226,10 +226,10 @@ class RemoteFolder(Folder):
     def entries(self) -> Iterator[Entry]:
         errors: tuple[type[Exception], ...] = (*connection_errors(), NotImplementedError)
         try:
-            found = self.fs.ls(self.path, detail=True)
+            listed = self.fs.ls(self.path, detail=True)
         except errors as error:
             raise _unreadable(self.url, error) from error
-        for item in found:
+        for item in listed:
             name = self._name(item)
             if name is None:
                 continue
@@ -291,13 +291,13 @@ class _Archive:
     @cached_property
     def folders(self) -> dict[tuple[str, ...], dict[str, bool]]:
         """Folder, as its parts -> name -> whether that is a folder."""
-        found: dict[tuple[str, ...], dict[str, bool]] = {}
+        folders: dict[tuple[str, ...], dict[str, bool]] = {}
         for name in self.file.namelist():
             parts = tuple(name.removesuffix("/").split("/"))
             for i, part in enumerate(parts):
-                here = found.setdefault(parts[:i], {})
+                here = folders.setdefault(parts[:i], {})
                 here[part] = here.get(part, False) or i + 1 < len(parts) or name.endswith("/")
-        return found
+        return folders
 
 
 @dataclass(frozen=True)

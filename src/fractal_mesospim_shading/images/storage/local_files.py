@@ -154,11 +154,11 @@ def file_system(path: str | os.PathLike[str]) -> str:
     """The kind of file system that a path lies on, as Linux names it; empty where unknown."""
     place = os.path.realpath(path)
     best, kind = -1, ""
-    for folder, found in _mounts():
+    for folder, mounted in _mounts():
         below = place == folder or place.startswith(folder.rstrip("/") + "/")
         # Of two on the same folder, the later one hides the earlier.
         if below and len(folder) >= best:
-            best, kind = len(folder), found
+            best, kind = len(folder), mounted
     return kind
 
 

@@ -116,10 +116,10 @@ def _limit(folder: str, which: str, usual: int) -> int:
             if above == folder:
                 return usual
             folder = above
-        found = os.pathconf(folder, which)
+        limit = os.pathconf(folder, which)
     except (OSError, ValueError, AttributeError):
         return usual
-    return min(found, usual) if found > 0 else usual
+    return min(limit, usual) if limit > 0 else usual
 
 
 def _quoted(name: str) -> str:

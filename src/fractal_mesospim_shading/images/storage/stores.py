@@ -64,10 +64,10 @@ class LocalStore(zarr.storage.LocalStore):
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
-        wanted = list(key_ranges)
-        for key, _ in wanted:
+        ranges = list(key_ranges)
+        for key, _ in ranges:
             refuse_special(self.root / key)
-        return await super().get_partial_values(prototype, wanted)
+        return await super().get_partial_values(prototype, ranges)
 
 
 def open_store(
@@ -229,12 +229,12 @@ def members_of(group: zarr.Group) -> dict[str, zarr.Group | zarr.Array[Any]]:
         SourceReadError: something there is a link to nothing.
     """
     with understood(str(group.store_path).removeprefix("file://")), warnings_ignored:
-        found = dict(group.members())
-    for name in set(_listed(group)) - set(found) - _DOCUMENTS:
+        members = dict(group.members())
+    for name in set(_listed(group)) - set(members) - _DOCUMENTS:
         inner = subgroup(group, name)
         if inner is not None:
-            found[name] = inner
-    return dict(sorted(found.items()))
+            members[name] = inner
+    return dict(sorted(members.items()))
 
 
 def subgroup(group: zarr.Group, path: str) -> zarr.Group | None:
@@ -277,14 +277,14 @@ def _holds_nodes(group: zarr.Group, depth: int) -> bool:
 def _listed(group: zarr.Group) -> list[str]:
     """Names of whatever lies in a group."""
 
-    async def names() -> list[str]:
+    async def listing() -> list[str]:
         return [name async for name in group.store.list_dir(group.path)]
 
     try:
-        found: list[str] = sync(names())
+        names = sync(listing())
     except (NotADirectoryError, NotImplementedError):
         return []
-    return [name.strip("/") for name in found]
+    return [name.strip("/") for name in names]
 
 
 def _refuse_dangling(group: zarr.Group, path: str) -> None:
