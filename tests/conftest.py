@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import fractal_mesospim_shading.options.background
+import fractal_mesospim_shading.options.flatfield  # noqa: F401 messages know their options
 from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
