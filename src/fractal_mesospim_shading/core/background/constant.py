@@ -45,6 +45,7 @@ class ConstantModel(BackgroundMethod):
     short: ClassVar = "value"
     short_in_radii: ClassVar = 0.0
     precedence: ClassVar = ("value_per_channel", "value")
+    follows_noise: ClassVar = False
     in_float32: ClassVar = False
 
     method: Literal["constant"] = "constant"

@@ -39,8 +39,7 @@ Marks = NDArray[Any] | None
 Estimate = Callable[[NDArray[Any], Bool | None], NDArray[Any]]
 
 MOST_PX = 10_000
-"""No neighbourhood is larger than this: beyond it methods take minutes for nothing, as the
-background has long been all but flat."""
+"""No neighbourhood is larger: the background is all but flat, and methods take minutes."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,9 @@ class BackgroundMethod(BaseModel):
             it depend on the range of the pixels.
         follows_extremes: whether it follows the darkest places, or the brightest ones if
             it is told that the background is light; others know no such difference.
+        follows_noise: whether noise can shift its background.
         maps_noise: whether it can give a map of the background's noise.
-        in_float32: whether it computes in float32; counts above 2^24 then come to it less a
-            common level.
+        in_float32: whether it computes in float32, counts above 2^24 less a common level.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -105,6 +104,7 @@ class BackgroundMethod(BaseModel):
     halves_up: ClassVar[bool] = False
     height_in_counts: ClassVar[bool] = False
     follows_extremes: ClassVar[bool] = False
+    follows_noise: ClassVar[bool] = True
     maps_noise: ClassVar[bool] = False
     in_float32: ClassVar[bool] = True
 
@@ -324,7 +324,7 @@ class BackgroundMethod(BaseModel):
 
         Args:
             estimate: called with the image and all pixels to ignore, or None.
-            image, objects, missing: see `usable`.
+            image, objects, missing: as `usable` gives them.
         """
         ignored = union(objects, missing)
         if ignored is not None and ignored.all():

@@ -244,16 +244,6 @@ def convolved(
     return fill_from_nearest(result, unsupported) if unsupported.any() else result
 
 
-def gaussian_smoothed(
-    image: NDArray[Any], ignored: NDArray[np.bool_] | None, sigma_px: float
-) -> Array:
-    """An image smoothed in y and x with a Gaussian of this sigma; 0 leaves it as it is."""
-    if sigma_px <= 0:
-        return as_float32(image)
-    kernel = gaussian_kernel(sigma_px)
-    return convolved(image, ignored, kernel, kernel)
-
-
 def _blurred(
     values: Array,
     kernel_y: NDArray[np.float64],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, log, sqrt
@@ -89,7 +88,7 @@ def noise_bias(method: BackgroundMethod, sigma: float, *, seed: int = _SEED) -> 
     check_method(method)
     if not is_number(sigma) or sigma < 0:
         raise BackgroundError(f"The noise is {shown(sigma)} counts; expected 0 or more.")
-    if sigma == 0 or method.name == "constant":
+    if sigma == 0 or not method.follows_noise:
         return 0.0
     margin = int(2 * method.largest_radius_px) + 1
     side = _SMALLEST_SIDE + 2 * min(margin, _SMALLEST_SIDE)
@@ -121,21 +120,14 @@ def without_bias(
         keep: the part.
     """
     lifted = np.array(background, np.float32)
-    for index, kept in _planes(values, keep):
+    deep = values.ndim == 3
+    for place, z in enumerate(range(*keep[0].indices(len(values))) if deep else (0,)):
+        index, kept = (z, place) if deep else (..., ...)
         missing = None if absent is None else absent[index]
         lifted[kept] -= np.float32(_bias(method, _sigma(values[index], missing)))
     if absent is not None:
         lifted[absent[keep]] = 0
     return lifted
-
-
-def _planes(values: NDArray[Any], keep: tuple[slice, ...]) -> Iterator[tuple[Any, Any]]:
-    """Index of each plane in a part, and its place in the part."""
-    if values.ndim == 2:
-        yield ..., ...
-        return
-    for place, z in enumerate(range(*keep[0].indices(len(values)))):
-        yield z, place
 
 
 def _sigma(plane: NDArray[Any], absent: NDArray[np.bool_] | None) -> float:

@@ -15,8 +15,9 @@ from pydantic import ConfigDict, Field
 from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
 from fractal_mesospim_shading.core.background.filters import (
     Shape,
+    convolved,
     footprint,
-    gaussian_smoothed,
+    gaussian_kernel,
     half_size,
     kernel_half_width,
     row_half_widths,
@@ -158,17 +159,13 @@ class _Element:
     def _filtered(self, values: NDArray[Any], *, smallest: bool) -> NDArray[Any]:
         if values.ndim == 2:
             return self._plane(values, smallest)
-        planes = values.reshape(-1, *values.shape[-2:])
-        filtered: NDArray[Any] = np.stack([self._plane(plane, smallest) for plane in planes])
-        result: NDArray[Any] = filtered.reshape(values.shape)
-        if self.radius_z_px is None:
-            return result
         from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
+        planes = np.stack([self._plane(plane, smallest) for plane in values])
         along_z = minimum_filter1d if smallest else maximum_filter1d
         # Repeating the outer planes is the same as ignoring what lies beyond.
-        size = 2 * self.radius_z_px + 1
-        return np.asarray(along_z(result, size, axis=0, mode="nearest"))
+        size = 2 * (self.radius_z_px or 0) + 1
+        return np.asarray(along_z(planes, size, axis=0, mode="nearest"))
 
     def _plane(self, plane: NDArray[Any], smallest: bool) -> NDArray[Any]:
         if self.footprint is None:
@@ -184,7 +181,8 @@ def _ordered(
 ) -> NDArray[Any]:
     """The image, smoothed if asked for, in a type whose morphology is fast."""
     if sigma_px > 0:
-        return gaussian_smoothed(image, ignored, sigma_px)
+        smooth = gaussian_kernel(sigma_px)
+        return convolved(image, ignored, smooth, smooth)
     if image.dtype in (np.uint8, np.uint16, np.float32):
         return np.ascontiguousarray(image)
     return as_float32(image)
