@@ -83,7 +83,7 @@ def estimate_array(
         image: (..., y, x); (..., z, y, x) for a method with a z radius, which holds
             one such stack in memory, others one plane. The masked pixels of a masked
             array are objects, as those of `mask`.
-        method: from `make_method` or its class.
+        method: from `make_method`.
         mask: of the image's shape, or (y, x) for all planes; above 0 marks objects.
         axes: a letter for each axis where they are others, such as `yxc` for colours in the
             last axis. Has to be given where the last axis of three or more holds 4 or fewer.
@@ -128,7 +128,7 @@ def correct_array(
 
     Args:
         image: (..., y, x), see `estimate_array`.
-        method: from `make_method` or its class.
+        method: from `make_method`.
         mask: of the image's shape, or (y, x) for all planes; above 0 marks objects.
         axes: see `estimate_array`.
         application: subtract or divide, weight, offset; see `Application`. A light
