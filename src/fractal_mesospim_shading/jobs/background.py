@@ -31,6 +31,7 @@ from fractal_mesospim_shading.engine.resources import (
 from fractal_mesospim_shading.engine.zero_look import zero_look
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError, Problems
 from fractal_mesospim_shading.flatfield.sampling import box_bytes
+from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import companion_url
@@ -85,7 +86,7 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
         ShadingError: one readable error; the source is as it was, and so is any earlier
             result. What was finished is continued by the same call.
     """
-    earlier = completed_in_place(zarr_url, _TASK, options, _TYPES)
+    earlier = completed_in_place(zarr_url, _TASK, options, _TYPES, BackgroundCounts)
     if earlier is not None:
         return earlier
     storage = options.storage_options
@@ -187,11 +188,11 @@ def _blocks_begun(final_url: str, storage: StorageOptions) -> list[int] | None:
     return blocks.get("") if isinstance(blocks, dict) else None
 
 
-def _label_state(kernel: BackgroundKernel) -> dict[str, Any]:
+def _label_state(kernel: BackgroundKernel) -> Document:
     label = kernel.label
     if label is None:
         return {}
-    state: dict[str, Any] = {"label_state": label.state()}
+    state: Document = {"label_state": label.state()}
     if any(factor != 1 for factor in label.factors):
         state["label_factors"] = list(label.factors)
     return state

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 from fractal_mesospim_shading.engine.history import steps_of
 from fractal_mesospim_shading.engine.job_folder import image_url
@@ -19,6 +18,7 @@ from fractal_mesospim_shading.engine.zero_look import NO_DATA
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems, ShadingError
 from fractal_mesospim_shading.flatfield.finding import choose_models
 from fractal_mesospim_shading.flatfield.kernel import CopyKernel
+from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
@@ -203,7 +203,7 @@ def prepare_import(
     collection: TileCollection,
     mosaic: NativeMosaic,
     options: ImportOptions,
-    earlier: dict[str, Any] | None = None,
+    earlier: Document | None = None,
 ) -> Work:
     """Check what can be checked for one image without reading a pixel of it.
 
@@ -288,9 +288,7 @@ def _with_digest(work: Work, mosaic: NativeMosaic) -> Work:
     return replace(work, parts=(replace(part, facts={**part.facts, "request": digest}),))
 
 
-def _facts(
-    collection: TileCollection, mosaic: NativeMosaic, earlier: dict[str, Any] | None
-) -> dict[str, Any]:
+def _facts(collection: TileCollection, mosaic: NativeMosaic, earlier: Document | None) -> Document:
     """What the provenance of an imported image says of its acquisition."""
     acquisition = {
         "container": collection.name,
@@ -304,7 +302,7 @@ def _facts(
     return {"acquisition": acquisition, NO_DATA: _no_data_held(mosaic, earlier)}
 
 
-def _no_data_held(mosaic: NativeMosaic, earlier: dict[str, Any]) -> dict[str, bool]:
+def _no_data_held(mosaic: NativeMosaic, earlier: Document) -> dict[str, bool]:
     """Whether channels of a corrected acquisition hold pixels without data, as a mosaic.
 
     Args:
@@ -336,8 +334,8 @@ def _write_tables(mosaic: NativeMosaic, target: TargetImage) -> None:
     )
 
 
-def _list_attributes(collection: TileCollection, mosaic: NativeMosaic) -> dict[str, Any]:
-    attributes: dict[str, Any] = {"sample": collection.name, "rotation": f"{mosaic.rotation:g}"}
+def _list_attributes(collection: TileCollection, mosaic: NativeMosaic) -> Document:
+    attributes: Document = {"sample": collection.name, "rotation": f"{mosaic.rotation:g}"}
     if mosaic.side is not None:
         attributes["side"] = mosaic.side
     if collection.time_point is not None:

@@ -44,7 +44,6 @@ from fractal_mesospim_shading.jobs.work import (
     Work,
     labelled,
 )
-from fractal_mesospim_shading.local_background.planes import BackgroundCounts
 from fractal_mesospim_shading.messages import heard_so_far, warnings_heard
 from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_of
 from fractal_mesospim_shading.views.reporting import report_url, write_flatfield_report
@@ -104,7 +103,7 @@ def carry_out(work: Work) -> JobResult:
         ) as job,
     ):
         if job.finished:
-            counts = _told(work.final_url, work.task, work.storage)
+            counts = _told(work.final_url, work.counted, work.storage)
             report = None if work.reported is None else report_url(work.final_url)
             return replace(work.result(work.final_url, report), counts=counts)
         if job.continued:
@@ -136,7 +135,11 @@ def carry_out(work: Work) -> JobResult:
 
 
 def completed_in_place(
-    url: str, task: str, options: CorrectionOptions, types: Mapping[str, bool]
+    url: str,
+    task: str,
+    options: CorrectionOptions,
+    types: Mapping[str, bool],
+    counted: type[PixelCounts] = PixelCounts,
 ) -> JobResult | None:
     """What an earlier run of the same command put into the place of its source, and was stopped.
 
@@ -148,6 +151,7 @@ def completed_in_place(
         task: name of the task.
         options: what is asked for.
         types: of the result, for Fractal's image list.
+        counted: kind of the counts of the task.
 
     Returns:
         None where there is none, and the work has to be done.
@@ -159,10 +163,10 @@ def completed_in_place(
     asked = plain({"task": task, "source": address, "parameters": parameters_of(options)})
     if any(ended.get(name) != value for name, value in asked.items()):
         return None
-    return JobResult(address, address, counts=_told(address, task), types=dict(types))
+    return JobResult(address, address, counts=_told(address, counted), types=dict(types))
 
 
-def _told(url: str, task: str, storage: StorageOptions = None) -> Counts:
+def _told(url: str, counted: type[PixelCounts], storage: StorageOptions = None) -> Counts:
     """The counts in the provenance of a result that is there already; how it was made is said."""
     mark = mark_of(url, storage)
     logger.info(
@@ -171,7 +175,6 @@ def _told(url: str, task: str, storage: StorageOptions = None) -> Counts:
         url,
         origin_line(mark),
     )
-    counted = BackgroundCounts if task == "correct_background" else PixelCounts
     return {label: counted(**numbers) for label, numbers in mark.get("pixels", {}).items()}
 
 
@@ -282,12 +285,11 @@ def _watch(work: Work, job: Job) -> Watch:
     """Look at the files of the source, and at what an earlier run has left."""
     plans = {part.name: part.plan for part in work.parts}
     wholly = [array for plan in plans.values() for array in arrays_read(plan)]
-    images = [choice.image for choice in work.choices]
     partly = [
         array
-        for image in images
-        for level in range(len(image.levels))
-        for array in image.stored(level)
+        for choice in work.choices
+        for level in range(len(choice.image.levels))
+        for array in choice.image.stored(level)
     ]
     return Watch.begin(job, plans, wholly, partly)
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
@@ -71,7 +70,7 @@ class Part:
     labels: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] | None = None
     narrowed: Callable[[FlatfieldKernel], FlatfieldKernel] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Document = field(default_factory=dict)
 
     def attributes_of(self, number: int) -> Document:
         """Attributes of the group of one of its targets.
@@ -146,7 +145,7 @@ class Work:
     choices: tuple[PlaneChoice, ...] = ()
     enclosure: Enclosure | None = None
     companions: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Document = field(default_factory=dict)
     replaces: str | None = None
     models_folder: str | None = None
     parent_format: int | None = None
@@ -158,7 +157,7 @@ class Work:
     tell: Callable[[Counts], None] = _no_word
     history: tuple[Step, ...] = ()
     types: Mapping[str, bool] = field(default_factory=dict)
-    listed: Mapping[str, Any] = field(default_factory=dict)
+    listed: Document = field(default_factory=dict)
 
     @property
     def correction(self) -> Correction | None:
@@ -244,18 +243,18 @@ class JobResult:
     noise_factors: dict[str, dict[str, float]] = field(default_factory=dict)
     models_folder: str | None = None
     report: str | None = None
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: Document = field(default_factory=dict)
     types: dict[str, bool] = field(default_factory=dict)
 
 
-def image_list_update(result: JobResult, *, derived: bool = True) -> dict[str, Any]:
+def image_list_update(result: JobResult, *, derived: bool = True) -> Document:
     """The entry of a result for Fractal's image list.
 
     Args:
         result: of a job.
         derived: whether its source is an image of the list.
     """
-    update: dict[str, Any] = {"zarr_url": result.image_url, "types": result.types}
+    update: Document = {"zarr_url": result.image_url, "types": result.types}
     if result.attributes:
         update["attributes"] = result.attributes
     if derived and result.image_url != result.source_url:
