@@ -28,3 +28,8 @@ def counts() -> dict[str, int]:
 @pytest.mark.parametrize("name", COUNTED["now"])
 def test_no_count_grows(counts: dict[str, int], name: str) -> None:
     assert counts[name] <= COUNTED["now"][name]
+
+
+@pytest.mark.parametrize("name", ["groups_opened", "arrays_opened", "metadata_files_read"])
+def test_half_of_the_start_is_enough(name: str) -> None:
+    assert COUNTED["now"][name] <= COUNTED["start"][name] // 2
