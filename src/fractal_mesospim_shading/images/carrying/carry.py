@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -165,7 +165,7 @@ class _Carrier:
             self._convert(step)
         elif step.kind == "array":
             for folder, path, entry in files_below(step.folder, f"{step.path}/"):
-                self.take(Step(_file_kind(entry), path, folder, step.node, entry))
+                self.take(Step(entry.kind, path, folder, step.node, entry))
         elif step.kind == "file" and step.entry is not None:
             if not step.is_superseded(self._plan.zarr_format):
                 self._copy(step.folder, step.path, step.entry)
@@ -216,10 +216,6 @@ class _Carrier:
         for member in beside_chunks(step.folder, step.node, step.path, flat=True):
             for inner in member.steps():
                 self.take(inner)
-
-
-def _file_kind(entry: Entry) -> Literal["file", "special", "refused"]:
-    return "file" if entry.kind == "folder" else entry.kind
 
 
 class _Bookmark:

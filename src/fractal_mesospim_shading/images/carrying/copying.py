@@ -125,7 +125,7 @@ def open_target(url: str, options: StorageOptions) -> Target:
     """The folder of a result, local or remote."""
     if places.is_local(url):
         return _LocalTarget(str(places.local_path(url)))
-    return __RemoteTarget(url, options)
+    return _RemoteTarget(url, options)
 
 
 class _LocalTarget:
@@ -169,7 +169,7 @@ def _discard(draft: str) -> None:
         os.unlink(draft)
 
 
-class __RemoteTarget:
+class _RemoteTarget:
     """A folder of an object store, where a file appears when it is whole."""
 
     def __init__(self, url: str, options: StorageOptions) -> None:

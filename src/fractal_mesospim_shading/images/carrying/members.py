@@ -129,7 +129,7 @@ class Step:
         entry: of the file.
     """
 
-    kind: Literal["array", "group", "file", "special", "refused"]
+    kind: Literal["array", "group", "file", "folder", "special", "refused"]
     path: str
     folder: Folder
     node: Node | None = None

@@ -27,7 +27,7 @@ from fractal_mesospim_shading.images.mosaic import MARK, is_finished
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.meta import decode
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.ngff import image_attributes, ome_zarr_format
+from fractal_mesospim_shading.images.ngff import image_attributes
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group
@@ -151,17 +151,10 @@ def import_attributes(
     mosaic: NativeMosaic, levels: Sequence[TargetLevel], zarr_format: int, name: str
 ) -> Document:
     """NGFF metadata of an imported mosaic: axes, scales, channels with names and colours."""
-    from ome_zarr.axes import Axes
-
-    kinds = {"c": "channel", "z": "space", "y": "space", "x": "space"}
-    axes = Axes(
-        [
-            {"name": axis, "type": kinds[axis]}
-            | ({"unit": "micrometer"} if kinds[axis] == "space" else {})
-            for axis in "czyx"
-        ],
-        fmt=ome_zarr_format(zarr_format),
-    ).to_list()
+    axes = [
+        {"name": "c", "type": "channel"},
+        *({"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"),
+    ]
     datasets = [
         {
             "path": level.path,
