@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import zarr
 
@@ -21,7 +21,7 @@ from fractal_mesospim_shading.messages import shown
 if TYPE_CHECKING:
     from ome_zarr.format import Format
 
-ZARR_FORMATS = {"0.4": 2, "0.5": 3}
+ZARR_FORMATS: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
 """Versions of NGFF that are read and written, each with its version of zarr."""
 
 _NGFF_KEYS = (

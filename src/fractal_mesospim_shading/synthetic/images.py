@@ -23,6 +23,7 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.pyramid import block_mean
 from fractal_mesospim_shading.errors import OutputExistsError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.images.ngff import ZARR_FORMATS, axis_type, converted_attributes
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_store
@@ -33,7 +34,6 @@ Planes = Callable[[tuple[int, ...], int, int], NDArray[Any]]
 
 _SLAB_BYTES = 64 * 2**20
 _COLORS = ("00FFFF", "FF00FF", "FFFF00", "00FF00")
-_KINDS = {"t": "time", "c": "channel"}
 _UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 
 
@@ -75,12 +75,12 @@ class ImageStyle:
     @property
     def zarr_format(self) -> Literal[2, 3]:
         """2 for NGFF 0.4, 3 for 0.5."""
-        formats: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
-        if self.ngff_version not in formats:
+        if self.ngff_version not in ZARR_FORMATS:
             raise ParameterError(
-                f"`ngff_version` is {self.ngff_version!r}; expected one of {', '.join(formats)}."
+                f"`ngff_version` is {self.ngff_version!r}; expected one of "
+                f"{', '.join(ZARR_FORMATS)}."
             )
-        return formats[self.ngff_version]
+        return ZARR_FORMATS[self.ngff_version]
 
 
 def write_image(
@@ -300,7 +300,7 @@ def _attributes(
     """Those of NGFF: axes, scales, channels."""
     axes = []
     for axis in form.axes:
-        entry = {"name": axis, "type": _KINDS.get(axis, "space")}
+        entry = {"name": axis, "type": axis_type(axis)}
         axes.append({**entry, "unit": _UNITS[axis]} if axis in _UNITS else entry)
     datasets = []
     size = {"t": 1.0, "c": 1.0, **dict(zip("zyx", form.pixel_size_um, strict=True))}
@@ -312,11 +312,7 @@ def _attributes(
     content: dict[str, Any] = {"multiscales": [multiscale]}
     if channels is not None:
         content["omero"] = {"channels": [_channel(*item, kind) for item in enumerate(channels)]}
-    if form.zarr_format == 3:
-        return {"ome": {"version": "0.5", **content}}
-    for part in (multiscale, content.get("omero", {})):
-        part["version"] = "0.4"
-    return content
+    return converted_attributes({"ome": {"version": "0.5", **content}}, 3, form.zarr_format)
 
 
 def _channel(index: int, label: str, kind: np.dtype[Any]) -> dict[str, Any]:
