@@ -88,12 +88,8 @@ class TileLayout:
             raise LayoutError("The mosaic has no tile; expected at least one.")
         labels = list(names) if names is not None else [""] * len(origins_yx)
         for (y, x), label in zip(origins_yx, labels, strict=True):
-            if (
-                y < 0
-                or x < 0
-                or y + tile_shape[0] > plane_shape[0]
-                or x + tile_shape[1] > plane_shape[1]
-            ):
+            beyond = y + tile_shape[0] > plane_shape[0] or x + tile_shape[1] > plane_shape[1]
+            if min(y, x) < 0 or beyond:
                 raise LayoutError(
                     f"Tile '{label}' covers y {y}..{y + tile_shape[0]}, x {x}..{x + tile_shape[1]} "
                     f"and leaves the plane of {plane_shape[0]} x {plane_shape[1]} pixels. "

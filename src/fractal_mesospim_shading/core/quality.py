@@ -66,23 +66,15 @@ class ShadingQuality:
             counts: of the whole image, where the correction has counted them.
         """
         low, high = np.percentile(profile.flatfield, (1, 99))
-        fractions = {}
+        fractions: tuple[float, ...] = ()
         if counts is not None:
-            total = max(counts.pixels, 1)
-            fractions = {
-                "clipped": (counts.clipped_low + counts.clipped_high) / total,
-                "saturated": counts.saturated / total,
-                "no_data": counts.no_data / total,
-            }
-        return cls(
-            float(low),
-            float(high),
-            seam_step(before, layout, offset, factor=factor),
-            seam_step(after, layout, output_offset, factor=factor),
-            flatness(before, layout, offset, factor=factor),
-            flatness(after, layout, output_offset, factor=factor),
-            **fractions,
-        )
+            clipped = counts.clipped_low + counts.clipped_high
+            parts = (clipped, counts.saturated, counts.no_data)
+            fractions = tuple(part / max(counts.pixels, 1) for part in parts)
+        both = ((before, offset), (after, output_offset))
+        steps = [seam_step(planes, layout, dark, factor=factor) for planes, dark in both]
+        unevenness = [flatness(planes, layout, dark, factor=factor) for planes, dark in both]
+        return cls(float(low), float(high), *steps, *unevenness, *fractions)
 
     @property
     def seam_text(self) -> str | None:
@@ -95,26 +87,25 @@ class ShadingQuality:
 
     def rows(self) -> tuple[tuple[str, str], ...]:
         """Name and value of everything that was measured, as text."""
-        rows = [
-            (
-                "Profile, 1st to 99th percentile",
-                f"{self.profile_low:.2f} to {self.profile_high:.2f}",
-            )
-        ]
-        for name, before, after in (
+        spans = (
             ("Step across tile seams", self.seam_before, self.seam_after),
             ("Unevenness of the mean tile", self.flatness_before, self.flatness_after),
-        ):
-            if np.isfinite(before) and np.isfinite(after):
-                rows.append((name, f"{before:.1%} before, {after:.1%} after"))
-        for name, fraction in (
+        )
+        fractions = (
             ("Pixels clipped", self.clipped),
             ("Pixels saturated in the source", self.saturated),
             ("Pixels never acquired", self.no_data),
-        ):
-            if np.isfinite(fraction):
-                rows.append((name, _fraction_text(fraction)))
-        return tuple(rows)
+        )
+        profile = f"{self.profile_low:.2f} to {self.profile_high:.2f}"
+        return (
+            ("Profile, 1st to 99th percentile", profile),
+            *(
+                (n, f"{b:.1%} before, {a:.1%} after")
+                for n, b, a in spans
+                if np.isfinite([b, a]).all()
+            ),
+            *((name, _fraction_text(part)) for name, part in fractions if np.isfinite(part)),
+        )
 
 
 def seam_step(

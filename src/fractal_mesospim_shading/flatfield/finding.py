@@ -193,12 +193,10 @@ def _named(group: ModelGroup) -> Iterator[None]:
     """Let the error of a model name the channel that it is for."""
     try:
         yield
-    except NoLightError as error:
-        raise NoLightError(f"Channel {group.label} holds no light. {error}") from error
-    except SamplingError as error:
-        raise SamplingError(f"Channel {group.label}: {error}") from error
-    except ProfileError as error:
-        raise ProfileError(f"Channel {group.label}: {error}") from error
+    except (NoLightError, SamplingError, ProfileError) as error:
+        start = f"Channel {group.label}"
+        start += " holds no light." if isinstance(error, NoLightError) else ":"
+        raise type(error)(f"{start} {error}") from error
 
 
 def _with_resampling(model: ChannelModel, choice: PlaneChoice, group: ModelGroup) -> ChannelModel:

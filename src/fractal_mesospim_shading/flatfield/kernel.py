@@ -237,16 +237,12 @@ def flatfield_kernel(
         )
         for label, model in models.items()
     }
-    subtracts: dict[int, bool] = {}
-    for group in image.model_groups:
-        channel = group.channel.index
-        # No camera gives 0 before its offset is gone; after that a raw 0 may be a measurement.
-        subtracts[channel] = subtracts.get(channel, False) or models[group.label].subtracts
+    groups, auto = image.model_groups, options.zero_is == "auto"
+    # No camera gives 0 before its offset is gone; after that a raw 0 may be a measurement.
+    subtracts = {group.channel.index for group in groups if models[group.label].subtracts}
     rules: list[ZeroRule] = [
-        "no_data"
-        if options.zero_is == "auto" and subtracts[channel]
-        else zero_rule(options.zero_is)
-        for channel in range(len(image.channels))
+        "no_data" if auto and channel.index in subtracts else zero_rule(options.zero_is)
+        for channel in image.channels
     ]
     look = ZeroLook(image.axes, (image.layout,), tuple(rules))
     return FlatfieldKernel(image.axes, image.layout, corrections, profile_names(image), look)
@@ -254,12 +250,11 @@ def flatfield_kernel(
 
 def profile_names(image: MultitileImage) -> dict[tuple[int, int | None], str]:
     """The label of the model of each channel and tile; tile number None stands for all tiles."""
-    names: dict[tuple[int, int | None], str] = {}
-    for group in image.model_groups:
-        channel = group.channel.index
-        names[channel, None] = group.label
-        names.update({(channel, tile): group.label for tile in group.planes})
-    return names
+    return {
+        (group.channel.index, tile): group.label
+        for group in image.model_groups
+        for tile in (None, *group.planes)
+    }
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,6 @@ class EmptyEstimate:
         relative_noise: RMS error of the flat-field from noise alone, as a fraction.
         relative_uncertainty: the same with the offset's uncertainty and the structure
             of the dark frame, where that was not measured.
-        saturated: pixels at the upper end of the type.
         checked: whether there were planes enough to find sample among them.
         fine_structure: as `smoothing.fine_structure` tells it, as a fraction.
         unshared_structure: fine structure in which two halves of the planes differ.
@@ -66,7 +65,6 @@ class EmptyEstimate:
     brightness: float
     relative_noise: float
     relative_uncertainty: float
-    saturated: int
     checked: bool
     fine_structure: float
     unshared_structure: float
@@ -129,7 +127,6 @@ def estimate_flatfield(
         brightness=brightness,
         relative_noise=smoothed.relative_noise,
         relative_uncertainty=float(np.hypot(smoothed.relative_noise, systematic / brightness)),
-        saturated=stack.saturated,
         checked=empty.checked,
         fine_structure=fine_structure(smoothed.image),
         unshared_structure=_unshared(stack, offset, empty, tiles),

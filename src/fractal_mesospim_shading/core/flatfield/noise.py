@@ -148,8 +148,9 @@ class PhotonTransfer:
             read noise in electrons.
         zero_error: one standard deviation.
         centre: mean of the squares it was fitted to.
-        used: (n, y, x) those squares.
+        used: True for those squares.
         rounding: variance that was taken off before.
+        misfit: mean square of what the squares differ from it, in their errors.
     """
 
     gain: float
@@ -159,6 +160,7 @@ class PhotonTransfer:
     centre: float
     used: NDArray[np.bool_]
     rounding: float
+    misfit: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ third moment of the noise tells the read noise (`noise`); otherwise it is assume
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,17 +78,6 @@ class OffsetEstimate:
     details: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Line:
-    slope: float
-    at_zero: float
-    error: float
-    slope_error: float
-    centre: float
-    used: NDArray[np.bool_]
-    misfit: float
-
-
 def estimate_offset(stack: BinnedStack, *, mostly_empty: bool) -> OffsetEstimate:
     """Estimate the offset from planes at full resolution, before anything is taken off.
 
@@ -144,18 +133,18 @@ def _fit(squares: NoiseSquares, keep: NDArray[np.bool_], *, mostly_empty: bool) 
     if len(mean) < 8:
         return OffsetEstimate(0.0, np.inf, f"{method}: too few data", {"squares": len(mean)})
     rounding = _ROUNDING if squares.integer else 0.0
-    line = _envelope(mean, variance - rounding, cells, one_sided=not mostly_empty)
-    if line is None or line.slope <= 0:
+    line = _envelope(mean, variance, cells, rounding, one_sided=not mostly_empty)
+    if line is None or line.gain <= 0:
         return OffsetEstimate(0.0, np.inf, f"{method}: it does not grow with brightness")
     # Two pairs that share a plane are not independent.
-    error = line.error * (_PAIRS_ERROR if temporal else 1.0)
-    systematic = np.hypot(line.slope * _READ_VARIANCE_ERROR, _OTHER_VARIANCE / line.slope)
+    error = line.zero_error * (_PAIRS_ERROR if temporal else 1.0)
+    systematic = np.hypot(line.gain * _READ_VARIANCE_ERROR, _OTHER_VARIANCE / line.gain)
     if not temporal:
-        systematic = np.hypot(systematic, 1.0 / line.slope)
-    value = line.at_zero + line.slope * _READ_VARIANCE
+        systematic = np.hypot(systematic, 1.0 / line.gain)
+    value = line.at_zero + line.gain * _READ_VARIANCE
     uncertainty = float(np.hypot(systematic, error))
     details = {
-        "gain": line.slope,
+        "gain": line.gain,
         "squares": float(line.used.sum()),
         "share": float(line.used.mean()),
         "darkest": _darkest(squares),
@@ -172,7 +161,7 @@ def _fit(squares: NoiseSquares, keep: NDArray[np.bool_], *, mostly_empty: bool) 
     if temporal:
         used = enough.copy()
         used[enough] = line.used
-        refined = _with_third_moment(squares, line, used, rounding, mostly_empty=mostly_empty)
+        refined = _with_third_moment(squares, replace(line, used=used), mostly_empty=mostly_empty)
         if refined is not None:
             value, uncertainty, more = refined
             details |= more
@@ -189,31 +178,18 @@ def _fit(squares: NoiseSquares, keep: NDArray[np.bool_], *, mostly_empty: bool) 
 
 
 def _with_third_moment(
-    squares: NoiseSquares,
-    line: _Line,
-    used: NDArray[np.bool_],
-    rounding: float,
-    *,
-    mostly_empty: bool,
+    squares: NoiseSquares, line: PhotonTransfer, *, mostly_empty: bool
 ) -> tuple[float, float, dict[str, float]] | None:
     scale = _PAIRS_ERROR * (_LINE_ERROR if mostly_empty else _ENVELOPE_ERROR)
-    transfer = PhotonTransfer(
-        gain=line.slope,
-        gain_error=line.slope_error * scale,
-        at_zero=line.at_zero,
-        zero_error=line.error * scale,
-        centre=line.centre,
-        used=used,
-        rounding=rounding,
-    )
-    third = third_moment_offset(squares, transfer, 0.0 if mostly_empty else _ENVELOPE_SHIFT)
+    line = replace(line, gain_error=line.gain_error * scale, zero_error=line.zero_error * scale)
+    third = third_moment_offset(squares, line, 0.0 if mostly_empty else _ENVELOPE_SHIFT)
     if third is None:
         return None
     gain_systematic = _GAIN_ERROR_EMPTY if mostly_empty else _GAIN_ERROR
     value, uncertainty, read_noise = offset_and_read_noise(
-        transfer, third, gain_systematic, _OTHER_VARIANCE
+        line, third, gain_systematic, _OTHER_VARIANCE
     )
-    gain_error = np.hypot(transfer.gain_error / transfer.gain, gain_systematic)
+    gain_error = np.hypot(line.gain_error / line.gain, gain_systematic)
     more = {
         "read_noise": read_noise,
         "third_moment": third.value,
@@ -252,9 +228,10 @@ def _darkest(squares: NoiseSquares) -> float:
 
 
 def _envelope(
-    mean: FloatArray, variance: FloatArray, cells: FloatArray, *, one_sided: bool
-) -> _Line | None:
+    mean: FloatArray, variance: FloatArray, cells: FloatArray, rounding: float, *, one_sided: bool
+) -> PhotonTransfer | None:
     """Line through the observations whose variance is noise and nothing else."""
+    variance = variance - rounding
     upper = 1.5 if one_sided else 4.0
     shift = _ENVELOPE_SHIFT if one_sided else 0.0
     line = _start(mean, variance, cells)
@@ -281,7 +258,7 @@ def _envelope(
     weight = cells / (2 * expected**2)
     residual = variance - shift * expected * np.sqrt(2 / cells) - expected
     spread = float((residual[used] ** 2 * weight[used]).sum() / max(used.sum() - 2, 1))
-    return _line_with_errors(line, mean[used], weight[used] / max(spread, 1.0), used, spread)
+    return _line_with_errors(line, mean, weight / max(spread, 1.0), used, rounding, spread)
 
 
 def _start(mean: FloatArray, variance: FloatArray, cells: FloatArray) -> tuple[float, float] | None:
@@ -315,12 +292,15 @@ def _line_with_errors(
     x: FloatArray,
     weight: FloatArray,
     used: NDArray[np.bool_],
+    rounding: float,
     misfit: float,
-) -> _Line:
+) -> PhotonTransfer:
     """The line with its standard deviations, if the weights are 1 / variance."""
     slope, at_zero = line
+    x, weight = x[used], weight[used]
     total = weight.sum()
     centre = (weight * x).sum() / total
     spread = (weight * (x - centre) ** 2).sum()
-    error = np.sqrt(1 / total + (at_zero - centre) ** 2 / spread) / abs(slope)
-    return _Line(slope, at_zero, float(error), float(spread**-0.5), float(centre), used, misfit)
+    error = float(np.sqrt(1 / total + (at_zero - centre) ** 2 / spread) / abs(slope))
+    gain_error, centre = float(spread**-0.5), float(centre)
+    return PhotonTransfer(slope, gain_error, at_zero, error, centre, used, rounding, misfit)

@@ -49,12 +49,10 @@ class Smoothed:
     Attributes:
         image: (y, x).
         relative_noise: RMS of the noise that is left, as a fraction of the mean.
-        noise_before: the same before the smoothing.
     """
 
     image: FloatArray
     relative_noise: float
-    noise_before: float
 
 
 def smooth_profile(image: FloatArray, valid: NDArray[np.bool_]) -> Smoothed:
@@ -80,7 +78,7 @@ def smooth_profile(image: FloatArray, valid: NDArray[np.bool_]) -> Smoothed:
             result = _Parts.of(filled)
     smooth = np.square(np.maximum(result.smooth, np.sqrt(_LOWEST)))
     scale = 2 / max(float(result.smooth.mean()), _LOWEST)
-    return Smoothed(smooth, scale * result.noise_after, scale * result.noise_before)
+    return Smoothed(smooth, scale * result.noise)
 
 
 def _isolated(image: FloatArray) -> NDArray[np.bool_]:
@@ -124,8 +122,7 @@ def _cubic_surface(image: FloatArray, valid: NDArray[np.bool_]) -> FloatArray:
 @dataclass(frozen=True)
 class _Parts:
     smooth: FloatArray
-    noise_before: float
-    noise_after: float
+    noise: float
 
     @classmethod
     def of(cls, image: FloatArray) -> _Parts:
@@ -152,7 +149,7 @@ class _Parts:
         smooth += np.einsum("py,px->yx", along_y, kept_x)
         noise = float(np.sqrt(variance))
         left = min((error + error_y + error_x + both.size) / image.size, 1.0)
-        return cls(smooth, noise, noise * float(np.sqrt(left)))
+        return cls(smooth, noise * float(np.sqrt(left)))
 
 
 def _shrink_rows(rows: FloatArray, variance: float) -> tuple[FloatArray, float]:
