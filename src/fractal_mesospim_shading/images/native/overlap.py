@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.native.positions import MeasuredSigns, Orientation
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.storage.places import filesystem, reading_errors
+from fractal_mesospim_shading.images.native.surroundings import read_beside
+from fractal_mesospim_shading.images.storage.places import reading_errors
 
 Projection = NDArray[np.float32]
 
@@ -268,42 +269,41 @@ def _factor(stack: Stack, level: int) -> tuple[float, float]:
 
 
 def _mean_projector(url: str, storage_options: str, first: Stack, level: int) -> Projector:
-    known: dict[str, Projection] = {}
-
-    def strip(stack: Stack, y: slice, x: slice) -> Projection:
-        if stack.group not in known:
-            where = stack.levels[level]
-            pixels = _read(
-                url, storage_options, stack, level, tuple(slice(0, n) for n in where.shape)
-            )
-            known[stack.group] = pixels.mean(axis=0, dtype=np.float32)
-        return known[stack.group][y, x]
+    def mean(stack: Stack) -> Projection:
+        box = tuple(slice(0, size) for size in stack.levels[level].shape)
+        return _read_mean(url, storage_options, stack, level, box)
 
     height, width = first.levels[level].shape[-2:]
-    return Projector(_factor(first, level), strip, (height, width))
+    return Projector(_factor(first, level), _part_of(mean), (height, width))
 
 
 def _file_projector(url: str, storage_options: str, first: Stack) -> Projector:
+    def content(stack: Stack) -> Projection:
+        try:
+            return _read_projection(url, storage_options, stack)
+        except reading_errors():
+            # Without any detail it adds nothing to the correlation.
+            return np.zeros(stack.tile_shape, np.float32)
+
+    return Projector((1.0, 1.0), _part_of(content), first.tile_shape)
+
+
+def _part_of(whole: Callable[[Stack], Projection]) -> Callable[[Stack, slice, slice], Projection]:
+    """Parts of what is read once for each stack."""
     known: dict[str, Projection] = {}
 
     def strip(stack: Stack, y: slice, x: slice) -> Projection:
         if stack.group not in known:
-            try:
-                known[stack.group] = _read_projection(url, storage_options, stack)
-            except reading_errors():
-                # Without any detail it adds nothing to the correlation.
-                known[stack.group] = np.zeros(stack.tile_shape, np.float32)
+            known[stack.group] = whole(stack)
         return known[stack.group][y, x]
 
-    return Projector((1.0, 1.0), strip, first.tile_shape)
+    return strip
 
 
 def _read_projection(url: str, storage_options: str, stack: Stack) -> Projection:
     import tifffile
 
-    fs, path = filesystem(url, json.loads(storage_options))
-    parent = posixpath.dirname(path.rstrip("/").replace("\\", "/"))
-    data = fs.cat_file(posixpath.join(parent, stack.projection_file or ""))
+    data = read_beside(url, stack.projection_file or "", json.loads(storage_options))
     pixels: Projection = np.asarray(tifffile.imread(io.BytesIO(data)), dtype=np.float32)
     if pixels.shape != stack.tile_shape:
         raise ValueError(f"The projection of '{stack.group}' has the shape {pixels.shape}.")
@@ -322,8 +322,7 @@ def _patch_projector(
         key = (stack.group, y.start, y.stop, x.start, x.stop)
         if key not in known:
             z = _patch_planes(stack, level, (low + high) / 2 if low <= high else None)
-            pixels = _read(url, storage_options, stack, level, (z, y, x))
-            known[key] = pixels.mean(axis=0, dtype=np.float32)
+            known[key] = _read_mean(url, storage_options, stack, level, (z, y, x))
         return known[key]
 
     finest = stacks[0].levels[level]
@@ -341,8 +340,8 @@ def _patch_planes(stack: Stack, level: int, z_um: float | None) -> slice:
     return slice(start, min(start + _PATCH_PLANES, first + chunk, planes))
 
 
-def _read(
-    url: str, storage_options: str, stack: Stack, level: int, box: tuple[slice, ...]
-) -> NDArray[np.generic]:
+def _read_mean(url: str, storage_options: str, stack: Stack, level: int, box: Box) -> Projection:
+    """The mean along z of a box of a stack."""
     stored = stack.stored(url, storage_options, level)
-    return read_array(opened(stored), stored.where, box)
+    mean: Projection = read_array(opened(stored), stored.where, box).mean(axis=0, dtype=np.float32)
+    return mean

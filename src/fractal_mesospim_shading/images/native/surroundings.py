@@ -198,7 +198,7 @@ def look_around(url: str, storage_options: StorageOptions) -> Surroundings:
     warnings: list[str] = []
     if xml_file:
         try:
-            target, listed = parse_xml(fs.cat_file(posixpath.join(parent, xml_file)))
+            target, listed = parse_xml(read_beside(url, xml_file, storage_options))
             views = {view.group: view for view in listed}
             if target not in (None, name):
                 warnings.append(
@@ -221,6 +221,18 @@ def _names(fs: Any, path: str) -> list[str]:
     return [name for name in names if name]
 
 
+def read_beside(url: str, name: str, storage_options: StorageOptions) -> bytes:
+    """A file that lies beside a container.
+
+    Raises:
+        OSError and what else connections raise: it cannot be read.
+    """
+    fs, path = filesystem(url, storage_options)
+    parent = posixpath.dirname(path.rstrip("/").replace("\\", "/"))
+    data: bytes = fs.cat_file(posixpath.join(parent, name))
+    return data
+
+
 def read_meta(
     around: Surroundings, child: str, storage_options: StorageOptions
 ) -> tuple[MetaFile | None, list[str]]:
@@ -232,10 +244,8 @@ def read_meta(
     name = meta_file_name(around.name, child)
     if name not in around.beside:
         return None, []
-    fs, path = filesystem(around.url, storage_options)
-    parent = posixpath.dirname(path.rstrip("/").replace("\\", "/"))
     try:
-        meta = parse_meta(fs.cat_file(posixpath.join(parent, name)))
+        meta = parse_meta(read_beside(around.url, name, storage_options))
     except connection_errors() as error:
         return None, [f"has a metadata file that cannot be read ({error})"]
     if not meta.entries:
@@ -270,9 +280,7 @@ def read_meta_text(url: str, name: str, storage_options: str) -> dict[str, dict[
         name: of the file beside it.
         storage_options: as JSON.
     """
-    fs, path = filesystem(url, json.loads(storage_options))
-    parent = posixpath.dirname(path.rstrip("/").replace("\\", "/"))
     try:
-        return parse_meta(fs.cat_file(posixpath.join(parent, name))).as_dict()
+        return parse_meta(read_beside(url, name, json.loads(storage_options))).as_dict()
     except connection_errors():
         return {}
