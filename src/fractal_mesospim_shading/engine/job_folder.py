@@ -19,6 +19,7 @@ from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images.output import companion_url, finished_at
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.messages import listed
 
 logger = logging.getLogger(__name__)
 
@@ -118,14 +119,14 @@ def refuse_foreign(url: str, options: StorageOptions = None) -> None:
     links = [name for name in names if places.is_link(places.join_url(url, name))]
     if links:
         raise OutputWriteError(
-            f"{url} holds unfinished work, and in it {_listed(links)} is a link. Nothing is "
+            f"{url} holds unfinished work, and in it {listed(links, 5)} is a link. Nothing is "
             "touched. Look where it leads, and remove it."
         )
     records = (REQUEST, RECORD)
     if names and not any(name in names for name in records):
         raise OutputWriteError(
             f"{url} is where unfinished work is kept, but it holds no record of a job of this "
-            f"package ({REQUEST}), only {_listed(names)}. Nothing is touched. Move it away."
+            f"package ({REQUEST}), only {listed(names, 5)}. Nothing is touched. Move it away."
         )
     if REQUEST in names and RECORD not in names and read_request(url, options) is None:
         raise OutputWriteError(
@@ -197,7 +198,7 @@ def name_left(url: str, left: list[str], failed: list[str]) -> None:
         logger.warning(
             "%s stays, for it holds what this job has not made: %s. Move it away.",
             url,
-            _listed(left),
+            listed(left, 5),
         )
 
 
@@ -226,8 +227,3 @@ def leftovers(place: str) -> list[str]:
 
 def _is_lock(name: str) -> bool:
     return _LOCKS.fullmatch(name) is not None
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

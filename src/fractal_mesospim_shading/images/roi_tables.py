@@ -18,6 +18,7 @@ from fractal_mesospim_shading.images.storage.places import (
 )
 from fractal_mesospim_shading.images.storage.stores import open_group
 from fractal_mesospim_shading.images.tables import Columns, PlainTable, list_tables, write_table
+from fractal_mesospim_shading.messages import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,10 +203,9 @@ def _order_note(
         for tile, row, d in zip(layout.tiles, rows, digits, strict=True)
         if row != tile.number or (d and int(d) != tile.number)
     ]
-    shown = ", ".join(odd[:8]) + (f" and {len(odd) - 8} more" if len(odd) > 8 else "")
     note = (
         "Tile numbers count down the first column, then on from the top of the next; the table "
-        f"{FOV_TABLE} counts otherwise: tile {shown}."
+        f"{FOV_TABLE} counts otherwise: tile {listed(odd)}."
     )
     return [note]
 

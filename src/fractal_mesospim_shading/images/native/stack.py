@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fractal_mesospim_shading import messages
 from fractal_mesospim_shading.images.arrays.documents import StoredArray
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage.places import join_url
-
-_SHOWN = 4
 
 _STACK = re.compile(
     r"^Mag(?P<zoom>.+?)_Tile(?P<tile>\d+)_Ch(?P<laser>[^_]+)(?:_Flt(?P<filter>.*))?"
@@ -238,9 +237,8 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def listed(names: Sequence[str], quote: str = "'") -> str:
-    """The first names of a list, and how many more there are."""
-    shown = ", ".join(f"{quote}{name}{quote}" for name in names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    """The first four names of a list, and how many more there are."""
+    return messages.listed([f"{quote}{name}{quote}" for name in names], 4)
 
 
 def meta_file_name(container: str, group: str) -> str:
