@@ -120,7 +120,7 @@ def test_every_warning_is_in_the_report(make_empty_mosaic, caplog, monkeypatch):
 def test_a_run_that_goes_on_says_again_what_its_models_were_warned_of(
     make_empty_mosaic, caplog, monkeypatch, many_blocks
 ):
-    from fractal_mesospim_shading.flatfield import finding
+    from fractal_mesospim_shading.flatfield import job_models as finding
     from fractal_mesospim_shading.jobs import story
 
     log = logging.getLogger("fractal_mesospim_shading.test")

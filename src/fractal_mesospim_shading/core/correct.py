@@ -20,6 +20,7 @@ from fractal_mesospim_shading.core.layout import Piece
 from fractal_mesospim_shading.core.profile import ShadingProfile
 
 _ROWS = 16
+"""Rows of a tile folded at a time, so that they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fractal_mesospim_shading.engine.job_folder import image_url
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.errors import ParameterError, Problems
-from fractal_mesospim_shading.flatfield.finding import choose_models
+from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel, profile_names
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes

@@ -16,7 +16,7 @@ from fractal_mesospim_shading.engine.job_folder import image_url
 from fractal_mesospim_shading.engine.settling import left_to_its_job
 from fractal_mesospim_shading.engine.zero_look import NO_DATA
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems, ShadingError
-from fractal_mesospim_shading.flatfield.finding import choose_models
+from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import CopyKernel
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MARK

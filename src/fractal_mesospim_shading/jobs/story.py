@@ -20,7 +20,7 @@ from fractal_mesospim_shading.engine.schedule import PartOfJob, running
 from fractal_mesospim_shading.engine.settling import settle
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
-from fractal_mesospim_shading.flatfield.finding import find_models
+from fractal_mesospim_shading.flatfield.job_models import find_models
 from fractal_mesospim_shading.flatfield.kernel import flatfield_kernel
 from fractal_mesospim_shading.flatfield.models import Models, model_names, save_used_models
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes

@@ -12,7 +12,7 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.history import Correction, Step, correction_of
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.request import Request
-from fractal_mesospim_shading.flatfield.finding import request_details
+from fractal_mesospim_shading.flatfield.job_models import request_details
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice

@@ -14,18 +14,21 @@ from fractal_mesospim_shading.errors import NoLightError, SamplingError
 
 FloatArray = NDArray[np.float64]
 
+# How often the shape and the planes that fit it are taken from each other in turn.
 _ROUNDS = 5
 # A square is taken as not empty if it differs from the common shape by more than
 # this many standard deviations of its noise, and by more than this fraction.
 _SIGMAS = 4.0
 _LEAST_DEVIATION = 0.02
-# A plane is left out if so much of it is not empty, or if it is unlike the others.
+# A plane is left out if so much of it is not empty, or if it is unlike the others: what noise
+# does not explain of its differences from the shape, beyond the scatter of their mean.
 _MOST_MASKED = 0.15
 _LEAST_ROUGHNESS = 0.01
 _TIMES_COMMON_ROUGHNESS = 3.0
 _SCATTER_SIGMAS = 4.0
 # Variance of a median over that of a mean.
 _MEDIAN_VARIANCE = 1.57
+# A plane darker than this share of the others is left out.
 _LEAST_BRIGHTNESS = 0.2
 # Planes that must be left once some were left out: fewer cannot be told from sample.
 _LEAST_KEPT = 0.25

@@ -30,6 +30,7 @@ _PIXEL_VARIANCE = 4 * SKEW_PIXELS**2 / ((SKEW_PIXELS - 1) * (SKEW_PIXELS - 2))
 _CHAIN = 1.75
 # Spread of a slope of one count for each pixel within a window of 4 x 4.
 _SLOPE_SPREAD = 4 / 3
+# Places further from the others are left out, in rounds until none is; fewer say nothing.
 _FAR_SIGMAS = 4.0
 _LEAST_POSITIONS = 8
 _ROUNDS = 10

@@ -48,8 +48,10 @@ _ENVELOPE_ERROR = 1.7
 _ENVELOPE_SHIFT = -0.1386
 # Squares with fewer degrees of freedom say too little about the noise.
 _LEAST_CELLS = 12
+# A square is even within this many standard deviations, and the evenest fifth always is.
 _EVEN_SIGMAS = 2.0
 _LEAST_EVEN = 0.2
+# Rounds of fitting the line to what lies near it, at most.
 _ROUNDS = 40
 # Structure of a dark frame that is left in the means of squares, counts.
 _DARK_STRUCTURE = 0.2

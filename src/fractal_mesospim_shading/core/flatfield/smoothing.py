@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+# Of the polynomials; and rounds in which holes take the values of the smoothed profile.
 _DEGREE = 3
 _FILL_ROUNDS = 4
 # Standard deviation, in bins, of what carries the surroundings of a hole into it.
@@ -32,6 +33,7 @@ _HOT_LEAST = 0.005
 _MOST_HOT = 0.05
 # A band is kept if its mean power is this many standard deviations above the noise.
 _THRESHOLD = 3.0
+# A profile of mean 1 is held above this.
 _LOWEST = 1e-3
 # Median of a squared normal variable.
 _MEDIAN_OF_SQUARE = 0.4549364
