@@ -162,10 +162,9 @@ def radii_per_channel(
     Raises:
         BackgroundError: for a list of the wrong length or a radius below 1.
     """
-    if is_number(radius_px):
-        return [radius_pair(float(radius_px))] * channels  # type: ignore[arg-type]
-    if isinstance(radius_px, tuple) and len(radius_px) == 2 and all(map(is_number, radius_px)):
-        return [radius_pair((float(radius_px[0]), float(radius_px[1])))] * channels  # type: ignore[arg-type]
+    pair = isinstance(radius_px, tuple) and len(radius_px) == 2 and all(map(is_number, radius_px))
+    if pair or is_number(radius_px):
+        return [radius_pair(radius_px)] * channels  # type: ignore[arg-type]
     if not isinstance(radius_px, Sequence | np.ndarray) or isinstance(radius_px, str):
         raise BackgroundError(
             f"The radius is {shown(radius_px)}; expected a number, a tuple (y, x), or a list with "

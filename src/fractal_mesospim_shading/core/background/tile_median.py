@@ -182,15 +182,18 @@ class TileMedianModel(BackgroundMethod):
         medians, deviations = self._statistics(image, ignored, edges_y, edges_x)
         even = medians.size > 1 and bool(np.isnan(medians).all())
         half_pixel = 0.0 if self.compatibility == "pyama" else 0.5
-        counted = image if ignored is None else image[~ignored]
+
+        def counted() -> NDArray[Any]:
+            return image if ignored is None else image[~ignored]
+
         return Mesh(
-            self._whole(medians, counted, lambda values: float(np.median(values))),
+            self._whole(medians, lambda: float(np.median(counted()))),
             (edges_y[:-2] + edges_y[2:]) / 2 - half_pixel,
             (edges_x[:-2] + edges_x[2:]) / 2 - half_pixel,
             (image.shape[0], image.shape[1]),
             self.interpolation,
             self.compatibility != "pyama",
-            self._whole(deviations, counted, _deviation) if self._noise_map else None,
+            self._whole(deviations, lambda: _deviation(counted())) if self._noise_map else None,
             level,
             usable_share(ignored, missing, image.size),
             even,
@@ -238,15 +241,12 @@ class TileMedianModel(BackgroundMethod):
         return medians, deviations * np.float32(_MAD_TO_SIGMA)
 
     def _whole(
-        self,
-        grid: NDArray[np.float32],
-        counted: NDArray[Any],
-        of_frame: Callable[[NDArray[Any]], float],
+        self, grid: NDArray[np.float32], of_frame: Callable[[], float]
     ) -> NDArray[np.float32]:
         """The grid with the value of the frame where tiles had too few pixels, and filtered."""
         empty = np.isnan(grid)
         if empty.any():
-            grid[empty] = of_frame(counted)
+            grid[empty] = of_frame()
         if self.filter_size == 1:
             return grid
         return sliding_median(grid, None, self.filter_size // 2, "square")
