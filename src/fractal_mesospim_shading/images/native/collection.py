@@ -92,52 +92,39 @@ class TileCollection:
         """
         url = normalise_url(container_url)
         with understood(url):
-            return cls._read(url, storage_options, signs, exclude_groups)
-
-    @classmethod
-    def _read(
-        cls,
-        url: str,
-        storage_options: StorageOptions,
-        signs: SignOptions | None,
-        exclude_groups: Sequence[str],
-    ) -> TileCollection:
-        _refuse_other_kinds(url, storage_options)
-        around = look_around(url, storage_options)
-        unknown = sorted(set(exclude_groups) - set(around.children))
-        if unknown:
-            raise ParameterError(
-                f"`exclude_groups` names {listed(unknown)}, which '{url}' does not hold."
+            _refuse_other_kinds(url, storage_options)
+            around = look_around(url, storage_options)
+            unknown = sorted(set(exclude_groups) - set(around.children))
+            if unknown:
+                raise ParameterError(
+                    f"`exclude_groups` names {listed(unknown)}, which '{url}' does not hold."
+                )
+            read = {
+                child: "it was excluded"
+                if child in exclude_groups
+                else read_stack(around, child, storage_options)
+                for child in around.children
+            }
+            left_out = [LeftOut(name, s) for name, s in read.items() if isinstance(s, str)]
+            stacks = [s for s in read.values() if not isinstance(s, str)]
+            if not stacks:
+                raise ImageFormatError(_nothing_in(url, left_out))
+            stacks = _name_lasers(stacks)
+            xml_signs, stacks, warnings = use_xml(stacks, around)
+            warnings += _position_warnings(stacks)
+            name, time_point = split_container_name(around.name)
+            return cls(
+                url=url,
+                storage_options=json.dumps(dict(storage_options or {}), sort_keys=True),
+                name=name,
+                time_point=time_point,
+                stacks=tuple(stacks),
+                left_out=tuple(left_out),
+                xml_file=around.xml_file,
+                sign_options=signs or SignOptions(),
+                xml_signs=xml_signs,
+                own_warnings=(*around.warnings, *warnings, *_absent(around)),
             )
-        stacks: list[Stack] = []
-        left_out: list[LeftOut] = []
-        for child in around.children:
-            if child in exclude_groups:
-                left_out.append(LeftOut(child, "it was excluded"))
-                continue
-            stack = read_stack(around, child, storage_options)
-            if isinstance(stack, str):
-                left_out.append(LeftOut(child, stack))
-            else:
-                stacks.append(stack)
-        if not stacks:
-            raise ImageFormatError(_nothing_in(url, left_out))
-        stacks = _name_lasers(stacks)
-        xml_signs, stacks, warnings = use_xml(stacks, around)
-        warnings += _position_warnings(stacks)
-        name, time_point = split_container_name(around.name)
-        return cls(
-            url=url,
-            storage_options=json.dumps(dict(storage_options or {}), sort_keys=True),
-            name=name,
-            time_point=time_point,
-            stacks=tuple(stacks),
-            left_out=tuple(left_out),
-            xml_file=around.xml_file,
-            sign_options=signs or SignOptions(),
-            xml_signs=xml_signs,
-            own_warnings=(*around.warnings, *warnings, *_absent(around)),
-        )
 
     @cached_property
     def _channel_index(self) -> tuple[tuple[NativeChannel, ...], dict[tuple[str, str], int]]:
