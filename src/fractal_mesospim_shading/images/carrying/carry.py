@@ -36,7 +36,6 @@ from fractal_mesospim_shading.images.carrying.copying import (
     unwritable,
 )
 from fractal_mesospim_shading.images.carrying.members import (
-    Attributes,
     MemberPlan,
     Step,
     beside_chunks,
@@ -145,11 +144,7 @@ class _Carrier:
         folder = self._plan.open()
         for name in path.split("/"):
             folder = folder.below(name)
-        node = node_of(folder)
-        attributes = {} if node is None else node.attributes
-        self._write_group(
-            path, attributes, self._plan.zarr_format if node is None else node.zarr_format
-        )
+        self._write_group(path, node_of(folder))
 
     def take(self, step: Step) -> None:
         """Do one step.
@@ -160,7 +155,10 @@ class _Carrier:
         if step.kind == "refused" and step.entry is not None:
             raise ImageFormatError(step.entry.problem)
         if step.kind == "group":
-            self._take_group(step)
+            if step.node is not None:
+                self._groups[step.path] = step.node
+            if step.node is None or step.is_converted(self._plan.zarr_format):
+                self._write_group(step.path, step.node)
         elif step.kind == "array" and step.is_converted(self._plan.zarr_format):
             self._convert(step)
         elif step.kind == "array":
@@ -170,18 +168,12 @@ class _Carrier:
             if not step.is_superseded(self._plan.zarr_format):
                 self._copy(step.folder, step.path, step.entry)
 
-    def _take_group(self, step: Step) -> None:
-        if step.node is None:
-            self._write_group(step.path, {}, self._plan.zarr_format)
-            return
-        self._groups[step.path] = step.node
-        if step.is_converted(self._plan.zarr_format):
-            self._write_group(step.path, step.node.attributes, step.node.zarr_format)
-
-    def _write_group(self, path: str, attributes: Attributes, source_format: int) -> None:
-        zarr_format = self._plan.zarr_format
-        converted = converted_attributes(attributes, source_format, zarr_format)
-        write_attributes(join_url(self._url, path), zarr_format, converted, self._options)
+    def _write_group(self, path: str, node: Node | None) -> None:
+        """Metadata of a group, from those of the other version or from nothing."""
+        into = self._plan.zarr_format
+        source, version = ({}, into) if node is None else (node.attributes, node.zarr_format)
+        attributes = converted_attributes(source, version, into)
+        write_attributes(join_url(self._url, path), into, attributes, self._options)
 
     def _copy(self, folder: Folder, path: str, entry: Entry) -> None:
         copy = self._pool.submit(copy_file, folder, path, entry, self._target, self._stop)
