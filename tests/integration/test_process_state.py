@@ -28,7 +28,7 @@ import scipy.stats  # noqa: F401
 import zarr
 
 from fractal_mesospim_shading import correct_background, correct_flatfield, errors, import_mesospim
-from fractal_mesospim_shading.core.process import Shared, warnings_ignored
+from fractal_mesospim_shading.core.threads import Shared, warnings_ignored
 from fractal_mesospim_shading.engine.process import logs_quieted, process_prepared
 from fractal_mesospim_shading.views.inspection import describe
 from fractal_mesospim_shading.views.preview import write_preview

@@ -27,9 +27,9 @@ from fractal_mesospim_shading.core.blocks import Node
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.emptiness import find_empty
 from fractal_mesospim_shading.core.pyramid import Histogram
-from fractal_mesospim_shading.engine import placing, resources
-from fractal_mesospim_shading.engine.placing import Move
+from fractal_mesospim_shading.engine import job_folder, resources
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Mean, NodeResult, process_parent
+from fractal_mesospim_shading.engine.records import Move
 from fractal_mesospim_shading.errors import (
     ImageFormatError,
     MemoryLimitError,
@@ -105,14 +105,14 @@ def test_what_was_put_aside_comes_back(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(errno.EACCES, "no permission")
         rename(source, target)
 
-    monkeypatch.setattr(placing.os, "rename", refused)
+    monkeypatch.setattr(job_folder.os, "rename", refused)
     moves = (Move("image", "out.zarr", True),)
     with pytest.raises(OutputWriteError, match="only the last step is left"):
-        placing.place_local(str(job), moves)
+        job_folder.place_local(str(job), moves)
     assert (place / "earlier").read_text() == "result"
     assert (job / "image").is_dir()
     monkeypatch.undo()
-    placing.place_local(str(job), moves)
+    job_folder.place_local(str(job), moves)
     assert list(place.iterdir()) == []
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fractal_mesospim_shading.engine.earlier import left_to_its_job, settle, sweep
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.job_folder import image_url
-from fractal_mesospim_shading.engine.settling import left_to_its_job, settle, sweep
 from fractal_mesospim_shading.errors import OutputExistsError
 from fractal_mesospim_shading.images.output import companion_url, mark_of
 from fractal_mesospim_shading.images.storage import local_files, places

@@ -267,3 +267,12 @@ def within(part: Sequence[slice], box: Sequence[slice]) -> tuple[slice, ...]:
 def covering(units: Sequence[int], box: Sequence[slice]) -> list[range]:
     """Which units a box touches along each axis."""
     return [range(s.start // u, ceil(s.stop / u)) for s, u in zip(box, units, strict=True)]
+
+
+def cut(box: Sequence[slice], units: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """The parts of a box that lie in one unit each, in the order of the units."""
+    for index in product(*covering(units, box)):
+        yield tuple(
+            slice(max(s.start, i * u), min(s.stop, (i + 1) * u))
+            for s, i, u in zip(box, index, units, strict=True)
+        )

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from fractal_mesospim_shading.core.process import Shared
+from fractal_mesospim_shading.core.threads import Shared
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray

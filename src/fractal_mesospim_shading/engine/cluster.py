@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fractal_mesospim_shading.core.memory import freed_memory_kept
-from fractal_mesospim_shading.core.process import Shared
+from fractal_mesospim_shading.core.threads import Shared
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, NodeResult
 from fractal_mesospim_shading.engine.process import (
     logs_quieted,

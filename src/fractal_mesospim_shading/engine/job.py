@@ -38,21 +38,25 @@ from fractal_mesospim_shading.engine.job_folder import (
     job_url,
     leave,
     name_left,
+    place_local,
     read_request,
+    refuse_appeared,
     refuse_foreign,
     refuse_link,
-)
-from fractal_mesospim_shading.engine.journal import Journal
-from fractal_mesospim_shading.engine.locks import JobLock
-from fractal_mesospim_shading.engine.placing import (
-    RECORD,
-    Ending,
-    Move,
-    place_local,
-    refuse_appeared,
     replace_remote,
 )
-from fractal_mesospim_shading.engine.request import Request, differences, plain, same, to_bytes
+from fractal_mesospim_shading.engine.locks import JobLock
+from fractal_mesospim_shading.engine.records import (
+    RECORD,
+    Ending,
+    Journal,
+    Move,
+    Request,
+    differences,
+    plain,
+    same,
+    to_bytes,
+)
 from fractal_mesospim_shading.errors import (
     BackgroundError,
     JobLockedError,

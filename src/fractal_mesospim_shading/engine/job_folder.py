@@ -11,13 +11,16 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from fractal_mesospim_shading.engine.placing import ASIDE, RECORD
-from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.engine.records import RECORD, Move
+from fractal_mesospim_shading.errors import OutputExistsError, OutputWriteError
+from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.output import companion_url, finished_at
-from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage import local_files, places
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.messages import listed
 
@@ -28,6 +31,10 @@ SIBLING = "sibling"
 BESIDE = "beside"
 LOCK = "lock"
 SOURCE_FILES = "source_files.npz"
+ASIDE = "replaced"
+
+_ROOTS = ("zarr.json", ".zattrs", ".zgroup")
+_COPIED_AT_ONCE = 1000
 
 _LOCKS = re.compile(r"lock(\.[0-9a-f]{8})?")
 _DRAFT = re.compile(r"\.(request|finish)\.json\.draft")
@@ -208,22 +215,132 @@ def holds_lock_alone(url: str) -> bool:
     return path.is_dir() and all(map(_is_lock, places.list_names(url)))
 
 
-def leftovers(place: str) -> list[str]:
-    """What earlier versions of this package left beside an address, under hidden names.
-
-    A run of them that was killed in its last step left what it replaced, whole or half
-    removed.
-    """
-    if not places.is_local(place):
-        return []
-    parent, name = places.parent_and_name(place)
-    pattern = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.replaced")
-    return [
-        places.join_url(parent, other)
-        for other in places.list_names(parent)
-        if pattern.fullmatch(other)
-    ]
-
-
 def _is_lock(name: str) -> bool:
     return _LOCKS.fullmatch(name) is not None
+
+
+def refuse_appeared(job_url: str, moves: Sequence[Move], options: StorageOptions = None) -> None:
+    """Refuse to put results where something stands that may not be replaced.
+
+    Raises:
+        OutputExistsError: names it.
+    """
+    parent, _ = places.parent_and_name(job_url)
+    for move in moves:
+        place = places.join_url(parent, move.place)
+        if not move.replace and places.exists(place, options):
+            raise _appeared(place)
+
+
+def _appeared(place: str) -> OutputExistsError:
+    return OutputExistsError(
+        f"Something has appeared at {place} while the job ran. Move it away and run the same "
+        "command again: only the last step is left to do."
+    )
+
+
+def place_local(job_url: str, moves: Sequence[Move]) -> list[str]:
+    """Rename results into their places, as far as that is not done.
+
+    Returns:
+        Folders that their file system cannot sync.
+
+    Raises:
+        OutputExistsError: something has appeared where a result goes.
+        OutputWriteError: a renaming failed; what stood there is back in its place.
+    """
+    folder = places.local_path(job_url)
+    for number, move in enumerate(moves):
+        made, place = folder / move.made, folder.parent / move.place
+        aside = folder / ASIDE / str(number)
+        if os.path.lexists(made):
+            _put(made, place, aside, replace=move.replace)
+        elif os.path.lexists(aside) and not os.path.lexists(place):
+            raise OutputWriteError(
+                f"The result is no longer at {place}, where an earlier run had put it. What stood "
+                f"there before is {aside}. Move one of them to {place}, or remove {folder}."
+            )
+    unsynced = [path for path in (folder.parent, folder) if not local_files.sync_folder(path)]
+    return [str(path) for path in unsynced]
+
+
+def _put(made: Path, place: Path, aside: Path, *, replace: bool) -> None:
+    moved = False
+    try:
+        if made.is_file():
+            if place.is_dir():
+                raise _appeared(str(place))
+            os.replace(made, place)
+            return
+        if os.path.lexists(place):
+            if not replace or os.path.lexists(aside):
+                raise _appeared(str(place))
+            aside.parent.mkdir(exist_ok=True)
+            os.rename(place, aside)
+            moved = True
+        os.rename(made, place)
+    except OutputExistsError:
+        raise
+    except OSError as error:
+        if moved:
+            os.rename(aside, place)
+        raise OutputWriteError(
+            f"The finished result cannot be renamed to {place}: {error}. Restore access and run "
+            "the same command again: only the last step is left to do."
+        ) from error
+
+
+def replace_remote(made: str, place: str, options: StorageOptions) -> None:
+    """Replace an image of an object store by one that is complete beside it.
+
+    The old one is first marked as unfinished, so that nobody takes the mixture of
+    both for an image; the copy of the new one's own mark is the last step. All steps may be done
+    again.
+
+    Args:
+        made: the complete image.
+        place: of the old one; there may be nothing.
+        options: of the storage.
+
+    Raises:
+        OutputWriteError: the storage fails.
+    """
+    new = places.relative_files(made, options)
+    if not new:
+        return
+    _take_mark_off(place, options)
+    for name in places.relative_files(place, options):
+        if name not in set(new) and name not in _ROOTS:
+            places.remove(places.join_url(place, name), options)
+    pairs = [(places.join_url(made, n), places.join_url(place, n)) for n in new if n not in _ROOTS]
+    for start in range(0, len(pairs), _COPIED_AT_ONCE):
+        places.copy_remote(pairs[start : start + _COPIED_AT_ONCE], options)
+    for name in _ROOTS:
+        if name not in new:
+            places.remove(places.join_url(place, name), options)
+    for name in _ROOTS:
+        if name in new:
+            places.copy_remote(
+                [(places.join_url(made, name), places.join_url(place, name))], options
+            )
+
+
+def _take_mark_off(place: str, options: StorageOptions) -> None:
+    """Mark an image as unfinished, in the metadata of both versions of zarr."""
+    unfinished = {MARK: {"complete": False}}
+    group = _document(places.join_url(place, "zarr.json"), options)
+    if group is not None:
+        group["attributes"] = {**group.get("attributes", {}), **unfinished}
+        places.write_bytes(places.join_url(place, "zarr.json"), json.dumps(group).encode(), options)
+    attributes = _document(places.join_url(place, ".zattrs"), options)
+    if attributes is not None or (group is None and places.exists(place, options)):
+        content = json.dumps({**(attributes or {}), **unfinished}).encode()
+        places.write_bytes(places.join_url(place, ".zattrs"), content, options)
+
+
+def _document(url: str, options: StorageOptions) -> dict[str, Any] | None:
+    content = places.read_bytes(url, options)
+    try:
+        return None if content is None else dict(json.loads(content))
+    except (ValueError, TypeError):
+        return {}

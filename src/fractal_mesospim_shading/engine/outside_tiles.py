@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from math import prod
 
 import numpy as np
 
+from fractal_mesospim_shading.core.blocks import cut
 from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.errors import LayoutError, SourceReadError
 from fractal_mesospim_shading.images.arrays.documents import Box, document_of, fill_value
 from fractal_mesospim_shading.images.arrays.file_states import file_ranges, states
-from fractal_mesospim_shading.images.arrays.reading import in_order
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.places import reading_errors
 from fractal_mesospim_shading.options.base import OutsideTiles
@@ -134,8 +134,7 @@ def outside_facts(
     """
     boxes = _boxes(image, layout)
     found = None
-    looked_at = boxes if most is None else islice(boxes, most)
-    for found in in_order(partial(_held, image), looked_at, workers):
+    for found in in_order(partial(_held, image), islice(boxes, most), workers):
         if found is not None:
             break
     whole = found is not None or most is None or next(boxes, None) is None
@@ -150,21 +149,12 @@ def _share(layout: TileLayout) -> float:
 def _boxes(image: MosaicImage, layout: TileLayout) -> Iterator[Box]:
     """The parts of chunks that lie outside, but for chunks that are not there."""
     level = image.levels[0]
-    array = image.array(0)
-    zero_fill = fill_value(document_of(array)) == 0
-    unit = level.shards or level.chunks
-    lead = [range(0, n, u) for n, u in zip(level.shape[:-2], unit[:-2], strict=True)]
+    zero_fill = fill_value(document_of(image.array(0))) == 0
+    lead = [slice(0, n) for n in level.shape[:-2]]
     for y, x in layout.gaps:
-        for start in itertools.product(*lead):
-            head = [
-                slice(i, min(i + u, n))
-                for i, u, n in zip(start, unit[:-2], level.shape[:-2], strict=True)
-            ]
-            for rows in _cuts(y, unit[-2]):
-                for columns in _cuts(x, unit[-1]):
-                    box = (*head, rows, columns)
-                    if not zero_fill or _is_there(image, box):
-                        yield from _by_chunk(box, level.chunks)
+        for box in cut((*lead, y, x), level.shards or level.chunks):
+            if not zero_fill or _is_there(image, box):
+                yield from cut(box, level.chunks)
 
 
 def _is_there(image: MosaicImage, box: Box) -> bool:
@@ -176,18 +166,6 @@ def _is_there(image: MosaicImage, box: Box) -> bool:
             f"A chunk of '{image.stored(0)[0].where}' cannot be looked at ({error}). It is damaged "
             "or not readable; copy it again from the original."
         ) from error
-
-
-def _by_chunk(box: Box, chunks: tuple[int, ...]) -> Iterator[Box]:
-    """A box of a shard, in parts of one chunk each."""
-    return itertools.product(*(_cuts(part, n) for part, n in zip(box, chunks, strict=True)))
-
-
-def _cuts(part: slice, unit: int) -> list[slice]:
-    first, stop = part.start // unit, -(-part.stop // unit)
-    return [
-        slice(max(part.start, i * unit), min(part.stop, (i + 1) * unit)) for i in range(first, stop)
-    ]
 
 
 def _held(image: MosaicImage, box: Box) -> OutsideData | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_mesospim_shading.core.memory import keep_freed_memory
-from fractal_mesospim_shading.core.process import Shared
+from fractal_mesospim_shading.core.threads import Shared
 from fractal_mesospim_shading.errors import (
     MemoryLimitError,
     ShadingError,

@@ -18,7 +18,6 @@ from typing import Any
 from fractal_mesospim_shading.core.blocks import BlockGrid, Node
 from fractal_mesospim_shading.engine.cluster import Engine, OnRecord, Workplace, workplace
 from fractal_mesospim_shading.engine.job import Job
-from fractal_mesospim_shading.engine.journal import Record
 from fractal_mesospim_shading.engine.plan import (
     CorrectionPlan,
     NodeResult,
@@ -26,6 +25,7 @@ from fractal_mesospim_shading.engine.plan import (
     process_parent,
     recover,
 )
+from fractal_mesospim_shading.engine.records import Record
 from fractal_mesospim_shading.engine.resources import Resources, resources
 from fractal_mesospim_shading.engine.streams import SteadyStream, is_terminal
 from fractal_mesospim_shading.options.base import ExecutionOptions

@@ -13,19 +13,19 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from itertools import islice, product
+from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.blocks import Node
+from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.job_folder import SOURCE_FILES
-from fractal_mesospim_shading.engine.journal import Record
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
+from fractal_mesospim_shading.engine.records import Record
 from fractal_mesospim_shading.errors import (
     ImageFormatError,
     OutputWriteError,
@@ -46,13 +46,14 @@ from fractal_mesospim_shading.images.storage.places import StorageOptions, join_
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 Read = Sequence[Any]
 """Address of an array, ranges of its files, how many were there, digest: see `ReadNotes`."""
 
-_AT_ONCE = 16
-_BATCH = 4096
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+_AT_ONCE, _AHEAD = 16, 4096
 _READS = ".reads.json"
 _BROKEN = {errno.ENOENT, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 
@@ -175,7 +176,7 @@ class Watch:
             SourceChangedError: one of them is no longer what it was.
             SourceReadError: they cannot be looked at.
         """
-        for read, same in _in_threads(self._is_same, self._all_reads()):
+        for read, same in _side_by_side(self._is_same, self._all_reads()):
             if not same:
                 raise self._changed(read)
 
@@ -284,7 +285,7 @@ class Watch:
                 ) from error
             return found == record.get("written")
 
-        for (name, record), written in _in_threads(is_written, self._results()):
+        for (name, record), written in _side_by_side(is_written, self._results()):
             yield name, record, written
 
     def _results(self) -> Iterator[tuple[str, Record]]:
@@ -310,16 +311,13 @@ def _all_listed(
                 "Check that it is there and may be read."
             ) from error
 
-    for (where, _), found in _in_threads(of_array, arrays.items()):
+    for (where, _), found in _side_by_side(of_array, arrays.items()):
         yield where, found
 
 
-def _in_threads(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[tuple[Any, T]]:
+def _side_by_side(function: Callable[[Item], T], items: Iterable[Item]) -> Iterator[tuple[Item, T]]:
     """Each item with the result of a function, in order; waiting for storage side by side."""
-    rest = iter(items)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        while batch := list(islice(rest, _BATCH)):
-            yield from zip(batch, pool.map(function, batch), strict=True)
+    return in_order(lambda item: (item, function(item)), items, _AT_ONCE, _AHEAD)
 
 
 def _is_broken(error: Exception) -> bool:

@@ -12,14 +12,16 @@ import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.blocks import cut
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import Piece, Tile, TileLayout
+from fractal_mesospim_shading.core.threads import Kept
 from fractal_mesospim_shading.core.zeros import (
     DataBox,
     ZeroIs,
@@ -28,7 +30,6 @@ from fractal_mesospim_shading.core.zeros import (
     data_box,
     zero_rule,
 )
-from fractal_mesospim_shading.engine.kept import Kept
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
@@ -194,11 +195,11 @@ class ZeroLook:
         """Read planes of a tile chunk by chunk."""
         tally = ZeroTally(planes.stop - planes.start, shape, source.dtype)
         grain = source.read_grain()
-        for y in _cuts(tile.y, shape[0], grain[-2]):
-            for x in _cuts(tile.x, shape[1], grain[-1]):
-                pixels = source.read(0, self._where(lead, planes, y, x))
-                part = pixels.reshape((-1, *pixels.shape[-2:]))
-                tally.add(part, y.start - tile.y, x.start - tile.x)
+        yx = (slice(tile.y, tile.y + shape[0]), slice(tile.x, tile.x + shape[1]))
+        for y, x in cut(yx, grain[-2:]):
+            pixels = source.read(0, self._where(lead, planes, y, x))
+            part = pixels.reshape((-1, *pixels.shape[-2:]))
+            tally.add(part, y.start - tile.y, x.start - tile.x)
         return tally.boxes(self.rules[lead["c"]])
 
     def _where(self, lead: dict[str, int], z: slice, y: slice, x: slice) -> Box:
@@ -300,13 +301,4 @@ def _within(box: DataBox, piece: Piece) -> list[tuple[int, int]]:
         (y - rows.start + piece.in_box[0].start, x - columns.start + piece.in_box[1].start)
         for y, x in box.blocks
         if rows.start <= y < rows.stop and columns.start <= x < columns.stop
-    ]
-
-
-def _cuts(start: int, size: int, unit: int) -> list[slice]:
-    """A range cut at the multiples of a unit."""
-    first = start // unit
-    return [
-        slice(max(start, i * unit), min(start + size, (i + 1) * unit))
-        for i in range(first, ceil((start + size) / unit))
     ]

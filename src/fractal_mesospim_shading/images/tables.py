@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.process import warnings_ignored
+from fractal_mesospim_shading.core.threads import warnings_ignored
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,

@@ -18,7 +18,7 @@ from fractal_mesospim_shading.core.background import (
 )
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.engine.history import steps_of
+from fractal_mesospim_shading.engine.earlier import steps_of
 from fractal_mesospim_shading.engine.job_folder import job_url, read_request
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.plan import CorrectionPlan

@@ -17,8 +17,8 @@ import numpy as np
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.core.process import Shared
 from fractal_mesospim_shading.core.pyramid import Histogram
+from fractal_mesospim_shading.core.threads import Shared
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.engine.schedule import PartOfJob

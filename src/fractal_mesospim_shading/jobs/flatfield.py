@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from fractal_mesospim_shading.engine.history import steps_of
+from fractal_mesospim_shading.engine.earlier import steps_of
 from fractal_mesospim_shading.engine.job_folder import image_url
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers

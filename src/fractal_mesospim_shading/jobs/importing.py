@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from fractal_mesospim_shading.engine.history import steps_of
+from fractal_mesospim_shading.engine.earlier import left_to_its_job, steps_of
 from fractal_mesospim_shading.engine.job_folder import image_url
-from fractal_mesospim_shading.engine.settling import left_to_its_job
 from fractal_mesospim_shading.engine.zero_look import NO_DATA
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems, ShadingError
 from fractal_mesospim_shading.flatfield.job_models import choose_models

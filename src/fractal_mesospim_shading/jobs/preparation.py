@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.engine.history import Step
+from fractal_mesospim_shading.engine.earlier import Step, left_to_its_job, sweep
 from fractal_mesospim_shading.engine.job_folder import image_url, job_url
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Kernel, least_block_pixels
 from fractal_mesospim_shading.engine.resources import resources
-from fractal_mesospim_shading.engine.settling import left_to_its_job, sweep
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Problems
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.engine.history import tell_history
+from fractal_mesospim_shading.engine.earlier import settle, tell_history
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.process import run_guarded
-from fractal_mesospim_shading.engine.request import plain
+from fractal_mesospim_shading.engine.records import plain
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.engine.schedule import PartOfJob, running
-from fractal_mesospim_shading.engine.settling import settle
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
 from fractal_mesospim_shading.flatfield.job_models import find_models

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.engine.history import Correction, Step, correction_of
+from fractal_mesospim_shading.engine.earlier import Correction, Step, correction_of
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
-from fractal_mesospim_shading.engine.request import Request
+from fractal_mesospim_shading.engine.records import Request
 from fractal_mesospim_shading.flatfield.job_models import request_details
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.models import Models

@@ -16,7 +16,7 @@ from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.background.masks import no_data, union
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
-from fractal_mesospim_shading.engine.kept import Kept
+from fractal_mesospim_shading.core.threads import Kept
 from fractal_mesospim_shading.engine.plan import Processed
 from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
 from fractal_mesospim_shading.errors import BackgroundError

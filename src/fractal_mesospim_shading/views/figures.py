@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.core.process import warnings_ignored
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.core.threads import warnings_ignored
 from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.messages import shown
 

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from fractal_mesospim_shading.engine.history import not_corrected, steps_of
+from fractal_mesospim_shading.engine.earlier import (
+    UnfinishedJob,
+    jobs_beside,
+    not_corrected,
+    steps_of,
+)
 from fractal_mesospim_shading.engine.outside_tiles import outside_facts
-from fractal_mesospim_shading.engine.unfinished import UnfinishedJob, jobs_beside
 from fractal_mesospim_shading.errors import SourceReadError
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, list_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from fractal_mesospim_shading.engine import job as job_module
+from fractal_mesospim_shading.engine.earlier import settle
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.job_folder import image_url, job_url
-from fractal_mesospim_shading.engine.journal import Journal
-from fractal_mesospim_shading.engine.request import differences
-from fractal_mesospim_shading.engine.settling import settle
+from fractal_mesospim_shading.engine.records import Journal, differences
 from fractal_mesospim_shading.errors import (
     ImageNotFoundError,
     JobLockedError,

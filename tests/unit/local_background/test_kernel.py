@@ -12,7 +12,7 @@ import pytest
 from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.background.constant import Level
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.engine.kept import Kept
+from fractal_mesospim_shading.core.threads import Kept
 from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts, Nothing
 from fractal_mesospim_shading.local_background.regions import Regions

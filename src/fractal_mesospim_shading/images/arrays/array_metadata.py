@@ -15,7 +15,7 @@ from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
-from fractal_mesospim_shading.core.process import warnings_ignored
+from fractal_mesospim_shading.core.threads import warnings_ignored
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.storage.stores import refuse_dangling_metadata
 from fractal_mesospim_shading.messages import shown

@@ -42,7 +42,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.errors import ContainsGroupError, NodeNotFoundError
 from zarr.storage import LocalStore, StorePath
 
-from fractal_mesospim_shading.core.process import warnings_ignored
+from fractal_mesospim_shading.core.threads import warnings_ignored
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
 from fractal_mesospim_shading.images.arrays.array_metadata import (
     ArrayDescription,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Iterator
+from itertools import product
 from math import ceil, prod
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import zarr
@@ -21,6 +18,7 @@ from zarr.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from fractal_mesospim_shading.core import memory
+from fractal_mesospim_shading.core.blocks import covering, cut
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
 from fractal_mesospim_shading.images.arrays.array_metadata import Metadata
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
@@ -35,8 +33,6 @@ from fractal_mesospim_shading.images.arrays.file_states import (
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import join_url, reading_errors
 from fractal_mesospim_shading.images.storage.stores import Mode
-
-T = TypeVar("T")
 
 _SAMPLED_FILES = 512
 """Chunk files of an array that its state, and the size of a result, are told from."""
@@ -180,18 +176,8 @@ def _named(array: zarr.Array[Any], where: str, box: Box, error: Exception) -> So
 def stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
     """The files (chunks, or shards) that a box touches: key, and the part of the box in it."""
     unit = array.shards or array.chunks
-    ranges = [
-        range(part.start // size, -(-part.stop // size))
-        for part, size in zip(box, unit, strict=True)
-    ]
-    for index in itertools.product(*ranges):
-        yield (
-            array.metadata.encode_chunk_key(index),
-            tuple(
-                slice(max(part.start, i * size), min(part.stop, (i + 1) * size))
-                for i, size, part in zip(index, unit, box, strict=True)
-            ),
-        )
+    for index, part in zip(product(*covering(unit, box)), cut(box, unit), strict=True):
+        yield array.metadata.encode_chunk_key(index), part
 
 
 def chunk_boxes(array: zarr.Array[Any]) -> Iterator[Box]:
@@ -200,7 +186,7 @@ def chunk_boxes(array: zarr.Array[Any]) -> Iterator[Box]:
         [slice(start, min(start + size, extent)) for start in range(0, extent, max(size, 1))]
         for extent, size in zip(array.shape, array.chunks, strict=True)
     ]
-    yield from itertools.product(*ranges)
+    yield from product(*ranges)
 
 
 def files_state(stored: StoredArray) -> bytes:
@@ -233,20 +219,3 @@ def _some_files(stored: StoredArray) -> Iterator[os.stat_result | None]:
             yield os.stat(folder / array.metadata.encode_chunk_key(index))
         except OSError:
             yield None
-
-
-def in_order(function: Callable[[Box], T], boxes: Iterable[Box], workers: int) -> Iterator[T]:
-    """The results of a function in the order of the boxes, of which few are held at a time."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for box in boxes:
-                # What reads are noted by belongs to this thread's context.
-                waiting.append(pool.submit(copy_context().run, function, box))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

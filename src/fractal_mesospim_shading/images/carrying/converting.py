@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from fractal_mesospim_shading.core.process import warnings_ignored
+from fractal_mesospim_shading.core.threads import warnings_ignored
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import (

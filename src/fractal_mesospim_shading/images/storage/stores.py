@@ -13,7 +13,7 @@ from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, NodeNotFoundError
 
-from fractal_mesospim_shading.core.process import warnings_ignored
+from fractal_mesospim_shading.core.threads import warnings_ignored
 from fractal_mesospim_shading.errors import (
     ImageFormatError,
     ImageNotFoundError,

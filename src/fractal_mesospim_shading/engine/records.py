@@ -1,13 +1,14 @@
-"""The journal of a job: which blocks are safely written.
+"""What a job writes down: its request, which blocks are done, and what is left to do at its end.
 
-Chunks that exist prove nothing: a killed writer leaves torn ones. An entry in the
-journal, made after the chunks of a block are written, is the only proof.
+Chunks that exist prove nothing: a killed writer leaves torn ones. A record in the journal,
+made after the chunks of a block are written, is the only proof.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,59 @@ from fractal_mesospim_shading.images.storage import local_files, places
 from fractal_mesospim_shading.images.storage.local_files import open_own
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 
+Request = dict[str, Any]
+"""Everything that decides the bytes of a result, as JSON."""
+
 Record = dict[str, Any]
+"""Of a finished block."""
+
+RECORD = "finish.json"
+
+
+def same(earlier: Request, now: Request) -> bool:
+    """Whether two requests are of the same job."""
+    return plain(earlier) == plain(now)
+
+
+def plain(request: Request) -> Request:
+    """A request as it comes back from its file."""
+    found: Request = json.loads(to_bytes(request))
+    return found
+
+
+def to_bytes(request: Request) -> bytes:
+    """A request as it lies in its file."""
+    return json.dumps(request, indent=2, sort_keys=True).encode()
+
+
+def differences(earlier: Any, now: Any, *where: str) -> list[str]:
+    """Lines that say in what two requests differ.
+
+    Args:
+        earlier, now: requests, or parts of them.
+        where: keys that lead to these parts.
+    """
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        lines: list[str] = []
+        for key in sorted(earlier.keys() | now.keys()):
+            lines += differences(earlier.get(key), now.get(key), *where, key)
+        return lines
+    if earlier == now:
+        return []
+    return [f"{_place(where)}: unfinished job {_short(earlier)}, now {_short(now)}"]
+
+
+def _place(keys: Sequence[str]) -> str:
+    """Where in a request something stands; parameters as the options that they are."""
+    if keys[:1] != ("parameters",) or len(keys) < 2:
+        return ".".join(keys)
+    option, *inner = keys[1:]
+    return f"'{'.'.join(inner)}' of `{option}`" if inner else f"`{option}`"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 class Journal:
@@ -144,3 +197,73 @@ def _append(path: Path, data: bytes, *, durable: bool) -> None:
             f"The journal {path} cannot be written: {error}. What was finished is kept: make room "
             "or restore access, and run the same command again."
         ) from error
+
+
+@dataclass(frozen=True)
+class Move:
+    """One result on its way to its place.
+
+    Attributes:
+        made: where it was made, within the job's folder.
+        place: its name in the folder that the job's folder lies in.
+        replace: whether something may stand there.
+    """
+
+    made: str
+    place: str
+    replace: bool
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is left to do of a job whose results are complete.
+
+    Attributes:
+        request: of the job.
+        moves: in the order in which they are made; the last one is the result itself.
+        placed: whether all are made, so that only what is left has to be removed.
+    """
+
+    request: Request
+    moves: tuple[Move, ...]
+    placed: bool = False
+
+    @classmethod
+    def read(cls, job_url: str, options: StorageOptions = None) -> Ending | None:
+        """What a job has written down; None where it has not come so far.
+
+        Raises:
+            OutputWriteError: the record is damaged, or no record of ours.
+        """
+        content = places.read_bytes(places.join_url(job_url, RECORD), options)
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+            moves = tuple(
+                Move(str(m["made"]), str(m["place"]), m["replace"] is True) for m in found["moves"]
+            )
+            if not moves or not all(map(_leads_nowhere_else, moves)):
+                raise ValueError("it names other folders")
+            return cls(dict(found["request"]), moves, found.get("placed") is True)
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputWriteError(
+                f"{places.join_url(job_url, RECORD)} cannot be understood ({error}). Nothing is "
+                f"touched. Look at {job_url}, and move away what is of no use."
+            ) from error
+
+    def write(self, job_url: str, options: StorageOptions = None) -> None:
+        """Write it down, on the device where that is possible."""
+        content = json.dumps(asdict(self), indent=2, sort_keys=True).encode()
+        places.write_bytes(places.join_url(job_url, RECORD), content, options)
+        if places.is_local(job_url):
+            local_files.sync_folder(places.local_path(job_url))
+
+    def place(self, job_url: str) -> str:
+        """The address of the result."""
+        return places.join_url(places.parent_and_name(job_url)[0], self.moves[-1].place)
+
+
+def _leads_nowhere_else(move: Move) -> bool:
+    parts = [*move.made.split("/"), move.place]
+    return not any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts)

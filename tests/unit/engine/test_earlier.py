@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from fractal_mesospim_shading.engine.history import correction_of, steps_of, tell_history
+from fractal_mesospim_shading.engine.earlier import correction_of, steps_of, tell_history
 
 FLAT = {"task": "correct_flatfield", "version": "0.1", "parameters": {"seed": 3}, "complete": True}
 BACK = {"task": "correct_background", "version": "0.2", "parameters": {}}

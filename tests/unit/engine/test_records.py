@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from fractal_mesospim_shading.engine.journal import Journal
+from fractal_mesospim_shading.engine.records import Journal
 from fractal_mesospim_shading.errors import OutputWriteError
 
 RECORDS = [{"node": f"0/{i}", "channels": {"0": {"counts": [i]}}} for i in range(5)]
