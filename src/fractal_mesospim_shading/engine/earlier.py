@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 Correction = Literal["flatfield", "background"]
 
 _MOST_TEXT = 300
+_OPTIONS = {"correct_flatfield": FlatfieldOptions, "correct_background": BackgroundOptions}
 
 _NAMES: dict[Correction, str] = {"flatfield": "flat-field", "background": "local background"}
 
@@ -134,23 +135,11 @@ def _step(mark: dict[str, Any]) -> Step:
     parameters = dict(given) if isinstance(given, Mapping) else {}
     with_models = parameters.get("correct_flatfield") is True
     text = f"by {task}, version {version}"
-    usual = _defaults(task)
+    usual = parameters_of(_OPTIONS.get(task, ImportOptions)())
     chosen = [f"{key} {value}" for key, value in parameters.items() if usual.get(key) != value]
     if chosen:
         text = f"{text}: {', '.join(chosen)[:_MOST_TEXT]}"
     return Step(task, version, correction_of(task, with_models=with_models), text)
-
-
-def _defaults(task: str) -> dict[str, Any]:
-    """The parameters of a task where nothing is said."""
-    if task == "correct_flatfield":
-        return parameters_of(FlatfieldOptions())
-    if task == "correct_background":
-        return parameters_of(BackgroundOptions())
-    return parameters_of(ImportOptions())
-
-
-State = Literal["running", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -238,7 +227,8 @@ def _job(result: str, options: StorageOptions) -> UnfinishedJob | None:
     lock = places.join_url(folder, LOCK)
     holder = Holder.parse(places.read_bytes(lock, options))
     age = _age(lock, options) if holder is not None else None
-    runs = holder is not None and _lives(holder, age)
+    alive = age is None or age < DEAD_SECONDS
+    runs = holder is not None and (holder.runs if holder.is_neighbour else alive)
     return UnfinishedJob(
         folder=folder,
         task=str(about.get("task", "a job")),
@@ -252,12 +242,6 @@ def _job(result: str, options: StorageOptions) -> UnfinishedJob | None:
         sign_of_life_s=age if runs else None,
         user=_user(folder),
     )
-
-
-def _lives(holder: Holder, age: float | None) -> bool:
-    if holder.is_neighbour:
-        return holder.runs
-    return age is None or age < DEAD_SECONDS
 
 
 def _age(lock: str, options: StorageOptions) -> float | None:
@@ -344,12 +328,10 @@ def settle(place: str) -> Request | None:
 
 def _ending_in(url: str) -> Ending | None:
     """The record of a job; one that cannot be read is the concern of that job alone."""
-    if places.is_link(url):
-        return None
-    try:
-        return Ending.read(url)
-    except (ShadingError, OSError):
-        return None
+    if not places.is_link(url):
+        with suppress(ShadingError, OSError):
+            return Ending.read(url)
+    return None
 
 
 def _leftovers(parent: str, name: str) -> list[str]:
