@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 Correction = Literal["flatfield", "background"]
 
+State = Literal["running", "stopped"]
+
 _MOST_TEXT = 300
 _OPTIONS = {"correct_flatfield": FlatfieldOptions, "correct_background": BackgroundOptions}
 
