@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
 from xml.sax.saxutils import escape
 
 from fractal_mesospim_shading.errors import (
@@ -47,7 +46,6 @@ _COLORS = {
     647: "FF0000",
 }
 _LONGEST_NAME = 255
-Attributes = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -279,18 +277,18 @@ def _pointing_at(xml: bytes, name: str) -> bytes:
     return re.sub(rb"(<zarr\b[^>]*>)[^<]*(</zarr>)", pointing, xml)
 
 
-def container_attributes(url: str, storage_options: StorageOptions = None) -> Attributes:
+def container_attributes(url: str, storage_options: StorageOptions = None) -> Document:
     """The attributes of the container's own group; the microscope writes none.
 
     Raises:
         ImageNotFoundError, ImageFormatError: there is no zarr group.
     """
     group = open_group(normalise_url(url), storage_options)
-    attributes: Attributes = json.loads(json.dumps(dict(group.attrs)))
+    attributes: Document = json.loads(json.dumps(dict(group.attrs)))
     return attributes
 
 
-def refuse_unfinished(url: str, attributes: Attributes) -> None:
+def refuse_unfinished(url: str, attributes: Document) -> None:
     """Refuse what a run of this package left before its end.
 
     Raises:
@@ -303,7 +301,7 @@ def refuse_unfinished(url: str, attributes: Attributes) -> None:
         )
 
 
-def earlier_correction(attributes: Attributes) -> str | None:
+def earlier_correction(attributes: Document) -> str | None:
     """One line where the container is a corrected one already; None where it is not."""
     mark = attributes.get(MARK)
     if not isinstance(mark, dict):
