@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.names import USUAL_NAME_BYTES
 
-_LONGEST_NAME = 255
-"""Bytes that file systems allow for a name."""
 T = TypeVar("T")
 
 # What the readers of such files raise where one is cut off, damaged or of another kind: also
@@ -65,10 +64,10 @@ def folder_name(label: str) -> str:
             f"The channel label {label!r} holds characters that no file name can hold. Rename the "
             "channel in 'omero.channels'."
         ) from None
-    if size > _LONGEST_NAME:
+    if size > USUAL_NAME_BYTES:
         raise ProfileError(
             f"The channel label {label[:40]!r}... is {size} bytes long; the name of a folder can "
-            f"have {_LONGEST_NAME}. Rename the channel in 'omero.channels'."
+            f"have {USUAL_NAME_BYTES}. Rename the channel in 'omero.channels'."
         )
     return name
 

@@ -28,6 +28,7 @@ from fractal_mesospim_shading.images.native.meta import decode
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.ngff import image_attributes
 from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.names import USUAL_NAME_BYTES
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
@@ -45,7 +46,6 @@ _COLORS = {
     640: "FF0000",
     647: "FF0000",
 }
-_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -251,10 +251,10 @@ def _read(url: str, storage: StorageOptions) -> bytes:
 
 def _refuse(companion: Companion, storage: StorageOptions, *, overwrite: bool) -> None:
     _, name = places.parent_and_name(companion.url)
-    if len(os.fsencode(name)) > _LONGEST_NAME:
+    if len(os.fsencode(name)) > USUAL_NAME_BYTES:
         raise ParameterError(
             f"The file '{name}', which goes with the result, would have a longer name than file "
-            f"systems allow ({_LONGEST_NAME} bytes). Give a shorter `output_image_name`."
+            f"systems allow ({USUAL_NAME_BYTES} bytes). Give a shorter `output_image_name`."
         )
     if overwrite:
         return

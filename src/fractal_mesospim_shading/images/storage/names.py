@@ -19,7 +19,9 @@ PLACEHOLDER = "{image_name}"
 _MORE_BYTES = len("_background") + len(".") + len(".01234567.replaced")
 """What names beside a result have more than its own: companions, and those of `job`."""
 
-_USUAL_NAME_BYTES = 255
+USUAL_NAME_BYTES = 255
+"""Bytes that file systems allow for a name."""
+
 _USUAL_PATH_BYTES = 4096
 
 _INNER_BYTES = 200
@@ -92,7 +94,7 @@ def refuse_long_name(url: str, option: str, folder_option: str) -> None:
     if not places.is_local(url):
         return
     folder, name = places.parent_and_name(url)
-    most = _limit(folder, "PC_NAME_MAX", _USUAL_NAME_BYTES) - _MORE_BYTES
+    most = _limit(folder, "PC_NAME_MAX", USUAL_NAME_BYTES) - _MORE_BYTES
     length = len(os.fsencode(name))
     if length > most:
         raise ParameterError(
