@@ -120,11 +120,11 @@ def test_every_warning_is_in_the_report(make_empty_mosaic, caplog, monkeypatch):
 def test_a_run_that_goes_on_says_again_what_its_models_were_warned_of(
     make_empty_mosaic, caplog, monkeypatch, many_blocks
 ):
-    from fractal_mesospim_shading.flatfield import job_models as finding
+    from fractal_mesospim_shading.flatfield import job_models
     from fractal_mesospim_shading.jobs import story
 
     log = logging.getLogger("fractal_mesospim_shading.test")
-    estimate, run = finding.estimate_model, story._run
+    estimate, run = job_models.estimate_model, story._run
 
     def warns(*arguments, **more):
         log.warning("look at the estimate")
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_says_again_what_its_models_were_warned_of(
     def breaks_off(*_arguments):
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(finding, "estimate_model", warns)
+    monkeypatch.setattr(job_models, "estimate_model", warns)
     monkeypatch.setattr(story, "_run", breaks_off)
     source = str(make_empty_mosaic())
     arguments = {"fov_list": [1, 4], "camera_offset": 100}
