@@ -45,13 +45,13 @@ class BlockGrid:
         shapes: shape of each level.
         units: shape of the write unit of each level: the shard, else the chunk.
         factors: by how much each level is coarser than the one before; ones for level 0.
-        wish: pixels that a box should hold at least; small units are grouped.
+        least_pixels: that a box should hold; small units are grouped.
     """
 
     shapes: tuple[Shape, ...]
     units: tuple[Shape, ...]
     factors: tuple[Shape, ...]
-    wish: int = 1
+    least_pixels: int = 1
 
     @classmethod
     def of(
@@ -59,7 +59,7 @@ class BlockGrid:
         shapes: Sequence[Shape],
         units: Sequence[Shape],
         scales: Sequence[Sequence[float]] | None = None,
-        wish: int = 1,
+        least_pixels: int = 1,
     ) -> BlockGrid:
         """The grid of a pyramid; the scales tell the factor where the shapes leave a choice.
 
@@ -68,12 +68,12 @@ class BlockGrid:
         """
         factors = [(1,) * len(shapes[0])]
         for level in range(1, len(shapes)):
-            wished = None
+            by_scale = None
             if scales is not None:
                 pair = zip(scales[level], scales[level - 1], strict=True)
-                wished = tuple(round(coarse / fine) if fine else 1 for coarse, fine in pair)
-            factors.append(level_factor(shapes[level - 1], shapes[level], wished))
-        return cls(tuple(shapes), tuple(units), tuple(factors), wish)
+                by_scale = tuple(round(coarse / fine) if fine else 1 for coarse, fine in pair)
+            factors.append(level_factor(shapes[level - 1], shapes[level], by_scale))
+        return cls(tuple(shapes), tuple(units), tuple(factors), least_pixels)
 
     @cached_property
     def boxes(self) -> tuple[Shape, ...]:
@@ -85,7 +85,7 @@ class BlockGrid:
                 below = zip(boxes[-1], self.factors[level], strict=True)
                 unit = tuple(lcm(u, ceil(b / f)) for u, (b, f) in zip(unit, below, strict=True))
             box = _divisible(unit, following, shape)
-            boxes.append(grouped(box, shape, self.wish))
+            boxes.append(grouped(box, shape, self.least_pixels))
         return tuple(boxes)
 
     def counts(self, level: int) -> Shape:
@@ -237,13 +237,13 @@ def _divisible(unit: Shape, factor: Shape | None, shape: Shape) -> Shape:
     return tuple(u if u >= n else u * (f // gcd(u, f)) for u, f, n in along)
 
 
-def grouped(box: Shape, shape: Shape, wish: int, axes: int = 0) -> Shape:
-    """Double a box until it holds `wish` pixels: first y and x, the shorter of them, then others.
+def grouped(box: Shape, shape: Shape, least_pixels: int, axes: int = 0) -> Shape:
+    """Double a box until it holds enough pixels: first y and x, the shorter of them, then others.
 
     Args:
         box: to begin with.
         shape: of the array; no axis grows beyond it.
-        wish: pixels.
+        least_pixels: that it should hold.
         axes: grow only along this many last axes; 0 for all.
     """
     grown = list(box)
@@ -251,7 +251,7 @@ def grouped(box: Shape, shape: Shape, wish: int, axes: int = 0) -> Shape:
     while True:
         open_axes = [axis for axis in range(first, len(shape)) if grown[axis] < shape[axis]]
         pixels = prod(min(b, n) for b, n in zip(grown, shape, strict=True))
-        if pixels >= wish or not open_axes:
+        if pixels >= least_pixels or not open_axes:
             return tuple(grown)
         spatial = [axis for axis in open_axes if axis >= len(shape) - 2] or open_axes[-1:]
         smallest = min(spatial, key=lambda axis: (grown[axis], -axis))

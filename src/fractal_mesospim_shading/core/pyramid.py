@@ -25,7 +25,7 @@ _SHIFT = 15
 
 
 def level_factor(
-    fine: tuple[int, ...], coarse: tuple[int, ...], wished: tuple[int, ...] | None = None
+    fine: tuple[int, ...], coarse: tuple[int, ...], by_scale: tuple[int, ...] | None = None
 ) -> tuple[int, ...]:
     """By how much each axis shrinks from one level to the next.
 
@@ -34,7 +34,7 @@ def level_factor(
 
     Args:
         fine, coarse: shapes of the two levels.
-        wished: the factors that the scales give; taken where the shapes allow them.
+        by_scale: the factors that the scales give; taken where the shapes allow them.
 
     Raises:
         ImageFormatError: an axis shrinks by something that is no whole number.
@@ -47,8 +47,8 @@ def level_factor(
                 f"A pyramid level of shape {coarse} does not follow from {fine}: each axis has "
                 "to shrink by a whole number up to 16. Build the pyramid again."
             )
-        if wished is not None and wished[axis] in fitting:
-            factors.append(wished[axis])
+        if by_scale is not None and by_scale[axis] in fitting:
+            factors.append(by_scale[axis])
         else:
             factors.append(2 if 2 in fitting and n > 1 and m < n else fitting[0])
     return tuple(factors)

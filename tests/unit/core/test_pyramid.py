@@ -66,7 +66,7 @@ def test_no_drift_over_levels():
 
 
 @pytest.mark.parametrize(
-    ("fine", "coarse", "wished", "factor"),
+    ("fine", "coarse", "by_scale", "factor"),
     [
         ((10, 100, 100), (10, 50, 50), None, (1, 2, 2)),
         ((10, 101, 101), (10, 50, 51), None, (1, 2, 2)),
@@ -78,8 +78,8 @@ def test_no_drift_over_levels():
         ((7, 7, 7), (2, 2, 2), (3, 3, 3), (3, 3, 3)),
     ],
 )
-def test_factors(fine, coarse, wished, factor):
-    assert level_factor(fine, coarse, wished) == factor
+def test_factors(fine, coarse, by_scale, factor):
+    assert level_factor(fine, coarse, by_scale) == factor
 
 
 def test_levels_that_do_not_follow():
