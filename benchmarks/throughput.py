@@ -182,7 +182,7 @@ def use_processors(number: int) -> None:
 
 def read_all(array_path: Path) -> None:
     """Read every chunk of an array, and nothing else, two at a time."""
-    from fractal_mesospim_shading.images.arrays.codecs import open_array
+    from fractal_mesospim_shading.images.arrays.reading import open_array
 
     array = open_array(str(array_path.parent), array_path.name)
 

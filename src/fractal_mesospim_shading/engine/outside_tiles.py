@@ -149,7 +149,7 @@ def _share(layout: TileLayout) -> float:
 def _boxes(image: MosaicImage, layout: TileLayout) -> Iterator[Box]:
     """The parts of chunks that lie outside, but for chunks that are not there."""
     level = image.levels[0]
-    zero_fill = fill_value(document_of(image.array(0))) == 0
+    zero_fill = fill_value(document_of(image.array(0).metadata)) == 0
     lead = [slice(0, n) for n in level.shape[:-2]]
     for y, x in layout.gaps:
         for box in cut((*lead, y, x), level.shards or level.chunks):

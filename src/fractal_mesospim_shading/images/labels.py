@@ -16,10 +16,10 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.arrays.codecs import describe_array
+from fractal_mesospim_shading.images.arrays.chunk_files import files_state
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.reading import (
-    files_state,
+    describe_array,
     fingerprint,
     opened,
     read_array,
@@ -167,7 +167,7 @@ class LabelImage:
         """Fingerprint: its shape, and size and time of some of its chunk files."""
         array = self.array()
         content = json.dumps([array.shape, array.chunks, str(array.dtype)])
-        return hashlib.sha256(content.encode() + files_state(self.stored)).hexdigest()
+        return hashlib.sha256(content.encode() + files_state(self.array())).hexdigest()
 
     @property
     def stored(self) -> StoredArray:

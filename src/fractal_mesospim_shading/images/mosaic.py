@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.arrays.array_metadata import ArrayDescription
-from fractal_mesospim_shading.images.arrays.codecs import describe_array
+from fractal_mesospim_shading.images.arrays.chunk_files import files_state, stored_share
+from fractal_mesospim_shading.images.arrays.codecs import ArrayDescription
 from fractal_mesospim_shading.images.arrays.documents import (
     Box,
     Document,
@@ -26,11 +26,10 @@ from fractal_mesospim_shading.images.arrays.documents import (
     document_of,
 )
 from fractal_mesospim_shading.images.arrays.reading import (
-    files_state,
+    describe_array,
     fingerprint,
     opened,
     read_array,
-    stored_share,
 )
 from fractal_mesospim_shading.images.ngff import explain_group, misplaced, ngff_content
 from fractal_mesospim_shading.images.roi_tables import FOV_TABLE, layout_from_table
@@ -159,7 +158,7 @@ class MosaicImage:
             zarr_format=zarr_format,
             storage_options=options,
             fingerprints=tuple(fingerprint(array.metadata) for array in arrays),
-            documents=tuple(document_of(array) for array in arrays),
+            documents=tuple(document_of(array.metadata) for array in arrays),
             kept_attributes=attributes,
         )
 
@@ -236,12 +235,12 @@ class MosaicImage:
         digest = hashlib.sha256(json.dumps(self.attributes(), sort_keys=True).encode())
         digest.update("".join(self.fingerprints).encode())
         digest.update(repr(self.layout).encode())
-        digest.update(files_state(self.stored(0)[0]))
+        digest.update(files_state(self.array(0)))
         return digest.hexdigest()
 
     def stored_share(self) -> float:
         """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
-        return stored_share(self.stored(0)[0])
+        return stored_share(self.array(0))
 
 
 def is_finished(attributes: Mapping[str, Any]) -> bool:

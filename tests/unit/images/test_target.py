@@ -19,7 +19,7 @@ def _source(tmp_path, version=2, dtype="uint16", **settings):
     """A document as another program wrote it."""
     group = zarr.open_group(tmp_path / "source.zarr", mode="w", zarr_format=version)
     array = group.create_array("0", shape=(4, 40, 40), chunks=(2, 16, 16), dtype=dtype, **settings)
-    return document_of(array)
+    return document_of(array.metadata)
 
 
 def _target(tmp_path, document, unit_shards=None, name="target.zarr"):

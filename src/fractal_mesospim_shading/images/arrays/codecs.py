@@ -1,4 +1,4 @@
-"""Open zarr arrays with the codec pipeline that handles them, chosen by their metadata.
+"""The metadata of an array, and the codec pipeline that handles it, chosen by them.
 
 The Rust pipeline of `zarrs` takes as little as a third of the processor time of zarr's own
 (`benchmarks/pipelines.py`), but does not handle every array: it raises on big-endian and on
@@ -21,47 +21,35 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import json
 import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import zarr
 from numcodecs.compat import ensure_contiguous_ndarray
 from numcodecs.gzip import GZip
 from zarr.abc.codec import Codec
 from zarr.abc.store import Store
 from zarr.codecs import GzipCodec, ShardingCodec
-from zarr.core.array import AsyncArray, create_codec_pipeline
+from zarr.core.array import parse_array_metadata
 from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.buffer.cpu import as_numpy_array_wrapper
-from zarr.core.metadata import ArrayV3Metadata
-from zarr.errors import ContainsGroupError, NodeNotFoundError
+from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
+from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from fractal_mesospim_shading.core.threads import warnings_ignored
-from fractal_mesospim_shading.errors import ImageFormatError, ShadingError
-from fractal_mesospim_shading.images.arrays.array_metadata import (
-    ArrayDescription,
-    Metadata,
-    address_of,
-    array_problem,
-    metadata_at,
-    refuse_transformers,
-)
 from fractal_mesospim_shading.images.arrays.encodings import open_file
-from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
-from fractal_mesospim_shading.images.storage.stores import (
-    Mode,
-    open_group,
-    open_store,
-    refuse_dangling_metadata,
-    understood,
-)
+from fractal_mesospim_shading.images.storage.stores import refuse_dangling_metadata
 
+Metadata = ArrayV2Metadata | ArrayV3Metadata
+Chosen = Literal["rust", "python"]
 Pipeline = Literal["auto", "rust", "python"]
 
 _PATHS = {
@@ -77,61 +65,81 @@ _MOST_THREADS = 64
 # zarr's configuration is one for the whole process.
 configuration_lock = threading.Lock()
 
+_DOCUMENTS = ((3, "zarr.json"), (2, ".zarray"), (2, ".zattrs"))
 
-def describe_array(group: zarr.Group, path: str) -> ArrayDescription:
-    """Read the metadata of an array of a group, and try that its codecs are known.
 
-    Raises:
-        ImageFormatError: as `open_array`.
+@dataclass(frozen=True)
+class ArrayDescription:
+    """An array as its metadata describe it; nothing is open.
+
+    Attributes:
+        metadata: as zarr understands them.
     """
-    place = group.store_path / path
-    metadata = metadata_at(place, group.metadata.zarr_format) or _member(group, path).metadata
-    with understood(address_of(place)), _configured(_chosen("auto", metadata, place.store)):
-        create_codec_pipeline(metadata, store=place.store)
-    return ArrayDescription(metadata)
+
+    metadata: Metadata
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In pixels."""
+        return self.metadata.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.metadata.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels, as they are stored."""
+        return self.metadata.dtype.to_native_dtype()
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of a chunk, within a shard where there are shards."""
+        return self.metadata.chunks
+
+    @property
+    def shards(self) -> tuple[int, ...] | None:
+        """Shape of a shard."""
+        return self.metadata.shards
 
 
-def open_array(
-    group: zarr.Group | str,
-    path: str,
-    storage_options: StorageOptions = None,
-    mode: Mode = "r",
-    pipeline: Pipeline = "auto",
-    *,
-    direct: bool = False,
-) -> zarr.Array[Any]:
-    """Open an array of a group with the fastest pipeline that is right for it.
-
-    Its metadata are read once, and those of the group not at all where an address is given.
+def metadata_at(place: StorePath, zarr_format: int | None) -> Metadata | None:
+    """The metadata of an array, from its files alone.
 
     Args:
-        group: an open group, or its address.
-        path: of the array within the group.
-        storage_options: for a remote address.
-        mode: used where `group` is an address; an open group has its own.
-        pipeline: `auto` chooses by the metadata; `rust` and `python` force one.
-        direct: let the Rust pipeline pass by the page cache of the system. Not every file
-            system can: an `OSError` on reading or writing says so.
+        place: of the array.
+        zarr_format: of the group that it belongs to; None where that is not known.
 
-    Raises:
-        ImageNotFoundError: there is no such group.
-        ImageFormatError: there is no such array in it, or its metadata are not understood.
+    Returns:
+        None where zarr has to say what is wrong, or which of two versions it is.
     """
-    if isinstance(group, zarr.Group):
-        place, zarr_format = group.store_path / path, group.metadata.zarr_format
-    else:
-        with understood(group):
-            store, inner = open_store(group, storage_options, mode)
-        place, zarr_format = StorePath(store, join_url(inner, path).strip("/")), None
-    metadata = metadata_at(place, zarr_format)
-    if metadata is None:
-        if not isinstance(group, zarr.Group):
-            group = open_group(group, storage_options, mode)
-        place, metadata = group.store_path / path, _member(group, path).metadata
-    chosen = _chosen(pipeline, metadata, place.store)
-    with understood(address_of(place)), _configured(chosen, direct=direct):
-        kept = timeless(metadata) if chosen == "python" else metadata
-        return zarr.Array(AsyncArray(kept, place))
+    if isinstance(place.store, LocalStore):
+        refuse_dangling_metadata(f"{place.store.root / place.path}")
+    with warnings_ignored:
+        try:
+            document = sync(_document_at(place, zarr_format))
+            return None if document is None else parse_array_metadata(document)
+        except Exception:  # noqa: BLE001 opening the array meets it again, and says what it is
+            return None
+
+
+async def _document_at(place: StorePath, zarr_format: int | None) -> dict[str, Any] | None:
+    names = [name for version, name in _DOCUMENTS if zarr_format in (version, None)]
+    prototype = default_buffer_prototype()
+    contents = await asyncio.gather(*((place / name).get(prototype=prototype) for name in names))
+    documents = {
+        name: json.loads(content.to_bytes())
+        for name, content in zip(names, contents, strict=True)
+        if content is not None
+    }
+    if "zarr.json" in documents:
+        document: dict[str, Any] = documents["zarr.json"]
+        own = ".zarray" not in documents and document["node_type"] == "array"
+        return document if own else None
+    if ".zarray" not in documents:
+        return None
+    return {**documents[".zarray"], "attributes": documents.get(".zattrs", {})}
 
 
 def rust_can_handle(metadata: Metadata, store: Store) -> bool:
@@ -143,12 +151,12 @@ def rust_can_handle(metadata: Metadata, store: Store) -> bool:
     """
     if not isinstance(store, LocalStore):
         return False
-    described = ArrayDescription(metadata)
-    if described.dtype.kind not in "uif" or described.dtype.itemsize > 8 or 0 in described.chunks:
+    dtype = metadata.dtype.to_native_dtype()
+    if dtype.kind not in "uif" or dtype.itemsize > 8 or 0 in metadata.chunks:
         return False
     document: dict[str, Any] = metadata.to_dict()
     if metadata.zarr_format == 2:
-        return described.dtype.isnative and _rust_can_handle_v2(document)
+        return dtype.isnative and _rust_can_handle_v2(document)
     return _all_known(document["codecs"])
 
 
@@ -207,14 +215,15 @@ def _all_known(codecs: Iterable[dict[str, Any]]) -> bool:
     return True
 
 
-def _chosen(pipeline: Pipeline, metadata: Metadata, store: Store) -> Literal["rust", "python"]:
+def chosen_pipeline(pipeline: Pipeline, metadata: Metadata, store: Store) -> Chosen:
+    """The pipeline of an array; `auto` leaves it to the metadata and the kind of store."""
     if pipeline != "auto":
         return pipeline
     return "rust" if rust_can_handle(metadata, store) else "python"
 
 
 @contextmanager
-def _configured(pipeline: Literal["rust", "python"], *, direct: bool = False) -> Iterator[None]:
+def configured(pipeline: Chosen, *, direct: bool = False) -> Iterator[None]:
     """Let what is opened in this context have a pipeline."""
     with configuration_lock:
         # zarr makes the threads that call the pipelines when it first meets a number of them: that
@@ -228,41 +237,6 @@ def _configured(pipeline: Literal["rust", "python"], *, direct: bool = False) ->
         # What the libraries think of odd metadata would mark a server's job.
         with zarr.config.set(settings), warnings_ignored:
             yield
-
-
-def _member(group: zarr.Group, path: str) -> zarr.Array[Any]:
-    """The array as zarr opens it, or what is wrong with it.
-
-    Raises:
-        ImageFormatError: there is no such array, or its metadata are not understood.
-    """
-    place = group.store_path / path
-    if isinstance(group.store, LocalStore):
-        refuse_dangling_metadata(f"{group.store.root / group.path / path}")
-    where = address_of(place)
-    with understood(where):
-        try:
-            with _configured("python"):
-                member = group[path]
-            if isinstance(member, zarr.Array):
-                refuse_transformers(member, where)
-                return member
-        except (KeyError, FileNotFoundError, NodeNotFoundError, ContainsGroupError) as error:
-            raise ImageFormatError(
-                array_problem(group, path)
-                or f"The array '{where}' is missing, although the metadata of the image list it. "
-                "The image is incomplete: copy or write it again."
-            ) from error
-        except ShadingError:
-            raise
-        except Exception as error:
-            problem = array_problem(group, path)
-            if problem is None:
-                raise
-            raise ImageFormatError(problem) from error
-        raise ImageFormatError(
-            array_problem(group, path) or f"'{where}' is a group; expected an array of pixels."
-        )
 
 
 class TimelessGzip(GZip):  # type: ignore[misc]

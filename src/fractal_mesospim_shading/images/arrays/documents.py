@@ -1,4 +1,4 @@
-"""Metadata documents of groups and arrays: read, written, and those of output arrays.
+"""Metadata documents of groups and arrays: written, made for output arrays, or what is wrong.
 
 The documents of output arrays are made as JSON, not through an array constructor, because
 only so every setting of the source that we do not know of is kept as it is.
@@ -7,20 +7,18 @@ only so every setting of the source that we do not know of is kept as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
+from zarr.core.sync import sync
 
-from fractal_mesospim_shading.images.storage.folders import Folder
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, write_bytes
-
-if TYPE_CHECKING:
-    import zarr
-
-    from fractal_mesospim_shading.images.arrays.array_metadata import ArrayDescription
+from fractal_mesospim_shading.messages import shown
 
 Document = dict[str, Any]
 
@@ -50,81 +48,43 @@ class StoredArray:
         return join_url(self.url, self.path)
 
 
-@dataclass(frozen=True)
-class Node:
-    """What the metadata file in a folder makes of it.
-
-    Attributes:
-        zarr_format: 2 or 3.
-        kind: group or array.
-        document: what the file says; nothing of a group of zarr v2.
-        folder: that it lies in.
-    """
-
-    zarr_format: int
-    kind: Literal["array", "group"]
-    document: Mapping[str, Any]
-    folder: Folder = field(repr=False, compare=False)
-
-    @cached_property
-    def attributes(self) -> dict[str, Any]:
-        """Of the group or array, read when they are first asked for."""
-        if self.zarr_format == 2:
-            return _content(self.folder, ".zattrs") or {}
-        return dict(self.document.get("attributes") or {})
-
-    @property
-    def chunk_names(self) -> tuple[bool, str]:
-        """Whether an array's chunks lie in folders, and what these or those are called."""
-        if self.zarr_format == 2:
-            default, separator = False, self.document.get("dimension_separator") or "."
-        else:
-            encoding = self.document.get("chunk_key_encoding") or {}
-            default = encoding.get("name") == "default"
-            usual = "/" if default else "."
-            separator = (encoding.get("configuration") or {}).get("separator", usual)
-        if separator == "/" and (default or len(self.document.get("shape", ())) > 1):
-            return True, "c" if default else r"\d+"
-        return False, r"c(\.\d+)*" if default else r"\d+(\.\d+)*"
-
-
+_REQUIRED = {
+    "zarr.json": (
+        "zarr_format",
+        "node_type",
+        "shape",
+        "data_type",
+        "chunk_grid",
+        "chunk_key_encoding",
+        "fill_value",
+        "codecs",
+    ),
+    ".zarray": (
+        "zarr_format",
+        "shape",
+        "chunks",
+        "dtype",
+        "compressor",
+        "fill_value",
+        "order",
+        "filters",
+    ),
+}
+_MAY_BE_NULL = {".zarray": {"compressor", "fill_value", "filters"}, "zarr.json": set()}
+_MOST = 60
 _BLOSC_SHUFFLE = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
 
 
-def document_of(array: zarr.Array[Any] | ArrayDescription) -> Document:
-    """The metadata of a zarr array as its JSON document, attributes included."""
-    from zarr.core.buffer import default_buffer_prototype
-
-    buffers = array.metadata.to_buffer_dict(default_buffer_prototype())
-    if array.metadata.zarr_format == 3:
+def document_of(metadata: ArrayV2Metadata | ArrayV3Metadata) -> Document:
+    """The metadata of an array as their JSON document, attributes included."""
+    buffers = metadata.to_buffer_dict(default_buffer_prototype())
+    if metadata.zarr_format == 3:
         document: Document = json.loads(buffers["zarr.json"].to_bytes())
         document.setdefault("attributes", {})
         return document
     document = json.loads(buffers[".zarray"].to_bytes())
     document["attributes"] = json.loads(buffers[".zattrs"].to_bytes())
     return document
-
-
-def node_of(folder: Folder) -> Node | None:
-    """The zarr group or array that a folder is; None for a plain folder."""
-    document = _content(folder, "zarr.json")
-    if document is not None and document.get("node_type") in ("array", "group"):
-        return Node(3, document["node_type"], document, folder)
-    document = _content(folder, ".zarray")
-    if document is not None:
-        return Node(2, "array", document, folder)
-    return Node(2, "group", {}, folder) if folder.holds(".zgroup") else None
-
-
-def _content(folder: Folder, name: str) -> dict[str, Any] | None:
-    if not folder.holds(name):
-        return None
-    try:
-        with folder.open(name) as file:
-            content = json.loads(file.read())
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def write_attributes(
@@ -327,4 +287,59 @@ def _v2_compressor(codecs: list[Document]) -> Document | None:
             return {"id": "gzip", "level": configuration.get("level", 1)}
         if codec["name"] == "zstd":
             return {"id": "zstd", "level": configuration.get("level", 3), "checksum": False}
+    return None
+
+
+def array_problem(group: zarr.Group, path: str) -> str | None:
+    """What is wrong with the metadata of an array that zarr does not open.
+
+    Args:
+        group: open.
+        path: of the array within it.
+
+    Returns:
+        A sentence that names the file and the key; None where there is no such file, or
+        where nothing is seen to be wrong.
+    """
+    for name, keys in _REQUIRED.items():
+        place = group.store_path / path / name
+        content = sync(place.get(prototype=default_buffer_prototype()))
+        if content is None:
+            continue
+        file = shown(str(place).removeprefix("file://"))
+        document = _document(content.to_bytes())
+        if isinstance(document, str):
+            return f"'{file}' {document}."
+        for key in keys:
+            if key not in document:
+                return f"'{file}' lacks the key '{key}'."
+            if document[key] is None and key not in _MAY_BE_NULL[name]:
+                return f"The key '{key}' of '{file}' is null; expected a value."
+        return _sizes_problem(document, name, file)
+    return None
+
+
+def _document(content: bytes) -> dict[str, Any] | str:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return f"is no JSON that can be read ({shown(error)[:200]})"
+    return document if isinstance(document, dict) else "holds no JSON object"
+
+
+def _are_sizes(value: Any, least: int) -> bool:
+    return isinstance(value, list) and all(type(n) is int and n >= least for n in value)
+
+
+def _sizes_problem(document: dict[str, Any], name: str, file: str) -> str | None:
+    shape, chunks = document["shape"], document.get("chunks")
+    if name == "zarr.json":
+        grid = document["chunk_grid"]
+        inner = grid.get("configuration") if isinstance(grid, dict) else None
+        chunks = inner.get("chunk_shape") if isinstance(inner, dict) else None
+    for key, sizes, least in (("shape", shape, 0), ("chunk shape", chunks, 1)):
+        if not _are_sizes(sizes, least):
+            text = shown(repr(sizes))
+            text = text if len(text) <= _MOST else f"{text[: _MOST - 3]}..."
+            return f"The {key} in '{file}' is {text}; expected a whole number for each axis."
     return None

@@ -1,41 +1,156 @@
-"""Read boxes of arrays; when that fails, name the chunk that cannot be read."""
+"""Arrays: described by their metadata, opened once, read in boxes; what cannot be read is named."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterator
 from itertools import product
-from math import ceil, prod
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.buffer import default_buffer_prototype
-from zarr.storage import LocalStore
+from zarr.core.array import AsyncArray, create_codec_pipeline
+from zarr.errors import ContainsGroupError, NodeNotFoundError
+from zarr.storage import LocalStore, StorePath
 
 from fractal_mesospim_shading.core import memory
 from fractal_mesospim_shading.core.blocks import covering, cut
-from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
-from fractal_mesospim_shading.images.arrays.array_metadata import Metadata
+from fractal_mesospim_shading.errors import ImageFormatError, ShadingError, SourceReadError
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
-from fractal_mesospim_shading.images.arrays.codecs import first_truncated, open_array
-from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.arrays.codecs import (
+    ArrayDescription,
+    Metadata,
+    Pipeline,
+    chosen_pipeline,
+    configured,
+    first_truncated,
+    metadata_at,
+    timeless,
+)
+from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray, array_problem
 from fractal_mesospim_shading.images.arrays.file_states import (
     Known,
     current_notes,
     file_ranges,
     states,
 )
-from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import join_url, reading_errors
-from fractal_mesospim_shading.images.storage.stores import Mode
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, reading_errors
+from fractal_mesospim_shading.images.storage.stores import (
+    Mode,
+    open_group,
+    open_store,
+    refuse_dangling_metadata,
+    understood,
+)
 
-_SAMPLED_FILES = 512
-"""Chunk files of an array that its state, and the size of a result, are told from."""
+
+def describe_array(group: zarr.Group, path: str) -> ArrayDescription:
+    """Read the metadata of an array of a group, and try that its codecs are known.
+
+    Raises:
+        ImageFormatError: as `open_array`.
+    """
+    place = group.store_path / path
+    metadata = metadata_at(place, group.metadata.zarr_format) or _member(group, path).metadata
+    with understood(_address(place)), configured(chosen_pipeline("auto", metadata, place.store)):
+        create_codec_pipeline(metadata, store=place.store)
+    return ArrayDescription(metadata)
+
+
+def open_array(
+    group: zarr.Group | str,
+    path: str,
+    storage_options: StorageOptions = None,
+    mode: Mode = "r",
+    pipeline: Pipeline = "auto",
+    *,
+    direct: bool = False,
+) -> zarr.Array[Any]:
+    """Open an array of a group with the fastest pipeline that is right for it.
+
+    Its metadata are read once, and those of the group not at all where an address is given.
+
+    Args:
+        group: an open group, or its address.
+        path: of the array within the group.
+        storage_options: for a remote address.
+        mode: used where `group` is an address; an open group has its own.
+        pipeline: `auto` chooses by the metadata; `rust` and `python` force one.
+        direct: let the Rust pipeline pass by the page cache of the system. Not every file
+            system can: an `OSError` on reading or writing says so.
+
+    Raises:
+        ImageNotFoundError: there is no such group.
+        ImageFormatError: there is no such array in it, or its metadata are not understood.
+    """
+    if isinstance(group, zarr.Group):
+        place, zarr_format = group.store_path / path, group.metadata.zarr_format
+    else:
+        with understood(group):
+            store, inner = open_store(group, storage_options, mode)
+        place, zarr_format = StorePath(store, join_url(inner, path).strip("/")), None
+    metadata = metadata_at(place, zarr_format)
+    if metadata is None:
+        if not isinstance(group, zarr.Group):
+            group = open_group(group, storage_options, mode)
+        place, metadata = group.store_path / path, _member(group, path).metadata
+    chosen = chosen_pipeline(pipeline, metadata, place.store)
+    with understood(_address(place)), configured(chosen, direct=direct):
+        kept = timeless(metadata) if chosen == "python" else metadata
+        return zarr.Array(AsyncArray(kept, place))
+
+
+def _member(group: zarr.Group, path: str) -> zarr.Array[Any]:
+    """The array as zarr opens it, or what is wrong with it.
+
+    Raises:
+        ImageFormatError: there is no such array, or its metadata are not understood.
+    """
+    place = group.store_path / path
+    if isinstance(group.store, LocalStore):
+        refuse_dangling_metadata(f"{group.store.root / group.path / path}")
+    where = _address(place)
+    with understood(where):
+        try:
+            with configured("python"):
+                member = group[path]
+            if isinstance(member, zarr.Array):
+                _refuse_transformers(member, where)
+                return member
+        except (KeyError, FileNotFoundError, NodeNotFoundError, ContainsGroupError) as error:
+            raise ImageFormatError(
+                array_problem(group, path)
+                or f"The array '{where}' is missing, although the metadata of the image list it. "
+                "The image is incomplete: copy or write it again."
+            ) from error
+        except ShadingError:
+            raise
+        except Exception as error:
+            problem = array_problem(group, path)
+            if problem is None:
+                raise
+            raise ImageFormatError(problem) from error
+        raise ImageFormatError(
+            array_problem(group, path) or f"'{where}' is a group; expected an array of pixels."
+        )
+
+
+def _address(place: StorePath) -> str:
+    return str(place).removeprefix("file://")
+
+
+def _refuse_transformers(array: zarr.Array[Any], where: str) -> None:
+    transformers = getattr(array.metadata, "storage_transformers", ())
+    if transformers:
+        raise ImageFormatError(
+            f"The array '{where}' asks for storage transformers ({transformers!r}), which no "
+            "reader here knows: its chunks cannot be understood. Copy the image with the program "
+            "that wrote it, without them."
+        )
 
 
 def fingerprint(metadata: Metadata) -> str:
@@ -187,35 +302,3 @@ def chunk_boxes(array: zarr.Array[Any]) -> Iterator[Box]:
         for extent, size in zip(array.shape, array.chunks, strict=True)
     ]
     yield from product(*ranges)
-
-
-def files_state(stored: StoredArray) -> bytes:
-    """Size and time of some chunk files of an array, for a fingerprint; empty where remote."""
-    return b"".join(
-        b"absent" if state is None else f"{state.st_size},{state.st_mtime_ns}".encode()
-        for state in _some_files(stored)
-    )
-
-
-def stored_share(stored: StoredArray) -> float:
-    """Bytes of the chunk files of an array over those of their pixels, from some; 1 at most."""
-    array = opened(stored)
-    sizes = [state.st_size if state else 0 for state in _some_files(stored)]
-    unit = prod(array.shards or array.chunks) * array.dtype.itemsize
-    return min(1.0, float(np.mean(sizes)) / unit) if sizes else 1.0
-
-
-def _some_files(stored: StoredArray) -> Iterator[os.stat_result | None]:
-    """What the file system says of some chunk files, evenly spread; None for one not there."""
-    if not places.is_local(stored.url) or not os.path.isdir(places.local_path(stored.url)):
-        return
-    array, folder = opened(stored), places.local_path(stored.url) / stored.path
-    unit = array.shards or array.chunks
-    counts = [ceil(n / u) for n, u in zip(array.shape, unit, strict=True)]
-    total = prod(counts)
-    for flat in range(0, total, max(1, total // _SAMPLED_FILES)):
-        index = tuple(int(i) for i in np.unravel_index(flat, counts))
-        try:
-            yield os.stat(folder / array.metadata.encode_chunk_key(index))
-        except OSError:
-            yield None

@@ -25,10 +25,14 @@ from typing import Protocol
 import numpy as np
 
 from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.images.arrays.codecs import open_array
-from fractal_mesospim_shading.images.arrays.documents import Node, node_of, write_attributes
-from fractal_mesospim_shading.images.arrays.reading import chunk_boxes
-from fractal_mesospim_shading.images.carrying.converting import create_converted, source_array
+from fractal_mesospim_shading.images.arrays.documents import write_attributes
+from fractal_mesospim_shading.images.arrays.reading import chunk_boxes, open_array
+from fractal_mesospim_shading.images.carrying.converting import (
+    Node,
+    create_converted,
+    node_of,
+    source_array,
+)
 from fractal_mesospim_shading.images.carrying.copying import (
     copy_file,
     open_target,

@@ -1,31 +1,95 @@
-"""Write an array anew in the other version of zarr: the same pixels, the same chunks."""
+"""What a folder is to zarr, and an array written anew in the other version, chunk by chunk."""
 
 from __future__ import annotations
 
+import json
 import math
 import uuid
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 
 from fractal_mesospim_shading.core.threads import warnings_ignored
 from fractal_mesospim_shading.errors import ShadingError
-from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import (
     Document,
-    Node,
     document_of,
     output_document,
     write_array_document,
     write_attributes,
 )
+from fractal_mesospim_shading.images.arrays.reading import open_array
 from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.folders import Folder
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import open_group
 
 _DIMENSIONS = "_ARRAY_DIMENSIONS"
 """Attribute in which arrays of zarr v2 keep the names of their axes, by custom of xarray."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What the metadata file in a folder makes of it.
+
+    Attributes:
+        zarr_format: 2 or 3.
+        kind: group or array.
+        document: what the file says; nothing of a group of zarr v2.
+        folder: that it lies in.
+    """
+
+    zarr_format: int
+    kind: Literal["array", "group"]
+    document: Mapping[str, Any]
+    folder: Folder = field(repr=False, compare=False)
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """Of the group or array, read when they are first asked for."""
+        if self.zarr_format == 2:
+            return _content(self.folder, ".zattrs") or {}
+        return dict(self.document.get("attributes") or {})
+
+    @property
+    def chunk_names(self) -> tuple[bool, str]:
+        """Whether an array's chunks lie in folders, and what these or those are called."""
+        if self.zarr_format == 2:
+            default, separator = False, self.document.get("dimension_separator") or "."
+        else:
+            encoding = self.document.get("chunk_key_encoding") or {}
+            default = encoding.get("name") == "default"
+            usual = "/" if default else "."
+            separator = (encoding.get("configuration") or {}).get("separator", usual)
+        if separator == "/" and (default or len(self.document.get("shape", ())) > 1):
+            return True, "c" if default else r"\d+"
+        return False, r"c(\.\d+)*" if default else r"\d+(\.\d+)*"
+
+
+def node_of(folder: Folder) -> Node | None:
+    """The zarr group or array that a folder is; None for a plain folder."""
+    document = _content(folder, "zarr.json")
+    if document is not None and document.get("node_type") in ("array", "group"):
+        return Node(3, document["node_type"], document, folder)
+    document = _content(folder, ".zarray")
+    if document is not None:
+        return Node(2, "array", document, folder)
+    return Node(2, "group", {}, folder) if folder.holds(".zgroup") else None
+
+
+def _content(folder: Folder, name: str) -> dict[str, Any] | None:
+    if not folder.holds(name):
+        return None
+    try:
+        with folder.open(name) as file:
+            content = json.loads(file.read())
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def why_not_convertible(
@@ -119,7 +183,7 @@ def create_converted(
     chunks = tuple(max(size, 1) for size in source.chunks)
     if source.dtype.kind in "biuf":
         document = output_document(
-            document_of(source),
+            document_of(source.metadata),
             zarr_format=zarr_format,
             shape=source.shape,
             chunks=chunks,

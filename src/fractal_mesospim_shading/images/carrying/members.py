@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
-from fractal_mesospim_shading.images.arrays.documents import Node, node_of
-from fractal_mesospim_shading.images.carrying.converting import why_not_convertible
+from fractal_mesospim_shading.images.carrying.converting import Node, node_of, why_not_convertible
 from fractal_mesospim_shading.images.ngff import axis_names, other_pyramids
 from fractal_mesospim_shading.images.storage.folders import Entry, Folder, files_below, open_folder
 from fractal_mesospim_shading.images.storage.places import StorageOptions, is_local

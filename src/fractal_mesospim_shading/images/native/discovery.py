@@ -10,9 +10,8 @@ from typing import Any
 import zarr
 
 from fractal_mesospim_shading.errors import ShadingError
-from fractal_mesospim_shading.images.arrays.array_metadata import ArrayDescription
-from fractal_mesospim_shading.images.arrays.codecs import describe_array
-from fractal_mesospim_shading.images.arrays.reading import fingerprint
+from fractal_mesospim_shading.images.arrays.codecs import ArrayDescription
+from fractal_mesospim_shading.images.arrays.reading import describe_array, fingerprint
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
     GroupName,

@@ -20,8 +20,8 @@ from fractal_mesospim_shading.errors import (
     ParameterError,
     SourceReadError,
 )
-from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.documents import Document, document_of, output_document
+from fractal_mesospim_shading.images.arrays.reading import open_array
 from fractal_mesospim_shading.images.mosaic import MARK, is_finished
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.meta import decode
@@ -77,9 +77,8 @@ def import_levels(
         ParameterError: chunks or shards that are no sizes.
     """
     first = mosaic.placed[0].stack
-    source = document_of(
-        open_array(join_url(mosaic.url, first.group), first.levels[0].path, options)
-    )
+    array = open_array(join_url(mosaic.url, first.group), first.levels[0].path, options)
+    source = document_of(array.metadata)
     sharded = style.zarr_format == 3 and (
         style.shards is not None or first.levels[0].shards is not None
     )

@@ -20,7 +20,8 @@ from zarr.codecs import (
 )
 
 from fractal_mesospim_shading.errors import ImageFormatError, ImageNotFoundError
-from fractal_mesospim_shading.images.arrays.codecs import open_array, rust_can_handle, uses_rust
+from fractal_mesospim_shading.images.arrays.codecs import rust_can_handle, uses_rust
+from fractal_mesospim_shading.images.arrays.reading import open_array
 
 SHAPE, CHUNKS = (5, 19, 23), (2, 8, 16)
 BOX = (slice(1, 4), slice(3, 18), slice(5, 22))

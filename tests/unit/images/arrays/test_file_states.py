@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading.images.arrays.codecs import open_array
 from fractal_mesospim_shading.images.arrays.file_states import (
     FileState,
     ReadNotes,
@@ -26,7 +25,7 @@ from fractal_mesospim_shading.images.arrays.file_states import (
     refuse_broken_name,
     states,
 )
-from fractal_mesospim_shading.images.arrays.reading import read_array
+from fractal_mesospim_shading.images.arrays.reading import open_array, read_array
 
 SHAPE, CHUNKS = (5, 19, 70), (2, 8, 16)
 COUNTS = (3, 3, 5)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fractal_mesospim_shading.errors import SourceReadError
-from fractal_mesospim_shading.images.arrays.documents import node_of
+from fractal_mesospim_shading.images.carrying.converting import node_of
 from fractal_mesospim_shading.images.storage.folders import Entry, files_below, open_folder
 from fractal_mesospim_shading.images.storage.places import filesystem
 

@@ -10,8 +10,8 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError, SourceReadError
-from fractal_mesospim_shading.images.arrays.codecs import open_array, uses_rust
-from fractal_mesospim_shading.images.arrays.reading import read_array
+from fractal_mesospim_shading.images.arrays.codecs import uses_rust
+from fractal_mesospim_shading.images.arrays.reading import open_array, read_array
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.local_files import refuse_special
 from fractal_mesospim_shading.images.storage.places import filesystem
