@@ -23,6 +23,7 @@ from fractal_mesospim_shading.core.background.inputs import (
     without_mask,
 )
 from fractal_mesospim_shading.core.background.masks import is_wide
+from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import BackgroundError
 
@@ -31,26 +32,6 @@ Rounding = Literal["half_even", "half_up"]
 
 _WIDE_PART = 2**20
 """Pixels that are computed at a time in float64."""
-
-
-@dataclass(frozen=True)
-class AppliedCounts:
-    """What happened to the pixels of an image.
-
-    Attributes:
-        pixels: all of them.
-        no_data: kept as they were because there is no data.
-        clipped_low, clipped_high: results outside of the range of the type.
-    """
-
-    pixels: int = 0
-    no_data: int = 0
-    clipped_low: int = 0
-    clipped_high: int = 0
-
-    def __add__(self, other: AppliedCounts) -> AppliedCounts:
-        more = vars(other)
-        return AppliedCounts(**{name: count + more[name] for name, count in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -103,7 +84,7 @@ def correct_plane(
     *,
     dtype: DTypeLike = np.float32,
     out: NDArray[Any] | None = None,
-) -> tuple[NDArray[Any], AppliedCounts]:
+) -> tuple[NDArray[Any], PixelCounts]:
     """Take what a method estimated away from a plane or stack.
 
     Args:
@@ -133,7 +114,7 @@ def apply_background(
     dtype: DTypeLike = np.float32,
     coverage: NDArray[np.bool_] | None = None,
     out: NDArray[Any] | None = None,
-) -> tuple[NDArray[Any], AppliedCounts]:
+) -> tuple[NDArray[Any], PixelCounts]:
     """Take a background away.
 
     Args:
@@ -205,9 +186,9 @@ def _run(
     absent: NDArray[np.bool_],
     target: NDArray[Any],
     terms: Application,
-) -> AppliedCounts:
+) -> PixelCounts:
     if plane.dtype == np.float64:
-        return AppliedCounts(image.size, *_apply_wide(image, plane, absent, target, terms))
+        return PixelCounts(image.size, *_apply_wide(image, plane, absent, target, terms))
     integer = np.issubdtype(target.dtype, np.integer)
     half_up, divide = integer and terms.rounding == "half_up", terms.mode == "divide"
     low, high = -np.inf, np.inf
@@ -221,7 +202,7 @@ def _run(
         image = image.astype(np.float32)
     run = _to_integers if integer else _to_floats
     counted = run(image, plane, absent, *numbers, divide, half_up, low, high, target)
-    return AppliedCounts(image.size, *(int(count) for count in counted))
+    return PixelCounts(image.size, *(int(count) for count in counted))
 
 
 @kernel

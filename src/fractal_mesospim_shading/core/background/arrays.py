@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fractal_mesospim_shading.core.background.apply import Application, AppliedCounts, correct_plane
+from fractal_mesospim_shading.core.background.apply import Application, correct_plane
 from fractal_mesospim_shading.core.background.catalogue import check_fits, check_light
 from fractal_mesospim_shading.core.background.contract import (
     BackgroundMethod,
@@ -32,6 +32,7 @@ from fractal_mesospim_shading.core.background.inputs import (
     without_mask,
 )
 from fractal_mesospim_shading.core.background.masks import largest_dilation, no_data, union
+from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.zeros import ZeroIs, ZeroRule, zero_rule, zeros_without_data
 from fractal_mesospim_shading.errors import BackgroundError
 
@@ -48,7 +49,7 @@ class CorrectedArray:
     Attributes:
         image: the corrected image; the `out` that was given, if one was. Of a masked array
             it is a masked array with the same mask.
-        counts: of its pixels.
+        counts: of its pixels; saturated ones and zeros are not looked for.
         unestimated: indices, along the axes other than (z,) y and x, of planes (or stacks)
             without a usable pixel. Their background is 0 and they passed through unchanged.
         zero_blocks: blocks of more than 32 x 32 zeros, in all planes, that lie beside data far
@@ -60,7 +61,7 @@ class CorrectedArray:
     """
 
     image: NDArray[Any]
-    counts: AppliedCounts
+    counts: PixelCounts
     unestimated: tuple[Index, ...]
     zero_blocks: int = 0
     largest_dilation: int | None = None
@@ -152,7 +153,7 @@ def correct_array(
     saved = None
     if background_out is not None:
         saved = _target(planes.shape, background_out, np.float32, _FLOATS, "background")
-    counts = AppliedCounts()
+    counts = PixelCounts()
     unestimated: list[Index] = []
     dilations: list[int | None] = []
     blocks = 0

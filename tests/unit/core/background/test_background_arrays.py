@@ -8,10 +8,10 @@ import pytest
 from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.background.apply import (
     Application,
-    AppliedCounts,
     apply_background,
 )
 from fractal_mesospim_shading.core.background.arrays import correct_array, estimate_array
+from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.errors import BackgroundError
 
 IMAGE = np.array([[10, 20, 30, 0]], np.uint16)
@@ -24,7 +24,7 @@ def test_subtraction_is_signed_and_weighted() -> None:
     assert plain.tolist() == [[-2.5, 7.5, 20, -5]]
     half, _ = apply_background(IMAGE, BACKGROUND, Application(weight=0.5, output_offset=1))
     assert half.tolist() == [[4.75, 14.75, 26, -1.5]]
-    assert counts == AppliedCounts(pixels=4)
+    assert counts == PixelCounts(pixels=4)
 
 
 def test_integers_are_rounded_clipped_and_counted() -> None:
