@@ -83,8 +83,6 @@ LIBRARIES = {
 
 STILL_LONG: set[str] = {
     "engine/job",
-    "engine/locks",
-    "engine/watching",
 }
 """Modules that are still to be cut."""
 

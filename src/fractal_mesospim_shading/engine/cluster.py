@@ -19,9 +19,12 @@ from fractal_mesospim_shading.engine.process import (
     prepare_workers,
     process_prepared,
     process_put_back,
-    refuse_other_versions,
 )
-from fractal_mesospim_shading.engine.resources import Resources, scheduler_address
+from fractal_mesospim_shading.engine.resources import (
+    Resources,
+    refuse_other_versions,
+    scheduler_address,
+)
 from fractal_mesospim_shading.errors import ParameterError, WorkerLostError
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.local_files import sync_machine

@@ -19,9 +19,9 @@ from fractal_mesospim_shading.engine.job_folder import (
     leave,
     read_request,
 )
-from fractal_mesospim_shading.engine.locks import DEAD_SECONDS, Holder, JobLock
-from fractal_mesospim_shading.engine.records import RECORD, Ending, Journal, Request
-from fractal_mesospim_shading.engine.watching import blocks_planned
+from fractal_mesospim_shading.engine.locks import JobLock
+from fractal_mesospim_shading.engine.process import DEAD_SECONDS, Holder
+from fractal_mesospim_shading.engine.records import RECORD, Ending, Journal, Request, blocks_planned
 from fractal_mesospim_shading.errors import ImageNotFoundError, ShadingError
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.storage import places

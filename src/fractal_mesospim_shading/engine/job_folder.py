@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fractal_mesospim_shading.engine.records import RECORD, Move
+from fractal_mesospim_shading.engine.records import RECORD, SOURCE_FILES, Move
 from fractal_mesospim_shading.errors import OutputExistsError, OutputWriteError
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.output import companion_url, finished_at
@@ -30,7 +30,6 @@ REQUEST = "request.json"
 SIBLING = "sibling"
 BESIDE = "beside"
 LOCK = "lock"
-SOURCE_FILES = "source_files.npz"
 ASIDE = "replaced"
 
 _ROOTS = ("zarr.json", ".zattrs", ".zgroup")

@@ -9,18 +9,16 @@ the file system itself, so that the clocks of two machines need not agree.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Protocol
 
+from fractal_mesospim_shading.engine.process import DEAD_SECONDS, Holder, seems_dead
 from fractal_mesospim_shading.errors import JobLockedError, OutputWriteError
 from fractal_mesospim_shading.images.storage import local_files, places
 from fractal_mesospim_shading.images.storage.local_files import open_own
@@ -29,8 +27,6 @@ from fractal_mesospim_shading.images.storage.places import StorageOptions, conne
 BEAT_SECONDS = 10.0
 """Between two signs of life."""
 
-DEAD_SECONDS = 120.0
-"""Without a sign of life for so long, an owner counts as dead."""
 
 _RACE_SECONDS = 0.2
 """Where no lock of the system helps: after so long the last of several that came at once has
@@ -40,94 +36,6 @@ _DYING_SECONDS = 0.1
 """A process that was killed needs a moment until the system has closed its files."""
 
 _TRIES = 50
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a lock.
-
-    Attributes:
-        token: of this lock alone.
-        host, pid, started: the process, and when it started.
-        machine: names a running kernel: another one after each start of a machine.
-        processes: names the space that process numbers are counted in: a container has its own.
-        system_lock: whether it also holds a lock of the operating system.
-    """
-
-    token: str
-    host: str
-    pid: int
-    started: str | None
-    machine: str
-    processes: str
-    system_lock: bool = False
-
-    @classmethod
-    def me(cls, token: str) -> Holder:
-        """This process."""
-        pid = os.getpid()
-        return cls(token, socket.gethostname(), pid, _started(pid), _machine(), _processes())
-
-    @classmethod
-    def parse(cls, content: bytes | None) -> Holder | None:
-        """Who wrote the content of a lock; None where it says nothing."""
-        try:
-            found = json.loads(content or b"")
-            host = str(found["host"])
-            # Earlier versions named the host alone.
-            here = host == socket.gethostname()
-            return cls(
-                str(found.get("token", "")),
-                host,
-                int(found["pid"]),
-                found.get("started"),
-                str(found.get("machine", _machine() if here else "")),
-                str(found.get("processes", _processes() if here else "")),
-                found.get("system_lock") is True,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None
-
-    def to_bytes(self) -> bytes:
-        """The content of a lock."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
-
-    @property
-    def is_neighbour(self) -> bool:
-        """Whether it is, or was, a process that this one could see."""
-        return bool(self.machine) and (self.machine, self.processes) == (_machine(), _processes())
-
-    @property
-    def runs(self) -> bool:
-        """Whether it still runs; of a neighbour."""
-        return self.started is not None and _started(self.pid) == self.started
-
-    def describe(self) -> str:
-        """Names it for a message."""
-        if self.machine != _machine():
-            return f"process {self.pid} on {self.host}"
-        other = "" if self.processes == _processes() else ", in another container"
-        return f"process {self.pid} on this machine{other}"
-
-
-def seems_dead(
-    holder: Holder, age: float | None, *, system_lock: bool | None, one_machine: bool
-) -> bool:
-    """Whether the holder of a lock that was not given back no longer lives.
-
-    Args:
-        holder: what the lock says.
-        age: seconds since its last sign of life; None where that cannot be known.
-        system_lock: True: we have the operating system's lock now; None: there is none here.
-        one_machine: whether the file system belongs to one machine alone.
-    """
-    same_kernel = bool(holder.machine) and holder.machine == _machine()
-    if system_lock and holder.system_lock and (one_machine or same_kernel):
-        # It would still hold it.
-        return True
-    if holder.is_neighbour:
-        return not holder.runs
-    return age is not None and age >= DEAD_SECONDS
 
 
 class Place(Protocol):
@@ -194,7 +102,7 @@ class JobLock:
             try:
                 self._refuse_living(system_lock)
                 me = Holder.me(uuid.uuid4().hex)
-                self._content = _with(me, system_lock=system_lock is True).to_bytes()
+                self._content = replace(me, system_lock=system_lock is True).to_bytes()
                 self._place.write(self._content)
                 if not system_lock:
                     time.sleep(_RACE_SECONDS)
@@ -407,10 +315,6 @@ class RemotePlace:
         places.remove(self._url, self._options)
 
 
-def _with(holder: Holder, *, system_lock: bool) -> Holder:
-    return Holder(**{**asdict(holder), "system_lock": system_lock})
-
-
 def _system_lock(descriptor: int) -> bool | None:
     """Lock an open file; False where another has done so, None where that is not known here."""
     try:
@@ -440,38 +344,3 @@ def _windows_lock(descriptor: int) -> bool | None:
     except OSError:
         return None
     return True
-
-
-def _machine() -> str:
-    """Names the running kernel; containers on one machine share it."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return socket.gethostname()
-
-
-def _processes() -> str:
-    """Names the space that process numbers are counted in."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, in a form that setting the clock does not change."""
-    import psutil
-
-    if not Path("/proc/self/stat").exists():
-        try:
-            return f"{psutil.Process(pid).create_time():.2f}"
-        except psutil.NoSuchProcess:
-            return None
-    try:
-        content = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name of the program, in brackets, may hold blanks. Of what follows, the first is
-    # the state (zombies write no more), the twentieth the start in ticks since boot.
-    fields = content.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else f"{_machine()} {fields[19]}"

@@ -1,15 +1,19 @@
-"""The processes of a run: all with the same package, kept to their processors, stopped in order."""
+"""Processes: what one sets and puts back, how a run is stopped, and whether another one lives."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fractal_mesospim_shading.core.memory import keep_freed_memory
 from fractal_mesospim_shading.core.threads import Shared
@@ -17,15 +21,15 @@ from fractal_mesospim_shading.errors import (
     MemoryLimitError,
     ShadingError,
     StoppedError,
-    WorkerVersionError,
 )
 from fractal_mesospim_shading.images.arrays.codecs import configuration_lock
 
 if TYPE_CHECKING:
     from distributed import Client
 
-_PACKAGE = "fractal_mesospim_shading"
-_SHOWN = 5
+DEAD_SECONDS = 120.0
+"""Without a sign of life for so long, an owner counts as dead."""
+
 _ENVIRONMENT = ("RAYON_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "GLIBC_TUNABLES")
 _ZARR = ("threading.max_workers", "async.concurrency")
 
@@ -154,109 +158,124 @@ def prepare_workers(client: Client) -> None:
     client.register_plugin(PreparedWorker())
 
 
-class PackageState(NamedTuple):
-    """Which package a process has.
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock.
 
     Attributes:
-        version: of the package.
-        sources: digest of its source files; empty where it has none.
-        folder: where it lies.
+        token: of this lock alone.
+        host, pid, started: the process, and when it started.
+        machine: names a running kernel: another one after each start of a machine.
+        processes: names the space that process numbers are counted in: a container has its own.
+        system_lock: whether it also holds a lock of the operating system.
     """
 
-    version: str
-    sources: str
-    folder: str
+    token: str
+    host: str
+    pid: int
+    started: str | None
+    machine: str
+    processes: str
+    system_lock: bool = False
 
+    @classmethod
+    def me(cls, token: str) -> Holder:
+        """This process."""
+        pid = os.getpid()
+        return cls(token, socket.gethostname(), pid, _started(pid), _machine(), _processes())
 
-def own_state() -> PackageState:
-    """The package of this process."""
-    return PackageState(*_question(_PACKAGE)())
-
-
-def refuse_other_versions(client: Client, workers: Iterable[str]) -> None:
-    """Ask workers which package they have, and refuse those that have another one.
-
-    Editable installs of one version may differ in their sources; so these are compared.
-
-    Args:
-        client: of the cluster.
-        workers: addresses of those to ask.
-
-    Raises:
-        WorkerVersionError: names each worker and what it has.
-    """
-    asked = sorted(workers)
-    if asked:
-        found = client.run(_question(_PACKAGE), workers=asked, on_error="return")
-        refuse_differing(own_state(), found)
-
-
-def refuse_differing(own: PackageState, found: Mapping[str, Any]) -> None:
-    """Compare this package with what workers answered.
-
-    Args:
-        own: of this process.
-        found: by address: the fields of a `PackageState`, or the error of a worker that
-            could not answer.
-
-    Raises:
-        WorkerVersionError: some have another package, or none.
-    """
-    lines = [
-        f"{address}: {difference}"
-        for address, answer in sorted(found.items())
-        if (difference := _difference(own, answer)) is not None
-    ]
-    if not lines:
-        return
-    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    raise WorkerVersionError(
-        f"Dask workers have another fractal-mesospim-shading than this process "
-        f"({own.version}, from {own.folder}):\n  "
-        + "\n  ".join([*lines[:_SHOWN], *more])
-        + "\n- Install the same package for all of them, restart the workers, and run it again."
-    )
-
-
-def _difference(own: PackageState, answer: Any) -> str | None:
-    if isinstance(answer, OSError):
-        # It has just gone; whoever waits for its blocks will notice.
-        return None
-    if isinstance(answer, BaseException):
-        return f"it could not tell its version ({type(answer).__name__}: {answer})"
-    other = PackageState(*answer)
-    if not other.version:
-        return f"the package is not installed there (Python in {other.folder})"
-    if other.version != own.version:
-        return f"version {other.version}, from {other.folder}"
-    if own.sources and other.sources and own.sources != other.sources:
-        return f"version {other.version} as well, but other source files, in {other.folder}"
-    return None
-
-
-def _question(package: str) -> Callable[[], tuple[str, str, str]]:
-    """The question, as a function that travels by value: workers of another version lack it."""
-
-    def state() -> tuple[str, str, str]:
-        import hashlib
-        import importlib.metadata
-        import importlib.util
-        import pathlib
-        import sys
-
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            return "", "", sys.prefix
+    @classmethod
+    def parse(cls, content: bytes | None) -> Holder | None:
+        """Who wrote the content of a lock; None where it says nothing."""
         try:
-            version = importlib.metadata.version(package.replace("_", "-"))
-        except importlib.metadata.PackageNotFoundError:
-            version = "unknown"
-        folder = pathlib.Path(spec.origin).parent
-        digest = hashlib.sha256()
-        sources = sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix())
-        for path in sources:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
-        return version, digest.hexdigest() if sources else "", str(folder)
+            found = json.loads(content or b"")
+            host = str(found["host"])
+            # Earlier versions named the host alone.
+            here = host == socket.gethostname()
+            return cls(
+                str(found.get("token", "")),
+                host,
+                int(found["pid"]),
+                found.get("started"),
+                str(found.get("machine", _machine() if here else "")),
+                str(found.get("processes", _processes() if here else "")),
+                found.get("system_lock") is True,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
 
-    return state
+    def to_bytes(self) -> bytes:
+        """The content of a lock."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @property
+    def is_neighbour(self) -> bool:
+        """Whether it is, or was, a process that this one could see."""
+        return bool(self.machine) and (self.machine, self.processes) == (_machine(), _processes())
+
+    @property
+    def runs(self) -> bool:
+        """Whether it still runs; of a neighbour."""
+        return self.started is not None and _started(self.pid) == self.started
+
+    def describe(self) -> str:
+        """Names it for a message."""
+        if self.machine != _machine():
+            return f"process {self.pid} on {self.host}"
+        other = "" if self.processes == _processes() else ", in another container"
+        return f"process {self.pid} on this machine{other}"
+
+
+def seems_dead(
+    holder: Holder, age: float | None, *, system_lock: bool | None, one_machine: bool
+) -> bool:
+    """Whether the holder of a lock that was not given back no longer lives.
+
+    Args:
+        holder: what the lock says.
+        age: seconds since its last sign of life; None where that cannot be known.
+        system_lock: True: we have the operating system's lock now; None: there is none here.
+        one_machine: whether the file system belongs to one machine alone.
+    """
+    same_kernel = bool(holder.machine) and holder.machine == _machine()
+    if system_lock and holder.system_lock and (one_machine or same_kernel):
+        # It would still hold it.
+        return True
+    if holder.is_neighbour:
+        return not holder.runs
+    return age is not None and age >= DEAD_SECONDS
+
+
+def _machine() -> str:
+    """Names the running kernel; containers on one machine share it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _processes() -> str:
+    """Names the space that process numbers are counted in."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in a form that setting the clock does not change."""
+    import psutil
+
+    if not Path("/proc/self/stat").exists():
+        try:
+            return f"{psutil.Process(pid).create_time():.2f}"
+        except psutil.NoSuchProcess:
+            return None
+    try:
+        content = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name of the program, in brackets, may hold blanks. Of what follows, the first is
+    # the state (zombies write no more), the twentieth the start in ticks since boot.
+    fields = content.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else f"{_machine()} {fields[19]}"

@@ -6,11 +6,16 @@ made after the chunks of a block are written, is the only proof.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images.storage import local_files, places
@@ -24,6 +29,7 @@ Record = dict[str, Any]
 """Of a finished block."""
 
 RECORD = "finish.json"
+SOURCE_FILES = "source_files.npz"
 
 
 def same(earlier: Request, now: Request) -> bool:
@@ -267,3 +273,41 @@ class Ending:
 def _leads_nowhere_else(move: Move) -> bool:
     parts = [*move.made.split("/"), move.place]
     return not any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts)
+
+
+def blocks_planned(folder: str, options: StorageOptions = None) -> int | None:
+    """How many blocks the job of a folder has in all; None where it has not said so."""
+    blocks = _loaded(places.read_bytes(places.join_url(folder, SOURCE_FILES), options)).get(
+        "blocks"
+    )
+    return None if blocks is None else int(blocks)
+
+
+def packed(present: Mapping[str, NDArray[np.bool_]], blocks: int) -> bytes:
+    """Arrays of truth values by name, and how many blocks there are, as bytes."""
+    content: dict[str, Any] = {"names": np.array(list(present), dtype=np.str_), "blocks": blocks}
+    for number, array in enumerate(present.values()):
+        content[f"shape_{number}"] = np.array(array.shape)
+        content[f"bits_{number}"] = np.packbits(array)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **content)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes | None) -> dict[str, NDArray[np.bool_]]:
+    """The arrays of `packed`; none where it cannot be understood."""
+    content = _loaded(data)
+    found = {}
+    for number, name in enumerate(content.get("names", ())):
+        shape = tuple(int(n) for n in content[f"shape_{number}"])
+        bits = np.unpackbits(content[f"bits_{number}"], count=int(np.prod(shape)))
+        found[str(name)] = bits.astype(np.bool_).reshape(shape)
+    return found
+
+
+def _loaded(data: bytes | None) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(data or b"")) as content:
+            return dict(content)
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
+        return {}

@@ -8,10 +8,8 @@ looks at all of them before its result counts: one more look at each file.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import logging
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import product
@@ -23,9 +21,8 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.blocks import Node
 from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.engine.job import Job
-from fractal_mesospim_shading.engine.job_folder import SOURCE_FILES
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
-from fractal_mesospim_shading.engine.records import Record
+from fractal_mesospim_shading.engine.records import SOURCE_FILES, Record, packed, unpacked
 from fractal_mesospim_shading.errors import (
     ImageFormatError,
     OutputWriteError,
@@ -42,7 +39,7 @@ from fractal_mesospim_shading.images.arrays.file_states import (
 )
 from fractal_mesospim_shading.images.arrays.reading import opened
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, reading_errors
+from fractal_mesospim_shading.images.storage.places import join_url, reading_errors
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +127,7 @@ class Watch:
             watch.confirm_source()
             watch._drop_lost()
         blocks = sum(plan.grid.total for plan in plans.values())
-        content = _packed(present, blocks)
+        content = packed(present, blocks)
         places.write_bytes(places.join_url(job.url, SOURCE_FILES), content, job.options)
         return watch
 
@@ -234,7 +231,7 @@ class Watch:
 
     def _compare_with_earlier(self) -> None:
         data = places.read_bytes(places.join_url(self._job.url, SOURCE_FILES), self._job.options)
-        earlier = _unpacked(data)
+        earlier = unpacked(data)
         for where, present in self._present.items():
             before = earlier.get(where)
             if before is None or before.shape != present.shape:
@@ -333,41 +330,3 @@ def _when(state: FileState) -> str:
         return " again"
     moment = datetime.fromtimestamp(int(state.version) / 1e6)
     return f" at {moment.isoformat(sep=' ', timespec='seconds')}"
-
-
-def blocks_planned(folder: str, options: StorageOptions = None) -> int | None:
-    """How many blocks the job of a folder has in all; None where it has not said so."""
-    blocks = _loaded(places.read_bytes(places.join_url(folder, SOURCE_FILES), options)).get(
-        "blocks"
-    )
-    return None if blocks is None else int(blocks)
-
-
-def _packed(present: Mapping[str, NDArray[np.bool_]], blocks: int) -> bytes:
-    """Arrays of truth values by name, and how many blocks there are, as bytes."""
-    content: dict[str, Any] = {"names": np.array(list(present), dtype=np.str_), "blocks": blocks}
-    for number, array in enumerate(present.values()):
-        content[f"shape_{number}"] = np.array(array.shape)
-        content[f"bits_{number}"] = np.packbits(array)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **content)
-    return buffer.getvalue()
-
-
-def _unpacked(data: bytes | None) -> dict[str, NDArray[np.bool_]]:
-    """The arrays of `_packed`; none where it cannot be understood."""
-    content = _loaded(data)
-    found = {}
-    for number, name in enumerate(content.get("names", ())):
-        shape = tuple(int(n) for n in content[f"shape_{number}"])
-        bits = np.unpackbits(content[f"bits_{number}"], count=int(np.prod(shape)))
-        found[str(name)] = bits.astype(np.bool_).reshape(shape)
-    return found
-
-
-def _loaded(data: bytes | None) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(io.BytesIO(data or b"")) as content:
-            return dict(content)
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):
-        return {}

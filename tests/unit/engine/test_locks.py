@@ -15,8 +15,9 @@ from dataclasses import asdict
 
 import pytest
 
-from fractal_mesospim_shading.engine import locks
-from fractal_mesospim_shading.engine.locks import Holder, JobLock, LocalPlace, seems_dead
+from fractal_mesospim_shading.engine import locks, process
+from fractal_mesospim_shading.engine.locks import JobLock, LocalPlace
+from fractal_mesospim_shading.engine.process import Holder, seems_dead
 from fractal_mesospim_shading.errors import JobLockedError, OutputWriteError, SourceReadError
 from fractal_mesospim_shading.images.storage import places
 
@@ -201,9 +202,9 @@ MANY = {"age": 10.0, "system_lock": True, "one_machine": True}
         (_elsewhere(system_lock=True), {"one_machine": False, "age": 130.0}, True),
         (_elsewhere(system_lock=True), {"one_machine": False, "age": None}, False),
         (_elsewhere(system_lock=True), {"system_lock": None}, False),
-        (_elsewhere(machine=locks._machine(), processes="pid:[1]"), {"system_lock": None}, False),
+        (_elsewhere(machine=process._machine(), processes="pid:[1]"), {"system_lock": None}, False),
         (
-            _elsewhere(machine=locks._machine(), processes="pid:[1]", system_lock=True),
+            _elsewhere(machine=process._machine(), processes="pid:[1]", system_lock=True),
             {"one_machine": False},
             True,
         ),
