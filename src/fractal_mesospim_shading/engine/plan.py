@@ -158,7 +158,7 @@ class CorrectionPlan:
             yield from target.files(node.level, self.grid.box(node))
 
     @cached_property
-    def sampling(self) -> tuple[int, ...]:
+    def strides(self) -> tuple[int, ...]:
         """Strides of the pixels that the channel windows are computed from."""
         return lattice(self.target.levels[0].shape)
 
@@ -229,7 +229,7 @@ def _histogram(
         place = channel - origin[channel_axis]
         data = data[(slice(None),) * channel_axis + (slice(place, place + 1),)]
         origin[channel_axis] = channel
-    return Histogram.of(on_lattice(data, origin, plan.sampling), without_zero=without_zero)
+    return Histogram.of(on_lattice(data, origin, plan.strides), without_zero=without_zero)
 
 
 def process_parent(plan: CorrectionPlan, node: Node, results: Sequence[NodeResult]) -> NodeResult:

@@ -26,7 +26,7 @@ from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
     Models,
     facts_line,
-    model_digest,
+    profile_digest,
     refuse_duplicate_labels,
     resampling,
 )
@@ -108,7 +108,7 @@ def choose_models(
 def request_details(choices: Sequence[PlaneChoice]) -> dict[str, Any]:
     """What of given models and dark frames decides the bytes of a result, by label."""
     models = {
-        choice.prefix + label: model_digest(model.profile)
+        choice.prefix + label: profile_digest(model.profile)
         for choice in choices
         for label, model in choice.models.items()
     }

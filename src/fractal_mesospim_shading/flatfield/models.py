@@ -270,10 +270,10 @@ def facts_line(label: str, model: ChannelModel) -> str:
     )
 
 
-def model_digest(model: ShadingProfile) -> str:
+def profile_digest(profile: ShadingProfile) -> str:
     """Fingerprint of a measured profile, for provenance and to match a continued run."""
-    digest = hashlib.sha256(np.ascontiguousarray(model.flatfield).data)
-    dark = np.asarray(model.darkfield if model.darkfield is not None else 0)
+    digest = hashlib.sha256(np.ascontiguousarray(profile.flatfield).data)
+    dark = np.asarray(profile.darkfield if profile.darkfield is not None else 0)
     digest.update(np.ascontiguousarray(dark).data)
-    digest.update(json.dumps(model.baseline).encode())
+    digest.update(json.dumps(profile.baseline).encode())
     return digest.hexdigest()[:16]

@@ -24,7 +24,7 @@ from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met
 from fractal_mesospim_shading.errors import ImageFormatError, Problems
-from fractal_mesospim_shading.flatfield.models import Models, model_digest
+from fractal_mesospim_shading.flatfield.models import Models, profile_digest
 from fractal_mesospim_shading.images.arrays.documents import Document, write_attributes
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.ngff import ngff_content, ome_zarr_format, with_windows
@@ -159,7 +159,7 @@ def _provenance(work: Work, models: Models, counts: Counts) -> Document:
         "version": __version__,
         "parameters": parameters_of(work.options),
         "models": {
-            label: {**model.facts, "profile": model_digest(model.profile)}
+            label: {**model.facts, "profile": profile_digest(model.profile)}
             for label, model in models.items()
         },
         "pixels": {label: vars(numbers) for label, numbers in counts.items()},
