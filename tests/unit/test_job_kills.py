@@ -10,7 +10,7 @@ import pytest
 
 from fractal_mesospim_shading.engine.earlier import left_to_its_job, settle, sweep
 from fractal_mesospim_shading.engine.job import Job
-from fractal_mesospim_shading.engine.job_folder import image_url
+from fractal_mesospim_shading.engine.job_folder import unfinished_url
 from fractal_mesospim_shading.errors import OutputExistsError
 from fractal_mesospim_shading.images.output import companion_url, mark_of
 from fractal_mesospim_shading.images.storage import local_files, places
@@ -71,8 +71,8 @@ def _run(final, **more):
     with job.start(restart=False, overwrite=overwrite or replaced is not None):
         if job.finished:
             return
-        made = [(companion_url(job.image_url, kind), kind) for kind in kinds]
-        for url, what in (*made, (job.image_url, "result")):
+        made = [(companion_url(job.unfinished_url, kind), kind) for kind in kinds]
+        for url, what in (*made, (job.unfinished_url, "result")):
             places.write_bytes(places.join_url(url, ".zattrs"), BEGUN)
             places.write_bytes(places.join_url(url, ".zgroup"), b"{}")
             for number in range(3):
@@ -83,7 +83,7 @@ def _run(final, **more):
         parent, _ = places.parent_and_name(final)
         places.write_bytes(job.beside(places.join_url(parent, "out_report.html")), b"report")
         job.sync()
-        for url, _ in (*made, (job.image_url, "result")):
+        for url, _ in (*made, (job.unfinished_url, "result")):
             places.write_bytes(places.join_url(url, ".zattrs"), DONE)
         job.finish(replace=replaced, overwrite=overwrite)
 
@@ -214,15 +214,15 @@ def test_killed_before_every_step_on_an_object_store(overwrite, store, monkeypat
 def test_addresses_of_a_remote_image(store):
     base, _ = store
     final = f"{base}/out.zarr"
-    assert image_url(final) == final
+    assert unfinished_url(final) == final
     places.write_bytes(f"{final}/.zattrs", BEGUN)
     places.write_bytes(f"{final}/.zgroup", b"{}")
-    assert image_url(final) == final
+    assert unfinished_url(final) == final
     places.write_bytes(f"{final}/.zattrs", DONE)
-    assert image_url(final) == f"{base}/.out.zarr.job/image"
+    assert unfinished_url(final) == f"{base}/.out.zarr.job/image"
     places.remove(final)
     # So also where an image that goes with it would be lost.
     places.write_bytes(f"{base}/out_noise.zarr/.zattrs", DONE)
     places.write_bytes(f"{base}/out_noise.zarr/.zgroup", b"{}")
-    assert image_url(final) == final
-    assert image_url(final, None, ("noise",)) == f"{base}/.out.zarr.job/image"
+    assert unfinished_url(final) == final
+    assert unfinished_url(final, None, ("noise",)) == f"{base}/.out.zarr.job/image"

@@ -34,7 +34,6 @@ from fractal_mesospim_shading.engine.job_folder import (
     SIBLING,
     begun_in_place,
     clear,
-    image_url,
     job_url,
     leave,
     name_left,
@@ -44,6 +43,7 @@ from fractal_mesospim_shading.engine.job_folder import (
     refuse_foreign,
     refuse_link,
     replace_remote,
+    unfinished_url,
 )
 from fractal_mesospim_shading.engine.locks import JobLock
 from fractal_mesospim_shading.engine.records import (
@@ -105,7 +105,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.url = job_url(self.final_url)
-        self.image_url = image_url(self.final_url, self.options, self.companions)
+        self.unfinished_url = unfinished_url(self.final_url, self.options, self.companions)
         self._local = places.is_local(self.final_url)
         self._lock = JobLock(places.join_url(self.url, LOCK), self.options)
         journal = places.join_url(self.url, "journal")
@@ -192,7 +192,7 @@ class Job:
                 )
             logger.info("An earlier run with other parameters had finished no block: it is dropped")
             found = None
-        if found is None or not places.exists(self.image_url, self.options):
+        if found is None or not places.exists(self.unfinished_url, self.options):
             for problem in self._clear():
                 raise OutputWriteError(f"What an earlier run has left cannot be removed: {problem}")
             if not self._local and self._in_folder:
@@ -205,7 +205,7 @@ class Job:
             places.write_bytes(path, to_bytes(self.request), self.options)
             return
         if self._local:
-            places.remove_drafts(self.image_url)
+            places.remove_drafts(self.unfinished_url)
         self.continued = True
         # A block that was made again has a second record; the last one counts.
         self.records = list({record["node"]: record for record in self._journal.read()}.values())
@@ -214,7 +214,12 @@ class Job:
     @property
     def _in_folder(self) -> bool:
         """Whether the image is made in the folder of the job."""
-        return self.image_url == places.join_url(self.url, "image")
+        return self.unfinished_url == places.join_url(self.url, "image")
+
+    def _unfinished_urls(self) -> list[str]:
+        """Of the result in the making, and of the images that go with it."""
+        unfinished = self.unfinished_url
+        return [unfinished, *(companion_url(unfinished, kind) for kind in self.companions)]
 
     def _clear(self) -> list[str]:
         """Remove all that is of no known job; returns what cannot be removed, and why.
@@ -224,10 +229,9 @@ class Job:
         """
         if not self._in_folder:
             ours = begun_in_place(self.final_url, self.options)
-            kinds = [companion_url(self.image_url, kind) for kind in self.companions]
-            for made in (self.image_url, *kinds):
-                if ours or not finished_at(made, self.options):
-                    places.remove(made, self.options)
+            for url in self._unfinished_urls():
+                if ours or not finished_at(url, self.options):
+                    places.remove(url, self.options)
         return clear(self.url, self.options)
 
     def check_owned(self) -> None:
@@ -332,11 +336,10 @@ class Job:
         """
         self._flush()
         place = replace or self.final_url
-        images = (self.image_url, *(companion_url(self.image_url, k) for k in self.companions))
-        for made in images:
-            forget(made)
+        for url in self._unfinished_urls():
+            forget(url)
         if self._local:
-            _name_unsynced(local_files.sync_groups(places.local_path(self.image_url)))
+            _name_unsynced(local_files.sync_groups(places.local_path(self.unfinished_url)))
         self.check_owned()
         if self._in_folder:
             ending = Ending(self.request, self._moves(place, replace, overwrite=overwrite))
@@ -402,7 +405,7 @@ class Job:
         if kind is None:
             self._let_go()
             return
-        forget(self.image_url)
+        forget(self.unfinished_url)
         if self._lock.lost or isinstance(error, JobLockedError):
             # All of it is another run's now.
             self._lock.release()

@@ -47,7 +47,7 @@ def job_url(final_url: str) -> str:
     return places.join_url(parent, f".{name}.job")
 
 
-def image_url(
+def unfinished_url(
     final_url: str, options: StorageOptions = None, companions: tuple[str, ...] = ()
 ) -> str:
     """Where the image lies while it is being made.

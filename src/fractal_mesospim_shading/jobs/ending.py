@@ -110,7 +110,7 @@ def complete_all(work: Work, models: Sequence[Models], job: Job) -> Counts:
         whole = _provenance(work, labelled(work.choices, models), all_counts)
         mark = {**whole, **_no_data(work, all_counts)}
         final = marked(work.enclosure.attributes, mark, complete=True)
-        write_attributes(job.image_url, work.enclosure.zarr_format, final, work.storage)
+        write_attributes(job.unfinished_url, work.enclosure.zarr_format, final, work.storage)
     return all_counts
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from fractal_mesospim_shading.engine.earlier import steps_of
-from fractal_mesospim_shading.engine.job_folder import image_url
+from fractal_mesospim_shading.engine.job_folder import unfinished_url
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.errors import ParameterError, Problems
@@ -278,7 +278,7 @@ def _parts(
     for placed in mosaic.placed:
         group = placed.stack.group
         image = MosaicImage.open(join_url(collection.url, group), storage)
-        target = target_of(image, join_url(image_url(final, storage), group), options)
+        target = target_of(image, join_url(unfinished_url(final, storage), group), options)
         label = names.get((placed.channel, placed.tile)) or names[placed.channel, None]
         parts.append(
             Part(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from fractal_mesospim_shading.engine.earlier import left_to_its_job, steps_of
-from fractal_mesospim_shading.engine.job_folder import image_url
+from fractal_mesospim_shading.engine.job_folder import unfinished_url
 from fractal_mesospim_shading.engine.zero_look import NO_DATA
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems, ShadingError
 from fractal_mesospim_shading.flatfield.job_models import choose_models
@@ -228,7 +228,7 @@ def prepare_import(
     choice = choose_models(mosaic, options, problems) if options.correct_flatfield else None
     style = ImportStyle(zarr_format, options.levels, options.chunks, options.output_shards)
     levels = problems.passed(problems.run(lambda: import_levels(mosaic, style, storage)))
-    target = TargetImage(image_url(unit.zarr_url, storage), zarr_format, levels, storage)
+    target = TargetImage(unfinished_url(unit.zarr_url, storage), zarr_format, levels, storage)
     choices = () if choice is None else (choice,)
     copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
     plan = block_plan(mosaic, target, unit.zarr_url, None if choices else copied)

@@ -96,7 +96,6 @@ def judge_seams(work: Work, models: Sequence[Models]) -> None:
 
 
 def _warn_of_growth(part: Part, choice: PlaneChoice, models: Models) -> None:
-
     image, target = part.plan.source, part.plan.target
     level = coarse_level(target.levels)
     factor = shrinking(target.levels, level)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fractal_mesospim_shading.engine.earlier import Step, left_to_its_job, sweep
-from fractal_mesospim_shading.engine.job_folder import image_url, job_url
+from fractal_mesospim_shading.engine.job_folder import job_url, unfinished_url
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Kernel, least_block_pixels
 from fractal_mesospim_shading.engine.resources import resources
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Problems
@@ -180,7 +180,7 @@ def plan_output(
     if options.overwrite_input:
         with problems.collected():
             refuse_unreplaceable(image)
-    url = "" if final is None else image_url(final, options.storage_options, companions)
+    url = "" if final is None else unfinished_url(final, options.storage_options, companions)
     target = problems.run(partial(target_of, image, url, options, dtype))
     members = problems.run(partial(_members, image, options))
     target, members = problems.passed(target), problems.passed(members)

@@ -108,7 +108,7 @@ def carry_out(work: Work) -> JobResult:
         if job.continued:
             logger.info("An unfinished run is continued: %d blocks are there.", len(job.done))
         # Also of a continued run: the earlier one may have been killed while it did this.
-        begin(work, job.image_url)
+        begin(work, job.unfinished_url)
         watch = _watch(work, job)
         models = make_models(work.choices, options, job)
         _keep_warnings(job)
@@ -319,7 +319,7 @@ def _run(work: Work, models: Sequence[Models], job: Job, watch: Watch) -> None:
 def _carry(work: Work, job: Job) -> None:
     """Add what the result holds besides the images: members of the source, tables, texts."""
     if work.members is not None:
-        carry_members(work.members, job.image_url, work.storage, job, watch=job.check_owned)
+        carry_members(work.members, job.unfinished_url, work.storage, job, watch=job.check_owned)
     for part in work.parts:
         work.add_tables(part.plan.target)
     for text in work.texts:

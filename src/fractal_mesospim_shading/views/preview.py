@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_preview(
-    image_url: str,
+    source_url: str,
     output: str,
     *,
     methods: Sequence[str] | None = None,
@@ -71,7 +71,7 @@ def write_preview(
     warning.
 
     Args:
-        image_url: of the image.
+        source_url: of the image.
         output: PNG file to write.
         methods: names, each with a radius after a colon if wanted (for `constant` with its
             counts); all where None.
@@ -93,7 +93,7 @@ def write_preview(
         BackgroundError: a method that does not exist, or none that fits the plane.
         LayoutError: a tile that does not exist.
     """
-    image = MosaicImage.open(image_url, storage_options)
+    image = MosaicImage.open(source_url, storage_options)
     _check_numbers(tile=tile, z=z, level=level)
     named = [methods] if isinstance(methods, str) else methods
     chosen = [_method(text, radius) for text in named or METHODS]

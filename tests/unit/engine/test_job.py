@@ -10,7 +10,7 @@ import pytest
 from fractal_mesospim_shading.engine import job as job_module
 from fractal_mesospim_shading.engine.earlier import settle
 from fractal_mesospim_shading.engine.job import Job
-from fractal_mesospim_shading.engine.job_folder import image_url, job_url
+from fractal_mesospim_shading.engine.job_folder import job_url, unfinished_url
 from fractal_mesospim_shading.engine.records import Journal, differences
 from fractal_mesospim_shading.errors import (
     ImageNotFoundError,
@@ -29,7 +29,7 @@ def final(tmp_path):
 
 def _begin(final, request=None, **more):
     job = Job(final, request or {"a": 1}).start(**{"restart": False, **more})
-    os.makedirs(job.image_url, exist_ok=True)
+    os.makedirs(job.unfinished_url, exist_ok=True)
     return job
 
 
@@ -43,8 +43,8 @@ def _broken(final, request=None, nodes=("0/0",)):
 
 def test_addresses(final, tmp_path):
     assert job_url(final) == str(tmp_path / ".out.zarr.job")
-    assert image_url(final) == str(tmp_path / ".out.zarr.job" / "image")
-    assert image_url("memory://bucket/out.zarr") == "memory://bucket/out.zarr"
+    assert unfinished_url(final) == str(tmp_path / ".out.zarr.job" / "image")
+    assert unfinished_url("memory://bucket/out.zarr") == "memory://bucket/out.zarr"
 
 
 def test_a_finished_job_leaves_its_image_and_nothing_else(final, tmp_path):
@@ -245,7 +245,7 @@ def test_what_cannot_be_removed_does_not_fail_the_run(final, tmp_path, caplog, m
 
     monkeypatch.setattr(places, "remove", refused)
     with _begin(final) as job:
-        (Path(job.image_url) / "new").write_text("")
+        (Path(job.unfinished_url) / "new").write_text("")
         job.finish(overwrite=True)
     assert os.listdir(final) == ["new"]
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
@@ -280,7 +280,7 @@ def test_another_command_after_a_job_that_was_stopped_at_its_end(final, tmp_path
     _stopped_at_its_end(final, {"seed": 1})
     with _begin(final, {"seed": 2}, overwrite=True) as job:
         assert not job.finished
-        (Path(job.image_url) / "second").write_text("")
+        (Path(job.unfinished_url) / "second").write_text("")
         job.finish(overwrite=True)
     assert os.listdir(tmp_path) == ["out.zarr"]
     assert os.listdir(final) == ["second"]
@@ -311,7 +311,7 @@ def test_the_steps_of_the_end_wait_for_the_device(final, tmp_path, monkeypatch):
         return os.path.relpath(path, tmp_path)
 
     with _begin(final) as job:
-        (Path(job.image_url) / ".zgroup").write_text("{}")
+        (Path(job.unfinished_url) / ".zgroup").write_text("{}")
         noted(local_files, "sync_tree", short)
         job.sync()
         for owner, name in (
@@ -347,7 +347,7 @@ def test_a_durable_journal_waits_for_its_blocks(final, monkeypatch):
     add = job._journal.add
     monkeypatch.setattr(job._journal, "add", lambda r: (steps.append(r["node"]), add(r)))
     with job.start(restart=False):
-        os.makedirs(job.image_url)
+        os.makedirs(job.unfinished_url)
         job.syncs_elsewhere(lambda: steps.append("elsewhere"))
         for number in range(4):
             job.record({"node": str(number)})
@@ -362,7 +362,7 @@ def test_a_durable_journal_where_each_file_has_to_be_synced(final, monkeypatch, 
     monkeypatch.setattr(local_files, "file_system", lambda path: "fuse.sshfs")
     monkeypatch.setattr(local_files, "sync_files", lambda paths: synced.extend(paths) or [])
     with Job(final, {"a": 1}, durable=True).start(restart=False) as job:
-        os.makedirs(job.image_url)
+        os.makedirs(job.unfinished_url)
         job.record({"node": "0"}, ["a/chunk", "a"])
         job.record({"node": "1"}, ["b/chunk"])
         assert synced == []
