@@ -45,25 +45,19 @@ class LabelImage:
 
     Attributes:
         name: of the label image.
-        url: of its group.
-        path: of its finest array.
+        stored: its finest array.
         axes: its own, such as `zyx`.
         image_axes: of the image it masks.
         shape: of its array.
         factors: how many pixels of the image one of its own is long, for each of its axes.
-        fingerprint: of its array.
-        storage_options: for remote addresses, as JSON.
     """
 
     name: str
-    url: str
-    path: str
+    stored: StoredArray
     axes: Axes
     image_axes: Axes
     shape: tuple[int, ...]
     factors: tuple[float, ...]
-    fingerprint: str
-    storage_options: str
 
     @classmethod
     def open(cls, image: MosaicImage, name: str) -> LabelImage:
@@ -103,14 +97,13 @@ class LabelImage:
             )
         return cls(
             name=name,
-            url=url,
-            path=metadata.paths[0],
+            stored=StoredArray(
+                url, metadata.paths[0], image.storage_options, fingerprint(array.metadata)
+            ),
             axes=metadata.axes,
             image_axes=image.axes,
             shape=tuple(array.shape),
             factors=factors,
-            fingerprint=fingerprint(array.metadata),
-            storage_options=image.storage_options,
         )
 
     @property
@@ -151,7 +144,7 @@ class LabelImage:
             own = np.minimum(np.floor(centres / factor).astype(np.int64), length - 1)
             parts.append(slice(int(own[0]), int(own[-1]) + 1))
             places.append(own - own[0])
-        pixels = read_array(self.array(), join_url(self.url, self.path), tuple(parts))
+        pixels = read_array(self.array(), self.stored.where, tuple(parts))
         objects = np.asarray(pixels > 0)
         if any(factor != 1 for factor in self.factors):
             objects = objects[np.ix_(*places)]
@@ -167,12 +160,7 @@ class LabelImage:
         """Fingerprint: its shape, and size and time of some of its chunk files."""
         array = self.array()
         content = json.dumps([array.shape, array.chunks, str(array.dtype)])
-        return hashlib.sha256(content.encode() + files_state(self.array())).hexdigest()
-
-    @property
-    def stored(self) -> StoredArray:
-        """Where its pixels lie."""
-        return StoredArray(self.url, self.path, self.storage_options, self.fingerprint)
+        return hashlib.sha256(content.encode() + files_state(array)).hexdigest()
 
 
 def _group_names(labels: zarr.Group) -> list[str]:

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fractal_mesospim_shading.errors import OutputWriteError, SourceReadError
+from fractal_mesospim_shading.errors import (
+    ImageNotFoundError,
+    OutputWriteError,
+    SourceReadError,
+)
 from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.places import join_url, normalise_url
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -151,3 +156,22 @@ def test_what_a_remote_client_raises_is_an_error_of_ours():
         places.read_bytes("s3://bucket/x", options)
     with pytest.raises(OutputWriteError, match="s3://bucket/x"):
         places.write_bytes("s3://bucket/x", b"", options)
+
+
+def test_spellings_of_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = str(tmp_path / "a b.zarr")
+    for spelling in (
+        "a b.zarr",
+        "a b.zarr/",
+        "./a b.zarr//",
+        f"{expected}/",
+        f"file://{expected}",
+        f"file://{expected.replace(' ', '%20')}/",
+        tmp_path / "a b.zarr",
+    ):
+        assert normalise_url(spelling) == expected
+    assert normalise_url("s3://bucket/a.zarr/") == "s3://bucket/a.zarr"
+    assert join_url("s3://bucket/a.zarr", "tables", "x/") == "s3://bucket/a.zarr/tables/x"
+    with pytest.raises(ImageNotFoundError, match="empty"):
+        normalise_url(" ")

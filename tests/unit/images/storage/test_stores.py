@@ -18,7 +18,7 @@ from fractal_mesospim_shading.errors import (
     SourceReadError,
 )
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.storage.places import filesystem, join_url, normalise_url
+from fractal_mesospim_shading.images.storage.places import filesystem
 from fractal_mesospim_shading.images.storage.stores import members_of, open_group, subgroup
 
 PIXELS = np.arange(2 * 8 * 12, dtype=np.uint16).reshape(1, 2, 8, 12)
@@ -31,25 +31,6 @@ def zipped(folder: Path, archive: Path, inside: str = "") -> Path:
             if path.is_file():
                 file.write(path, Path(inside) / path.relative_to(folder))
     return archive
-
-
-def test_spellings_of_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    expected = str(tmp_path / "a b.zarr")
-    for spelling in (
-        "a b.zarr",
-        "a b.zarr/",
-        "./a b.zarr//",
-        f"{expected}/",
-        f"file://{expected}",
-        f"file://{expected.replace(' ', '%20')}/",
-        tmp_path / "a b.zarr",
-    ):
-        assert normalise_url(spelling) == expected
-    assert normalise_url("s3://bucket/a.zarr/") == "s3://bucket/a.zarr"
-    assert join_url("s3://bucket/a.zarr", "tables", "x/") == "s3://bucket/a.zarr/tables/x"
-    with pytest.raises(ImageNotFoundError, match="empty"):
-        normalise_url(" ")
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
