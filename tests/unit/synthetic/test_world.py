@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -80,3 +82,12 @@ def test_the_sample_goes_on_across_a_seam() -> None:
     step = np.abs(left[:, -1] - right[:, 0])
     inside = np.abs(np.diff(left[:, -20:], axis=1)).mean(axis=1)
     assert np.median(step) < 4 * np.median(inside)
+
+
+def test_the_world_is_at_hand_without_anything_heavy() -> None:
+    code = (
+        "import sys; from fractal_mesospim_shading.synthetic import LightSheetWorld;"
+        "print([name for name in ('zarr', 'scipy', 'dask', 'anndata') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
