@@ -14,7 +14,7 @@ from functools import partial
 from fractal_mesospim_shading.engine.earlier import left_to_its_job, steps_of
 from fractal_mesospim_shading.engine.job_folder import unfinished_url
 from fractal_mesospim_shading.engine.zero_look import NO_DATA
-from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems, ShadingError
+from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems
 from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import CopyKernel
 from fractal_mesospim_shading.images.arrays.documents import Document
@@ -30,7 +30,7 @@ from fractal_mesospim_shading.images.native.results import (
     import_levels,
 )
 from fractal_mesospim_shading.images.ngff import ZARR_FORMATS, zarr_format_of
-from fractal_mesospim_shading.images.output import refuse_unwritable, split_name
+from fractal_mesospim_shading.images.output import mark_of, refuse_unwritable, split_name
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.names import refuse_bad_name, refuse_long_name
@@ -102,7 +102,7 @@ def plan_imports(
                 units.append(unit)
                 with problems.collected():
                     work = prepare_import(unit, collection, mosaic, options)
-                    if is_there(work):
+                    if imported_before(work):
                         finished.append(work)
     counted = Counter(unit.zarr_url for unit in units)
     repeated = sorted(url for url, number in counted.items() if number > 1)
@@ -140,7 +140,7 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> JobResult:
         tell_notes(mosaic)
         earlier = mark if isinstance(mark, dict) else None
         work = prepare_import(unit, collection, mosaic, options, earlier)
-    if is_there(work):
+    if imported_before(work):
         logger.info("%s was finished by an earlier run and stays.", unit.zarr_url)
         return work.result(unit.zarr_url)
     return carry_out(work)
@@ -253,7 +253,7 @@ def prepare_import(
         listed=_list_attributes(collection, mosaic),
     )
     work = _with_digest(work, mosaic)
-    if not is_there(work):
+    if not imported_before(work):
         with problems.collected():
             _refuse_taken(work)
         refuse_unfit(work, problems, "zarr_dir")
@@ -261,20 +261,15 @@ def prepare_import(
     return work
 
 
-def is_there(work: Work) -> bool:
+def imported_before(work: Work) -> bool:
     """Whether an earlier run of the same import has finished this image."""
     if work.options.overwrite or not places.exists(work.final_url, work.storage):
         return False
     if left_to_its_job(work.final_url, work.storage):
         # Its job does what is left to do, and says that it is complete.
         return False
-    try:
-        mark = container_attributes(work.final_url, work.storage).get(MARK)
-    except ShadingError:
-        return False
-    if not isinstance(mark, dict) or mark.get("complete") is not True:
-        return False
-    return bool(mark.get("request") == work.parts[0].facts["request"])
+    mark, request = mark_of(work.final_url, work.storage), work.parts[0].facts["request"]
+    return mark.get("complete") is True and mark.get("request") == request
 
 
 def _with_digest(work: Work, mosaic: NativeMosaic) -> Work:
