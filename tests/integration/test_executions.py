@@ -20,9 +20,10 @@ import zarr
 
 import fractal_mesospim_shading
 from fractal_mesospim_shading import errors
-from fractal_mesospim_shading.engine import job_folder, resources
+from fractal_mesospim_shading.engine import resources
 from fractal_mesospim_shading.engine.cluster import Crew, slurm_cluster
 from fractal_mesospim_shading.engine.process import prepare_workers
+from fractal_mesospim_shading.images import output
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.options.base import ExecutionOptions
@@ -540,7 +541,7 @@ def test_an_old_result_of_an_object_store_stays_until_the_new_one_is_complete(
 
     with monkeypatch.context() as patch:
         # In parts of a few files, of which the second does not come through.
-        patch.setattr(job_folder, "_COPIED_AT_ONCE", 20)
+        patch.setattr(output, "_COPIED_AT_ONCE", 20)
         _failing(patch, places, "copy_remote", 1)
         with pytest.raises(errors.OutputWriteError):
             correct_flatfield(f"{url}/brain.zarr", **remote)

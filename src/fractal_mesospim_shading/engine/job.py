@@ -1,25 +1,14 @@
 """The life of one job on disk: started, continued, finished, renamed into place.
 
-Everything unfinished lies in one hidden folder beside the result:
-
-    .<name>.job/  request.json   what this job is, to be matched by a run that continues it
-                  lock           who is writing
-                  journal/       which blocks are safely written
-                  profiles/      what was estimated, so that it need not be again
-                  image/         the result in the making
-                  beside/        files that are to lie beside the result
-                  finish.json    what is left to do once all of it is complete
-                  replaced/      what stood where the results are now
-
-On an object store, which cannot rename, the image is written under its final name and
-counts once its completion mark is there, last of all. Where a finished image stands there,
-the new one is made in the folder and copied when it is complete.
+Everything unfinished lies in one hidden folder beside the result, see `job_folder`. On an
+object store, which cannot rename, the image is written under its final name and counts once its
+completion mark is there, last of all. Where a finished image stands there, the new one is made in
+the folder and copied when it is complete.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,21 +25,23 @@ from fractal_mesospim_shading.engine.job_folder import (
     clear,
     job_url,
     leave,
+    made_in_place,
+    moves_of,
     name_left,
-    place_local,
+    name_unsynced,
+    put_in_place,
     read_request,
     refuse_appeared,
     refuse_foreign,
     refuse_link,
-    replace_remote,
     unfinished_url,
 )
 from fractal_mesospim_shading.engine.locks import JobLock
 from fractal_mesospim_shading.engine.records import (
     RECORD,
+    DurableJournal,
     Ending,
     Journal,
-    Move,
     Request,
     differences,
     plain,
@@ -71,9 +62,6 @@ from fractal_mesospim_shading.images.storage import local_files, places
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 
 logger = logging.getLogger(__name__)
-
-_TOGETHER, _TOGETHER_SECONDS = 64, 5.0
-"""Records whose blocks are brought to the device at a time, where the journal waits for that."""
 
 
 @dataclass
@@ -109,12 +97,9 @@ class Job:
         self._local = places.is_local(self.final_url)
         self._lock = JobLock(places.join_url(self.url, LOCK), self.options)
         journal = places.join_url(self.url, "journal")
-        self._journal = Journal(journal, self.options, durable=self.durable)
-        self._not_on_device: list[tuple[dict[str, Any], Iterable[str]]] = []
-        self._since = 0.0
-        # Whether nothing of the job is left in its folder.
+        durable = self.durable and self._local
+        self._journal = DurableJournal(journal) if durable else Journal(journal, self.options)
         self._tidy = False
-        self._sync_elsewhere: Callable[[], None] | None = None
 
     def start(self, *, restart: bool, overwrite: bool = False) -> Job:
         """Take the lock, and continue the unfinished job that lies here, if it is this one.
@@ -168,20 +153,15 @@ class Job:
         if ending is None and in_place and finished_at(self.final_url, self.options):
             # The mark is the last thing that is written there.
             request = read_request(self.url, self.options) or {}
-            ending = Ending(request, (self._in_place(),), placed=True)
+            ending = Ending(request, made_in_place(self.final_url), placed=True)
         if ending is None:
             return None
         if overwrite:
             ending = changed(ending, moves=tuple(changed(m, replace=True) for m in ending.moves))
-        self._carry_out(ending)
+        self._tidy = put_in_place(self.url, ending, self.options)
         return ending.request
 
-    def _in_place(self) -> Move:
-        """What there is to do for a result that was made under its final name."""
-        return Move("image", _name(self.final_url), True)
-
     def _begin(self, *, restart: bool) -> None:
-        path = places.join_url(self.url, REQUEST)
         found = None if restart else read_request(self.url, self.options)
         if found is not None and not same(found, self.request):
             if self._journal.read():
@@ -202,7 +182,8 @@ class Job:
                     "room for both, twice as much as for one.",
                     self.final_url,
                 )
-            places.write_bytes(path, to_bytes(self.request), self.options)
+            record = places.join_url(self.url, REQUEST)
+            places.write_bytes(record, to_bytes(self.request), self.options)
             return
         if self._local:
             places.remove_drafts(self.unfinished_url)
@@ -254,35 +235,11 @@ class Job:
             self.check_owned()
         self.records.append(record)
         self.done.add(record["node"])
-        if not (self.durable and self._local):
-            self._journal.add(record)
-            return
-        if not self._not_on_device:
-            self._since = time.monotonic()
-        self._not_on_device.append((record, written))
-        late = time.monotonic() - self._since > _TOGETHER_SECONDS
-        if late or len(self._not_on_device) >= _TOGETHER:
-            self._flush()
+        self._journal.add(record, written)
 
     def syncs_elsewhere(self, sync: Callable[[], None] | None) -> None:
         """Name what brings to the device the blocks that workers on other machines wrote."""
-        self._sync_elsewhere = sync
-
-    def _flush(self) -> None:
-        """Write what waits for the journal, after its blocks are on the device."""
-        waiting, self._not_on_device = self._not_on_device, []
-        if waiting:
-            if self._sync_elsewhere is not None:
-                self._sync_elsewhere()
-            folder = places.local_path(self.url)
-            if not (
-                local_files.file_system(folder) in local_files.WHOLE
-                and local_files.sync_machine(folder)
-            ):
-                local_files.sync_files(path for _, written in waiting for path in written)
-            for record, _ in waiting:
-                self._journal.add(record)
-        self._journal.flush()
+        self._journal.sync_elsewhere = sync
 
     def drop(self, keys: Collection[str]) -> None:
         """Take blocks for not done, so that they are made again."""
@@ -298,14 +255,10 @@ class Job:
         return places.read_bytes(places.join_url(self.url, "profiles", name), self.options)
 
     def beside(self, url: str) -> str:
-        """Where to write a file that is to lie beside the result once the job is finished.
-
-        Args:
-            url: where people will find it, in the folder of the result.
-        """
+        """Where to write a file that will be found at `url`, beside the finished result."""
         if not self._local:
             return url
-        return places.join_url(self.url, BESIDE, _name(url))
+        return places.join_url(self.url, BESIDE, places.parent_and_name(url)[1])
 
     def sync(self) -> None:
         """Wait until everything of the result is on the device, before it is marked complete.
@@ -313,9 +266,9 @@ class Job:
         Raises:
             OutputWriteError: the device failed.
         """
-        self._flush()
+        self._journal.flush()
         if self._local:
-            _name_unsynced(local_files.sync_tree(places.local_path(self.url)))
+            name_unsynced(local_files.sync_tree(places.local_path(self.url)))
 
     def finish(self, *, replace: str | None = None, overwrite: bool = False) -> str:
         """Put the complete results into their places and remove the rest of the job.
@@ -334,57 +287,27 @@ class Job:
             OutputWriteError: a renaming failed; the same command does what is left.
             JobLockedError: another run has taken this job over.
         """
-        self._flush()
+        self._journal.flush()
         place = replace or self.final_url
         for url in self._unfinished_urls():
             forget(url)
         if self._local:
-            _name_unsynced(local_files.sync_groups(places.local_path(self.unfinished_url)))
+            name_unsynced(local_files.sync_groups(places.local_path(self.unfinished_url)))
         self.check_owned()
         if self._in_folder:
-            ending = Ending(self.request, self._moves(place, replace, overwrite=overwrite))
+            over = overwrite or place == replace
+            moves = moves_of(self.final_url, place, self.companions, overwrite, over, self.options)
+            ending = Ending(self.request, moves)
             refuse_appeared(self.url, ending.moves, self.options)
             ending.write(self.url, self.options)
         else:
-            ending = Ending(self.request, (self._in_place(),), placed=True)
-        self._carry_out(ending)
+            ending = Ending(self.request, made_in_place(self.final_url), placed=True)
+        self._tidy = put_in_place(self.url, ending, self.options)
         return place
-
-    def _moves(self, place: str, replaced: str | None, *, overwrite: bool) -> tuple[Move, ...]:
-        moves = [
-            Move(f"image_{kind}", _name(self.companion_url(kind)), overwrite)
-            for kind in self.companions
-        ]
-        parent, _ = places.parent_and_name(self.final_url)
-        for name in places.list_names(places.join_url(self.url, BESIDE), self.options):
-            path = places.local_path(places.join_url(parent, name))
-            if places.exists(str(path)) and not path.is_file():
-                # No reason to hold the result back.
-                logger.warning("%s is not written: something else is in its place.", path)
-                continue
-            moves.append(Move(f"{BESIDE}/{name}", name, True))
-        moves.append(Move("image", _name(place), overwrite or place == replaced))
-        return tuple(moves)
 
     def companion_url(self, kind: str) -> str:
         """Where people will find an image that goes with the result."""
         return companion_url(self.final_url, kind)
-
-    def _carry_out(self, ending: Ending) -> None:
-        """Put results into their places, and remove all of the job but the lock."""
-        if not ending.placed:
-            if self._local:
-                _name_unsynced(place_local(self.url, ending.moves))
-            else:
-                parent, _ = places.parent_and_name(self.url)
-                for move in ending.moves:
-                    made = places.join_url(self.url, move.made)
-                    replace_remote(made, places.join_url(parent, move.place), self.options)
-            ending = changed(ending, placed=True)
-            ending.write(self.url, self.options)
-        failed = clear(self.url, self.options, replaced=True)
-        name_left(self.url, [], failed)
-        self._tidy = not failed
 
     def _let_go(self) -> None:
         """Give the lock back, the last of all, so that nobody enters meanwhile."""
@@ -412,30 +335,15 @@ class Job:
             return
         with suppress(OSError):
             # What brought us here is what people have to know.
-            self._flush()
-        # A background that cannot be used cannot be used when the run is continued.
-        hopeless = isinstance(error, BackgroundError)
+            self._journal.flush()
         kept = any(
             places.exists(places.join_url(self.url, name), self.options)
             for name in ("profiles", RECORD)
         )
-        if (not self.done and not kept) or hopeless:
+        # A background that cannot be used cannot be used when the run is continued.
+        if isinstance(error, BackgroundError) or not (self.done or kept):
             with suppress(OSError):
                 # Nothing was finished, so nothing is worth keeping.
                 self._clear()
         self._tidy = False
         self._let_go()
-
-
-def _name_unsynced(folders: list[str]) -> None:
-    if folders:
-        logger.info(
-            "The file system of %s cannot sync folders (%d of them): a power cut within the next "
-            "half minute may take away what was written last.",
-            folders[0],
-            len(folders),
-        )
-
-
-def _name(url: str) -> str:
-    return places.parent_and_name(url)[1]

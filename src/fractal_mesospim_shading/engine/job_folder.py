@@ -13,13 +13,13 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fractal_mesospim_shading.engine.records import RECORD, SOURCE_FILES, Move
+from fractal_mesospim_shading.engine.records import RECORD, SOURCE_FILES, Ending, Move
 from fractal_mesospim_shading.errors import OutputExistsError, OutputWriteError
-from fractal_mesospim_shading.images.mosaic import MARK
-from fractal_mesospim_shading.images.output import companion_url, finished_at
+from fractal_mesospim_shading.images.output import companion_url, finished_at, replace_remote
 from fractal_mesospim_shading.images.storage import local_files, places
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.messages import listed
@@ -32,8 +32,6 @@ BESIDE = "beside"
 LOCK = "lock"
 ASIDE = "replaced"
 
-_ROOTS = ("zarr.json", ".zattrs", ".zgroup")
-_COPIED_AT_ONCE = 1000
 
 _LOCKS = re.compile(r"lock(\.[0-9a-f]{8})?")
 _DRAFT = re.compile(r"\.(request|finish)\.json\.draft")
@@ -128,8 +126,7 @@ def refuse_foreign(url: str, options: StorageOptions = None) -> None:
             f"{url} holds unfinished work, and in it {listed(links, 5)} is a link. Nothing is "
             "touched. Look where it leads, and remove it."
         )
-    records = (REQUEST, RECORD)
-    if names and not any(name in names for name in records):
+    if names and REQUEST not in names and RECORD not in names:
         raise OutputWriteError(
             f"{url} is where unfinished work is kept, but it holds no record of a job of this "
             f"package ({REQUEST}), only {listed(names, 5)}. Nothing is touched. Move it away."
@@ -210,8 +207,7 @@ def name_left(url: str, left: list[str], failed: list[str]) -> None:
 
 def holds_lock_alone(url: str) -> bool:
     """Whether a local folder of a job is there, with nothing in it but a lock."""
-    path = places.local_path(url)
-    return path.is_dir() and all(map(_is_lock, places.list_names(url)))
+    return places.local_path(url).is_dir() and all(map(_is_lock, places.list_names(url)))
 
 
 def _is_lock(name: str) -> bool:
@@ -259,8 +255,7 @@ def place_local(job_url: str, moves: Sequence[Move]) -> list[str]:
                 f"The result is no longer at {place}, where an earlier run had put it. What stood "
                 f"there before is {aside}. Move one of them to {place}, or remove {folder}."
             )
-    unsynced = [path for path in (folder.parent, folder) if not local_files.sync_folder(path)]
-    return [str(path) for path in unsynced]
+    return [str(path) for path in (folder.parent, folder) if not local_files.sync_folder(path)]
 
 
 def _put(made: Path, place: Path, aside: Path, *, replace: bool) -> None:
@@ -289,57 +284,65 @@ def _put(made: Path, place: Path, aside: Path, *, replace: bool) -> None:
         ) from error
 
 
-def replace_remote(made: str, place: str, options: StorageOptions) -> None:
-    """Replace an image of an object store by one that is complete beside it.
+def made_in_place(final_url: str) -> tuple[Move, ...]:
+    """What there is to do for a result that was made under its final name."""
+    return (Move("image", places.parent_and_name(final_url)[1], True),)
 
-    The old one is first marked as unfinished, so that nobody takes the mixture of
-    both for an image; the copy of the new one's own mark is the last step. All steps may be done
-    again.
+
+def moves_of(
+    final_url: str,
+    place: str,
+    companions: Sequence[str],
+    overwrite: bool,
+    replace: bool,
+    options: StorageOptions = None,
+) -> tuple[Move, ...]:
+    """Where each result of a job goes, the image itself last.
 
     Args:
-        made: the complete image.
-        place: of the old one; there may be nothing.
-        options: of the storage.
-
-    Raises:
-        OutputWriteError: the storage fails.
+        final_url: the address that the job is named after.
+        place: of the image.
+        companions: kinds of images written beside it.
+        overwrite, replace: whether these, and whether the image may replace others.
+        options: of a remote address.
     """
-    new = places.relative_files(made, options)
-    if not new:
-        return
-    _take_mark_off(place, options)
-    for name in places.relative_files(place, options):
-        if name not in set(new) and name not in _ROOTS:
-            places.remove(places.join_url(place, name), options)
-    pairs = [(places.join_url(made, n), places.join_url(place, n)) for n in new if n not in _ROOTS]
-    for start in range(0, len(pairs), _COPIED_AT_ONCE):
-        places.copy_remote(pairs[start : start + _COPIED_AT_ONCE], options)
-    for name in _ROOTS:
-        if name not in new:
-            places.remove(places.join_url(place, name), options)
-    for name in _ROOTS:
-        if name in new:
-            places.copy_remote(
-                [(places.join_url(made, name), places.join_url(place, name))], options
-            )
+    moves = [
+        Move(f"image_{kind}", places.parent_and_name(companion_url(final_url, kind))[1], overwrite)
+        for kind in companions
+    ]
+    parent, _ = places.parent_and_name(final_url)
+    for name in places.list_names(places.join_url(job_url(final_url), BESIDE), options):
+        path = places.local_path(places.join_url(parent, name))
+        if places.exists(str(path)) and not path.is_file():
+            # No reason to hold the result back.
+            logger.warning("%s is not written: something else is in its place.", path)
+            continue
+        moves.append(Move(f"{BESIDE}/{name}", name, True))
+    return (*moves, Move("image", places.parent_and_name(place)[1], replace))
 
 
-def _take_mark_off(place: str, options: StorageOptions) -> None:
-    """Mark an image as unfinished, in the metadata of both versions of zarr."""
-    unfinished = {MARK: {"complete": False}}
-    group = _document(places.join_url(place, "zarr.json"), options)
-    if group is not None:
-        group["attributes"] = {**group.get("attributes", {}), **unfinished}
-        places.write_bytes(places.join_url(place, "zarr.json"), json.dumps(group).encode(), options)
-    attributes = _document(places.join_url(place, ".zattrs"), options)
-    if attributes is not None or (group is None and places.exists(place, options)):
-        content = json.dumps({**(attributes or {}), **unfinished}).encode()
-        places.write_bytes(places.join_url(place, ".zattrs"), content, options)
+def put_in_place(url: str, ending: Ending, options: StorageOptions = None) -> bool:
+    """Put results into their places, and remove the job but for its lock; whether all has gone."""
+    if not ending.placed:
+        if places.is_local(url):
+            name_unsynced(place_local(url, ending.moves))
+        else:
+            parent, _ = places.parent_and_name(url)
+            for move in ending.moves:
+                made = places.join_url(url, move.made)
+                replace_remote(made, places.join_url(parent, move.place), options)
+        replace(ending, placed=True).write(url, options)
+    failed = clear(url, options, replaced=True)
+    name_left(url, [], failed)
+    return not failed
 
 
-def _document(url: str, options: StorageOptions) -> dict[str, Any] | None:
-    content = places.read_bytes(url, options)
-    try:
-        return None if content is None else dict(json.loads(content))
-    except (ValueError, TypeError):
-        return {}
+def name_unsynced(folders: Sequence[str]) -> None:
+    """Say which folders could not be brought to the device."""
+    if folders:
+        logger.info(
+            "The file system of %s cannot sync folders (%d of them): a power cut within the next "
+            "half minute may take away what was written last.",
+            folders[0],
+            len(folders),
+        )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ Record = dict[str, Any]
 
 RECORD = "finish.json"
 SOURCE_FILES = "source_files.npz"
+
+_TOGETHER, _TOGETHER_SECONDS = 64, 5.0
+"""Records whose blocks are brought to the device at a time, where the journal waits for that."""
 
 
 def same(earlier: Request, now: Request) -> bool:
@@ -106,36 +110,38 @@ class Journal:
         self._waiting: list[Record] = []
         self._local = places.is_local(url)
         self._parts = 0
+        self.sync_elsewhere: Callable[[], None] | None = None
 
     def read(self) -> list[Record]:
         """All records; what a kill or a crash of the machine left incomplete is cut off."""
+        parts = self._contents()
         if self._local:
-            path = places.join_url(self._url, "blocks.jsonl")
-            data = places.read_bytes(path) or b""
-            whole, length = _whole_records(data)
-            if length < len(data):
-                places.write_bytes(path, data[:length])
+            whole, length = _whole_records(parts[0])
+            if length < len(parts[0]):
+                places.write_bytes(places.join_url(self._url, "blocks.jsonl"), parts[0][:length])
             return whole
-        records: list[Record] = []
-        names = places.list_names(self._url, self._options)
-        for name in names:
-            part = places.read_bytes(places.join_url(self._url, name), self._options) or b""
-            records.extend(json.loads(line) for line in part.splitlines())
-        self._parts = len(names)
-        return records
+        self._parts = len(parts)
+        return [json.loads(line) for part in parts for line in part.splitlines()]
 
     def nodes(self) -> set[str]:
         """Names of the blocks on record, for somebody who only looks: nothing is cut off."""
-        if self._local:
-            parts = [places.read_bytes(places.join_url(self._url, "blocks.jsonl")) or b""]
-        else:
-            names = places.list_names(self._url, self._options)
-            urls = [places.join_url(self._url, name) for name in names]
-            parts = [places.read_bytes(url, self._options) or b"" for url in urls]
-        return {record["node"] for part in parts for record in _whole_records(part)[0]}
+        return {record["node"] for part in self._contents() for record in _whole_records(part)[0]}
 
-    def add(self, record: Record) -> None:
-        """Write a record; it counts once this returns (or after `flush`, when remote)."""
+    def _contents(self) -> list[bytes]:
+        """What each file holds."""
+        names = ["blocks.jsonl"]
+        if not self._local:
+            names = places.list_names(self._url, self._options)
+        urls = [places.join_url(self._url, name) for name in names]
+        return [places.read_bytes(url, self._options) or b"" for url in urls]
+
+    def add(self, record: Record, written: Iterable[str] = ()) -> None:
+        """Write a record; it counts once this returns (or after `flush`, when remote).
+
+        Args:
+            record: of a block.
+            written: its local files, for where each has to be synced by itself.
+        """
         self._waiting.append(record)
         if self._local or len(self._waiting) >= self._batch:
             self.flush()
@@ -157,6 +163,42 @@ class Journal:
             name = f"{self._parts:08d}.jsonl"
             places.write_bytes(places.join_url(self._url, name), data, self._options)
             self._parts += 1
+
+
+class DurableJournal(Journal):
+    """A journal in the folder of a local job that waits until blocks are on the device.
+
+    Attributes:
+        sync_elsewhere: brings there what workers on other machines wrote.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, durable=True)
+        self._not_on_device: list[tuple[Record, Iterable[str]]] = []
+        self._since = 0.0
+
+    def add(self, record: Record, written: Iterable[str] = ()) -> None:
+        """Keep a record until its block is on the device."""
+        if not self._not_on_device:
+            self._since = time.monotonic()
+        self._not_on_device.append((record, written))
+        late = time.monotonic() - self._since > _TOGETHER_SECONDS
+        if late or len(self._not_on_device) >= _TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, after its blocks are on the device."""
+        waiting, self._not_on_device = self._not_on_device, []
+        if waiting:
+            if self.sync_elsewhere is not None:
+                self.sync_elsewhere()
+            folder = places.local_path(self._url).parent
+            whole = local_files.file_system(folder) in local_files.WHOLE
+            if not (whole and local_files.sync_machine(folder)):
+                local_files.sync_files(path for _, written in waiting for path in written)
+            for record, _ in waiting:
+                super().add(record)
+        super().flush()
 
 
 def _lines(records: Iterable[Record]) -> bytes:
@@ -264,10 +306,6 @@ class Ending:
         places.write_bytes(places.join_url(job_url, RECORD), content, options)
         if places.is_local(job_url):
             local_files.sync_folder(places.local_path(job_url))
-
-    def place(self, job_url: str) -> str:
-        """The address of the result."""
-        return places.join_url(places.parent_and_name(job_url)[0], self.moves[-1].place)
 
 
 def _leads_nowhere_else(move: Move) -> bool:

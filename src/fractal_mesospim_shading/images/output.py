@@ -24,10 +24,13 @@ from fractal_mesospim_shading.images.storage.names import (
     refuse_bad_name,
     refuse_long_name,
 )
-from fractal_mesospim_shading.images.storage.places import normalise_url
+from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
 
 SUFFIXES = (".ome.zarr.zip", ".zarr.zip", ".ome.zarr", ".zarr")
+
+_ROOTS = ("zarr.json", ".zattrs", ".zgroup")
+_COPIED_AT_ONCE = 1000
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -270,3 +273,59 @@ def _given_shards(
 def pixel_bytes(levels: Sequence[TargetLevel]) -> int:
     """Bytes of all pixels of all levels, before compression."""
     return sum(prod(level.shape) * level.dtype.itemsize for level in levels)
+
+
+def replace_remote(made: str, place: str, options: StorageOptions) -> None:
+    """Replace an image of an object store by one that is complete beside it.
+
+    The old one is first marked as unfinished, so that nobody takes the mixture of
+    both for an image; the copy of the new one's own mark is the last step. All steps may be done
+    again.
+
+    Args:
+        made: the complete image.
+        place: of the old one; there may be nothing.
+        options: of the storage.
+
+    Raises:
+        OutputWriteError: the storage fails.
+    """
+    new = places.relative_files(made, options)
+    if not new:
+        return
+    _take_mark_off(place, options)
+    for name in places.relative_files(place, options):
+        if name not in set(new) and name not in _ROOTS:
+            places.remove(places.join_url(place, name), options)
+    pairs = [(places.join_url(made, n), places.join_url(place, n)) for n in new if n not in _ROOTS]
+    for start in range(0, len(pairs), _COPIED_AT_ONCE):
+        places.copy_remote(pairs[start : start + _COPIED_AT_ONCE], options)
+    for name in _ROOTS:
+        if name not in new:
+            places.remove(places.join_url(place, name), options)
+    for name in _ROOTS:
+        if name in new:
+            places.copy_remote(
+                [(places.join_url(made, name), places.join_url(place, name))], options
+            )
+
+
+def _take_mark_off(place: str, options: StorageOptions) -> None:
+    """Mark an image as unfinished, in the metadata of both versions of zarr."""
+    unfinished = {MARK: {"complete": False}}
+    group = _document(places.join_url(place, "zarr.json"), options)
+    if group is not None:
+        group["attributes"] = {**group.get("attributes", {}), **unfinished}
+        places.write_bytes(places.join_url(place, "zarr.json"), json.dumps(group).encode(), options)
+    attributes = _document(places.join_url(place, ".zattrs"), options)
+    if attributes is not None or (group is None and places.exists(place, options)):
+        content = json.dumps({**(attributes or {}), **unfinished}).encode()
+        places.write_bytes(places.join_url(place, ".zattrs"), content, options)
+
+
+def _document(url: str, options: StorageOptions) -> dict[str, Any] | None:
+    content = places.read_bytes(url, options)
+    try:
+        return None if content is None else dict(json.loads(content))
+    except (ValueError, TypeError):
+        return {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fractal_mesospim_shading.engine import job as job_module
+from fractal_mesospim_shading.engine import job_folder, records
 from fractal_mesospim_shading.engine.earlier import settle
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.job_folder import job_url, unfinished_url
@@ -288,7 +288,7 @@ def test_another_command_after_a_job_that_was_stopped_at_its_end(final, tmp_path
 
 def _stopped_at_its_end(final, request):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(job_module, "place_local", lambda *_: 1 / 0)
+        patch.setattr(job_folder, "place_local", lambda *_: 1 / 0)
         with _begin(final, request) as job:
             job.finish()
 
@@ -342,7 +342,7 @@ def test_a_durable_journal_waits_for_its_blocks(final, monkeypatch):
     steps = []
     monkeypatch.setattr(local_files, "sync_machine", lambda path: steps.append("device") or True)
     monkeypatch.setattr(local_files, "file_system", lambda path: "ext4")
-    monkeypatch.setattr(job_module, "_TOGETHER", 3)
+    monkeypatch.setattr(records, "_TOGETHER", 3)
     job = Job(final, {"a": 1}, durable=True)
     add = job._journal.add
     monkeypatch.setattr(job._journal, "add", lambda r: (steps.append(r["node"]), add(r)))
