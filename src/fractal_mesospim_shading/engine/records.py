@@ -27,7 +27,6 @@ Request = dict[str, Any]
 """Everything that decides the bytes of a result, as JSON."""
 
 Record = dict[str, Any]
-"""Of a finished block."""
 
 RECORD = "finish.json"
 SOURCE_FILES = "source_files.npz"

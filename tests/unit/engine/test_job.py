@@ -344,8 +344,8 @@ def test_a_durable_journal_waits_for_its_blocks(final, monkeypatch):
     monkeypatch.setattr(local_files, "file_system", lambda path: "ext4")
     monkeypatch.setattr(records, "_TOGETHER", 3)
     job = Job(final, {"a": 1}, durable=True)
-    add = job._journal.add
-    monkeypatch.setattr(job._journal, "add", lambda r: (steps.append(r["node"]), add(r)))
+    add = Journal.add
+    monkeypatch.setattr(Journal, "add", lambda own, r: (steps.append(r["node"]), add(own, r)))
     with job.start(restart=False):
         os.makedirs(job.unfinished_url)
         job.syncs_elsewhere(lambda: steps.append("elsewhere"))
