@@ -120,15 +120,13 @@ def use_one_arena() -> None:
         library.mallopt(_M_ARENA_MAX, 1)
 
 
-def keep_freed_memory() -> bool:
-    """Keep what is freed; returns whether glibc could be asked to."""
+def keep_freed_memory() -> None:
+    """Keep what is freed."""
     _buffers.keep(True)
     library = _glibc()
-    if library is None:
-        return False
-    library.mallopt(_M_MMAP_MAX, 0)
-    library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
-    return True
+    if library is not None:
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
 def give_back_freed_memory() -> None:

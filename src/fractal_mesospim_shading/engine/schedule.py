@@ -1,4 +1,4 @@
-"""Run the blocks of plans in batches, put each on record, and show how far it is.
+"""Run the blocks of plans in batches, and put each on record.
 
 Nothing here knows what a block holds. A batch of subtrees becomes one Dask graph of
 bounded size; a node's mean is handed from its task to its parent's and then dropped.
@@ -6,13 +6,9 @@ bounded size; a node's mean is handed from its task to its parent's and then dro
 
 from __future__ import annotations
 
-import logging
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from fractal_mesospim_shading.core.blocks import BlockGrid, Node
@@ -27,18 +23,14 @@ from fractal_mesospim_shading.engine.plan import (
 )
 from fractal_mesospim_shading.engine.records import Record
 from fractal_mesospim_shading.engine.resources import Resources, resources
-from fractal_mesospim_shading.engine.streams import SteadyStream, is_terminal
+from fractal_mesospim_shading.engine.streams import Progress
 from fractal_mesospim_shading.options.base import ExecutionOptions
-
-logger = logging.getLogger(__name__)
 
 Accept = Callable[[Record], None]
 """Looks at the record of a block before it counts."""
 
 RunPlan = Callable[[CorrectionPlan, "PartOfJob"], None]
 """Processes the blocks of a plan that its part of a job does not have yet."""
-
-_SECONDS = 30.0
 
 
 @contextmanager
@@ -166,20 +158,20 @@ class _Driver:
         """
         for coarser in range(level + 1, len(self._grid.shapes)):
             for node in self._grid.nodes(coarser):
-                if node.key in self._done and self._wanted(node):
+                if node.key in self._done and self._is_needed(node):
                     self._arrived(node, recover(self._plan, node))
 
     def run(self, batch: list[Node]) -> None:
         tasks: dict[str, Any] = {}
-        tops = {node.key: node for node in batch if self._wanted(node)}
-        wanted = {key: self._task(node, tasks) for key, node in tops.items()}
-        if not wanted:
+        tops = {node.key: node for node in batch if self._is_needed(node)}
+        delayed = {key: self._task(node, tasks) for key, node in tops.items()}
+        if not delayed:
             return
-        results = self._engine.compute(tasks, wanted, self._on_record)
+        results = self._engine.compute(tasks, delayed, self._on_record)
         for key, node in tops.items():
             self._arrived(node, results[key])
 
-    def _wanted(self, node: Node) -> bool:
+    def _is_needed(self, node: Node) -> bool:
         """Whether a node is to be made, or its mean is needed by a parent that is."""
         if node.key not in self._done:
             return True
@@ -210,54 +202,3 @@ class _Driver:
             joined = process_parent(self._plan, parent, list(siblings.values()))
             self._on_record(joined.record)
             self._arrived(parent, joined)
-
-
-class Progress:
-    """Counts finished blocks.
-
-    In a terminal it draws a bar. Elsewhere it logs a line at each tenth of the work,
-    but not more often than every half minute.
-    """
-
-    def __init__(self, total: int, done: int = 0, what: str = "blocks") -> None:
-        self._total = total
-        self._done = done
-        self._what = what
-        self._bar: Any = None
-        self._last = time.monotonic()
-        self._tenth = 10 * done // max(total, 1)
-
-    def __enter__(self) -> Progress:
-        if is_terminal(sys.stderr):
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=self._total,
-                initial=self._done,
-                unit=" " + self._what,
-                desc="Correcting",
-                file=SteadyStream(sys.stderr),
-            )
-        else:
-            logger.info("%d %s to write", self._total - self._done, self._what)
-        return self
-
-    def advance(self) -> None:
-        """One more is finished."""
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update()
-            return
-        tenth, now = 10 * self._done // max(self._total, 1), time.monotonic()
-        if tenth > self._tenth and (now - self._last > _SECONDS or self._done == self._total):
-            logger.info("%d of %d %s (%d %%)", self._done, self._total, self._what, 10 * tenth)
-            self._last, self._tenth = now, tenth
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()

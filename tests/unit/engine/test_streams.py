@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import time
 import pytest
 
 from fractal_mesospim_shading.engine import streams
-from fractal_mesospim_shading.engine.schedule import Progress
 from fractal_mesospim_shading.engine.streams import (
+    Progress,
     SteadyStream,
     is_terminal,
     read_file_or_pipe,
@@ -131,3 +132,42 @@ def test_files_and_pipes(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "_PIPE_SECONDS", 0.1)
     with pytest.raises(TimeoutError, match="nothing came"):
         read_file_or_pipe(str(pipe))
+
+
+def test_plain_lines_without_a_terminal(caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    now = [0.0]
+    monkeypatch.setattr(streams.time, "monotonic", lambda: now[0])
+    with Progress(100, done=20) as bar:
+        for _ in range(80):
+            now[0] += 10.0
+            bar.advance()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "80 blocks to write"
+    assert lines[-1] == "100 of 100 blocks (100 %)"
+    # One for each tenth that is left.
+    assert len(lines) == 1 + 8
+
+
+def test_few_lines_where_it_goes_fast(caplog):
+    caplog.set_level(logging.INFO)
+    with Progress(1000) as bar:
+        for _ in range(1000):
+            bar.advance()
+    assert [record.getMessage() for record in caplog.records] == [
+        "1000 blocks to write",
+        "1000 of 1000 blocks (100 %)",
+    ]
+
+
+def test_nothing_to_do(caplog):
+    with Progress(0):
+        pass
+
+
+def test_a_bar_in_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(streams.sys.stderr, "isatty", lambda: True, raising=False)
+    with Progress(3) as bar:
+        for _ in range(3):
+            bar.advance()
+    assert "3/3" in capsys.readouterr().err
