@@ -34,15 +34,12 @@ if TYPE_CHECKING:
 
     from fractal_mesospim_shading.flatfield.models import ChannelModel
     from fractal_mesospim_shading.jobs.work import JobResult
-    from fractal_mesospim_shading.options.arguments import (
-        BackgroundArguments,
-        FlatfieldArguments,
-        ImportArguments,
-    )
-    from fractal_mesospim_shading.options.background import BackgroundOptions
+    from fractal_mesospim_shading.options.background import BackgroundArguments, BackgroundOptions
     from fractal_mesospim_shading.options.flatfield import (
         BasicpyModelParams,
+        FlatfieldArguments,
         FlatfieldOptions,
+        ImportArguments,
         ImportOptions,
     )
 

@@ -13,18 +13,18 @@ from pydantic import BaseModel
 
 import fractal_mesospim_shading as shading
 from fractal_mesospim_shading import errors
-from fractal_mesospim_shading.options import arguments
+from fractal_mesospim_shading.options import background, base, flatfield
 from fractal_mesospim_shading.options.base import ExecutionOptions, OutputOptions
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 from fractal_mesospim_shading.options.values import ParameterError, combined
 
 PAIRS = [
-    (OutputOptions, arguments.OutputArguments),
-    (ExecutionOptions, arguments.ExecutionArguments),
-    (EstimationOptions, arguments.EstimationArguments),
-    (shading.FlatfieldOptions, arguments.FlatfieldArguments),
-    (shading.BackgroundOptions, arguments.BackgroundArguments),
-    (shading.ImportOptions, arguments.ImportArguments),
+    (OutputOptions, base.OutputArguments),
+    (ExecutionOptions, base.ExecutionArguments),
+    (EstimationOptions, flatfield.EstimationArguments),
+    (shading.FlatfieldOptions, flatfield.FlatfieldArguments),
+    (shading.BackgroundOptions, background.BackgroundArguments),
+    (shading.ImportOptions, flatfield.ImportArguments),
 ]
 DOORS = {
     "correct_flatfield": shading.FlatfieldOptions,

@@ -40,8 +40,12 @@ from fractal_mesospim_shading.images.models.files import (
 )
 from fractal_mesospim_shading.images.models.folder import SavedModel, load_models
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
-from fractal_mesospim_shading.options.flatfield import EstimationOptions, choose_scenario
-from fractal_mesospim_shading.options.precedence import passed_over, refuse_idle_baseline
+from fractal_mesospim_shading.options.flatfield import EstimationOptions
+from fractal_mesospim_shading.options.precedence import (
+    choose_scenario,
+    passed_over,
+    refuse_idle_baseline,
+)
 
 logger = logging.getLogger(__name__)
 

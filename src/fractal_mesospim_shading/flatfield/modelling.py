@@ -31,7 +31,7 @@ from fractal_mesospim_shading.flatfield.sampling import (
 )
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup
-from fractal_mesospim_shading.options.flatfield import Basic, MeasuredProfile
+from fractal_mesospim_shading.options.precedence import Basic, MeasuredProfile
 
 logger = logging.getLogger(__name__)
 

@@ -31,10 +31,10 @@ from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.models.folder import SavedModel
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
-from fractal_mesospim_shading.options.flatfield import (
+from fractal_mesospim_shading.options.flatfield import EstimationOptions
+from fractal_mesospim_shading.options.precedence import (
     Basic,
     EmptyRegions,
-    EstimationOptions,
     MeasuredProfile,
     Scenario,
     choose_scenario,

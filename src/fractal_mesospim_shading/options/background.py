@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -12,7 +13,9 @@ from fractal_mesospim_shading.core.background.inputs import Counts, Unit
 from fractal_mesospim_shading.core.background.tile_median import TileMedianModel
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.base import (
+    ExecutionArguments,
     ExecutionOptions,
+    OutputArguments,
     OutputOptions,
     OutsideTiles,
     ZeroIs,
@@ -130,6 +133,27 @@ class BackgroundOptions(LocalBackgroundOptions, OutputOptions, ExecutionOptions)
         description="Let the result take the place of the source, once it is complete. The source "
         "is then gone.",
     )
+
+
+class BackgroundArguments(OutputArguments, ExecutionArguments, total=False):
+    """`BackgroundOptions`, key by key."""
+
+    method: BaseModel | Mapping[str, Any] | str
+    mask: BaseModel | Mapping[str, Any] | str
+    zero_is: Literal["auto", "data", "no_data"]
+    mode: Literal["subtract", "divide"]
+    weight: float
+    reference: float
+    output_type: Literal["float32", "source"]
+    output_offset: float
+    light_background: bool
+    add_noise_bias: bool
+    tiles: Literal["auto", "tile", "plane"]
+    outside_tiles: Literal["refuse", "keep", "zero"]
+    save_background: bool
+    save_noise: bool
+    output_image_name: str
+    overwrite_input: bool
 
 
 know_options(*BackgroundOptions.model_fields)

@@ -1,12 +1,14 @@
 """What can be asked of every job: where the result goes, and where it is computed.
 
 The field help of the options is what the web form, the command line and the documentation
-show: one definition for all doors.
+show: one definition for all doors. Beside each stands the same as a `TypedDict`, for editors and
+type checkers of Python; tests hold both together.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -18,6 +20,9 @@ from fractal_mesospim_shading.options.values import (
     NumberList,
     parse_options,
 )
+
+Numbers = Sequence[int] | str
+"""Whole numbers as arguments: a list, or a text such as `1,9`."""
 
 Execution = Literal["threads", "processes", "dask", "slurm"]
 
@@ -84,6 +89,17 @@ class OutputOptions(BaseModel):
     )
 
 
+class OutputArguments(TypedDict, total=False):
+    """`OutputOptions`, key by key."""
+
+    output_folder: str | None
+    ngff_version: Literal["source", "0.4", "0.5"]
+    output_shards: Numbers | None
+    overwrite: bool
+    restart: bool
+    follow_links: bool
+
+
 class ExecutionOptions(BaseModel):
     """Where the computation runs. Nothing here changes a byte of the result."""
 
@@ -124,6 +140,17 @@ class ExecutionOptions(BaseModel):
         description="Options of the fsspec file system for remote addresses. Not for the server: "
         "there the environment holds them.",
     )
+
+
+class ExecutionArguments(TypedDict, total=False):
+    """`ExecutionOptions`, key by key."""
+
+    execution: Literal["threads", "processes", "dask", "slurm"]
+    n_workers: int | None
+    scheduler_address: str | None
+    memory_limit: str | None
+    durable: bool
+    storage_options: Mapping[str, Any] | str | None
 
 
 def ordered_fields(model: type[BaseModel]) -> list[str]:

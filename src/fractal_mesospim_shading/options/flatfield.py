@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.inputs import Counts
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.base import (
+    ExecutionArguments,
     ExecutionOptions,
+    Numbers,
+    OutputArguments,
     OutputOptions,
     OutsideTiles,
     ZeroIs,
@@ -156,6 +159,26 @@ class EstimationOptions(BaseModel):
     )
 
 
+class EstimationArguments(TypedDict, total=False):
+    """`EstimationOptions`, key by key."""
+
+    models_folder: str | None
+    fov_list: Numbers | None
+    z_levels: Numbers | None
+    basicpy_model_params: BasicpyModelParams | Mapping[str, Any] | str
+    n_zplanes: int
+    resolution_level: int | None
+    seed: int
+    camera_offset: float | None
+    darkfield_file: str | None
+    profile_shape: Literal["keep_aspect", "stretch"]
+    skip_empty_channels: bool
+    output_offset: float
+    zero_is: Literal["auto", "data", "no_data"]
+    subtract_baseline: bool
+    save_models: bool
+
+
 class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
     """The arguments of the flat-field correction besides the image."""
 
@@ -175,51 +198,13 @@ class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
     )
 
 
-@dataclass(frozen=True)
-class MeasuredProfile:
-    """Scenario 1: flat-fields measured before."""
+class FlatfieldArguments(EstimationArguments, OutputArguments, ExecutionArguments, total=False):
+    """`FlatfieldOptions`, key by key."""
 
-    models_folder: str
-
-
-@dataclass(frozen=True)
-class EmptyRegions:
-    """Scenario 2: tiles, planes or both that hold no sample."""
-
-    fov_list: tuple[int, ...] | None
-    z_levels: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Basic:
-    """Scenario 3: the statistics of all planes."""
-
-    params: BasicpyModelParams
-
-
-Scenario = MeasuredProfile | EmptyRegions | Basic
-
-
-def choose_scenario(options: EstimationOptions) -> Scenario:
-    """Turn the flat arguments into the one scenario they mean.
-
-    | models_folder | fov_list | z_levels | scenario |
-    |---|---|---|---|
-    | given | any | any | `MeasuredProfile` |
-    | unset | given | unset | `EmptyRegions`: those tiles, all planes |
-    | unset | unset | given | `EmptyRegions`: corner tiles, planes outside the levels |
-    | unset | given | given | `EmptyRegions`: those tiles, planes outside the levels |
-    | unset | unset | unset | `Basic` |
-
-    An empty list or text means "not given".
-    """
-    if options.models_folder:
-        return MeasuredProfile(options.models_folder)
-    if options.fov_list or options.z_levels:
-        tiles = tuple(options.fov_list) if options.fov_list else None
-        levels = tuple(options.z_levels) if options.z_levels else None
-        return EmptyRegions(tiles, levels)
-    return Basic(options.basicpy_model_params)
+    output_image_name: str
+    overwrite_input: bool
+    outside_tiles: Literal["refuse", "keep", "zero"]
+    report: bool
 
 
 class ImportStyleOptions(BaseModel):
@@ -277,6 +262,22 @@ class ImportStyleOptions(BaseModel):
 
 class ImportOptions(ImportStyleOptions, EstimationOptions, ExecutionOptions):
     """The arguments of the import of native acquisitions besides the containers."""
+
+
+class ImportArguments(EstimationArguments, ExecutionArguments, total=False):
+    """`ImportOptions`, key by key."""
+
+    correct_flatfield: bool
+    image_name: str
+    ngff_version: Literal["source", "0.4", "0.5"]
+    levels: int
+    chunks: Numbers | None
+    output_shards: Numbers | None
+    sign_x: int | None
+    sign_y: int | None
+    exclude_groups: Sequence[str] | None
+    overwrite: bool
+    restart: bool
 
 
 class ImportTaskOptions(ImportStyleOptions, EstimationOptions):

@@ -1,4 +1,4 @@
-"""Options that are given and not used.
+"""Which option goes before another: the scenario that is meant, and options that are not used.
 
 Where the documentation says that one option goes before another, the other is passed over,
 and a line of the log says so. An option that can do nothing at all here is an error: who
@@ -8,6 +8,7 @@ gave it expects something of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,11 +17,9 @@ from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.options.base import OutputOptions
 from fractal_mesospim_shading.options.flatfield import (
-    EmptyRegions,
+    BasicpyModelParams,
     EstimationOptions,
     ImportOptions,
-    MeasuredProfile,
-    Scenario,
 )
 
 IMAGE_OPTIONS = (
@@ -45,6 +44,53 @@ _OF_ESTIMATES = (
     "resolution_level",
     "skip_empty_channels",
 )
+
+
+@dataclass(frozen=True)
+class MeasuredProfile:
+    """Scenario 1: flat-fields measured before."""
+
+    models_folder: str
+
+
+@dataclass(frozen=True)
+class EmptyRegions:
+    """Scenario 2: tiles, planes or both that hold no sample."""
+
+    fov_list: tuple[int, ...] | None
+    z_levels: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Basic:
+    """Scenario 3: the statistics of all planes."""
+
+    params: BasicpyModelParams
+
+
+Scenario = MeasuredProfile | EmptyRegions | Basic
+
+
+def choose_scenario(options: EstimationOptions) -> Scenario:
+    """Turn the flat arguments into the one scenario they mean.
+
+    | models_folder | fov_list | z_levels | scenario |
+    |---|---|---|---|
+    | given | any | any | `MeasuredProfile` |
+    | unset | given | unset | `EmptyRegions`: those tiles, all planes |
+    | unset | unset | given | `EmptyRegions`: corner tiles, planes outside the levels |
+    | unset | given | given | `EmptyRegions`: those tiles, planes outside the levels |
+    | unset | unset | unset | `Basic` |
+
+    An empty list or text means "not given".
+    """
+    if options.models_folder:
+        return MeasuredProfile(options.models_folder)
+    if options.fov_list or options.z_levels:
+        tiles = tuple(options.fov_list) if options.fov_list else None
+        levels = tuple(options.z_levels) if options.z_levels else None
+        return EmptyRegions(tiles, levels)
+    return Basic(options.basicpy_model_params)
 
 
 def given(options: BaseModel, names: Collection[str]) -> list[str]:

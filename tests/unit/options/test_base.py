@@ -5,11 +5,10 @@ import pytest
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_of
-from fractal_mesospim_shading.options.flatfield import (
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
+from fractal_mesospim_shading.options.precedence import (
     Basic,
     EmptyRegions,
-    FlatfieldOptions,
-    ImportOptions,
     MeasuredProfile,
     choose_scenario,
 )

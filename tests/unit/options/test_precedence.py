@@ -6,12 +6,9 @@ from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import Door, through
 from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.options.flatfield import (
-    FlatfieldOptions,
-    ImportOptions,
-    choose_scenario,
-)
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
 from fractal_mesospim_shading.options.precedence import (
+    choose_scenario,
     given,
     passed_over,
     passed_over_in_method,
