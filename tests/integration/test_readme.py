@@ -93,14 +93,20 @@ def test_the_page_of_tasks_is_that_of_the_models() -> None:
     assert (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8") == generator["page"]()
 
 
-def test_the_architecture_page_names_every_module() -> None:
+def test_the_architecture_page_names_every_module_and_no_other() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     package = ROOT / "src" / "fractal_mesospim_shading"
-    modules = [*package.glob("*.py"), *package.glob("core/*.py"), *package.glob("images/*.py")]
-    families = ("__", "native_", "synthetic")
-    names = {path.stem for path in modules if not path.stem.startswith(families)}
+    modules = {path.relative_to(package).with_suffix("") for path in package.rglob("*.py")}
+    named = {Path(span) for span in re.findall(r"`([a-z_]+(?:/[a-z_]+)+)`", page)}
     words = set(re.findall(r"\w+", page))
-    assert not names - words
+    rooms = {path.parent for path in modules} - {Path()}
+    unnamed = [path for path in modules - named if path.stem not in words]
+    assert not [path for path in unnamed if path.parts[0] not in ("tasks", "dev", "__main__")]
+    assert not named - modules - rooms - {Path(*path.parts[1:]) for path in modules} - TESTS
+    assert all(f"{room}" in page for room in rooms)
+
+
+TESTS = {Path("tests/unit"), Path("tests/property"), Path("tests/integration"), Path("tests/e2e")}
 
 
 def _code_of(page: Path) -> Iterator[str]:
