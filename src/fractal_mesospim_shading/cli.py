@@ -9,10 +9,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Collection, Sequence
-from typing import Any, Literal, get_args, get_origin
-
-from pydantic import BaseModel
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fractal_mesospim_shading.core.memory import use_one_arena
 from fractal_mesospim_shading.engine.streams import (
@@ -22,12 +20,10 @@ from fractal_mesospim_shading.engine.streams import (
     steady_streams,
 )
 from fractal_mesospim_shading.errors import ParameterError, ShadingError, StoppedError
-from fractal_mesospim_shading.messages import Door, LogLines, rendered, shown, through
-from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.options.base import ExecutionOptions, ordered_fields
-from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
-from fractal_mesospim_shading.options.precedence import IMAGE_OPTIONS
-from fractal_mesospim_shading.options.values import OptionsT, address, asked_for, validated
+from fractal_mesospim_shading.messages import Door, LogLines, shown, through
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.options.values import OptionsT
 
 FAULT = 70
 """Exit code of what was not foreseen; those of all errors of ours are in `errors`."""
@@ -78,91 +74,114 @@ def _run(given: argparse.Namespace) -> int:
     return 0
 
 
+class _Command(argparse.ArgumentParser):
+    """A command; its arguments are made when it is typed, as the options take time to load."""
+
+    def __init__(
+        self, *, arguments: Callable[[argparse.ArgumentParser], None] | None = None, **settings: Any
+    ) -> None:
+        """A command without arguments yet; `arguments` adds them."""
+        super().__init__(**settings)
+        self._add_arguments = arguments
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Make the arguments, and understand what was typed."""
+        # Messages of every command name options of others.
+        import fractal_mesospim_shading.options.background
+        import fractal_mesospim_shading.options.flatfield  # noqa: F401
+
+        if self._add_arguments is not None:
+            self._add_arguments(self)
+        return super().parse_known_args(args, namespace)
+
+
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Command(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = argparse.ArgumentParser(
         prog="mesospim-shading",
         description="Flat-field (shading) and background correction of mesoSPIM OME-Zarr images.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
 
-    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name, parents=[common], help=text, description=text, allow_abbrev=False
-        )
-        command.set_defaults(command=function)
-        return command
+    def add(
+        name: str, function: Any, arguments: Callable[[argparse.ArgumentParser], None], text: str
+    ) -> None:
+        commands.add_parser(
+            name,
+            parents=[common],
+            help=text,
+            description=text,
+            allow_abbrev=False,
+            arguments=arguments,
+        ).set_defaults(command=function)
 
-    info = add("info", _info, "Show what an image is: map of tile numbers, channels, pyramid.")
+    text = "Show what an image is: map of tile numbers, channels, pyramid."
+    add("info", _info, _info_arguments, text)
+    text = "Correct the flat-field of an image."
+    add("correct-flatfield", _correct_flatfield, _flatfield_arguments, text)
+    text = "Only estimate the flat-fields and write the models."
+    add("estimate", _estimate, _estimate_arguments, text)
+    text = "Take the local background of an image away."
+    add("correct-background", _correct_background, _background_arguments, text)
+    text = "Show background methods side by side on one plane, to choose by eye."
+    add("preview", _preview, _preview_arguments, text)
+    text = "Import native acquisitions as mosaics for Fractal."
+    add("import", _import, _import_arguments, text)
+    text = "Make a small mosaic of known truth, correct it, show the errors."
+    add("demo", _demo, _demo_arguments, text)
+    return parser
+
+
+def _info_arguments(info: argparse.ArgumentParser) -> None:
     info.add_argument("image", help="address of the image")
     info.add_argument("--json", action="store_true", help="print JSON, for scripts")
     info.add_argument("--storage-options", help="JSON of fsspec options for remote addresses")
 
-    correct = add("correct-flatfield", _correct_flatfield, "Correct the flat-field of an image.")
-    correct.add_argument("image", nargs="?", help="address of the image")
-    _add_options(correct, FlatfieldOptions)
 
-    estimate = add("estimate", _estimate, "Only estimate the flat-fields and write the models.")
+def _flatfield_arguments(correct: argparse.ArgumentParser) -> None:
+    from fractal_mesospim_shading.options.base import add_options
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+
+    correct.add_argument("image", nargs="?", help="address of the image")
+    add_options(correct, FlatfieldOptions)
+
+
+def _estimate_arguments(estimate: argparse.ArgumentParser) -> None:
+    from fractal_mesospim_shading.options.base import add_options
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+    from fractal_mesospim_shading.options.precedence import IMAGE_OPTIONS
+
     estimate.add_argument("image", nargs="?", help="address of the image")
     estimate.add_argument("--output", required=True, help="folder for the models")
-    _add_options(estimate, FlatfieldOptions, hidden=IMAGE_OPTIONS)
+    add_options(estimate, FlatfieldOptions, hidden=IMAGE_OPTIONS)
 
-    background = add(
-        "correct-background", _correct_background, "Take the local background of an image away."
-    )
+
+def _background_arguments(background: argparse.ArgumentParser) -> None:
+    from fractal_mesospim_shading.options.background import BackgroundOptions
+    from fractal_mesospim_shading.options.base import add_options
+
     background.add_argument("image", nargs="?", help="address of the image")
-    _add_options(background, BackgroundOptions)
+    add_options(background, BackgroundOptions)
 
-    preview = add(
-        "preview", _preview, "Show background methods side by side on one plane, to choose by eye."
-    )
-    preview.add_argument("image", help="address of the image")
-    _add_preview_options(preview)
 
-    importer = add("import", _import, "Import native acquisitions as mosaics for Fractal.")
+def _import_arguments(importer: argparse.ArgumentParser) -> None:
+    from fractal_mesospim_shading.options.base import add_options
+    from fractal_mesospim_shading.options.flatfield import ImportOptions
+
     importer.add_argument("containers", nargs="+", help="folders that mesoSPIM-control wrote")
     importer.add_argument("--zarr-dir", required=True, help="folder for the imported images")
-    _add_options(importer, ImportOptions)
+    add_options(importer, ImportOptions)
 
-    demo = add("demo", _demo, "Make a small mosaic of known truth, correct it, show the errors.")
+
+def _demo_arguments(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--folder", default="demo_output", help="where to work (default: %(default)s)"
     )
-    return parser
 
 
-def _add_options(
-    command: argparse.ArgumentParser, model: type[BaseModel], hidden: Collection[str] = ()
-) -> None:
-    """An option for each field; texts are passed on, and pydantic understands them.
-
-    Args:
-        command: to add to.
-        model: of the options.
-        hidden: those that the help does not offer, and whose use is an error of its own.
-    """
-    command.add_argument(
-        "--params", metavar="FILE", help="JSON file of arguments, as a Fractal server writes them"
-    )
-    for name in ordered_fields(model):
-        info = model.model_fields[name]
-        flag = "--" + name.replace("_", "-")
-        text = rendered(info.description or "").replace("%", "%%")
-        text = argparse.SUPPRESS if name in hidden else text
-        options: dict[str, Any] = {"dest": f"option_{name}", "default": None, "help": text}
-        kinds = get_args(info.annotation) or (info.annotation,)
-        if info.annotation is bool:
-            command.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
-        elif get_origin(info.annotation) is Literal:
-            command.add_argument(flag, choices=kinds, **options)
-        elif any(get_origin(kind) is list for kind in _flat(kinds)):
-            command.add_argument(flag, action="append", metavar="N,N", **options)
-        else:
-            command.add_argument(flag, metavar=_metavar(_flat(kinds)), **options)
-
-
-def _add_preview_options(preview: argparse.ArgumentParser) -> None:
+def _preview_arguments(preview: argparse.ArgumentParser) -> None:
+    preview.add_argument("image", help="address of the image")
     preview.add_argument(
         "--method",
         action="append",
@@ -189,24 +208,10 @@ def _add_preview_options(preview: argparse.ArgumentParser) -> None:
     preview.add_argument("--storage-options", help="JSON of fsspec options for remote addresses")
 
 
-def _flat(kinds: Sequence[Any]) -> list[Any]:
-    """The members of unions and annotated types."""
-    result: list[Any] = []
-    for kind in kinds:
-        if hasattr(kind, "__metadata__"):
-            result += _flat([get_args(kind)[0]])
-        else:
-            result.append(kind)
-    return result
-
-
-def _metavar(kinds: Sequence[Any]) -> str:
-    names = {int: "N", float: "X", str: "TEXT"}
-    return next((names[kind] for kind in kinds if kind in names), "JSON")
-
-
 def _image_and_options(given: argparse.Namespace, model: type[OptionsT]) -> tuple[str, OptionsT]:
     """Address and options of a command."""
+    from fractal_mesospim_shading.options.values import address, asked_for
+
     written = _parameter_file(given)
     of_file = written.pop("zarr_url", None)
     if given.image is None and of_file is None:
@@ -238,6 +243,9 @@ def _typed_options(given: argparse.Namespace) -> dict[str, Any]:
 
 def _storage_options(given: argparse.Namespace) -> dict[str, Any] | None:
     """The storage options of commands that have no model of their options."""
+    from fractal_mesospim_shading.options.base import ExecutionOptions
+    from fractal_mesospim_shading.options.values import validated
+
     return validated(ExecutionOptions, {"storage_options": given.storage_options}).storage_options
 
 
@@ -263,6 +271,7 @@ def _info(given: argparse.Namespace) -> None:
 
 def _correct_flatfield(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     result = flatfield.correct_flatfield(*_image_and_options(given, FlatfieldOptions))
     _print_address(result.image_url)
@@ -270,6 +279,7 @@ def _correct_flatfield(given: argparse.Namespace) -> None:
 
 def _estimate(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     image, options = _image_and_options(given, FlatfieldOptions)
     flatfield.estimate_models(image, given.output, options)
@@ -278,6 +288,7 @@ def _estimate(given: argparse.Namespace) -> None:
 
 def _correct_background(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading.jobs import background
+    from fractal_mesospim_shading.options.background import BackgroundOptions
 
     result = background.correct_background(*_image_and_options(given, BackgroundOptions))
     for url in (result.image_url, *result.companions.values()):
@@ -305,6 +316,8 @@ def _preview(given: argparse.Namespace) -> None:
 
 def _import(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading.jobs import importing
+    from fractal_mesospim_shading.options.flatfield import ImportOptions
+    from fractal_mesospim_shading.options.values import asked_for
 
     options = asked_for(ImportOptions, _parameter_file(given), _typed_options(given))
     for unit in importing.plan_imports(given.containers, given.zarr_dir, options):

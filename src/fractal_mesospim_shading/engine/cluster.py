@@ -279,7 +279,7 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
         cluster = slurm_cluster(use)
         cluster.scale(jobs=use.workers)
     else:
-        # Read by the workers' C library when they start: see `allocation`.
+        # Read by the workers' C library when they start: see `core.memory`.
         os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
         # Processes of their own and not forks: the caller's script need not have a main guard.
         cluster = SubprocessCluster(

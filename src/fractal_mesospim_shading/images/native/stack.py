@@ -35,7 +35,7 @@ class Stack:
     Attributes:
         group: name of its group in the container.
         number: of the tile in the name: a label, never a place. None where unknown.
-        laser, filter: see `native_channels`.
+        laser, filter: see `NativeChannel`.
         filter_in_full: whether the filter is spelled as in the metadata file.
         side: `left`, `right` or `both`.
         rotation: in degrees.
