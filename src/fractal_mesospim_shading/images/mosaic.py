@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.arrays.chunk_files import files_state, stored_share
-from fractal_mesospim_shading.images.arrays.codecs import ArrayDescription
 from fractal_mesospim_shading.images.arrays.documents import (
     Box,
     Document,
@@ -26,8 +25,8 @@ from fractal_mesospim_shading.images.arrays.documents import (
     document_of,
 )
 from fractal_mesospim_shading.images.arrays.reading import (
-    describe_array,
     fingerprint,
+    open_array,
     opened,
     read_array,
 )
@@ -132,7 +131,7 @@ class MosaicImage:
                 "Run it again to its end, or remove it."
             )
         metadata = parse_metadata(attributes, zarr_format, address)
-        arrays = [describe_array(group, path) for path in metadata.paths]
+        arrays = [open_array(group, path) for path in metadata.paths]
         dtype = _checked_type(arrays, metadata, address)
         levels = tuple(
             Level(path, array.shape, array.chunks, array.shards, scale)
@@ -292,7 +291,7 @@ def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str,
     return tuple(lines)
 
 
-def refuse_odd_sizes(arrays: Sequence[ArrayDescription], paths: Sequence[str], url: str) -> None:
+def refuse_odd_sizes(arrays: Sequence[zarr.Array[Any]], paths: Sequence[str], url: str) -> None:
     """Refuse arrays whose metadata declare sizes that no array can have.
 
     Raises:
@@ -320,7 +319,7 @@ def refuse_odd_sizes(arrays: Sequence[ArrayDescription], paths: Sequence[str], u
 
 
 def _checked_type(
-    arrays: Sequence[ArrayDescription], metadata: ImageMetadata, url: str
+    arrays: Sequence[zarr.Array[Any]], metadata: ImageMetadata, url: str
 ) -> np.dtype[Any]:
     dtype = arrays[0].dtype.newbyteorder("=")
     for array, path in zip(arrays, metadata.paths, strict=True):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import prod
 from typing import Any
 
@@ -18,7 +17,7 @@ from zarr.core.buffer import cpu
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from fractal_mesospim_shading.core.blocks import covering, within
+from fractal_mesospim_shading.core.blocks import cut, within
 from fractal_mesospim_shading.errors import ImageFormatError, OutputWriteError
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files, is_all
 from fractal_mesospim_shading.images.arrays.documents import (
@@ -31,7 +30,7 @@ from fractal_mesospim_shading.images.arrays.documents import (
 )
 from fractal_mesospim_shading.images.arrays.encodings import past_cache, simple_encoding
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
-from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened_array
+from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened_array, stored_units
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, reading_errors
 from fractal_mesospim_shading.images.storage.stores import reason
@@ -172,11 +171,7 @@ class TargetImage:
     def _write_with_zarr(self, level: int, box: Box, data: NDArray[Any]) -> None:
         target, array = self.levels[level], self.array(level)
         empty = np.asarray(fill_value(target.document)).astype(target.dtype)
-        units = [
-            [slice(max(i * u, s.start), min((i + 1) * u, s.stop)) for i in along]
-            for along, u, s in zip(covering(target.unit, box), target.unit, box, strict=True)
-        ]
-        boxes = list(product(*units))
+        boxes = list(cut(box, target.unit))
         full = [unit for unit in boxes if not is_all(data[within(unit, box)], empty)]
         whole = [tuple(box)] if len(full) == len(boxes) else full
         for part in whole:
@@ -190,23 +185,17 @@ class TargetImage:
                 array = self.array(level, direct=False)
                 array[part] = data[within(part, box)]
 
-    def _drop_units(self, level: int, box: Sequence[slice]) -> None:
-        target = self.levels[level]
-        for index in product(*covering(target.unit, box)):
-            key = self.array(level).metadata.encode_chunk_key(index)
-            places.remove(places.join_url(self.url, target.path, key), self.storage_options)
+    def _drop_units(self, level: int, box: Box) -> None:
+        array, path = self.array(level), self.levels[level].path
+        for key, _ in stored_units(array, box):
+            places.remove(places.join_url(self.url, path, key), self.storage_options)
 
     def files(self, level: int, box: Box) -> Iterator[str]:
         """Local files of the units in a box, and their folders; some may not be there."""
         if not places.is_local(self.url):
             return
-        target = self.levels[level]
-        keys = [
-            self.array(level).metadata.encode_chunk_key(index)
-            for index in product(*covering(target.unit, box))
-        ]
-        folder = places.local_path(self.url) / target.path
-        paths = [folder / key for key in keys]
+        folder = places.local_path(self.url) / self.levels[level].path
+        paths = [folder / key for key, _ in stored_units(self.array(level), box)]
         folders = {
             above for path in paths for above in path.parents if folder in (above, *above.parents)
         }

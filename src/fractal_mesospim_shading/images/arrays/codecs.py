@@ -26,10 +26,9 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import zarr
 from numcodecs.compat import ensure_contiguous_ndarray
 from numcodecs.gzip import GZip
@@ -66,42 +65,6 @@ _MOST_THREADS = 64
 configuration_lock = threading.Lock()
 
 _DOCUMENTS = ((3, "zarr.json"), (2, ".zarray"), (2, ".zattrs"))
-
-
-@dataclass(frozen=True)
-class ArrayDescription:
-    """An array as its metadata describe it; nothing is open.
-
-    Attributes:
-        metadata: as zarr understands them.
-    """
-
-    metadata: Metadata
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """In pixels."""
-        return self.metadata.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.metadata.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the pixels, as they are stored."""
-        return self.metadata.dtype.to_native_dtype()
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Shape of a chunk, within a shard where there are shards."""
-        return self.metadata.chunks
-
-    @property
-    def shards(self) -> tuple[int, ...] | None:
-        """Shape of a shard."""
-        return self.metadata.shards
 
 
 def metadata_at(place: StorePath, zarr_format: int | None) -> Metadata | None:

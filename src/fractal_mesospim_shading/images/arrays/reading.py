@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.buffer import default_buffer_prototype
-from zarr.core.array import AsyncArray, create_codec_pipeline
+from zarr.core.array import AsyncArray
 from zarr.errors import ContainsGroupError, NodeNotFoundError
 from zarr.storage import LocalStore, StorePath
 
@@ -22,7 +22,6 @@ from fractal_mesospim_shading.core.blocks import covering, cut
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError, SourceReadError
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
 from fractal_mesospim_shading.images.arrays.codecs import (
-    ArrayDescription,
     Metadata,
     Pipeline,
     chosen_pipeline,
@@ -46,19 +45,6 @@ from fractal_mesospim_shading.images.storage.stores import (
     refuse_dangling_metadata,
     understood,
 )
-
-
-def describe_array(group: zarr.Group, path: str) -> ArrayDescription:
-    """Read the metadata of an array of a group, and try that its codecs are known.
-
-    Raises:
-        ImageFormatError: as `open_array`.
-    """
-    place = group.store_path / path
-    metadata = metadata_at(place, group.metadata.zarr_format) or _member(group, path).metadata
-    with understood(_address(place)), configured(chosen_pipeline("auto", metadata, place.store)):
-        create_codec_pipeline(metadata, store=place.store)
-    return ArrayDescription(metadata)
 
 
 def open_array(
@@ -297,8 +283,5 @@ def stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
 
 def chunk_boxes(array: zarr.Array[Any]) -> Iterator[Box]:
     """The chunks of an array as boxes, one slice an axis, in the order of the array."""
-    ranges = [
-        [slice(start, min(start + size, extent)) for start in range(0, extent, max(size, 1))]
-        for extent, size in zip(array.shape, array.chunks, strict=True)
-    ]
-    yield from product(*ranges)
+    whole = tuple(slice(0, extent) for extent in array.shape)
+    yield from cut(whole, [max(size, 1) for size in array.chunks])

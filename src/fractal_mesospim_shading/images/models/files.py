@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-import lzma
 import os
-import struct
-import tokenize
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,27 +18,6 @@ from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.names import USUAL_NAME_BYTES
 
 T = TypeVar("T")
-
-# What the readers of such files raise where one is cut off, damaged or of another kind: also
-# MemoryError where its header declares more than there is.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    SyntaxError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-)
 
 
 def folder_name(label: str) -> str:
@@ -228,7 +203,9 @@ def guarded(path: Path, load: Callable[[], T]) -> T:
         raise ProfileError(f"'{path}' is not there.") from error
     except ProfileError:
         raise
-    except _UNREADABLE as error:
+    # Whatever the readers of damaged files raise; also MemoryError, where a header declares more
+    # than there is.
+    except Exception as error:
         raise ProfileError(
             f"'{path}' cannot be read ({type(error).__name__}: {error}). It is damaged, not the "
             "kind of file its name says, compressed in a way that is not read here, or it holds "

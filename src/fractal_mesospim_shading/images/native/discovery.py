@@ -10,8 +10,7 @@ from typing import Any
 import zarr
 
 from fractal_mesospim_shading.errors import ShadingError
-from fractal_mesospim_shading.images.arrays.codecs import ArrayDescription
-from fractal_mesospim_shading.images.arrays.reading import describe_array, fingerprint
+from fractal_mesospim_shading.images.arrays.reading import fingerprint, open_array
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
     GroupName,
@@ -135,7 +134,7 @@ class _Facts:
 
     def notes(
         self,
-        first: ArrayDescription,
+        first: zarr.Array[Any],
         translation: tuple[float, ...] | None,
         position: _Position,
     ) -> list[str]:
@@ -179,7 +178,7 @@ class _Facts:
     def stack(
         self,
         levels: tuple[Level, ...],
-        first: ArrayDescription,
+        first: zarr.Array[Any],
         position: _Position,
         notes: tuple[str, ...],
     ) -> Stack:
@@ -256,13 +255,13 @@ def _is_foreign(meta: MetaFile, container: str, translation: tuple[float, ...] |
 
 def _levels(
     group: zarr.Group, metadata: ImageMetadata
-) -> tuple[tuple[Level, ...], ArrayDescription, list[str]]:
+) -> tuple[tuple[Level, ...], zarr.Array[Any], list[str]]:
     """The arrays of a group; coarser ones may be missing, the finest may not."""
-    first = describe_array(group, metadata.paths[0])
+    first = open_array(group, metadata.paths[0])
     arrays, notes = [first], []
     for path in metadata.paths[1:]:
         try:
-            arrays.append(describe_array(group, path))
+            arrays.append(open_array(group, path))
         except ShadingError:
             notes.append("lacks coarser levels that its metadata list: it was not finished")
             break

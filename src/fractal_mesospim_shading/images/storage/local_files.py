@@ -249,20 +249,16 @@ def _synced(path: str) -> tuple[str, bool]:
     try:
         # Windows cannot open folders, and syncs files only that are open for writing.
         descriptor = os.open(path, os.O_RDONLY if os.name != "nt" or is_folder else os.O_RDWR)
+        try:
+            flush(descriptor)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return path, True
     except OSError as error:
         if is_folder and error.errno in _CANNOT:
             return path, False
         raise _failed(path, error) from error
-    try:
-        flush(descriptor)
-    except OSError as error:
-        if is_folder and error.errno in _CANNOT:
-            return path, False
-        raise _failed(path, error) from error
-    finally:
-        os.close(descriptor)
     return path, True
 
 
