@@ -298,18 +298,11 @@ def _correct_background(given: argparse.Namespace) -> None:
 def _preview(given: argparse.Namespace) -> None:
     from fractal_mesospim_shading.views.preview import write_preview
 
+    names = ("radius", "channel", "tile", "z", "level", "label", "zero_is")
+    choices = {name: vars(given)[name] for name in names}
+    storage = _storage_options(given)
     picture = write_preview(
-        given.image,
-        given.output,
-        methods=given.method,
-        radius=given.radius,
-        channel=given.channel,
-        tile=given.tile,
-        z=given.z,
-        level=given.level,
-        label=given.label,
-        zero_is=given.zero_is,
-        storage_options=_storage_options(given),
+        given.image, given.output, methods=given.method, storage_options=storage, **choices
     )
     _print_address(picture)
 

@@ -129,23 +129,19 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
-def give_back_freed_memory() -> None:
-    """Undo `keep_freed_memory`, and give back what is free now."""
-    _buffers.keep(False)
-    library = _glibc()
-    if library is not None:
-        library.mallopt(_M_MMAP_MAX, _DEFAULT_MMAPS)
-        library.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM)
-        library.malloc_trim(0)
-
-
 @contextmanager
 def _kept() -> Iterator[None]:
     keep_freed_memory()
     try:
         yield
     finally:
-        give_back_freed_memory()
+        # What is free now is given back as well.
+        _buffers.keep(False)
+        library = _glibc()
+        if library is not None:
+            library.mallopt(_M_MMAP_MAX, _DEFAULT_MMAPS)
+            library.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM)
+            library.malloc_trim(0)
 
 
 freed_memory_kept = Shared(_kept)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +157,9 @@ class FlatfieldKernel:
     blank_outside: bool = False
     offset_look: OffsetLook | None = None
 
+    besides: ClassVar[Sequence[StoredArray]] = ()
+    companions: ClassVar[Sequence[str]] = ()
+
     @property
     def zero_is_no_data(self) -> dict[int, bool]:
         """By channel, for the contrast windows."""
@@ -165,14 +168,6 @@ class FlatfieldKernel:
     def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
         """What a block needs beside the pixels that it writes."""
         return self.look.working_bytes(source)
-
-    @property
-    def besides(self) -> Sequence[StoredArray]:
-        return ()
-
-    @property
-    def companions(self) -> Sequence[str]:
-        return ()
 
     @property
     def shared_bytes(self) -> int:
@@ -269,17 +264,9 @@ class CopyKernel:
     axes: Axes
     zero_is_no_data: dict[int, bool]
 
-    @property
-    def besides(self) -> Sequence[StoredArray]:
-        return ()
-
-    @property
-    def companions(self) -> Sequence[str]:
-        return ()
-
-    @property
-    def shared_bytes(self) -> int:
-        return 0
+    besides: ClassVar[Sequence[StoredArray]] = ()
+    companions: ClassVar[Sequence[str]] = ()
+    shared_bytes: ClassVar[int] = 0
 
     def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
         return 0

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,8 @@ class BackgroundKernel:
     blank_outside: bool = False
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    shared_bytes: ClassVar[int] = 0
+
     @cached_property
     def zero_is_no_data(self) -> dict[int, bool]:
         """By channel, for the contrast windows."""
@@ -102,10 +104,6 @@ class BackgroundKernel:
     def besides(self) -> Sequence[StoredArray]:
         """The label image."""
         return () if self.label is None else (self.label.stored,)
-
-    @property
-    def shared_bytes(self) -> int:
-        return 0
 
     @cached_property
     def regions(self) -> Regions:

@@ -13,7 +13,7 @@ from typing import Any
 from fractal_mesospim_shading.jobs import background
 from fractal_mesospim_shading.jobs.work import image_list_update
 from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.tasks.door import task_arguments
+from fractal_mesospim_shading.tasks.door import run_as_program, task_arguments
 
 
 @task_arguments(BackgroundOptions, {"zarr_url": "Address of the image to correct."})
@@ -28,9 +28,4 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> dict[str, A
 
 
 if __name__ == "__main__":
-    from fractal_task_tools.task_wrapper import run_fractal_task
-
-    from fractal_mesospim_shading.engine.streams import steady_streams
-
-    with steady_streams():
-        run_fractal_task(task_function=correct_background)
+    run_as_program(correct_background)

@@ -76,6 +76,16 @@ def task_arguments(
     return decorate
 
 
+def run_as_program(task: TaskFunction) -> None:
+    """Run a task as a Fractal server starts it: a program with files of arguments and results."""
+    from fractal_task_tools.task_wrapper import run_fractal_task
+
+    from fractal_mesospim_shading.engine.streams import steady_streams
+
+    with steady_streams():
+        run_fractal_task(task_function=task)
+
+
 def _refuse_hidden(model: type[BaseModel], arguments: dict[str, Any]) -> None:
     """Refuse options that are for other doors only: a server's users must not have them."""
     hidden = [name for name in arguments if getattr(model.model_fields.get(name), "exclude", None)]

@@ -13,7 +13,7 @@ from typing import Any
 from fractal_mesospim_shading.jobs import importing
 from fractal_mesospim_shading.jobs.work import image_list_update
 from fractal_mesospim_shading.options.flatfield import ImportUnitOptions
-from fractal_mesospim_shading.tasks.door import task_arguments
+from fractal_mesospim_shading.tasks.door import run_as_program, task_arguments
 
 
 @task_arguments(
@@ -33,9 +33,4 @@ def import_mesospim(
 
 
 if __name__ == "__main__":
-    from fractal_task_tools.task_wrapper import run_fractal_task
-
-    from fractal_mesospim_shading.engine.streams import steady_streams
-
-    with steady_streams():
-        run_fractal_task(task_function=import_mesospim)
+    run_as_program(import_mesospim)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fractal_mesospim_shading.jobs import importing
 from fractal_mesospim_shading.options.flatfield import ImportTaskOptions
-from fractal_mesospim_shading.tasks.door import task_arguments
+from fractal_mesospim_shading.tasks.door import run_as_program, task_arguments
 
 
 @task_arguments(ImportTaskOptions, {"zarr_dir": "Folder of the imported images."})
@@ -35,9 +35,4 @@ def import_mesospim_init(zarr_dir: str, options: ImportTaskOptions) -> dict[str,
 
 
 if __name__ == "__main__":
-    from fractal_task_tools.task_wrapper import run_fractal_task
-
-    from fractal_mesospim_shading.engine.streams import steady_streams
-
-    with steady_streams():
-        run_fractal_task(task_function=import_mesospim_init)
+    run_as_program(import_mesospim_init)

@@ -23,10 +23,11 @@ def container_text(facts: dict[str, Any]) -> list[str]:
         facts: from `images.native.report.describe`.
     """
     stacks = facts["stacks"]
+    time = "" if facts["time_point"] is None else f", time point {facts['time_point']}"
     lines = [
         facts["url"],
         f"mesoSPIM acquisition, OME-Zarr {' and '.join(facts['ngff_versions'])}, "
-        f"{len(stacks)} stacks, {_size(facts['size_bytes'])} on disk{_time(facts)}",
+        f"{len(stacks)} stacks, {_size(facts['size_bytes'])} on disk{time}",
         "",
         "Channels:",
     ]
@@ -46,10 +47,6 @@ def container_text(facts: dict[str, Any]) -> list[str]:
         lines += ["", *_mosaic_lines(mosaic, own, len(facts["mosaics"]) > 1)]
     lines += ["", *_suspicious_lines(facts["suspicious"])]
     return lines
-
-
-def _time(facts: dict[str, Any]) -> str:
-    return "" if facts["time_point"] is None else f", time point {facts['time_point']}"
 
 
 def _mosaic_lines(

@@ -214,9 +214,9 @@ class BackgroundMethod(BaseModel):
         return self._light_background
 
     @property
-    @abstractmethod
     def largest_radius_px(self) -> float:
         """The radius of its neighbourhood, the largest where it has several."""
+        return float(dict(self)[self.short])
 
     def radius_range_px(self, side_px: int) -> tuple[float, float]:
         """The smallest and the largest radius for a tile whose shorter side is this long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -44,10 +45,6 @@ class DifferenceOfFiltersModel(BackgroundMethod):
     def title(self) -> str:
         return f"{self.spoken_name}, radii {self.small_radius:g} and {self.big_radius:g} px"
 
-    @property
-    def largest_radius_px(self) -> float:
-        return self.big_radius
-
     def radius_range_px(self, side_px: int) -> tuple[float, float]:
         return 1.0, float(max(side_px, MOST_PX if self.filter == "gaussian" else 0))
 
@@ -66,17 +63,12 @@ class DifferenceOfFiltersModel(BackgroundMethod):
             return result
         # Objects are what is to be kept: only pixels without data stay out here.
         usable = self.usable(image, None, coverage)
-        denoised = self.estimated_where_usable(self._denoised, *usable)
+        small = partial(filtered, radius_px=self.small_radius, filter=self.filter)
+        denoised = self.estimated_where_usable(small, *usable)
         return replace(result, denoised=denoised.background)
 
     def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
         return filtered(values, ignored, self.big_radius, self.filter)
-
-    def _denoised(
-        self, values: NDArray[Any], ignored: NDArray[np.bool_] | None
-    ) -> NDArray[np.float32]:
-        """The image after the small filter."""
-        return filtered(values, ignored, self.small_radius or 1.0, self.filter)
 
     def _check_radii(self) -> None:
         """Refuse radii below 1, and a small one that is not smaller than the big one."""

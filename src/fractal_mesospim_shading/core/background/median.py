@@ -54,10 +54,6 @@ class MedianModel(BackgroundMethod):
     )
 
     @property
-    def largest_radius_px(self) -> float:
-        return self.radius
-
-    @property
     def alignment_px(self) -> int:
         return 1 if self.exact else _block_px(self.radius)
 

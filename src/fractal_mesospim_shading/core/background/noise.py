@@ -101,6 +101,9 @@ def noise_bias(method: BackgroundMethod, sigma: float, *, seed: int = _SEED) -> 
     return float(middle[cut:-cut, cut:-cut].mean(dtype=np.float64))
 
 
+_simulated_bias = lru_cache(maxsize=1024)(noise_bias)
+
+
 def without_bias(
     method: BackgroundMethod,
     values: NDArray[Any],
@@ -147,9 +150,4 @@ def _bias(method: BackgroundMethod, sigma: float) -> float:
     if sigma <= 0:
         return 0.0
     near = exp(round(50 * log(sigma)) / 50)
-    return _simulated(method, near) * sigma / near
-
-
-@lru_cache(maxsize=1024)
-def _simulated(method: BackgroundMethod, sigma: float) -> float:
-    return noise_bias(method, sigma)
+    return _simulated_bias(method, near) * sigma / near

@@ -64,10 +64,6 @@ class OpeningModel(BackgroundMethod):
     )
 
     @property
-    def largest_radius_px(self) -> float:
-        return self.radius
-
-    @property
     def halo_px(self) -> int | None:
         reach = half_size(self.radius, self.shape)
         return 2 * reach + kernel_half_width(2 * self.smoothing_sigma)

@@ -38,10 +38,6 @@ class RollingBallModel(BackgroundMethod):
     radius: float = Field(default=50.0, gt=0, description="Of the ball; larger than the objects.")
     smooth: bool = Field(default=True, description="3 x 3 mean before, as ImageJ does.")
 
-    @property
-    def largest_radius_px(self) -> float:
-        return self.radius
-
     def radius_range_px(self, side_px: int) -> tuple[float, float]:
         return 1.0, float(max(side_px, MOST_PX))
 

@@ -40,10 +40,6 @@ class SlidingParaboloidModel(BackgroundMethod):
     smooth: bool = Field(default=True, description="3 x 3 mean before, as ImageJ does.")
     _correct_corners: bool = PrivateAttr(default=True)
 
-    @property
-    def largest_radius_px(self) -> float:
-        return self.radius
-
     def radius_range_px(self, side_px: int) -> tuple[float, float]:
         # Of curvature, in counts as well as pixels: it has little to do with the tile, and
         # images of small numbers need large ones.

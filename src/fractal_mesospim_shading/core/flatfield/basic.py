@@ -161,12 +161,9 @@ def _child_command(source: Path, target: Path) -> Sequence[str]:
 
 
 def _child_environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    environment["JAX_PLATFORMS"] = "cpu"
-    environment["PYTHONWARNINGS"] = "ignore"
-    for name in ("XLA_FLAGS", "JAX_ENABLE_X64", "PYTHONSTARTUP"):
-        environment.pop(name, None)
-    return environment
+    dropped = ("XLA_FLAGS", "JAX_ENABLE_X64", "PYTHONSTARTUP")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return kept | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
 
 
 def _failure(done: subprocess.CompletedProcess[str], shape: tuple[int, ...]) -> str:

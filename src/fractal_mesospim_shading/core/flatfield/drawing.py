@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -43,11 +44,11 @@ def empty_planes(n_z: int, z_levels: Sequence[int], z_factor: int = 1) -> list[i
         )
     if z_factor < 1:
         raise SamplingError(f"z_factor is {z_factor}; expected 1 or more.")
-    planes = []
-    for plane in range(-(-n_z // z_factor)):
-        first, last = plane * z_factor, min((plane + 1) * z_factor, n_z) - 1
-        if last < low or first > high:
-            planes.append(plane)
+    planes = [
+        first // z_factor
+        for first in range(0, n_z, z_factor)
+        if min(first + z_factor, n_z) - 1 < low or first > high
+    ]
     if not planes:
         raise SamplingError(
             f"`z_levels` {levels} leaves no empty plane in a stack of {n_z} planes "
@@ -102,10 +103,7 @@ def choose_planes(
 
 def _choose_in_tile(planes: list[int], count: int, z_chunk: int, phase: float) -> list[int]:
     slab = max(z_chunk, 2)
-    groups: dict[int, list[int]] = {}
-    for z in planes:
-        groups.setdefault(z // slab, []).append(z)
-    slabs = list(groups.values())
+    slabs = [list(group) for _, group in groupby(planes, lambda z: z // slab)]
     number = max(_SLABS_PER_TILE, -(-count // max(2, slab // 2)))
     # A pair in each slab rather than single planes in more of them.
     number = max(1, min(len(slabs), number, -(-count // 2)))
