@@ -23,6 +23,7 @@ from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files, is_a
 from fractal_mesospim_shading.images.arrays.documents import (
     Box,
     Document,
+    StoredArray,
     fill_value,
     native_dtype,
     write_array_document,
@@ -30,7 +31,8 @@ from fractal_mesospim_shading.images.arrays.documents import (
 )
 from fractal_mesospim_shading.images.arrays.encodings import past_cache, simple_encoding
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
-from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened_array, stored_units
+from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened, stored_units
+from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, reading_errors
 from fractal_mesospim_shading.images.storage.stores import reason
@@ -40,23 +42,13 @@ SHARD_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
-class TargetLevel:
+class TargetLevel(Level):
     """One array of the result.
 
     Attributes:
-        path: within the group.
-        shape: in pixels.
-        chunks: shape of a chunk.
-        shards: shape of a shard, None where there are none.
-        scale: size of a pixel, one number an axis.
         document: the metadata of the array.
     """
 
-    path: str
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    shards: tuple[int, ...] | None
-    scale: tuple[float, ...]
     document: Document
 
     @property
@@ -124,14 +116,8 @@ class TargetImage:
         target = self.levels[level]
         options = json.dumps(dict(self.storage_options or {}), sort_keys=True)
         # Workers of a cluster outlive jobs: another array may once have been at this place.
-        return opened_array(
-            self.url,
-            target.path,
-            options,
-            target.fingerprint,
-            mode="r+",
-            direct=target.direct if direct is None else direct,
-        )
+        stored = StoredArray(self.url, target.path, options, target.fingerprint)
+        return opened(stored, "r+", direct=target.direct if direct is None else direct)
 
     def write(self, level: int, box: Box, data: NDArray[Any]) -> str:
         """Write a box that covers whole units; units of nothing but the fill value stay unwritten.

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from itertools import product
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from fractal_mesospim_shading.core import memory
-from fractal_mesospim_shading.core.blocks import covering, within
+from fractal_mesospim_shading.core.blocks import covering, cut, within
 from fractal_mesospim_shading.images.arrays.encodings import (
     ABSENT,
     Encoding,
@@ -37,7 +37,12 @@ from fractal_mesospim_shading.images.arrays.encodings import (
     simple_encoding,
     simple_type,
 )
-from fractal_mesospim_shading.images.arrays.file_states import Known, refuse_broken_name, state_of
+from fractal_mesospim_shading.images.arrays.file_states import (
+    Known,
+    file_counts,
+    refuse_broken_name,
+    state_of,
+)
 
 _MOST_OVERHEAD = 8
 """Chunks are decoded whole where they hold at most so many times the pixels of a box."""
@@ -140,19 +145,11 @@ class ChunkFiles:
         """The pixels of a unit or chunk; they may reach beyond the array."""
         return [slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True)]
 
-    def _chunks(self, index: Sequence[int]) -> list[list[slice]]:
+    def _chunks(self, index: Sequence[int]) -> list[tuple[slice, ...]]:
         """The boxes of the chunks of a unit in C order, also of those beyond the array."""
-        counts = [u // c for u, c in zip(self.unit, self.chunk, strict=True)]
-        along = zip(index, counts, strict=True)
-        first = [i * n for i, n in along]
-        return [
-            self._box([f + j for f, j in zip(first, inner, strict=True)], self.chunk)
-            for inner in np.ndindex(*counts)
-        ]
+        return list(cut(self._box(index, self.unit), self.chunk))
 
-    def _pieces(
-        self, index: Sequence[int], file: FileIO
-    ) -> Iterator[tuple[list[slice], int, int | None]]:
+    def _pieces(self, index: Sequence[int], file: FileIO) -> Iterator[tuple[Box, int, int | None]]:
         """The chunks in a file: box, first byte, and length; None for one that is not there."""
         if self.encoding.index is None:
             yield self._box(index, self.chunk), 0, os.fstat(file.fileno()).st_size
@@ -281,8 +278,7 @@ def _some_files(array: zarr.Array[Any]) -> Iterator[os.stat_result | None]:
     if not isinstance(array.store, LocalStore):
         return
     folder = array.store.root / array.path
-    unit = array.shards or array.chunks
-    counts = [ceil(n / u) for n, u in zip(array.shape, unit, strict=True)]
+    counts = file_counts(array)
     total = prod(counts)
     for flat in range(0, total, max(1, total // _SAMPLED_FILES)):
         index = tuple(int(i) for i in np.unravel_index(flat, counts))

@@ -34,7 +34,7 @@ class StoredArray:
         url: address of its group.
         path: within the group.
         storage_options: for remote addresses, as JSON; may hold secrets.
-        fingerprint: of its metadata.
+        fingerprint: of its metadata, as they have to be when it is opened; empty for any.
     """
 
     url: str

@@ -213,11 +213,8 @@ def _keys(array: zarr.Array[Any]) -> Iterable[str] | None:
     if not isinstance(store, FsspecStore):
         return None
     fs: Any = store.fs
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    wrapped = getattr(fs, "sync_fs", None)
-    if wrapped is not None:
-        own = wrapped.protocol
-        protocols |= {own} if isinstance(own, str) else set(own)
+    kinds = (kind.protocol for kind in (fs, getattr(fs, "sync_fs", None) or fs))
+    protocols = {name for kind in kinds for name in ([kind] if isinstance(kind, str) else kind)}
     if not protocols & _LISTABLE:
         return None
     prefix = "/".join(part for part in (store.path.rstrip("/"), array.path) if part)

@@ -147,46 +147,26 @@ def fingerprint(metadata: Metadata) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def opened(stored: StoredArray) -> zarr.Array[Any]:
-    """The zarr array, opened once for each process.
-
-    Raises:
-        ImageFormatError: it is missing, or another array took its place meanwhile.
-    """
-    return opened_array(stored.url, stored.path, stored.storage_options, stored.fingerprint)
-
-
-def opened_array(
-    url: str,
-    path: str,
-    storage_options: str,
-    expected: str,
-    mode: Mode = "r",
-    *,
-    direct: bool = False,
-) -> zarr.Array[Any]:
+def opened(stored: StoredArray, mode: Mode = "r", *, direct: bool = False) -> zarr.Array[Any]:
     """Open an array once for each process.
 
     Args:
-        url: of its group.
-        path: within the group.
-        storage_options: as JSON.
-        expected: its fingerprint when the image was opened; empty to skip the check.
+        stored: the array; its fingerprint is that of the time when the image was opened.
         mode: `r+` to write.
-        direct: as in `codecs.open_array`.
+        direct: as in `open_array`.
 
     Raises:
         ImageFormatError: it is missing, or another array took its place meanwhile.
     """
-    key = (url, path, storage_options, expected, mode, direct)
+    key = (stored, mode, direct)
     with _lock:
         array = _arrays.pop(key, None)
         if array is None:
-            options = json.loads(storage_options)
-            array = open_array(url, path, options, mode, direct=direct)
-            if expected and fingerprint(array.metadata) != expected:
+            options = json.loads(stored.storage_options)
+            array = open_array(stored.url, stored.path, options, mode, direct=direct)
+            if stored.fingerprint and fingerprint(array.metadata) != stored.fingerprint:
                 raise ImageFormatError(
-                    f"The array '{join_url(url, path)}' was replaced by another one since the "
+                    f"The array '{stored.where}' was replaced by another one since the "
                     "image was opened. Open the image again."
                 )
         # The one that was used last is the last to go.
@@ -199,13 +179,13 @@ def opened_array(
 def forget(url: str) -> None:
     """Drop the arrays opened below an address, which is about to be renamed or removed."""
     with _lock:
-        for key in [key for key in _arrays if key[0] == url or key[0].startswith(url + "/")]:
+        for key in [key for key in _arrays if f"{key[0].url}/".startswith(f"{url}/")]:
             del _arrays[key]
 
 
 _MOST_OPEN = 1024
 _lock = threading.Lock()
-_arrays: dict[tuple[str, str, str, str, Mode, bool], zarr.Array[Any]] = {}
+_arrays: dict[tuple[StoredArray, Mode, bool], zarr.Array[Any]] = {}
 
 
 def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
