@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -29,7 +30,7 @@ import zarr
 
 from fractal_mesospim_shading import correct_background, correct_flatfield, errors, import_mesospim
 from fractal_mesospim_shading.core.threads import Shared, warnings_ignored
-from fractal_mesospim_shading.engine.process import logs_quieted, process_prepared
+from fractal_mesospim_shading.engine.process import logs_quieted, process_prepared, run_guarded
 from fractal_mesospim_shading.views.inspection import describe
 from fractal_mesospim_shading.views.preview import write_preview
 from tests.support.acquisition import grid_stacks, write_acquisition
@@ -230,3 +231,28 @@ def test_libraries_keep_to_their_threads_meanwhile(unchanged, monkeypatch):
             assert zarr.config.get("threading.max_workers") == 2
     assert "RAYON_NUM_THREADS" not in os.environ
     monkeypatch.setenv("RAYON_NUM_THREADS", "3")
+
+
+def test_a_number_of_threads_that_the_environment_names_stays(make_mosaic):
+    """Also where OpenCV is first imported within the call."""
+    code = (
+        "import sys\n"
+        "from fractal_mesospim_shading import correct_background\n"
+        "assert 'cv2' not in sys.modules\n"
+        f"correct_background({str(make_mosaic())!r}, method={METHOD!r})\n"
+        "import cv2\n"
+        "print(cv2.getNumThreads())\n"
+    )
+    environment = {**os.environ, "OPENCV_FOR_THREADS_NUM": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "1"
+
+
+def test_a_handler_that_python_did_not_set_is_no_error(monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda number, handler: set_handlers.append(handler))
+    set_handlers: list[object] = []
+    with run_guarded():
+        pass
+    assert set_handlers[1:] == [signal.SIG_DFL]

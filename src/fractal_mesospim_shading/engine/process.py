@@ -72,7 +72,8 @@ def run_guarded() -> Iterator[None]:
         raise
     finally:
         if main:
-            signal.signal(signal.SIGTERM, before)
+            # None: it was not set by Python, and cannot be.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 @contextmanager
@@ -106,7 +107,10 @@ def _put_back() -> Iterator[None]:
             zarr.config.set(settings)
         opencv = sys.modules.get("cv2")
         if opencv:
-            opencv.setNumThreads(opencv.getNumberOfCPUs() if threads is None else threads)
+            # Imported meanwhile, it has taken its number from the environment as it was then.
+            own = environment["OPENCV_FOR_THREADS_NUM"] or ""
+            usual = int(own) if own.isdigit() else opencv.getNumberOfCPUs()
+            opencv.setNumThreads(usual if threads is None else threads)
         for name, value in environment.items():
             if value is None:
                 os.environ.pop(name, None)
