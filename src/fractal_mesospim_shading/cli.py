@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fractal_mesospim_shading.core.memory import use_one_arena
+from fractal_mesospim_shading.core.threads import use_one_arena
 from fractal_mesospim_shading.engine.streams import (
     is_terminal,
     read_file_or_pipe,

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fractal_mesospim_shading.core.memory import freed_memory_kept
-from fractal_mesospim_shading.core.threads import Shared
+from fractal_mesospim_shading.core.threads import Shared, freed_memory_kept
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, NodeResult
 from fractal_mesospim_shading.engine.process import (
     logs_quieted,
@@ -279,7 +278,7 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
         cluster = slurm_cluster(use)
         cluster.scale(jobs=use.workers)
     else:
-        # Read by the workers' C library when they start: see `core.memory`.
+        # Read by the workers' C library when they start: see `core.threads`.
         os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
         # Processes of their own and not forks: the caller's script need not have a main guard.
         cluster = SubprocessCluster(

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core import memory
 from fractal_mesospim_shading.core.blocks import BlockGrid, Node, within
 from fractal_mesospim_shading.core.correct import (
     PixelCounts,
 )
 from fractal_mesospim_shading.core.pyramid import Histogram, block_mean, lattice, on_lattice
+from fractal_mesospim_shading.core.threads import empty_array
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
@@ -238,7 +238,7 @@ def process_parent(plan: CorrectionPlan, node: Node, results: Sequence[NodeResul
     shape = tuple(s.stop - s.start for s in box)
     data, written = [], []
     for i, target in enumerate(plan.targets):
-        pixels = memory.empty(shape, target.levels[node.level].dtype)
+        pixels = empty_array(shape, target.levels[node.level].dtype)
         for result in results:
             if result.mean is not None:
                 pixels[within(result.mean.box, box)] = result.mean.take(i)
@@ -262,6 +262,6 @@ def _mean(plan: CorrectionPlan, node: Node, data: Sequence[NDArray[Any]]) -> Mea
     factor = plan.grid.factors[node.level + 1]
     means: list[NDArray[Any] | None] = []
     for pixels in data:
-        means.append(memory.empty(shape, pixels.dtype))
+        means.append(empty_array(shape, pixels.dtype))
         block_mean(pixels, factor, shape, out=means[-1])
     return Mean(box, means)

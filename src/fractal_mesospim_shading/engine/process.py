@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_mesospim_shading.core.memory import keep_freed_memory
-from fractal_mesospim_shading.core.threads import Shared
+from fractal_mesospim_shading.core.threads import Shared, keep_freed_memory
 from fractal_mesospim_shading.errors import (
     MemoryLimitError,
     ShadingError,

@@ -24,8 +24,7 @@ from fractal_mesospim_shading.core.flatfield.binning import (
 )
 from fractal_mesospim_shading.core.flatfield.drawing import choose_planes, empty_planes
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.core.memory import freed_memory_kept
-from fractal_mesospim_shading.core.threads import in_order
+from fractal_mesospim_shading.core.threads import freed_memory_kept, in_order
 from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame

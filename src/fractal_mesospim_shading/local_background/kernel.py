@@ -11,12 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core import memory
 from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.background.masks import no_data, union
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
-from fractal_mesospim_shading.core.threads import Kept
+from fractal_mesospim_shading.core.threads import Kept, empty_array
 from fractal_mesospim_shading.engine.plan import Processed
 from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
 from fractal_mesospim_shading.errors import BackgroundError
@@ -119,9 +118,9 @@ class BackgroundKernel:
 
     def process(self, source: MultitileImage, box: Box) -> Processed:
         shape = [s.stop - s.start for s in box]
-        images = [memory.empty(shape, self.correction.dtype)]
+        images = [empty_array(shape, self.correction.dtype)]
         for _ in self.companions:
-            images.append(memory.empty(shape, np.float32))
+            images.append(empty_array(shape, np.float32))
             images[-1][...] = 0
         counts: dict[int, PixelCounts] = {}
         whole = source.read(0, box) if self.regions.reads_no_more(box) else None

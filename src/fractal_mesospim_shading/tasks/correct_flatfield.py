@@ -4,7 +4,7 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # Before NumPy starts its threads.
-    from fractal_mesospim_shading.core.memory import use_one_arena
+    from fractal_mesospim_shading.core.threads import use_one_arena
 
     use_one_arena()
 

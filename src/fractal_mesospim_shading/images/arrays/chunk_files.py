@@ -25,8 +25,8 @@ from numcodecs.blosc import MAX_BUFFERSIZE
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from fractal_mesospim_shading.core import memory
 from fractal_mesospim_shading.core.blocks import covering, cut, within
+from fractal_mesospim_shading.core.threads import empty_array
 from fractal_mesospim_shading.images.arrays.encodings import (
     ABSENT,
     Encoding,
@@ -164,7 +164,7 @@ class ChunkFiles:
         if out.shape == self.chunk and out.flags.c_contiguous:
             self.encoding.decode(piece, out)
         else:
-            whole = memory.empty(self.chunk, self.dtype)
+            whole = empty_array(self.chunk, self.dtype)
             self.encoding.decode(piece, whole)
             out[...] = whole[within(part, place)]
 
@@ -175,7 +175,7 @@ class ChunkFiles:
         if is_all(pixels, self.fill):
             return None
         if pixels.shape != self.chunk or not pixels.flags.c_contiguous:
-            whole = memory.empty(self.chunk, self.dtype)
+            whole = empty_array(self.chunk, self.dtype)
             if pixels.shape != self.chunk:
                 whole[...] = self.fill
             whole[within(part, place)] = pixels

@@ -24,7 +24,7 @@ from numcodecs.blosc import BITSHUFFLE, NOSHUFFLE, SHUFFLE, Blosc
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core import memory
+from fractal_mesospim_shading.core.threads import empty_array
 from fractal_mesospim_shading.images.storage.local_files import open_regular
 
 ABSENT = np.uint64(2**64 - 1)
@@ -56,7 +56,7 @@ def content_of(file: FileIO, start: int, length: int) -> memoryview:
     """
     if start + length > os.fstat(file.fileno()).st_size:
         raise ValueError("the file is cut off")
-    view = memory.empty((length,), np.uint8).data
+    view = empty_array((length,), np.uint8).data
     file.seek(start)
     done = 0
     while done < length:
@@ -98,7 +98,7 @@ class OutputFile:
         self._stage: NDArray[np.uint8] | None = None
         self._held = 0
         if past_cache(size):
-            stage = memory.empty((_STAGE_BYTES,), np.uint8)
+            stage = empty_array((_STAGE_BYTES,), np.uint8)
             # The system takes whole pages only.
             if stage.ctypes.data % _PAGE == 0:
                 self._stage = stage

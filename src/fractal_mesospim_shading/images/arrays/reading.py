@@ -17,8 +17,8 @@ from zarr.core.array import AsyncArray
 from zarr.errors import ContainsGroupError, NodeNotFoundError
 from zarr.storage import LocalStore, StorePath
 
-from fractal_mesospim_shading.core import memory
 from fractal_mesospim_shading.core.blocks import covering, cut
+from fractal_mesospim_shading.core.threads import empty_array
 from fractal_mesospim_shading.errors import ImageFormatError, ShadingError, SourceReadError
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
 from fractal_mesospim_shading.images.arrays.codecs import (
@@ -224,7 +224,7 @@ def _read_pixels(array: zarr.Array[Any], box: Box) -> tuple[NDArray[Any], list[K
     """
     files = chunk_files(array) if array.dtype.isnative else None
     if files is not None and files.suits(box):
-        pixels = memory.empty([part.stop - part.start for part in box], array.dtype)
+        pixels = empty_array([part.stop - part.start for part in box], array.dtype)
         return pixels, files.read(box, pixels)
     known: list[Known] = []
     if isinstance(array.store, LocalStore) or current_notes() is not None:
@@ -232,7 +232,7 @@ def _read_pixels(array: zarr.Array[Any], box: Box) -> tuple[NDArray[Any], list[K
         known = states(array, file_ranges(array, box))
     if not array.dtype.isnative:
         return np.asarray(array[box]), known
-    pixels = memory.empty([part.stop - part.start for part in box], array.dtype)
+    pixels = empty_array([part.stop - part.start for part in box], array.dtype)
     kind = default_buffer_prototype().nd_buffer
     array.get_basic_selection(tuple(box), out=kind.from_ndarray_like(pixels))
     return pixels, known

@@ -13,7 +13,7 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
-from fractal_mesospim_shading.core import memory
+from fractal_mesospim_shading.core.threads import freed_memory_kept
 from fractal_mesospim_shading.images.arrays import encodings
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
 from fractal_mesospim_shading.images.arrays.encodings import DIRECT_BYTES, OutputFile
@@ -256,7 +256,7 @@ def test_a_damaged_shard_is_an_error(tmp_path: Path, damage: str) -> None:
 @pytest.fixture
 def kept():
     """Buffers of whole pages, as while blocks are computed."""
-    with memory.freed_memory_kept:
+    with freed_memory_kept:
         yield
 
 

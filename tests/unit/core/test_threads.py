@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.memory import empty, freed_memory_kept
+from fractal_mesospim_shading.core.threads import empty_array, freed_memory_kept
 
 MANY = (3, 1024, 1024)
 
@@ -19,17 +19,17 @@ def _address(array):
 @pytest.mark.slow
 def test_a_buffer_is_used_again_when_its_array_is_gone():
     with freed_memory_kept:
-        first = empty(MANY, np.uint16)
+        first = empty_array(MANY, np.uint16)
         place = _address(first)
         view = first[1:, ::2]
         del first
         gc.collect()
         # A view holds it still.
-        second = empty(MANY, np.uint16)
+        second = empty_array(MANY, np.uint16)
         assert _address(second) != place
         del view
         gc.collect()
-        third = empty(MANY, np.uint16)
+        third = empty_array(MANY, np.uint16)
         assert _address(third) == place
 
 
@@ -40,7 +40,7 @@ def test_live_arrays_never_share_memory(dtype):
     with freed_memory_kept:
         for number in range(60):
             shape = (int(rng.integers(1, 9)), 1024, 1024)
-            array = empty(shape, dtype)
+            array = empty_array(shape, dtype)
             assert array.shape == shape
             assert array.flags.c_contiguous
             assert array.flags.writeable
@@ -54,7 +54,7 @@ def test_live_arrays_never_share_memory(dtype):
 
 
 def test_small_arrays_and_others_are_plain():
-    assert empty(MANY, np.uint16).base is None
+    assert empty_array(MANY, np.uint16).base is None
     with freed_memory_kept:
-        assert empty((4, 4), np.uint16).base is None
-        assert empty((0, 5, 5), np.float32).shape == (0, 5, 5)
+        assert empty_array((4, 4), np.uint16).base is None
+        assert empty_array((0, 5, 5), np.float32).shape == (0, 5, 5)
