@@ -19,8 +19,8 @@ from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.arrays.chunk_files import files_state
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.reading import (
+    describe_array,
     fingerprint,
-    open_array,
     opened,
     read_array,
 )
@@ -84,7 +84,7 @@ class LabelImage:
             )
         url = join_url(image.url, "labels", name)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, url)
-        array = open_array(group, metadata.paths[0])
+        array = describe_array(group, metadata.paths[0])
         refuse_odd_sizes([array], metadata.paths[:1], url)
         factors = _factors(image, metadata, array.shape)
         if factors is None or not set("yx") <= set(metadata.axes):
@@ -97,9 +97,7 @@ class LabelImage:
             )
         return cls(
             name=name,
-            stored=StoredArray(
-                url, metadata.paths[0], image.storage_options, fingerprint(array.metadata)
-            ),
+            stored=StoredArray(url, metadata.paths[0], image.storage_options, fingerprint(array)),
             axes=metadata.axes,
             image_axes=image.axes,
             shape=tuple(array.shape),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.arrays.chunk_files import files_state, stored_share
+from fractal_mesospim_shading.images.arrays.codecs import Metadata
 from fractal_mesospim_shading.images.arrays.documents import (
     Box,
     Document,
@@ -25,8 +26,8 @@ from fractal_mesospim_shading.images.arrays.documents import (
     document_of,
 )
 from fractal_mesospim_shading.images.arrays.reading import (
+    describe_array,
     fingerprint,
-    open_array,
     opened,
     read_array,
 )
@@ -131,7 +132,7 @@ class MosaicImage:
                 "Run it again to its end, or remove it."
             )
         metadata = parse_metadata(attributes, zarr_format, address)
-        arrays = [open_array(group, path) for path in metadata.paths]
+        arrays = [describe_array(group, path) for path in metadata.paths]
         dtype = _checked_type(arrays, metadata, address)
         levels = tuple(
             Level(path, array.shape, array.chunks, array.shards, scale)
@@ -156,8 +157,8 @@ class MosaicImage:
             finished=finished,
             zarr_format=zarr_format,
             storage_options=options,
-            fingerprints=tuple(fingerprint(array.metadata) for array in arrays),
-            documents=tuple(document_of(array.metadata) for array in arrays),
+            fingerprints=tuple(fingerprint(array) for array in arrays),
+            documents=tuple(document_of(array) for array in arrays),
             kept_attributes=attributes,
         )
 
@@ -291,7 +292,7 @@ def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str,
     return tuple(lines)
 
 
-def refuse_odd_sizes(arrays: Sequence[zarr.Array[Any]], paths: Sequence[str], url: str) -> None:
+def refuse_odd_sizes(arrays: Sequence[Metadata], paths: Sequence[str], url: str) -> None:
     """Refuse arrays whose metadata declare sizes that no array can have.
 
     Raises:
@@ -311,21 +312,20 @@ def refuse_odd_sizes(arrays: Sequence[zarr.Array[Any]], paths: Sequence[str], ur
                 f"chunks, {array.chunks}. Write the image again."
             )
         for shape in (array.shape, unit):
-            if prod(shape) * array.dtype.itemsize > _MOST_BYTES:
+            if prod(shape) * array.dtype.to_native_dtype().itemsize > _MOST_BYTES:
                 raise ImageFormatError(
                     f"The array {where} declares a shape of {shape}: more bytes than can be "
                     "counted. Its metadata were changed; write the image again."
                 )
 
 
-def _checked_type(
-    arrays: Sequence[zarr.Array[Any]], metadata: ImageMetadata, url: str
-) -> np.dtype[Any]:
-    dtype = arrays[0].dtype.newbyteorder("=")
+def _checked_type(arrays: Sequence[Metadata], metadata: ImageMetadata, url: str) -> np.dtype[Any]:
+    dtype = arrays[0].dtype.to_native_dtype().newbyteorder("=")
     for array, path in zip(arrays, metadata.paths, strict=True):
-        if array.dtype.name not in _TYPES:
+        own = array.dtype.to_native_dtype()
+        if own.name not in _TYPES:
             raise ImageFormatError(
-                f"The array '{join_url(url, path)}' has the type {array.dtype.name}; expected "
+                f"The array '{join_url(url, path)}' has the type {own.name}; expected "
                 f"{', '.join(_TYPES)}. Convert the image first."
             )
         if array.ndim != len(metadata.axes):
@@ -333,9 +333,9 @@ def _checked_type(
                 f"The array '{join_url(url, path)}' has {array.ndim} axes, but the metadata name "
                 f"{len(metadata.axes)} ({', '.join(metadata.axes)})."
             )
-        if array.dtype.newbyteorder("=") != dtype:
+        if own.newbyteorder("=") != dtype:
             raise ImageFormatError(
-                f"The levels of '{url}' differ in type ({dtype.name}, {array.dtype.name})."
+                f"The levels of '{url}' differ in type ({dtype.name}, {own.name})."
             )
     refuse_odd_sizes(arrays, metadata.paths, url)
     if 0 in arrays[0].shape and metadata.axes.length("c", arrays[0].shape) != 0:

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.buffer import default_buffer_prototype
-from zarr.core.array import AsyncArray
+from zarr.core.array import AsyncArray, create_codec_pipeline
 from zarr.errors import ContainsGroupError, NodeNotFoundError
 from zarr.storage import LocalStore, StorePath
 
@@ -45,6 +45,19 @@ from fractal_mesospim_shading.images.storage.stores import (
     refuse_dangling_metadata,
     understood,
 )
+
+
+def describe_array(group: zarr.Group, path: str) -> Metadata:
+    """Read the metadata of an array of a group, and try that its codecs are known.
+
+    Raises:
+        ImageFormatError: as `open_array`.
+    """
+    place = group.store_path / path
+    metadata = metadata_at(place, group.metadata.zarr_format) or _member(group, path).metadata
+    with understood(_address(place)), configured(chosen_pipeline("auto", metadata, place.store)):
+        create_codec_pipeline(metadata, store=place.store)
+    return metadata
 
 
 def open_array(

@@ -10,7 +10,8 @@ from typing import Any
 import zarr
 
 from fractal_mesospim_shading.errors import ShadingError
-from fractal_mesospim_shading.images.arrays.reading import fingerprint, open_array
+from fractal_mesospim_shading.images.arrays.codecs import Metadata
+from fractal_mesospim_shading.images.arrays.reading import describe_array, fingerprint
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
     GroupName,
@@ -63,9 +64,10 @@ def read_stack(around: Surroundings, child: str, storage_options: StorageOptions
     except ShadingError as error:
         return f"it is no complete image: {error}"
     shape = levels[0].shape
-    if metadata.axes != "zyx" or first.dtype.name not in _TYPES or 0 in shape:
+    kind = first.dtype.to_native_dtype().name
+    if metadata.axes != "zyx" or kind not in _TYPES or 0 in shape:
         return (
-            f"it has the axes {metadata.axes}, the shape {shape} and the type {first.dtype.name}; "
+            f"it has the axes {metadata.axes}, the shape {shape} and the type {kind}; "
             f"expected zyx, no empty axis and one of {', '.join(_TYPES)}"
         )
     translation = _translation(dict(group.attrs), group.metadata.zarr_format)
@@ -134,7 +136,7 @@ class _Facts:
 
     def notes(
         self,
-        first: zarr.Array[Any],
+        first: Metadata,
         translation: tuple[float, ...] | None,
         position: _Position,
     ) -> list[str]:
@@ -178,7 +180,7 @@ class _Facts:
     def stack(
         self,
         levels: tuple[Level, ...],
-        first: zarr.Array[Any],
+        first: Metadata,
         position: _Position,
         notes: tuple[str, ...],
     ) -> Stack:
@@ -208,7 +210,7 @@ class _Facts:
             planes_planned=self.planes_planned,
             pixel_size_um=self.pixel_size_um,
             levels=levels,
-            dtype=first.dtype.newbyteorder("=").name,
+            dtype=first.dtype.to_native_dtype().newbyteorder("=").name,
             ngff_version=self.metadata.version,
             processors=meta.processors if meta else (),
             position_source=position.source,
@@ -217,7 +219,7 @@ class _Facts:
             in_xml=self.child in around.views if around.views else None,
             meta_file=meta_file if meta_file in around.beside else None,
             projection_file=projection if projection in around.beside else None,
-            fingerprint=fingerprint(first.metadata),
+            fingerprint=fingerprint(first),
             notes=(*notes, *side_note),
         )
 
@@ -255,13 +257,13 @@ def _is_foreign(meta: MetaFile, container: str, translation: tuple[float, ...] |
 
 def _levels(
     group: zarr.Group, metadata: ImageMetadata
-) -> tuple[tuple[Level, ...], zarr.Array[Any], list[str]]:
+) -> tuple[tuple[Level, ...], Metadata, list[str]]:
     """The arrays of a group; coarser ones may be missing, the finest may not."""
-    first = open_array(group, metadata.paths[0])
+    first = describe_array(group, metadata.paths[0])
     arrays, notes = [first], []
     for path in metadata.paths[1:]:
         try:
-            arrays.append(open_array(group, path))
+            arrays.append(describe_array(group, path))
         except ShadingError:
             notes.append("lacks coarser levels that its metadata list: it was not finished")
             break
