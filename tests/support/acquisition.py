@@ -130,7 +130,7 @@ def write_stack(container: Path, stack: SyntheticStack, settings: SyntheticSetti
     datasets = []
     for level in range(settings.levels):
         if level:
-            pixels = _half(pixels)
+            pixels = half(pixels)
         _write_array(group, str(level), pixels, settings)
         size = settings.pixel_um * 2**level
         scale = [settings.z_step_um, size, size]
@@ -174,7 +174,7 @@ def _write_array(
     array[...] = pixels
 
 
-def _half(pixels: NDArray[Any]) -> NDArray[Any]:
+def half(pixels: NDArray[Any]) -> NDArray[Any]:
     """Means of 2 x 2 pixels, odd edges repeated, as the microscope's writer makes them."""
     padded = np.pad(pixels, [(0, 0), *((0, n % 2) for n in pixels.shape[1:])], mode="edge")
     z, y, x = padded.shape

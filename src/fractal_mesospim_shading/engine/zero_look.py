@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -141,9 +141,9 @@ class ZeroLook:
         values, without = zero & ~without, zero & without
         return Zeros(_some(without), _some(values), tuple(blocks))
 
-    def of_stack(self, channel: int, axes: Axes, layout: TileLayout) -> ZeroLook:
-        """The same for an image that holds one of the channels alone."""
-        return ZeroLook(axes, (layout,), (self.rules[channel],))
+    def of_stack(self, channels: Sequence[int], axes: Axes, layout: TileLayout) -> ZeroLook:
+        """The same for an image that holds some of the channels, in its own order."""
+        return ZeroLook(axes, (layout,), tuple(self.rules[channel] for channel in channels))
 
     def looks(self, channel: int) -> bool:
         """Whether the pixels of a channel are asked."""

@@ -18,10 +18,14 @@ from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, PlacedStack
+from fractal_mesospim_shading.images.native.collection import (
+    TileCollection,
+    is_container,
+    is_stack_name,
+)
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.results import container_attributes, plan_companions
-from fractal_mesospim_shading.images.native.stack import parse_group_name
+from fractal_mesospim_shading.images.native.stack import laser_name
 from fractal_mesospim_shading.images.ngff import (
     ZARR_FORMATS,
     converted_attributes,
@@ -249,7 +253,7 @@ def _members(
     """
     corrected = {part.name for part in parts}
     stacks = {stack.group for stack in collection.stacks} | {
-        item.name for item in collection.left_out if parse_group_name(item.name) is not None
+        item.name for item in collection.left_out if is_stack_name(item.name)
     }
     levels = [f"{part.name}/{level.path}" for part in parts for level in part.plan.target.levels]
     plan = MemberPlan(
@@ -271,37 +275,52 @@ def _parts(
     final: str,
     options: FlatfieldOptions,
 ) -> list[Part]:
-    """The stacks of a mosaic as images of their own."""
+    """The groups of a mosaic's stacks as images of their own."""
     storage = options.storage_options
     names = profile_names(mosaic)
     parts = []
-    for placed in mosaic.placed:
-        group = placed.stack.group
+    for group in dict.fromkeys(placed.stack.group for placed in mosaic.placed):
         image = MosaicImage.open(join_url(collection.url, group), storage)
         target = target_of(image, join_url(unfinished_url(final, storage), group), options)
-        label = names.get((placed.channel, placed.tile)) or names[placed.channel, None]
+        indices = _channels_in(mosaic, group, image)
+        tile = next(placed.tile for placed in mosaic.placed if placed.stack.group == group)
+        labels = [names.get((index, tile)) or names[index, None] for index in indices]
         parts.append(
             Part(
                 block_plan(image, target, target.url),
                 result_attributes(image.attributes(), image.zarr_format, target.zarr_format),
                 name=group,
                 choice=number,
-                labels={channel.label: label for channel in image.channels},
-                models=(label,),
-                narrowed=partial(_narrowed, image=image, placed=placed, label=label),
+                labels={c.label: label for c, label in zip(image.channels, labels, strict=True)},
+                models=tuple(dict.fromkeys(labels)),
+                narrowed=partial(_narrowed, image=image, channels=indices, labels=labels),
             )
         )
     return parts
 
 
+def _channels_in(mosaic: NativeMosaic, group: str, image: MosaicImage) -> list[int]:
+    """The channel of a mosaic for each channel of one of its groups.
+
+    One that was never written holds no pixel; where no other tile has it, any stands for it.
+    """
+    placed = [item for item in mosaic.placed if item.stack.group == group]
+    by_index = {item.stack.channel_index: item.channel for item in placed}
+    by_laser = {channel.laser: i for i, channel in enumerate(mosaic.native_channels)}
+    return [
+        by_index.get(c.index, by_laser.get(laser_name(c.label), placed[0].channel))
+        for c in image.channels
+    ]
+
+
 def _narrowed(
-    whole: FlatfieldKernel, *, image: MosaicImage, placed: PlacedStack, label: str
+    whole: FlatfieldKernel, *, image: MosaicImage, channels: Sequence[int], labels: Sequence[str]
 ) -> FlatfieldKernel:
-    """The kernel of one stack, from that of its mosaic: the model of its channel and side."""
+    """The kernel of one group, from that of its mosaic: the models of its channels and side."""
     return FlatfieldKernel(
         image.axes,
         image.layout,
-        {label: whole.corrections[label]},
-        {(0, None): label},
-        whole.look.of_stack(placed.channel, image.axes, image.layout),
+        {label: whole.corrections[label] for label in labels},
+        {(index, None): label for index, label in enumerate(labels)},
+        whole.look.of_stack(channels, image.axes, image.layout),
     )

@@ -247,7 +247,7 @@ def prepare_import(
         add_tables=partial(_write_tables, mosaic),
         history=steps_of({MARK: earlier}),
         types={
-            "is_3D": mosaic.shape[1] > 1,
+            "is_3D": mosaic.depth > 1,
             "flatfield_corrected": options.correct_flatfield or earlier is not None,
         },
         listed=_list_attributes(collection, mosaic),
@@ -309,7 +309,7 @@ def _no_data_held(mosaic: NativeMosaic, earlier: Document) -> dict[str, bool]:
         labels = {channel.label, *(f"{channel.label}/{s}" for s in mosaic.sides(channel.index))}
         own = [said[k] for k in said if {k, k.removeprefix(f"{mosaic.suffix}: ")} & labels]
         gaps = any(
-            len(mosaic.planes_of(channel.index, tile.number)) < mosaic.shape[1]
+            len(mosaic.planes_of(channel.index, tile.number)) < mosaic.depth
             for tile in mosaic.layout.tiles
         )
         if own:
@@ -322,7 +322,7 @@ def _write_tables(mosaic: NativeMosaic, target: TargetImage) -> None:
         target.url,
         mosaic.layout,
         mosaic.voxel_size_um,
-        mosaic.shape[1],
+        mosaic.depth,
         original_um=mosaic.original_um(),
         storage_options=target.storage_options,
     )

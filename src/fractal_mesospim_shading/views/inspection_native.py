@@ -27,7 +27,7 @@ def container_text(facts: dict[str, Any]) -> list[str]:
     lines = [
         facts["url"],
         f"mesoSPIM acquisition, OME-Zarr {' and '.join(facts['ngff_versions'])}, "
-        f"{len(stacks)} stacks, {_size(facts['size_bytes'])} on disk{time}",
+        f"{_stacks(stacks)}, {_size(facts['size_bytes'])} on disk{time}",
         "",
         "Channels:",
     ]
@@ -49,6 +49,13 @@ def container_text(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _stacks(stacks: Sequence[dict[str, Any]]) -> str:
+    """How many stacks there are, and in how many images where these hold several."""
+    groups = {stack["group"] for stack in stacks}
+    shared = any("channel_index" in stack for stack in stacks)
+    return f"{len(stacks)} stacks" + (f" in {len(groups)} images" if shared else "")
+
+
 def _mosaic_lines(
     mosaic: dict[str, Any], stacks: Sequence[dict[str, Any]], several: bool
 ) -> list[str]:
@@ -57,7 +64,8 @@ def _mosaic_lines(
     size = " x ".join(f"{voxel[axis]:g}" for axis in "zyx")
     lines = [
         f"{title}: {mosaic['rows']} rows x {mosaic['columns']} columns of {tile['y']} x "
-        f"{tile['x']} pixels (y, x), {mosaic['shape']['z']} planes",
+        f"{tile['x']} pixels (y, x), {mosaic['shape']['z']} planes"
+        + (f", {mosaic['shape']['t']} time points" if "t" in mosaic["shape"] else ""),
         f"Voxel {size} um (z, y, x), {mosaic['dtype']}",
         f"Overlap of neighbours: {_overlap(mosaic)}",
         "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -274,7 +274,7 @@ def stored_units(array: zarr.Array[Any], box: Box) -> Iterator[tuple[str, Box]]:
         yield array.metadata.encode_chunk_key(index), part
 
 
-def chunk_boxes(array: zarr.Array[Any]) -> Iterator[Box]:
+def chunk_boxes(shape: Sequence[int], chunks: Sequence[int]) -> Iterator[Box]:
     """The chunks of an array as boxes, one slice an axis, in the order of the array."""
-    whole = tuple(slice(0, extent) for extent in array.shape)
-    yield from cut(whole, [max(size, 1) for size in array.chunks])
+    whole = tuple(slice(0, extent) for extent in shape)
+    yield from cut(whole, [max(size, 1) for size in chunks])

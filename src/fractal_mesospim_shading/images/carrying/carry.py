@@ -197,7 +197,7 @@ class _Carrier:
         else:
             axes = self._plan.axes_of(step.path, self._groups)
             target = create_converted(source, self._url, step.path, axes, self._options)
-        for box in itertools.islice(chunk_boxes(source), mark.done, None):
+        for box in itertools.islice(chunk_boxes(source.shape, source.chunks), mark.done, None):
             try:
                 values = np.asarray(source[box])
             except reading_errors() as error:

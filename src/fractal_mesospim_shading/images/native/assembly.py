@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -101,7 +101,9 @@ def _refuse_unequal(stacks: Sequence[Stack]) -> None:
         for stack in stacks:
             values[value_of(stack)].append(stack.group)
         if len(values) > 1:
-            unequal = "; ".join(f"{value}: {listed(groups)}" for value, groups in values.items())
+            unequal = "; ".join(
+                f"{value}: {listed(_once(groups))}" for value, groups in values.items()
+            )
             raise LayoutError(
                 f"The stacks of one mosaic differ in {what}: {unequal}. Expected the same for all; "
                 "stacks left by another run, or camera binning, may be the cause. Leave the odd "
@@ -179,13 +181,13 @@ def _by_side(group: _Group, acquisition: Acquisition) -> list[_Group]:
 
 def _cells(
     stacks: Sequence[Stack], acquisition: Acquisition, *, with_side: bool = False
-) -> dict[tuple[int, int, int, str], list[Stack]]:
-    """Stacks by channel, row, column and, if wanted, side."""
+) -> dict[tuple[int, int, int, str, int], list[Stack]]:
+    """Stacks by channel, row, column, side (if wanted) and time point."""
     (rows, _), (columns, _) = _grid_lines(stacks, acquisition)
-    cells: dict[tuple[int, int, int, str], list[Stack]] = defaultdict(list)
+    cells: dict[tuple[int, int, int, str, int], list[Stack]] = defaultdict(list)
     for stack, row, column in zip(stacks, rows, columns, strict=True):
         side = stack.side if with_side else ""
-        cells[acquisition.channel_of(stack), row, column, side].append(stack)
+        cells[acquisition.channel_of(stack), row, column, side, stack.time].append(stack)
     return cells
 
 
@@ -198,6 +200,10 @@ def _grid_lines(
     return lines_of([y for y, _ in places], height), lines_of([x for _, x in places], width)
 
 
+def _once(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
 def _labels(stacks: Sequence[Stack]) -> list[str]:
     return sorted({stack.tile_label for stack in stacks}, key=natural_key)
 
@@ -207,13 +213,13 @@ def _lay_out(group: _Group, acquisition: Acquisition) -> NativeMosaic:
     cells = _cells(group.stacks, acquisition)
     notes = list(group.notes)
     chosen = {}
-    for (channel, row, column, _), same in cells.items():
-        chosen[channel, row, column], note = _newest(same)
+    for (channel, row, column, _, time), same in cells.items():
+        chosen[channel, row, column, time], note = _newest(same)
         notes += [note] if note else []
     (_, row_count), (_, column_count) = _grid_lines(group.stacks, acquisition)
     height, width = group.stacks[0].tile_shape
     tiles: dict[tuple[int, int], list[Stack]] = defaultdict(list)
-    for (_, row, column), stack in sorted(chosen.items()):
+    for (_, row, column, _), stack in sorted(chosen.items()):
         tiles[row, column].append(stack)
     layout = TileLayout.from_origins(
         [(row * height, column * width) for row, column in tiles],
@@ -222,7 +228,7 @@ def _lay_out(group: _Group, acquisition: Acquisition) -> NativeMosaic:
         ["/".join(_labels(same)) for same in tiles.values()],
     )
     numbers = {(tile.y // height, tile.x // width): tile.number for tile in layout.tiles}
-    used = sorted({channel for channel, _, _ in chosen})
+    used = sorted({channel for channel, *_ in chosen})
     step = group.stacks[0].z_step_um
     z_start = min(stack.z_low_um for stack in chosen.values())
     placed = tuple(
@@ -232,9 +238,10 @@ def _lay_out(group: _Group, acquisition: Acquisition) -> NativeMosaic:
             stack,
             round((stack.z_low_um - z_start) / step),
         )
-        for (channel, row, column), stack in sorted(chosen.items())
+        for (channel, row, column, _), stack in sorted(chosen.items())
     )
     depth = max(item.planes.stop for item in placed)
+    times = max(item.stack.time for item in placed) + 1
     notes += _depth_notes(placed, depth, z_start, step) + _hole_notes(
         placed, layout, used, acquisition
     )
@@ -249,11 +256,11 @@ def _lay_out(group: _Group, acquisition: Acquisition) -> NativeMosaic:
         layout=layout,
         places=_places({numbers[cell]: same[0] for cell, same in tiles.items()}, acquisition),
         placed=placed,
-        shape=(len(used), depth, *layout.plane_shape),
+        shape=(*((times,) if times > 1 else ()), len(used), depth, *layout.plane_shape),
         voxel_um=(step, *group.stacks[0].pixel_size_um),
         z_start_um=z_start,
         dtype=np.dtype(group.stacks[0].dtype),
-        notes=tuple(notes),
+        notes=tuple(_once(notes)),
         storage_options=acquisition.storage_options,
     )
 
@@ -298,17 +305,14 @@ def _depth_notes(
     placed: Sequence[PlacedStack], depth: int, z_start: float, step: float
 ) -> list[str]:
     notes = []
-    short = [p.stack.group for p in placed if len(p.planes) != depth]
+    short = _once(p.stack.group for p in placed if len(p.planes) != depth)
     if short:
         notes.append(
             f"The stacks do not fill all {depth} planes of the mosaic: {listed(short)}. They are "
             "placed by their heights; planes without data are 0."
         )
-    between = [
-        p.stack.group
-        for p in placed
-        if abs((p.stack.z_low_um - z_start) / step - p.first_plane) > 0.1
-    ]
+    heights = [(p, (p.stack.z_low_um - z_start) / step) for p in placed]
+    between = _once(p.stack.group for p, z in heights if abs(z - p.first_plane) > 0.1)
     if between:
         notes.append(
             f"Planes of {listed(between)} lie between those of the others; each is placed at the "
@@ -335,4 +339,10 @@ def _hole_notes(
                 f"Channel '{acquisition.channels[channel].label}' was not taken in the tiles "
                 f"{', '.join(str(number) for number in absent)}, which stay empty."
             )
+    held = {(item.channel, item.tile, item.stack.time) for item in placed}
+    times = range(max(time for *_, time in held) + 1)
+    lacking = [str(t) for t in times if any((*cell, t) not in held for cell in taken)]
+    if lacking:
+        points = ", ".join(lacking)
+        notes.append(f"Time points not written in every tile and channel, and 0 there: {points}.")
     return notes

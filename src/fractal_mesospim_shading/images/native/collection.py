@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
+from fractal_mesospim_shading.images.native import discovery, tile_images
 from fractal_mesospim_shading.images.native.assembly import Acquisition, build_mosaics
-from fractal_mesospim_shading.images.native.discovery import read_stack
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.overlap import measure_signs, projectors
 from fractal_mesospim_shading.images.native.positions import (
@@ -23,6 +23,7 @@ from fractal_mesospim_shading.images.native.positions import (
     use_xml,
 )
 from fractal_mesospim_shading.images.native.stack import (
+    GroupName,
     LeftOut,
     NativeChannel,
     Stack,
@@ -38,6 +39,23 @@ from fractal_mesospim_shading.images.native.surroundings import Surroundings, lo
 from fractal_mesospim_shading.images.ngff import explain_group, group_content
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
+
+Reader = Callable[[Surroundings, str, StorageOptions], tuple[Stack, ...] | str]
+"""Reads the stacks of a group, or says why it is left out; see `discovery.read_stacks`."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """One of the microscope's ways to lay out a container: names of groups, and their reader."""
+
+    parse_name: Callable[[str], GroupName | None]
+    read: Reader
+
+
+_LAYOUTS = (
+    _Layout(parse_group_name, discovery.read_stacks),
+    _Layout(tile_images.parse_tile_name, tile_images.read_stacks),
+)
 
 
 @dataclass(frozen=True)
@@ -102,11 +120,11 @@ class TileCollection:
             read = {
                 child: "it was excluded"
                 if child in exclude_groups
-                else read_stack(around, child, storage_options)
+                else _reader_of(child)(around, child, storage_options)
                 for child in around.children
             }
             left_out = [LeftOut(name, s) for name, s in read.items() if isinstance(s, str)]
-            stacks = [s for s in read.values() if not isinstance(s, str)]
+            stacks = [s for group in read.values() if not isinstance(group, str) for s in group]
             if not stacks:
                 raise ImageFormatError(_nothing_in(url, left_out))
             stacks = _name_lasers(stacks)
@@ -177,13 +195,19 @@ class TileCollection:
     def warnings(self) -> tuple[str, ...]:
         """Everything suspicious that metadata show, one line each."""
         lines = list(self.own_warnings)
-        lines += [f"'{item.name}' is left out: {item.reason}." for item in self.left_out]
-        by_text: dict[str, list[str]] = defaultdict(list)
+        for names, reason in _by_reason(self.left_out):
+            lines.append(
+                f"{listed(names)} {'is' if len(names) == 1 else 'are'} left out: {reason}."
+            )
+        # A group may hold several stacks; what is said of all of them is said once.
+        by_text: dict[str, dict[str, None]] = defaultdict(dict)
         for stack in self.stacks:
             for note in stack.notes:
-                by_text[note].append(stack.group)
+                by_text[note][stack.group] = None
+        total = len({stack.group for stack in self.stacks})
+        what = "images" if any(stack.lead for stack in self.stacks) else "stacks"
         for text, groups in by_text.items():
-            lines.append(f"{_who(groups, len(self.stacks))} {text}.")
+            lines.append(f"{_who(list(groups), total, what)} {text}.")
         return tuple(lines)
 
 
@@ -204,9 +228,20 @@ def is_container(url: str, storage_options: StorageOptions = None) -> bool:
         return False
     around = look_around(address, storage_options)
     return any(
-        parse_group_name(child) or meta_file_name(around.name, child) in around.beside
+        is_stack_name(child) or meta_file_name(around.name, child) in around.beside
         for child in around.children
     )
+
+
+def is_stack_name(name: str) -> bool:
+    """Whether the microscope gives such names to groups that hold stacks."""
+    return any(layout.parse_name(name) is not None for layout in _LAYOUTS)
+
+
+def _reader_of(name: str) -> Reader:
+    """What reads a group: the layout that gives such names, else the first."""
+    fitting = (layout.read for layout in _LAYOUTS if layout.parse_name(name) is not None)
+    return next(fitting, _LAYOUTS[0].read)
 
 
 def _refuse_other_kinds(url: str, storage_options: StorageOptions) -> None:
@@ -227,9 +262,18 @@ def _nothing_in(url: str, left_out: Sequence[LeftOut]) -> str:
             f"The container '{url}' is empty. Expected one group for each tile and channel, as "
             "mesoSPIM-control writes them; was the acquisition stopped at its start?"
         )
-    reasons = "; ".join(f"'{item.name}': {item.reason}" for item in left_out[:4])
-    more = f"; and {len(left_out) - 4} more" if len(left_out) > 4 else ""
+    grouped = _by_reason(left_out)
+    reasons = "; ".join(f"{listed(names)}: {reason}" for names, reason in grouped[:4])
+    more = f"; and {len(grouped) - 4} more" if len(grouped) > 4 else ""
     return f"'{url}' holds no stack of a mesoSPIM acquisition that can be read ({reasons}{more})."
+
+
+def _by_reason(left_out: Sequence[LeftOut]) -> list[tuple[list[str], str]]:
+    """The names that were left out for each reason, in which the first one may be named."""
+    alike: dict[str, list[LeftOut]] = defaultdict(list)
+    for item in left_out:
+        alike[item.reason.replace(item.name, "")].append(item)
+    return [([item.name for item in items], items[0].reason) for items in alike.values()]
 
 
 def _name_lasers(stacks: Sequence[Stack]) -> list[Stack]:
@@ -291,7 +335,7 @@ def _is_gapless_grid(stacks: Sequence[Stack]) -> bool:
     )
 
 
-def _who(groups: Sequence[str], total: int) -> str:
+def _who(groups: Sequence[str], total: int, what: str) -> str:
     if len(groups) == total and total > 1:
-        return f"Each of the {total} stacks"
+        return f"Each of the {total} {what}"
     return listed(groups) if len(groups) == 1 else f"Each of {listed(groups)}"

@@ -37,8 +37,10 @@ _FOREIGN = (
 )
 
 
-def read_stack(around: Surroundings, child: str, storage_options: StorageOptions) -> Stack | str:
-    """Read the metadata of one group of a container.
+def read_stacks(
+    around: Surroundings, child: str, storage_options: StorageOptions
+) -> tuple[Stack, ...] | str:
+    """Read the metadata of a group that holds one stack, an image of axes z, y, x.
 
     Args:
         around: the container.
@@ -48,40 +50,102 @@ def read_stack(around: Surroundings, child: str, storage_options: StorageOptions
     Returns:
         The stack, or the reason why it is left out.
     """
+    parsed = parse_group_name(child)
+    meta, meta_notes = read_meta(around, child, storage_options)
+    reason = what_is_wrong(child)
+    if reason is None and parsed is None and meta is None:
+        return "its name is none that mesoSPIM-control gives"
+    if reason is None and parsed is not None and parsed.time_point:
+        return f"it is time point {parsed.time_point}; only the first is read here"
+    image = open_image(around, child, storage_options, "zyx")
+    if isinstance(image, str):
+        return image
+    stack = image.stack(parsed, meta, meta_notes, meta_file_name(around.name, child))
+    return stack if isinstance(stack, str) else (stack,)
+
+
+@dataclass(frozen=True)
+class GroupImage:
+    """The image that a group of a container holds.
+
+    Attributes:
+        around: the container.
+        child: name of the group.
+        metadata: of the image.
+        levels: its arrays as the axes z, y, x see them, finest first.
+        first: its finest array.
+        translation: (z, y, x) of the finest array; None where there is none.
+        notes: what is odd about its arrays.
+    """
+
+    around: Surroundings
+    child: str
+    metadata: ImageMetadata
+    levels: tuple[Level, ...]
+    first: Metadata
+    translation: tuple[float, ...] | None
+    notes: tuple[str, ...]
+
+    def stack(
+        self, name: GroupName | None, meta: MetaFile | None, meta_notes: list[str], meta_file: str
+    ) -> Stack | str:
+        """The stack that it holds.
+
+        Args:
+            name: what the name of the group says; None where it is none of the microscope's.
+            meta: the metadata file; None without one.
+            meta_notes: what is odd about that.
+            meta_file: its name.
+
+        Returns:
+            The stack, or the reason why it is left out.
+        """
+        if meta is not None and _is_foreign(meta, self.around.name, self.translation):
+            meta, meta_notes = None, [_FOREIGN]
+        view = self.around.views.get(self.child)
+        facts = _Facts(self, name or GroupName(), meta, view, meta_file)
+        position = facts.position()
+        if position is None:
+            return "no metadata file, no translation and no project file give its place"
+        notes = [*meta_notes, *self.notes, *position.notes, *facts.notes(position)]
+        if name is None:
+            notes.append(
+                "has a name that mesoSPIM-control does not give; its metadata file is used"
+            )
+        return facts.stack(position, tuple(notes))
+
+
+def open_image(
+    around: Surroundings, child: str, storage_options: StorageOptions, axes: str
+) -> GroupImage | str:
+    """Read the image of a group.
+
+    Args:
+        around: the container.
+        child: name of the group.
+        storage_options: for remote addresses.
+        axes: that it has to have; `zyx` come last.
+
+    Returns:
+        The image, or the reason why it cannot be used.
+    """
     reason = what_is_wrong(child)
     if reason is not None:
         return f"its name is none that can be copied: {reason}"
-    parsed = parse_group_name(child)
-    meta, meta_note = read_meta(around, child, storage_options)
-    if parsed is None and meta is None:
-        return "its name is none that mesoSPIM-control gives"
-    if parsed is not None and parsed.time_point:
-        return f"it is time point {parsed.time_point}; only the first is read here"
     try:
         group = open_group(join_url(around.url, child), storage_options)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, child)
-        levels, first, level_notes = _levels(group, metadata)
+        levels, first, notes = _levels(group, metadata)
     except ShadingError as error:
         return f"it is no complete image: {error}"
-    shape = levels[0].shape
-    kind = first.dtype.to_native_dtype().name
-    if metadata.axes != "zyx" or kind not in _TYPES or 0 in shape:
+    shape, kind = first.shape, first.dtype.to_native_dtype()
+    if metadata.axes != axes or kind.name not in _TYPES or 0 in shape:
         return (
-            f"it has the axes {metadata.axes}, the shape {shape} and the type {kind}; "
-            f"expected zyx, no empty axis and one of {', '.join(_TYPES)}"
+            f"it has the axes {metadata.axes}, the shape {shape} and the type {kind.name}; "
+            f"expected {axes}, no empty axis and one of {', '.join(_TYPES)}"
         )
-    translation = _translation(dict(group.attrs), group.metadata.zarr_format)
-    if meta is not None and _is_foreign(meta, around.name, translation):
-        meta = None
-        meta_note = [_FOREIGN]
-    facts = _Facts(around, child, parsed or GroupName(), meta, around.views.get(child), metadata)
-    position = facts.position(translation, shape[0])
-    if position is None:
-        return "no metadata file, no translation and no project file give its place"
-    notes = [*meta_note, *level_notes, *position.notes, *facts.notes(first, translation, position)]
-    if parsed is None:
-        notes.append("has a name that mesoSPIM-control does not give; its metadata file is used")
-    return facts.stack(levels, first, position, tuple(notes))
+    translation = _translation(dict(group.attrs), group.metadata.zarr_format, len(axes))
+    return GroupImage(around, child, metadata, levels, first, translation, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -99,21 +163,21 @@ class _Position:
 class _Facts:
     """All that speaks about one group; the metadata file comes first."""
 
-    around: Surroundings
-    child: str
+    image: GroupImage
     name: GroupName
     meta: MetaFile | None
     view: XmlView | None
-    metadata: ImageMetadata
+    meta_file: str
 
     @property
     def pixel_size_um(self) -> tuple[float, float]:
-        sizes = self.metadata.pixel_size_um()
+        sizes = self.image.metadata.pixel_size_um()
         return sizes["y"], sizes["x"]
 
-    def position(self, translation: tuple[float, ...] | None, planes: int) -> _Position | None:
+    def position(self) -> _Position | None:
         """Where the stack lies: by the metadata file, else NGFF, else the project file."""
-        step = self.metadata.pixel_size_um()["z"]
+        translation, planes = self.image.translation, self.image.levels[0].shape[0]
+        step = self.image.metadata.pixel_size_um()["z"]
         start = translation[0] if translation else 0.0
         end = start + (planes - 1) * step
         x_um = self.meta.number("POSITION", "x_pos") if self.meta else None
@@ -134,14 +198,10 @@ class _Facts:
             return _Position(x_px * size_x, y_px * size_y, start, end, step, "xml", notes)
         return None
 
-    def notes(
-        self,
-        first: Metadata,
-        translation: tuple[float, ...] | None,
-        position: _Position,
-    ) -> list[str]:
+    def notes(self, position: _Position) -> list[str]:
         """What a person should look at."""
         notes = []
+        translation, (depth, *plane) = self.image.translation, self.image.levels[0].shape
         if position.source == "meta" and translation is not None:
             given = (position.z_start_um, position.y_um, position.x_um)
             if max(abs(a - b) for a, b in zip(given, translation, strict=True)) > _TOLERANCE_UM:
@@ -150,8 +210,8 @@ class _Facts:
                     "tool may have overwritten it); the metadata file is used"
                 )
         planned = self.planes_planned
-        if planned is not None and planned != first.shape[0]:
-            notes.append(f"holds {first.shape[0]} planes, {planned} were planned")
+        if planned is not None and planned != depth:
+            notes.append(f"holds {depth} planes, {planned} were planned")
         if self.meta is None:
             return notes
         if self.meta.processors:
@@ -164,9 +224,9 @@ class _Facts:
         if size is not None and abs(size - self.pixel_size_um[1]) > 1e-3 * size:
             notes.append("has an NGFF pixel size that differs from its metadata file; NGFF is used")
         sensor = tuple(self.meta.number("CAMERA PARAMETERS", f"{a}_pixels") for a in "xy")
-        if None not in sensor and sensor != tuple(first.shape[1:]):
+        if None not in sensor and sensor != tuple(plane):
             notes.append(
-                f"is {first.shape[1]} x {first.shape[2]} pixels (y, x), but the camera is said to "
+                f"is {plane[0]} x {plane[1]} pixels (y, x), but the camera is said to "
                 f"give {sensor[0]:g} x {sensor[1]:g}: with camera binning the pixel size on disk "
                 "is that of unbinned pixels"
             )
@@ -177,25 +237,18 @@ class _Facts:
         count = self.meta.number("POSITION", "z_planes") if self.meta else None
         return int(count) if count is not None else None
 
-    def stack(
-        self,
-        levels: tuple[Level, ...],
-        first: Metadata,
-        position: _Position,
-        notes: tuple[str, ...],
-    ) -> Stack:
-        meta, view, name = self.meta, self.view, self.name
+    def stack(self, position: _Position, notes: tuple[str, ...]) -> Stack:
+        meta, view, name, image = self.meta, self.view, self.name, self.image
         laser = (meta.text("CFG", "Laser") if meta else None) or (view.channel if view else None)
         full_filter = meta.text("CFG", "Filter") if meta else None
         side, side_note = self._side()
         tile = name.tile
         if tile is None and view is not None and re.fullmatch(r"\d+", view.tile or ""):
             tile = int(view.tile or "")
-        around = self.around
-        meta_file = meta_file_name(around.name, self.child)
-        projection = projection_file_name(around.name, self.child)
+        around = image.around
+        projection = projection_file_name(around.name, image.child)
         return Stack(
-            group=self.child,
+            group=image.child,
             number=tile,
             laser=laser_name(laser or name.laser or ""),
             filter=full_filter or name.filter or "",
@@ -209,17 +262,17 @@ class _Facts:
             z_step_um=position.z_step_um,
             planes_planned=self.planes_planned,
             pixel_size_um=self.pixel_size_um,
-            levels=levels,
-            dtype=first.dtype.to_native_dtype().newbyteorder("=").name,
-            ngff_version=self.metadata.version,
+            levels=image.levels,
+            dtype=image.first.dtype.to_native_dtype().newbyteorder("=").name,
+            ngff_version=image.metadata.version,
             processors=meta.processors if meta else (),
             position_source=position.source,
             zoom=(meta.text("CFG", "Zoom") if meta else None) or name.zoom or "",
             started=(meta.text("TIMING INFORMATION", "Started stack") if meta else None) or "",
-            in_xml=self.child in around.views if around.views else None,
-            meta_file=meta_file if meta_file in around.beside else None,
+            in_xml=image.child in around.views if around.views else None,
+            meta_file=self.meta_file if self.meta_file in around.beside else None,
             projection_file=projection if projection in around.beside else None,
-            fingerprint=fingerprint(first),
+            fingerprint=fingerprint(image.first),
             notes=(*notes, *side_note),
         )
 
@@ -268,20 +321,28 @@ def _levels(
             notes.append("lacks coarser levels that its metadata list: it was not finished")
             break
     levels = tuple(
-        Level(path, array.shape, array.chunks, array.shards, scale)
+        Level(
+            path,
+            array.shape[-3:],
+            array.chunks[-3:],
+            array.shards[-3:] if array.shards else None,
+            scale[-3:],
+        )
         for path, array, scale in zip(metadata.paths, arrays, metadata.scales, strict=False)
     )
     return levels, first, notes
 
 
-def _translation(attributes: Mapping[str, Any], zarr_format: int) -> tuple[float, ...] | None:
-    """The translation of the finest level, three numbers; None where there is none."""
+def _translation(
+    attributes: Mapping[str, Any], zarr_format: int, count: int
+) -> tuple[float, ...] | None:
+    """The translation (z, y, x) of the finest level of that many axes; None without one."""
     content = ngff_content(attributes, zarr_format)
     transformations = content["multiscales"][0]["datasets"][0]["coordinateTransformations"]
     for item in transformations:
         if isinstance(item, Mapping) and item.get("type") == "translation":
             values = item.get("translation")
             numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
-            if isinstance(values, list) and numbers and len(values) == 3:
-                return tuple(float(value) for value in values)
+            if isinstance(values, list) and numbers and len(values) == count:
+                return tuple(float(value) for value in values[-3:])
     return None

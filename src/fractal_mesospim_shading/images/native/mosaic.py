@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
-from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.native.stack import NativeChannel, Stack
 from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
 from fractal_mesospim_shading.images.storage import places
@@ -101,7 +100,7 @@ class NativeMosaic:
         layout: the tiles edge to edge.
         places: where the tiles really were, by rising number.
         placed: the stacks.
-        shape: (c, z, y, x).
+        shape: (c, z, y, x); with t in front where there are several time points.
         voxel_um: (z, y, x).
         z_start_um: height of plane 0.
         dtype: of the pixels in native byte order.
@@ -117,7 +116,7 @@ class NativeMosaic:
     layout: TileLayout
     places: tuple[TilePlace, ...]
     placed: tuple[PlacedStack, ...]
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     voxel_um: tuple[float, float, float]
     z_start_um: float
     dtype: np.dtype[Any]
@@ -126,8 +125,13 @@ class NativeMosaic:
 
     @property
     def axes(self) -> Axes:
-        """Always `czyx`."""
-        return Axes("czyx")
+        """`czyx`, or `tczyx` where there are several time points."""
+        return Axes("tczyx"[-len(self.shape) :])
+
+    @property
+    def depth(self) -> int:
+        """Planes along z."""
+        return self.shape[-3]
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -148,11 +152,12 @@ class NativeMosaic:
     def levels(self) -> tuple[Level, ...]:
         """Full resolution only."""
         units = (
-            1,
+            *(1,) * len(self.shape[:-3]),
             *(max(p.stack.levels[0].chunks[axis] for p in self.placed) for axis in range(3)),
         )
         chunks = tuple(min(unit, size) for unit, size in zip(units, self.shape, strict=True))
-        return (Level("", self.shape, chunks, None, (1.0, *self.voxel_um)),)
+        scale = (*(1.0,) * len(self.shape[:-3]), *self.voxel_um)
+        return (Level("", self.shape, chunks, None, scale),)
 
     @property
     def voxel_size_um(self) -> dict[str, float]:
@@ -174,22 +179,29 @@ class NativeMosaic:
         some chunks decoded twice rather than with all their planes in memory.
         """
         chunks = self.levels[0].chunks
-        pairs = zip(self.layout.tile_shape, chunks[2:], strict=True)
-        return (1, chunks[1], *(c if size % c == 0 else size for size, c in pairs))
+        pairs = zip(self.layout.tile_shape, chunks[-2:], strict=True)
+        return (*chunks[:-2], *(c if size % c == 0 else size for size, c in pairs))
 
     @cached_property
-    def _by_place(self) -> dict[tuple[int, int], PlacedStack]:
-        return {(placed.channel, placed.tile): placed for placed in self.placed}
+    def _by_place(self) -> dict[tuple[int, int], tuple[PlacedStack, ...]]:
+        """The stacks of a channel in a tile, one a time point."""
+        by_place: dict[tuple[int, int], tuple[PlacedStack, ...]] = {}
+        for placed in self.placed:
+            key = (placed.channel, placed.tile)
+            by_place[key] = (*by_place.get(key, ()), placed)
+        return by_place
 
     def stack_of(self, channel: int, tile: int) -> Stack | None:
-        """The stack of a channel in a tile; None where that was not taken."""
+        """The (first) stack of a channel in a tile; None where that was not taken."""
         placed = self._by_place.get((channel, tile))
-        return placed.stack if placed else None
+        return placed[0].stack if placed else None
 
     def planes_of(self, channel: int, tile: int) -> range:
-        """Planes of the mosaic that a stack fills; empty where there is none."""
-        placed = self._by_place.get((channel, tile))
-        return placed.planes if placed else range(0)
+        """Planes of the mosaic that stacks of any time fill; empty where there is none."""
+        planes = [placed.planes for placed in self._by_place.get((channel, tile), ())]
+        if not planes:
+            return range(0)
+        return range(min(p.start for p in planes), max(p.stop for p in planes))
 
     def side_of(self, channel: int, tile: int) -> str | None:
         """From which side a stack was lit: `left`, `right`, `both`; None without a stack."""
@@ -237,7 +249,7 @@ class NativeMosaic:
 
         Args:
             level: 0; there is no other.
-            box: one slice with start and stop for c, z, y and x.
+            box: one slice with start and stop for each axis.
 
         Returns:
             Pixels; 0 where no stack is.
@@ -247,32 +259,32 @@ class NativeMosaic:
         """
         if level != 0:
             raise ParameterError(f"A native acquisition is read at level 0, not {level}.")
-        channels, z, y, x = box
+        z, y, x = box[-3:]
+        times, channels = self.axes.span("t", box), self.axes.span("c", box)
         result = np.zeros(tuple(part.stop - part.start for part in box), dtype=self.dtype)
         for channel in range(channels.start, channels.stop):
             for piece in self.layout.pieces(y, x):
-                placed = self._by_place.get((channel, piece.tile.number))
-                if placed is None:
-                    continue
-                start, stop = max(z.start, placed.planes.start), min(z.stop, placed.planes.stop)
-                if start >= stop:
-                    continue
-                planes = self._read_stack(placed, slice(start, stop), piece.in_tile)
-                into = slice(start - z.start, stop - z.start)
-                result[(channel - channels.start, into, *piece.in_box)] = planes
+                for placed in self._by_place.get((channel, piece.tile.number), ()):
+                    start, stop = max(z.start, placed.planes.start), min(z.stop, placed.planes.stop)
+                    if start >= stop or placed.stack.time not in range(times.start, times.stop):
+                        continue
+                    lead = (placed.stack.time - times.start, channel - channels.start)
+                    into = slice(start - z.start, stop - z.start)
+                    planes = self._read_stack(placed, slice(start, stop), piece.in_tile)
+                    result[(*lead[-len(box[:-3]) :], into, *piece.in_box)] = planes
         return result
 
     def _read_stack(
         self, placed: PlacedStack, z: slice, in_tile: tuple[slice, slice]
     ) -> NDArray[Any]:
-        stored = placed.stack.stored(self.url, self.storage_options)
         box = (placed.planes_in_array(z), *in_tile)
-        pixels = read_array(opened(stored), stored.where, box)
+        pixels = placed.stack.read(self.url, self.storage_options, box)
         return pixels[::-1] if placed.stack.downward else pixels
 
     def stored(self, level: int) -> tuple[StoredArray, ...]:
         """The arrays of all stacks; there is no level but 0."""
-        return tuple(item.stack.stored(self.url, self.storage_options) for item in self.placed)
+        stored = (item.stack.stored(self.url, self.storage_options) for item in self.placed)
+        return tuple(dict.fromkeys(stored))
 
     @property
     def model_groups(self) -> tuple[ModelGroup, ...]:
@@ -286,9 +298,10 @@ class NativeMosaic:
                     (p for p in self.placed if (p.channel, p.stack.side) == (channel.index, side)),
                     key=lambda p: p.tile,
                 )
-                planes = {p.tile: (p.planes.start, p.planes.stop) for p in placed}
+                spans = {p.tile: self.planes_of(channel.index, p.tile) for p in placed}
+                planes = {tile: (span.start, span.stop) for tile, span in spans.items()}
                 processors = sorted({name for p in placed for name in p.stack.processors})
-                gone = tuple(p.tile for p in placed if p.stack.offset_removed)
+                gone = tuple(dict.fromkeys(p.tile for p in placed if p.stack.offset_removed))
                 groups.append(ModelGroup(label, channel, side, planes, tuple(processors), gone))
         return tuple(groups)
 
@@ -298,7 +311,8 @@ class NativeMosaic:
         for placed in self.placed:
             stack = placed.stack
             digest.update(repr((placed.tile, placed.channel, placed.first_plane)).encode())
-            digest.update(repr((stack.group, stack.fingerprint, stack.shape)).encode())
+            told = (stack.group, stack.fingerprint, stack.shape, *stack.lead)
+            digest.update(repr(told).encode())
         digest.update(repr(self.layout).encode())
         for path in self._some_files():
             state = os.stat(path)
@@ -319,9 +333,10 @@ class NativeMosaic:
     def _some_files(self) -> Iterator[str]:
         if not places.is_local(self.url):
             return
-        each = max(1, _SAMPLED_FILES // max(len(self.placed), 1))
-        for placed in self.placed:
-            folder = places.local_path(self.url) / placed.stack.group / placed.stack.levels[0].path
+        arrays = dict.fromkeys((p.stack.group, p.stack.levels[0].path) for p in self.placed)
+        each = max(1, _SAMPLED_FILES // max(len(arrays), 1))
+        for group, path in arrays:
+            folder = places.local_path(self.url) / group / path
             yield from islice(_files_below(folder), each)
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.native.positions import MeasuredSigns, Orientation
 from fractal_mesospim_shading.images.native.stack import Stack
 from fractal_mesospim_shading.images.native.surroundings import read_beside
@@ -126,7 +125,8 @@ def _sets(stacks: Sequence[Stack]) -> list[list[Stack]]:
         sets: dict[tuple[object, ...], list[Stack]] = defaultdict(list)
         for stack in stacks:
             channel = (stack.laser, stack.filter, stack.rotation, stack.pixel_size_um)
-            sets[*channel, stack.tile_shape, stack.side if one_side else ""].append(stack)
+            side = stack.side if one_side else ""
+            sets[*channel, stack.tile_shape, side, stack.time].append(stack)
         ordered = sorted(sets.values(), key=len, reverse=True)
         return [members for members in ordered if len(members) > 1][:_SETS]
 
@@ -342,6 +342,6 @@ def _patch_planes(stack: Stack, level: int, z_um: float | None) -> slice:
 
 def _read_mean(url: str, storage_options: str, stack: Stack, level: int, box: Box) -> Projection:
     """The mean along z of a box of a stack."""
-    stored = stack.stored(url, storage_options, level)
-    mean: Projection = read_array(opened(stored), stored.where, box).mean(axis=0, dtype=np.float32)
+    pixels = stack.read(url, storage_options, box, level)
+    mean: Projection = pixels.mean(axis=0, dtype=np.float32)
     return mean

@@ -10,7 +10,7 @@ import numpy as np
 
 from fractal_mesospim_shading.errors import LayoutError, SourceReadError
 from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.arrays.reading import chunk_boxes, opened, read_array
+from fractal_mesospim_shading.images.arrays.reading import chunk_boxes
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack, listed
@@ -49,7 +49,9 @@ def describe(
         suspicious += [prefix + note for note in _overlap_notes(mosaic)]
     if find_zeros:
         suspicious += _zero_notes(collection)
-    stacks = [_stack_entry(collection, stack, sizes) for stack in collection.stacks]
+    groups = dict.fromkeys(stack.group for stack in collection.stacks)
+    size_of = {group: _size(collection, group) for group in groups} if sizes else {}
+    stacks = [_stack_entry(collection, stack, size_of) for stack in collection.stacks]
     return {
         "url": collection.url,
         "kind": "mesoSPIM acquisition",
@@ -62,7 +64,7 @@ def describe(
         "sides": sorted({stack.side for stack in collection.stacks}),
         "angles": sorted({stack.rotation for stack in collection.stacks}),
         "orientation": orientation,
-        "size_bytes": sum(entry["size_bytes"] for entry in stacks) if sizes else None,
+        "size_bytes": sum(size_of.values()) if sizes else None,
         "mosaics": [_mosaic_entry(mosaic) for mosaic in mosaics],
         "stacks": stacks,
         "left_out": [{"name": i.name, "reason": i.reason} for i in collection.left_out],
@@ -95,6 +97,7 @@ def acquisition_facts(mosaic: NativeMosaic) -> dict[str, Any]:
                 "planes_found": placed.stack.planes_found,
                 "first_plane": placed.first_plane,
                 "processors": list(placed.stack.processors),
+                **({"time": placed.stack.time} if "t" in mosaic.axes else {}),
             }
             for placed in mosaic.placed
         ],
@@ -157,7 +160,7 @@ def _mosaic_entry(mosaic: NativeMosaic) -> dict[str, Any]:
         "tiles": [_tile_entry(mosaic, place) for place in mosaic.places],
         "missing_tiles": list(layout.missing),
         "overlap": {axis: None if o is None else round(o, 4) for axis, o in overlap.items()},
-        "groups": [item.stack.group for item in mosaic.placed],
+        "groups": list(dict.fromkeys(item.stack.group for item in mosaic.placed)),
         "planes": {"smallest": min(planes), "largest": max(planes)},
         "read_units": list(mosaic.read_units(0)),
     }
@@ -179,7 +182,10 @@ def _tile_entry(mosaic: NativeMosaic, place: TilePlace) -> dict[str, Any]:
     }
 
 
-def _stack_entry(collection: TileCollection, stack: Stack, sizes: bool) -> dict[str, Any]:
+def _stack_entry(
+    collection: TileCollection, stack: Stack, size_of: Mapping[str, int]
+) -> dict[str, Any]:
+    """What is shown of a stack; the size is that of its group."""
     finest = stack.levels[0]
     return {
         "group": stack.group,
@@ -194,9 +200,10 @@ def _stack_entry(collection: TileCollection, stack: Stack, sizes: bool) -> dict[
         "levels": len(stack.levels),
         "chunks": list(finest.chunks),
         "shards": list(finest.shards) if finest.shards else None,
-        "size_bytes": _size(collection, stack.group) if sizes else None,
+        "size_bytes": size_of.get(stack.group),
         "processors": list(stack.processors),
         "position_from": stack.position_source,
+        **dict(zip(("time", "channel_index"), stack.lead, strict=False)),
     }
 
 
@@ -268,11 +275,10 @@ def zero_blocks(url: str, storage_options: str, stack: Stack) -> tuple[Box, ...]
     Raises:
         SourceReadError: a chunk cannot be read; the message names it.
     """
-    stored = stack.stored(url, storage_options)
-    array = opened(stored)
+    level = stack.levels[0]
     blocks = []
-    for box in chunk_boxes(array):
-        empty = ~read_array(array, stored.where, box).any(axis=(1, 2))
+    for box in chunk_boxes(level.shape, level.chunks):
+        empty = ~stack.read(url, storage_options, box).any(axis=(1, 2))
         edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
         for start, stop in (box[0].start + edges.reshape(-1, 2)).tolist():
             blocks.append((slice(start, stop), *box[1:]))

@@ -26,7 +26,9 @@ from fractal_mesospim_shading.images.mosaic import MARK, is_finished
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.meta import decode
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.ngff import image_attributes
+from fractal_mesospim_shading.images.native.stack import meta_file_name
+from fractal_mesospim_shading.images.native.tile_images import timed_name
+from fractal_mesospim_shading.images.ngff import axis_type, image_attributes
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.names import USUAL_NAME_BYTES
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
@@ -34,6 +36,7 @@ from fractal_mesospim_shading.images.storage.stores import open_group
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
 
 _SMALLEST_PLANE = 64
+_TIME_MARK = re.compile(r"_Time(\d+)(?=\.[^.]*$)")
 _COLORS = {
     405: "0000FF",
     445: "00A0FF",
@@ -87,10 +90,10 @@ def import_levels(
     shape = mosaic.shape
     for level in range(style.levels):
         if level:
-            smaller = (ceil(shape[2] / 2), ceil(shape[3] / 2))
-            if min(smaller) < min(_SMALLEST_PLANE, *mosaic.shape[2:]):
+            smaller = (ceil(shape[-2] / 2), ceil(shape[-1] / 2))
+            if min(smaller) < min(_SMALLEST_PLANE, *mosaic.shape[-2:]):
                 break
-            shape = (shape[0], shape[1], *smaller)
+            shape = (*shape[:-2], *smaller)
         fitted = tuple(min(c, n) for c, n in zip(chunks, shape, strict=True))
         shards = _shards(mosaic, style, fitted, shape) if sharded else None
         document = output_document(
@@ -100,26 +103,28 @@ def import_levels(
             chunks=fitted,
             shards=shards,
             dtype=mosaic.dtype,
-            dimension_names=list("czyx"),
+            dimension_names=list(mosaic.axes),
         )
         document["attributes"] = {}
         if style.zarr_format == 3:
-            document["dimension_names"] = list("czyx")
-        scale = (1.0, mosaic.voxel_um[0], *(v * 2**level for v in mosaic.voxel_um[1:]))
+            document["dimension_names"] = list(mosaic.axes)
+        fine = mosaic.levels[0].scale
+        scale = (*fine[:-2], *(v * 2**level for v in fine[-2:]))
         result.append(TargetLevel(str(level), shape, fitted, shards, scale, document))
     return tuple(result)
 
 
 def _chunks(mosaic: NativeMosaic, style: ImportStyle) -> tuple[int, ...]:
+    lead = (1,) * len(mosaic.shape[:-3])
     if style.chunks is not None:
         if len(style.chunks) != 3 or any(c < 1 for c in style.chunks):
             raise ParameterError(
                 f"`chunks` is {list(style.chunks)}; expected three positive numbers for z, y, x."
             )
-        return (1, *style.chunks)
+        return (*lead, *style.chunks)
     source = mosaic.levels[0].chunks
     tile = mosaic.layout.tile_shape
-    return (1, source[1], *(_divisor(n, c) for n, c in zip(tile, source[2:], strict=True)))
+    return (*lead, source[-3], *(_divisor(n, c) for n, c in zip(tile, source[-2:], strict=True)))
 
 
 def _divisor(size: int, most: int) -> int:
@@ -132,16 +137,16 @@ def _shards(
     mosaic: NativeMosaic, style: ImportStyle, chunks: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     if style.shards is None:
-        limit = (shape[0], shape[1], *mosaic.layout.tile_shape)
+        limit = (*shape[:-2], *mosaic.layout.tile_shape)
         return own_shards(chunks, limit, mosaic.dtype.itemsize)
     if len(style.shards) != 3 or any(
-        s < 1 or s % c for s, c in zip(style.shards, chunks[1:], strict=True)
+        s < 1 or s % c for s, c in zip(style.shards, chunks[-3:], strict=True)
     ):
         raise ParameterError(
             f"`output_shards` is {list(style.shards)}; expected three multiples of the chunk "
-            f"{list(chunks[1:])} (z, y, x)."
+            f"{list(chunks[-3:])} (z, y, x)."
         )
-    return (1, *style.shards)
+    return (*chunks[:-3], *style.shards)
 
 
 def import_attributes(
@@ -149,7 +154,7 @@ def import_attributes(
 ) -> Document:
     """NGFF metadata of an imported mosaic: axes, scales, channels with names and colours."""
     axes = [
-        {"name": "c", "type": "channel"},
+        *({"name": axis, "type": axis_type(axis)} for axis in mosaic.axes[:-3]),
         *({"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"),
     ]
     datasets = [
@@ -220,12 +225,11 @@ def plan_companions(
     source_folder, source_name = places.parent_and_name(collection.url)
     folder, name = places.parent_and_name(final_url)
     companions = []
-    for stack in collection.stacks:
-        if stack.meta_file is not None and stack.group in groups:
-            text = decode(_read(places.join_url(source_folder, stack.meta_file), storage))
-            renamed = name + stack.meta_file.removeprefix(source_name)
-            url = places.join_url(folder, renamed)
-            companions.append(Companion(url, text.with_name(source_name, name)))
+    texts = {s.meta_file: s.group for s in collection.stacks if s.group in groups and s.meta_file}
+    for meta_file, group in texts.items():
+        text = decode(_read(places.join_url(source_folder, meta_file), storage))
+        url = places.join_url(folder, _text_name(meta_file, group, source_name, name))
+        companions.append(Companion(url, text.with_name(source_name, name)))
     if collection.xml_file is not None:
         xml = _read(places.join_url(source_folder, collection.xml_file), storage)
         url = places.join_url(folder, f"{name}.xml")
@@ -233,6 +237,15 @@ def plan_companions(
     for companion in companions:
         _refuse(companion, storage, overwrite=overwrite)
     return tuple(companions)
+
+
+def _text_name(meta_file: str, group: str, source_name: str, name: str) -> str:
+    """The name that a metadata text has beside a result, with the mark of its time point."""
+    container = meta_file.removesuffix(meta_file_name("", group))
+    mark = _TIME_MARK.search(container)
+    if container == source_name or mark is None:
+        return meta_file_name(name, group)
+    return meta_file_name(timed_name(name, int(mark[1])), group)
 
 
 def _read(url: str, storage: StorageOptions) -> bytes:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fractal_mesospim_shading import messages
-from fractal_mesospim_shading.images.arrays.documents import StoredArray
+from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage.places import join_url
 
@@ -45,7 +48,7 @@ class Stack:
         z_step_um: distance of the planes, above 0.
         planes_planned: None where nothing says it.
         pixel_size_um: (y, x).
-        levels: its arrays of axes z, y, x, finest first.
+        levels: its arrays as far as they are its own, of axes z, y, x, finest first.
         dtype: of the pixels in native byte order.
         ngff_version: `0.4` or `0.5`.
         processors: image processors that changed the data before they were written.
@@ -56,6 +59,7 @@ class Stack:
         meta_file, projection_file: names of the files beside the container, if they exist.
         fingerprint: of the metadata of its finest array.
         notes: lines about this stack that a person should read.
+        lead: index along t and c in arrays shared with others; empty where they are its own.
     """
 
     group: str
@@ -84,6 +88,17 @@ class Stack:
     projection_file: str | None = None
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+    lead: tuple[int, ...] = ()
+
+    @property
+    def time(self) -> int:
+        """Index of its time point; 0 where its container holds one only."""
+        return self.lead[0] if self.lead else 0
+
+    @property
+    def channel_index(self) -> int:
+        """Index of its channel within its group."""
+        return self.lead[-1] if self.lead else 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,10 +113,8 @@ class Stack:
     @property
     def tile_size_um(self) -> tuple[float, float]:
         """(y, x) in micrometers."""
-        return (
-            self.tile_shape[0] * self.pixel_size_um[0],
-            self.tile_shape[1] * self.pixel_size_um[1],
-        )
+        (height, width), (size_y, size_x) = self.tile_shape, self.pixel_size_um
+        return (height * size_y, width * size_x)
 
     @property
     def planes_found(self) -> int:
@@ -146,6 +159,19 @@ class Stack:
         expected = self.fingerprint if level == 0 else ""
         where = join_url(container_url, self.group)
         return StoredArray(where, self.levels[level].path, storage_options, expected)
+
+    def read(
+        self, container_url: str, storage_options: str, box: Box, level: int = 0
+    ) -> NDArray[Any]:
+        """Read a box (z, y, x) of one of its arrays; the rest is as for `stored`.
+
+        Raises:
+            SourceReadError: a chunk is there but cannot be read; the message names it.
+        """
+        stored = self.stored(container_url, storage_options, level)
+        lead = tuple(slice(index, index + 1) for index in self.lead)
+        pixels = read_array(opened(stored), stored.where, (*lead, *box))
+        return pixels.reshape(pixels.shape[-3:])
 
     @property
     def offset_removed(self) -> bool:

@@ -233,15 +233,27 @@ def read_beside(url: str, name: str, storage_options: StorageOptions) -> bytes:
     return data
 
 
+def names_below(url: str, storage_options: StorageOptions) -> list[str]:
+    """What a folder holds; nothing where there is none."""
+    fs, path = filesystem(url, storage_options)
+    return _names(fs, path.rstrip("/").replace("\\", "/"))
+
+
 def read_meta(
-    around: Surroundings, child: str, storage_options: StorageOptions
+    around: Surroundings, child: str, storage_options: StorageOptions, name: str | None = None
 ) -> tuple[MetaFile | None, list[str]]:
     """The metadata file of a group, and what is odd about it.
 
     A file that says it belongs to another group is not used. The address in it may well be
     that of another container: people rename acquisitions.
+
+    Args:
+        around: the container.
+        child: name of the group.
+        storage_options: for remote addresses.
+        name: of the file, where it is not the usual one.
     """
-    name = meta_file_name(around.name, child)
+    name = name or meta_file_name(around.name, child)
     if name not in around.beside:
         return None, []
     try:

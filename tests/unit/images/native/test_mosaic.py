@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import LayoutError, ParameterError, SourceReadError
-from fractal_mesospim_shading.images.native import mosaic as native_mosaic
+from fractal_mesospim_shading.images.native import stack as native_stack
 from fractal_mesospim_shading.images.native.collection import SignOptions, TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from tests.support.acquisition import (
@@ -219,13 +219,13 @@ def test_places_are_those_of_the_stage(tmp_path: Path) -> None:
 def test_each_stack_is_read_once_for_a_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stacks = table(2, 2, lasers=("488 nm", "561 nm"))
     mosaic = open_one(tmp_path, stacks)
-    read_array, calls = native_mosaic.read_array, []
+    read_array, calls = native_stack.read_array, []
 
     def counting(array: Any, where: str, box: tuple[slice, ...]) -> NDArray[Any]:
         calls.append(where)
         return read_array(array, where, box)
 
-    monkeypatch.setattr(native_mosaic, "read_array", counting)
+    monkeypatch.setattr(native_stack, "read_array", counting)
     whole(mosaic)
     assert len(calls) == len(set(calls)) == 8
 
