@@ -133,7 +133,7 @@ def test_what_contributing_names_is_there() -> None:
     paths.discard(".venv/bin/activate")
     assert len(paths) > 30
     assert not [p for p in paths if not (ROOT / p).exists() and not (package / p).exists()]
-    assert {"BackgroundMethod", "choose_scenario", "read_stack", "slow"} <= names & known
+    assert {"BackgroundMethod", "choose_scenario", "read_stacks", "slow"} <= names & known
     assert not [n for n in names if re.search(r"[a-z]_|[a-z][A-Z]|^_", n) and n not in known]
 
 
