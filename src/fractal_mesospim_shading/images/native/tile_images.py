@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import product
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.native.discovery import GroupImage, open_image
@@ -75,29 +74,34 @@ def read_stacks(
     except ImageFormatError as error:
         return f"its channels cannot be told: {error}"
     stacks: list[Stack] = []
-    times = range(image.first.shape[0])
-    for time, channel in product(times, channels):
-        if not _is_written(image, time, channel.index, storage_options):
-            continue
-        meta_file, meta, notes = _text_of(around, child, time, len(times), storage_options)
+    times = image.first.shape[0]
+    for time, written in _written(image, storage_options).items():
+        meta_file, meta, notes = _text_of(around, child, time, times, storage_options)
         stack = image.stack(parse_tile_name(child), meta, notes, meta_file)
         if isinstance(stack, str):
             return stack
-        stacks.append(_of_channel(stack, channel, channels, time))
+        stacks += [_of_channel(stack, channels[index], channels, time) for index in written]
     return tuple(stacks) or "no time point and channel of it was written"
 
 
-def _is_written(
-    image: GroupImage, time: int, channel: int, storage_options: StorageOptions
-) -> bool:
-    """Whether a (t, c) has any chunk, as far as the names of folders tell."""
-    first = image.first
-    t, c, *_ = first.shards or first.chunks
-    folders = first.metadata.encode_chunk_key((time // t, channel // c, 0, 0, 0)).split("/")[:-3]
-    if len(folders) < 2:
-        return True
-    where = join_url(image.around.url, image.child, image.levels[0].path, *folders)
-    return bool(names_below(where, storage_options))
+def _written(image: GroupImage, storage_options: StorageOptions) -> dict[int, list[int]]:
+    """The channels of each time point that have any chunk, as far as names of folders tell."""
+    times, channels = image.first.shape[:2]
+    everything = {time: list(range(channels)) for time in range(times)}
+    key = image.first.metadata.encode_chunk_key((0,) * 5).split("/")
+    if len(key) < 5 or any(size > 1 for size in (image.first.shards or image.first.chunks)[:2]):
+        return everything
+    top = join_url(image.around.url, image.child, image.levels[0].path, *key[:-5])
+    begun = set(names_below(top, storage_options))
+    written = {
+        time: set(names_below(join_url(top, str(time)), storage_options))
+        for time in everything
+        if str(time) in begun
+    }
+    return {
+        time: [channel for channel in everything[time] if str(channel) in names]
+        for time, names in written.items()
+    }
 
 
 def _text_of(
