@@ -18,7 +18,7 @@ import zarr
 from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim
 from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native import mosaic as native_mosaic
+from fractal_mesospim_shading.images.native import stack as native_stack
 from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
@@ -446,7 +446,7 @@ def test_each_chunk_is_decoded_once(tmp_path, monkeypatch, settings, block_bytes
     stacks = grid_stacks(2, 2, settings, lasers=LABELS)
     path = write_acquisition(tmp_path, "a.zarr", stacks, settings)
     decoded = Counter()
-    read = native_mosaic.read_array
+    read = native_stack.read_array
 
     def counted(array, where, box):
         ranges = (
@@ -455,7 +455,7 @@ def test_each_chunk_is_decoded_once(tmp_path, monkeypatch, settings, block_bytes
         decoded.update((where, *index) for index in product(*ranges))
         return read(array, where, box)
 
-    monkeypatch.setattr(native_mosaic, "read_array", counted)
+    monkeypatch.setattr(native_stack, "read_array", counted)
     monkeypatch.setattr(plan, "BLOCK_BYTES", block_bytes)
     import_mesospim(str(path), str(tmp_path / "out"), **SIGNS)
     assert set(decoded.values()) == {1}

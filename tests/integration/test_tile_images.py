@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from itertools import product
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading import correct_flatfield, import_mesospim
+from fractal_mesospim_shading.images.native import stack as native_stack
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.positions import SignOptions
 from tests.support import acquisition
@@ -168,3 +172,23 @@ def test_time_lapse_with_an_end_that_was_not_reached(tmp_path, shaded):
     texts = [path.name for path in (tmp_path / "new").glob("brain_flatfield_corr*_meta.txt")]
     assert sorted(name[:41] for name in texts)[:1] == ["brain_flatfield_corr.ome_Time000.zarr_Mag"]
     assert len(texts) == 6
+
+
+def test_each_chunk_is_decoded_once(tmp_path, monkeypatch):
+    settings = replace(SETTINGS, shards=(4, 32, 32))
+    container = write_tile_images(tmp_path, "brain.ome.zarr", _table(settings), settings)
+    decoded = Counter()
+    read = native_stack.read_array
+
+    def counted(array, where, box):
+        ranges = (
+            range(s.start // c, ceil(s.stop / c)) for s, c in zip(box, array.chunks, strict=True)
+        )
+        decoded.update((where, *index) for index in product(*ranges))
+        return read(array, where, box)
+
+    monkeypatch.setattr(native_stack, "read_array", counted)
+    import_mesospim(str(container), str(tmp_path / "out"), **SIGNS)
+    assert set(decoded.values()) == {1}
+    # Of 4 tiles and 2 channels.
+    assert len(decoded) == 8 * 2 * 2 * 2

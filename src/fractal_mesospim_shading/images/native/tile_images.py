@@ -88,7 +88,7 @@ def _written(image: GroupImage, storage_options: StorageOptions) -> dict[int, li
     """The channels of each time point that have any chunk, as far as names of folders tell."""
     times, channels = image.first.shape[:2]
     everything = {time: list(range(channels)) for time in range(times)}
-    key = image.first.metadata.encode_chunk_key((0,) * 5).split("/")
+    key = image.first.encode_chunk_key((0,) * 5).split("/")
     if len(key) < 5 or any(size > 1 for size in (image.first.shards or image.first.chunks)[:2]):
         return everything
     top = join_url(image.around.url, image.child, image.levels[0].path, *key[:-5])

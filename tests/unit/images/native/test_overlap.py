@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from fractal_mesospim_shading.images.native import overlap as projection
+from fractal_mesospim_shading.images.native import stack as native_stack
 from fractal_mesospim_shading.images.native.collection import SignOptions, TileCollection
 from fractal_mesospim_shading.images.native.stack import projection_file_name
 from tests.support.acquisition import (
@@ -73,13 +74,13 @@ def test_big_stacks_are_read_within_single_chunks(
     monkeypatch.setattr(projection, "_CHEAP_BYTES", 1000)
     settings = replace(SETTINGS, tile_shape=(64, 96), chunks=(4, 32, 96))
     path = write_acquisition(tmp_path, "a.ome.zarr", grid_stacks(1, 2, settings), settings)
-    read_array, boxes = projection.read_array, []
+    read_array, boxes = native_stack.read_array, []
 
     def watching(array: object, where: str, box: tuple[slice, ...]) -> np.ndarray:
         boxes.append(box)
         return read_array(array, where, box)
 
-    monkeypatch.setattr(projection, "read_array", watching)
+    monkeypatch.setattr(native_stack, "read_array", watching)
     assert TileCollection.open(path).orientation.source_x == "measured"
     # Two strips for each of two tiles.
     assert len(boxes) == 4
@@ -142,7 +143,7 @@ def test_project_file_is_not_checked_where_that_is_dear(
     def refuse(*_: object) -> None:
         raise AssertionError("a chunk was read")
 
-    monkeypatch.setattr(projection, "read_array", refuse)
+    monkeypatch.setattr(native_stack, "read_array", refuse)
     assert TileCollection.open(path).orientation.source_x == "xml"
 
 
