@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.blocks import BlockGrid, Node, within
-from fractal_mesospim_shading.core.correct import (
-    PixelCounts,
-)
+from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.pyramid import Histogram, block_mean, lattice, on_lattice
 from fractal_mesospim_shading.core.threads import empty_array
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray

@@ -16,11 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fractal_mesospim_shading.core.threads import Shared, keep_freed_memory
-from fractal_mesospim_shading.errors import (
-    MemoryLimitError,
-    ShadingError,
-    StoppedError,
-)
+from fractal_mesospim_shading.errors import MemoryLimitError, ShadingError, StoppedError
 from fractal_mesospim_shading.images.arrays.codecs import configuration_lock
 
 if TYPE_CHECKING:

@@ -19,12 +19,7 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.arrays.chunk_files import files_state, stored_share
 from fractal_mesospim_shading.images.arrays.codecs import Metadata
-from fractal_mesospim_shading.images.arrays.documents import (
-    Box,
-    Document,
-    StoredArray,
-    document_of,
-)
+from fractal_mesospim_shading.images.arrays.documents import Box, Document, StoredArray, document_of
 from fractal_mesospim_shading.images.arrays.reading import (
     describe_array,
     fingerprint,

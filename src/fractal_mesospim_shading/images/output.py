@@ -10,11 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.errors import (
-    FolderError,
-    OutputExistsError,
-    ParameterError,
-)
+from fractal_mesospim_shading.errors import FolderError, OutputExistsError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Document, native_dtype, output_document
 from fractal_mesospim_shading.images.mosaic import MARK, is_finished
 from fractal_mesospim_shading.images.source import Level

@@ -53,10 +53,7 @@ from fractal_mesospim_shading.local_background.planes import (
     PlaneCorrection,
     tell_masks,
 )
-from fractal_mesospim_shading.options.background import (
-    BackgroundOptions,
-    LocalBackgroundOptions,
-)
+from fractal_mesospim_shading.options.background import BackgroundOptions, LocalBackgroundOptions
 from fractal_mesospim_shading.options.precedence import passed_over_in_method
 
 logger = logging.getLogger(__name__)

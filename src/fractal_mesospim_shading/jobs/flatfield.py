@@ -56,13 +56,7 @@ from fractal_mesospim_shading.jobs.story import (
     refuse_folder_of_models,
     save_all_models,
 )
-from fractal_mesospim_shading.jobs.work import (
-    Enclosure,
-    JobResult,
-    Part,
-    Work,
-    labelled,
-)
+from fractal_mesospim_shading.jobs.work import Enclosure, JobResult, Part, Work, labelled
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.views.reporting import report_obstacle

@@ -26,10 +26,7 @@ from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import parameters_of
-from fractal_mesospim_shading.options.flatfield import (
-    FlatfieldOptions,
-    ImportOptions,
-)
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
 
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
 

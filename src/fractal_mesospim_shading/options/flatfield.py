@@ -18,12 +18,7 @@ from fractal_mesospim_shading.options.base import (
     OutsideTiles,
     ZeroIs,
 )
-from fractal_mesospim_shading.options.values import (
-    Decisive,
-    Neutral,
-    NumberList,
-    parse_options,
-)
+from fractal_mesospim_shading.options.values import Decisive, Neutral, NumberList, parse_options
 
 
 class BasicpyModelParams(BaseModel):

@@ -21,11 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.errors import (
-    FolderError,
-    ParameterError,
-    ProfileError,
-)
+from fractal_mesospim_shading.errors import FolderError, ParameterError, ProfileError
 from fractal_mesospim_shading.images.models.files import (
     T,
     folder_name,

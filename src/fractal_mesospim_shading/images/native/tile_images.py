@@ -18,11 +18,7 @@ from fractal_mesospim_shading.images.native.stack import (
     laser_name,
     meta_file_name,
 )
-from fractal_mesospim_shading.images.native.surroundings import (
-    Surroundings,
-    names_below,
-    read_meta,
-)
+from fractal_mesospim_shading.images.native.surroundings import Surroundings, names_below, read_meta
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 

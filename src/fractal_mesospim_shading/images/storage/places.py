@@ -22,11 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from fsspec.implementations.local import LocalFileSystem
 
-from fractal_mesospim_shading.errors import (
-    ImageNotFoundError,
-    OutputWriteError,
-    SourceReadError,
-)
+from fractal_mesospim_shading.errors import ImageNotFoundError, OutputWriteError, SourceReadError
 from fractal_mesospim_shading.images.storage.local_files import (
     open_regular,
     refuse_special,
