@@ -115,7 +115,11 @@ class PlaneChoice:
         planes = {}
         for tile in sorted(self.candidates.keys() & group.planes.keys()):
             first, stop = group.planes[tile]
-            chosen = [p for p in self.candidates[tile] if first <= (p % n_z) * factor < stop]
+            chosen = [
+                p
+                for p in self.candidates[tile]
+                if first <= (p % n_z) * factor < stop and (tile, p // n_z) not in group.unwritten
+            ]
             if chosen:
                 planes[tile] = chosen
         if not planes:
@@ -209,7 +213,12 @@ def every_plane(image: MultitileImage, group: ModelGroup) -> dict[int, list[int]
     """All planes of a group at full resolution, by tile."""
     n_z = plane_count(image, 0)
     return {
-        tile: [t * n_z + z for t in range(time_count(image)) for z in range(*span)]
+        tile: [
+            t * n_z + z
+            for t in range(time_count(image))
+            if (tile, t) not in group.unwritten
+            for z in range(*span)
+        ]
         for tile, span in group.planes.items()
         if span[0] < span[1]
     }

@@ -267,6 +267,7 @@ class ModelGroup:
         planes: tile number -> planes at full resolution that exist, as (first, last + 1).
         processors: image processors of the microscope that changed some of the stacks.
         offset_gone: tiles whose stacks had a processor that takes the camera offset away.
+        unwritten: (tile, time point) of which nothing exists.
     """
 
     label: str
@@ -275,6 +276,7 @@ class ModelGroup:
     planes: Mapping[int, tuple[int, int]]
     processors: tuple[str, ...] = ()
     offset_gone: tuple[int, ...] = ()
+    unwritten: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def own_side(self) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, product
 from math import prod
 from typing import Any
 
@@ -185,11 +186,10 @@ class NativeMosaic:
     @cached_property
     def _by_place(self) -> dict[tuple[int, int], tuple[PlacedStack, ...]]:
         """The stacks of a channel in a tile, one a time point."""
-        by_place: dict[tuple[int, int], tuple[PlacedStack, ...]] = {}
+        by_place: dict[tuple[int, int], list[PlacedStack]] = defaultdict(list)
         for placed in self.placed:
-            key = (placed.channel, placed.tile)
-            by_place[key] = (*by_place.get(key, ()), placed)
-        return by_place
+            by_place[placed.channel, placed.tile].append(placed)
+        return {key: tuple(stacks) for key, stacks in by_place.items()}
 
     def stack_of(self, channel: int, tile: int) -> Stack | None:
         """The (first) stack of a channel in a tile; None where that was not taken."""
@@ -302,7 +302,10 @@ class NativeMosaic:
                 planes = {tile: (span.start, span.stop) for tile, span in spans.items()}
                 processors = sorted({name for p in placed for name in p.stack.processors})
                 gone = tuple(dict.fromkeys(p.tile for p in placed if p.stack.offset_removed))
-                groups.append(ModelGroup(label, channel, side, planes, tuple(processors), gone))
+                written = {(p.tile, p.stack.time) for p in placed}
+                cells = product(planes, range(self.axes.length("t", self.shape)))
+                known = (tuple(processors), gone, frozenset(cells) - written)
+                groups.append(ModelGroup(label, channel, side, planes, *known))
         return tuple(groups)
 
     def state(self) -> str:

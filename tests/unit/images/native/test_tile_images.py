@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.flatfield.sampling import choose, every_plane
 from fractal_mesospim_shading.images.native import report
 from fractal_mesospim_shading.images.native.collection import (
     TileCollection,
@@ -22,6 +23,7 @@ from fractal_mesospim_shading.images.native.collection import (
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.positions import SignOptions
 from fractal_mesospim_shading.images.native.tile_images import parse_tile_name
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.views.inspection_native import container_text
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings, SyntheticStack
@@ -148,6 +150,16 @@ class TestTimes:
         assert pixels[:2].all()
         assert pixels[2].any()
         assert not pixels[2].all()
+
+    def test_no_model_is_made_from_what_was_never_written(self, tmp_path: Path) -> None:
+        (mosaic,) = opened(self.write(tmp_path, [(1, 2, LASERS[0])])).mosaics()
+        number = next(p.number for p in mosaic.places if p.name == "Tile2")
+        full, lacking = mosaic.model_groups
+        assert (full.unwritten, lacking.unwritten) == (frozenset(), {(number, 1)})
+        planes = [every_plane(mosaic, group)[number] for group in mosaic.model_groups]
+        assert planes == [list(range(18)), [*range(6), *range(12, 18)]]
+        choice = choose(mosaic, FlatfieldOptions(fov_list=[number]), {}, {})
+        assert choice.of_group(lacking)[number] == planes[1]
 
     def test_texts_of_time_points(self, tmp_path: Path) -> None:
         container = self.write(tmp_path)
