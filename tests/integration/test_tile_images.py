@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading import correct_flatfield, import_mesospim
+from fractal_mesospim_shading import correct_flatfield, errors, import_mesospim
+from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.native import stack as native_stack
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.positions import SignOptions
@@ -192,3 +193,30 @@ def test_each_chunk_is_decoded_once(tmp_path, monkeypatch):
     assert set(decoded.values()) == {1}
     # Of 4 tiles and 2 channels.
     assert len(decoded) == 8 * 2 * 2 * 2
+
+
+def test_what_broke_off_goes_on(tmp_path, shaded, monkeypatch):
+    settings, models = shaded
+    container = write_tile_images(tmp_path, "brain.ome.zarr", _table(settings), settings)
+    options = {"models_folder": models, "n_workers": 1}
+    whole = correct_flatfield(str(container), output_folder=str(tmp_path / "whole"), **options)
+    written = []
+    write = target.TargetImage.write
+
+    def failing(self, level, box, data):
+        if len(written) == 5:
+            raise errors.OutputWriteError("the disk is full")
+        written.append((self.url, level, box))
+        return write(self, level, box, data)
+
+    folder = str(tmp_path / "broken")
+    with monkeypatch.context() as patched:
+        patched.setattr(target.TargetImage, "write", failing)
+        with pytest.raises(errors.OutputWriteError, match="full"):
+            correct_flatfield(str(container), output_folder=folder, **options)
+    result = correct_flatfield(str(container), output_folder=folder, **options)
+    for group in {tile_group_name(stack) for stack in _table(settings)}:
+        for level in ("0", "1"):
+            expected = _pixels(whole.image_url, group, level)
+            np.testing.assert_array_equal(_pixels(result.image_url, group, level), expected)
+    assert result.counts == whole.counts

@@ -1,4 +1,4 @@
-"""A container that mesoSPIM-control wrote: one group per tile, channel, side and angle."""
+"""A container that mesoSPIM-control wrote: stacks of a tile, channel, side and angle each."""
 
 from __future__ import annotations
 
