@@ -134,8 +134,8 @@ def _of_channel(stack: Stack, channel: Channel, channels: tuple[Channel, ...], t
     elif stack.laser and len(channels) > 1:
         notes += (
             f"has one metadata file, written for '{stack.laser}': place, zoom and side of its "
-            "other channels are taken from it as well, their lasers from 'omero'; their filters "
-            "are not known",
+            "other channels are taken from it as well, their lasers from 'omero'; it does "
+            "not tell their filters",
         )
     own = stack.laser == laser
     return replace(
