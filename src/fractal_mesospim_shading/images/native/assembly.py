@@ -211,7 +211,7 @@ def _labels(stacks: Sequence[Stack]) -> list[str]:
 def _lay_out(group: _Group, acquisition: Acquisition) -> NativeMosaic:
     """Number the tiles by position and put the stacks at their heights."""
     cells = _cells(group.stacks, acquisition)
-    notes = list(group.notes)
+    notes = [*group.notes, *sorted({stack.remark for stack in group.stacks} - {""})]
     chosen = {}
     for (channel, row, column, _, time), same in cells.items():
         chosen[channel, row, column, time], note = _newest(same)

@@ -40,8 +40,7 @@ class Stack:
         number: of the tile in the name: a label, never a place. None where unknown.
         laser, filter: see `NativeChannel`.
         filter_in_full: whether the filter is spelled as in the metadata file.
-        side: `left`, `right` or `both`.
-        rotation: in degrees.
+        side, rotation: `left`, `right` or `both`; in degrees.
         x_um, y_um: position of the stage.
         z_start_um, z_end_um: first and last plane as planned; the end lies below the start
             for a downward scan.
@@ -49,8 +48,7 @@ class Stack:
         planes_planned: None where nothing says it.
         pixel_size_um: (y, x).
         levels: its arrays as far as they are its own, of axes z, y, x, finest first.
-        dtype: of the pixels in native byte order.
-        ngff_version: `0.4` or `0.5`.
+        dtype, ngff_version: of the pixels in native byte order; `0.4` or `0.5`.
         processors: image processors that changed the data before they were written.
         position_source: `meta`, `ngff` or `xml`.
         zoom: as the metadata file or the name says it; may be empty.
@@ -59,6 +57,7 @@ class Stack:
         meta_file, projection_file: names of the files beside the container, if they exist.
         fingerprint: of the metadata of its finest array.
         notes: lines about this stack that a person should read.
+        remark: what of it was taken from where, if that is worth a line; nothing to act on.
         lead: index along t and c in arrays shared with others; empty where they are its own.
     """
 
@@ -88,6 +87,7 @@ class Stack:
     projection_file: str | None = None
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+    remark: str = ""
     lead: tuple[int, ...] = ()
 
     @property

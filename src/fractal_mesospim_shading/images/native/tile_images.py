@@ -123,7 +123,7 @@ def _of_channel(stack: Stack, channel: Channel, channels: tuple[Channel, ...], t
     """
     lasers = [laser_name(one.label) for one in channels]
     laser, lead = lasers[channel.index], (time, channel.index)
-    notes, unnamed = stack.notes, channel.label == f"channel_{channel.index}"
+    notes, remark, unnamed = stack.notes, "", channel.label == f"channel_{channel.index}"
     if unnamed and stack.laser and len(channels) == 1:
         return replace(stack, lead=lead)
     if stack.laser and stack.laser not in lasers:
@@ -132,10 +132,10 @@ def _of_channel(stack: Stack, channel: Channel, channels: tuple[Channel, ...], t
             "their names are taken from 'omero'",
         )
     elif stack.laser and len(channels) > 1:
-        notes += (
-            f"has one metadata file, written for '{stack.laser}': place, zoom and side of its "
-            "other channels are taken from it as well, their lasers from 'omero'; it does "
-            "not tell their filters",
+        remark = (
+            f"The channels of an image share one metadata file, written for '{stack.laser}': "
+            "place, zoom and side of the others are taken from it as well, their lasers from "
+            "'omero'; it does not tell their filters."
         )
     own = stack.laser == laser
     return replace(
@@ -145,4 +145,5 @@ def _of_channel(stack: Stack, channel: Channel, channels: tuple[Channel, ...], t
         filter_in_full=stack.filter_in_full and own,
         lead=lead,
         notes=notes,
+        remark=remark,
     )

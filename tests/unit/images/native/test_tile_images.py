@@ -191,8 +191,10 @@ class TestTexts:
             ("488 nm", "Filter 488 nm"),
             ("561 nm", ""),
         ]
-        (line,) = [w for w in collection.warnings if "metadata file" in w]
-        assert line.startswith("Each of the 4 images has one metadata file, written for '488 nm'")
+        assert not [w for w in collection.warnings if "metadata file" in w]
+        (mosaic,) = collection.mosaics()
+        (line,) = [note for note in mosaic.notes if "metadata file" in note]
+        assert line.startswith("The channels of an image share one metadata file, written for '488")
         assert "lasers from 'omero'" in line
 
     def test_without_texts_the_translation_tells(self, tmp_path: Path) -> None:
