@@ -1,0 +1,1 @@
+"""What neighbouring tiles show twice: residual, gains, a better flat-field."""
