@@ -7,44 +7,27 @@ from dataclasses import replace
 from functools import partial
 
 from fractal_mesospim_shading.engine.earlier import steps_of
-from fractal_mesospim_shading.engine.job_folder import unfinished_url
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers
-from fractal_mesospim_shading.errors import ParameterError, Problems
+from fractal_mesospim_shading.errors import Problems
 from fractal_mesospim_shading.flatfield.job_models import choose_models
-from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel, profile_names
+from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
-from fractal_mesospim_shading.images.arrays.documents import Document
-from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import (
-    TileCollection,
-    is_container,
-    is_stack_name,
-)
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.native.results import container_attributes, plan_companions
-from fractal_mesospim_shading.images.native.stack import laser_name
-from fractal_mesospim_shading.images.ngff import (
-    ZARR_FORMATS,
-    converted_attributes,
-    result_attributes,
-    zarr_format_of,
-)
+from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
 from fractal_mesospim_shading.images.output import models_folder_url
 from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.images.storage.places import join_url, normalise_url
+from fractal_mesospim_shading.images.storage.places import normalise_url
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.jobs.containers import GroupImage, container_work
 from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
     open_collection,
-    plan_address,
     plan_output,
     refuse_common,
     refuse_unfit,
-    target_of,
     tell_facts,
     tell_notes,
 )
@@ -56,7 +39,7 @@ from fractal_mesospim_shading.jobs.story import (
     refuse_folder_of_models,
     save_all_models,
 )
-from fractal_mesospim_shading.jobs.work import Enclosure, JobResult, Part, Work, labelled
+from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.views.reporting import report_obstacle
@@ -183,138 +166,31 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
         ShadingError: one error with all problems.
     """
     problems = Problems()
-    with problems.collected():
-        refuse_idle(options, no_report="with a native acquisition, which has no report")
-    if options.overwrite_input:
-        problems.errors.append(
-            ParameterError(
-                "`overwrite_input` does not go with a native acquisition: its files are never "
-                "replaced. Leave it out, and remove the acquisition yourself when you are sure."
-            )
-        )
-    storage = options.storage_options
-    planned = plan_address(collection.url, options, problems)
     mosaics = problems.run(collection.mosaics) or ()
     choices = _choices(mosaics, options, problems)
-    parts: list[Part] = []
-    for number, mosaic in enumerate(mosaics if planned is not None else ()):
-        with problems.collected():
-            parts += _parts(collection, mosaic, number, str(planned), options)
-    source = ZARR_FORMATS[collection.stacks[0].ngff_version]
-    zarr_format = zarr_format_of(options.ngff_version, source)
-    attributes = container_attributes(collection.url, storage)
-    members = problems.run(partial(_members, collection, parts, attributes, zarr_format, options))
-    names = {part.name for part in parts}
-    texts = problems.run(
-        lambda: (
-            plan_companions(collection, names, str(planned), storage, overwrite=options.overwrite)
-            if planned is not None
-            else ()
-        )
+    work = container_work(
+        collection, mosaics, options, problems, _with_models, task=TASK, types=_TYPES
     )
-    final = problems.passed(planned)
-    work = Work(
-        task=TASK,
-        source_url=collection.url,
-        final_url=final,
-        options=options,
-        parts=tuple(parts),
-        source_states=tuple(mosaic.state() for mosaic in mosaics),
-        choices=choices,
-        enclosure=Enclosure(zarr_format, converted_attributes(attributes, source, zarr_format)),
-        models_folder=models_folder_url(final, collection.url) if options.save_models else None,
-        members=members,
-        texts=texts or (),
-        history=steps_of(attributes),
-        types=_TYPES,
-    )
+    folder = models_folder_url(work.final_url, collection.url) if options.save_models else None
+    work = replace(work, choices=choices, models_folder=folder)
     refuse_unfit(work, problems)
     rehearse(work)
     return work
 
 
-def _members(
-    collection: TileCollection,
-    parts: Sequence[Part],
-    attributes: Document,
-    zarr_format: int,
-    options: FlatfieldOptions,
-) -> MemberPlan:
-    """What the container and its stacks hold besides the stacks' pyramids.
-
-    Stacks that are not corrected stay behind: beside corrected ones, stitchers would take them
-    for such. The collection and its mosaics name them.
-    """
-    corrected = {part.name for part in parts}
-    stacks = {stack.group for stack in collection.stacks} | {
-        item.name for item in collection.left_out if is_stack_name(item.name)
-    }
-    levels = [f"{part.name}/{level.path}" for part in parts for level in part.plan.target.levels]
-    plan = MemberPlan(
-        collection.url,
-        zarr_format,
-        frozenset(levels),
-        {"": attributes, **{part.name: part.attributes for part in parts}},
-        frozenset(stacks - corrected),
-        storage_options=options.storage_options,
-        follow_links=options.follow_links,
-    )
-    return plan_members(plan)
+def _with_models(part: Part, group: GroupImage) -> Part:
+    """The part of a group that is corrected with the models of its channels and side."""
+    narrowed = partial(_narrowed, group=group)
+    return replace(part, models=tuple(dict.fromkeys(group.labels)), narrowed=narrowed)
 
 
-def _parts(
-    collection: TileCollection,
-    mosaic: NativeMosaic,
-    number: int,
-    final: str,
-    options: FlatfieldOptions,
-) -> list[Part]:
-    """The groups of a mosaic's stacks as images of their own."""
-    storage = options.storage_options
-    names = profile_names(mosaic)
-    parts = []
-    for group in dict.fromkeys(placed.stack.group for placed in mosaic.placed):
-        image = MosaicImage.open(join_url(collection.url, group), storage)
-        target = target_of(image, join_url(unfinished_url(final, storage), group), options)
-        indices = _channels_in(mosaic, group, image)
-        tile = next(placed.tile for placed in mosaic.placed if placed.stack.group == group)
-        labels = [names.get((index, tile)) or names[index, None] for index in indices]
-        parts.append(
-            Part(
-                block_plan(image, target, target.url),
-                result_attributes(image.attributes(), image.zarr_format, target.zarr_format),
-                name=group,
-                choice=number,
-                labels={c.label: label for c, label in zip(image.channels, labels, strict=True)},
-                models=tuple(dict.fromkeys(labels)),
-                narrowed=partial(_narrowed, image=image, channels=indices, labels=labels),
-            )
-        )
-    return parts
-
-
-def _channels_in(mosaic: NativeMosaic, group: str, image: MosaicImage) -> list[int]:
-    """The channel of a mosaic for each channel of one of its groups.
-
-    One that was never written holds no pixel; where no other tile has it, any stands for it.
-    """
-    placed = [item for item in mosaic.placed if item.stack.group == group]
-    by_index = {item.stack.channel_index: item.channel for item in placed}
-    by_laser = {channel.laser: i for i, channel in enumerate(mosaic.native_channels)}
-    return [
-        by_index.get(c.index, by_laser.get(laser_name(c.label), placed[0].channel))
-        for c in image.channels
-    ]
-
-
-def _narrowed(
-    whole: FlatfieldKernel, *, image: MosaicImage, channels: Sequence[int], labels: Sequence[str]
-) -> FlatfieldKernel:
+def _narrowed(whole: FlatfieldKernel, group: GroupImage) -> FlatfieldKernel:
     """The kernel of one group, from that of its mosaic: the models of its channels and side."""
+    image = group.image
     return FlatfieldKernel(
         image.axes,
         image.layout,
-        {label: whole.corrections[label] for label in labels},
-        {(index, None): label for index, label in enumerate(labels)},
-        whole.look.of_stack(channels, image.axes, image.layout),
+        {label: whole.corrections[label] for label in group.labels},
+        {(index, None): label for index, label in enumerate(group.labels)},
+        whole.look.of_stack(group.channels, image.axes, image.layout),
     )
