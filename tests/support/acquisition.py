@@ -80,6 +80,8 @@ def sample(
 
 def stack_pixels(stack: SyntheticStack, settings: SyntheticSettings) -> NDArray[np.uint16]:
     """What the camera saw: (z, y, x), in the order in which planes were taken."""
+    if settings.pixels is not None:
+        return settings.pixels(stack)
     planes = planned_planes(stack, settings) if stack.planes is None else stack.planes
     sign = -1 if stack.z_end_um < stack.z_start_um else 1
     first = round(stack.z_start_um / settings.z_step_um)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +72,8 @@ class SyntheticSettings:
         meta, xml: whether the files beside the container are written.
         offset: of the camera, in counts.
         seed: of the texture.
+        pixels: gives the (z, y, x) pixels of a stack in the order in which planes were taken,
+            in place of the texture.
     """
 
     version: Literal["0.4", "0.5"] = "0.5"
@@ -88,6 +90,7 @@ class SyntheticSettings:
     offset: int = 100
     seed: int = 0
     flatfields: Flatfields = field(default_factory=dict)
+    pixels: Callable[[SyntheticStack], NDArray[np.uint16]] | None = None
 
 
 def planned_planes(stack: SyntheticStack, settings: SyntheticSettings) -> int:
