@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 
 import fractal_mesospim_shading
-from fractal_mesospim_shading import cli
+from fractal_mesospim_shading.cli.commands import COMMANDS
+from fractal_mesospim_shading.messages import Door, through
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,9 +56,10 @@ def test_ci_runs_the_tests_by_the_command_of_the_readme() -> None:
 def test_commands_are_understood(page: Path) -> None:
     for words in commands(page.read_text(encoding="utf-8")):
         try:
-            cli._parser().parse_args(words)
-        except SystemExit:
-            pytest.fail(f"{page.name}: mesospim-shading {shlex.join(words)}")
+            with through(Door.COMMAND):
+                COMMANDS.commands[words[0]].make_context(words[0], words[1:])
+        except click.UsageError as error:
+            pytest.fail(f"{page.name}: mesospim-shading {shlex.join(words)}: {error}")
 
 
 def test_the_readme_shows_the_main_commands() -> None:

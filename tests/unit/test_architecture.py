@@ -40,6 +40,7 @@ A module is in the room of its folder; the few at the top are a room each.
 """
 
 LIBRARIES = {
+    "click": {"cli"},
     "pydantic": {"options", "core/background", "tasks", "dev", "cli"},
     "zarr": {
         "engine",

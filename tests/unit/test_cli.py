@@ -39,6 +39,8 @@ def asked(monkeypatch):
         ["--fov-list", "1,9", "--z-levels", "4,60"],
         ["--fov-list", "[1,9]", "--z-levels", "[4, 60]"],
         ["--fov-list", "1", "--fov-list", "9", "--z-levels", "4", "--z-levels=60"],
+        ["--fov-list", "1", "9", "--z-levels", "4,", "60"],
+        ["--fov_list", "1", "9", "--z_levels=4,60"],
     ],
 )
 def test_lists(asked, capsys, words):
@@ -101,17 +103,13 @@ def test_errors_are_one_message_and_a_code(monkeypatch, capsys, error, code):
 
 @pytest.mark.parametrize("command", [[], ["correct-flatfield", "/a", "--fov", "1"], ["nothing"]])
 def test_wrong_commands(command):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(command)
-    assert caught.value.code == 2
+    assert cli.main(command) == 2
 
 
 def test_help_names_every_parameter(capsys):
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["correct-flatfield", "--help"])
-    assert caught.value.code == 0
+    assert cli.main(["correct-flatfield", "--help"]) == 0
     text = capsys.readouterr().out
     for name in FlatfieldOptions.model_fields:
         assert "--" + name.replace("_", "-") in text

@@ -7,13 +7,12 @@ type checkers of Python; tests hold both together.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from fractal_mesospim_shading.messages import know_options, rendered
+from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.values import (
     Bearing,
     Decisive,
@@ -161,52 +160,6 @@ def ordered_fields(model: type[BaseModel]) -> list[str]:
     for owner in (*classes[1:2], *classes[:1], *classes[2:]):
         order += [n for n in owner.__annotations__ if n in model.model_fields and n not in order]
     return order
-
-
-def add_options(
-    command: argparse.ArgumentParser, model: type[BaseModel], hidden: Collection[str] = ()
-) -> None:
-    """An option for each field; texts are passed on, and pydantic understands them.
-
-    Args:
-        command: to add to.
-        model: of the options.
-        hidden: those that the help does not offer, and whose use is an error of its own.
-    """
-    command.add_argument(
-        "--params", metavar="FILE", help="JSON file of arguments, as a Fractal server writes them"
-    )
-    for name in ordered_fields(model):
-        info = model.model_fields[name]
-        flag = "--" + name.replace("_", "-")
-        text = rendered(info.description or "").replace("%", "%%")
-        text = argparse.SUPPRESS if name in hidden else text
-        options: dict[str, Any] = {"dest": f"option_{name}", "default": None, "help": text}
-        kinds = get_args(info.annotation) or (info.annotation,)
-        if info.annotation is bool:
-            command.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
-        elif get_origin(info.annotation) is Literal:
-            command.add_argument(flag, choices=kinds, **options)
-        elif any(get_origin(kind) is list for kind in _flat(kinds)):
-            command.add_argument(flag, action="append", metavar="N,N", **options)
-        else:
-            command.add_argument(flag, metavar=_metavar(_flat(kinds)), **options)
-
-
-def _flat(kinds: Sequence[Any]) -> list[Any]:
-    """The members of unions and annotated types."""
-    result: list[Any] = []
-    for kind in kinds:
-        if hasattr(kind, "__metadata__"):
-            result += _flat([get_args(kind)[0]])
-        else:
-            result.append(kind)
-    return result
-
-
-def _metavar(kinds: Sequence[Any]) -> str:
-    names = {int: "N", float: "X", str: "TEXT"}
-    return next((names[kind] for kind in kinds if kind in names), "JSON")
 
 
 def parameters_of(options: BaseModel) -> dict[str, Any]:

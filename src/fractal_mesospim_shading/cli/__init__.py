@@ -1,0 +1,82 @@
+"""The command line. Options come from the same models as the arguments of the tasks."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from fractal_mesospim_shading.cli.commands import COMMANDS, COMPLETE, PROGRAM
+from fractal_mesospim_shading.cli.wrong_use import show_wrong_use
+from fractal_mesospim_shading.core.threads import use_one_arena
+from fractal_mesospim_shading.engine.streams import steady_streams
+from fractal_mesospim_shading.errors import ShadingError, StoppedError
+from fractal_mesospim_shading.messages import Door, LogLines, through
+
+FAULT = 70
+"""Exit code of what was not foreseen; those of all errors of ours are in `errors`."""
+
+
+def program() -> int:
+    """The command line as a process of its own."""
+    with steady_streams():
+        code = main()
+    # Else the interpreter looks through all objects for cycles before it ends: 0.2 s.
+    gc.freeze()
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0, or the exit code of its error."""
+    use_one_arena()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with through(Door.COMMAND):
+        asked = os.environ.get(COMPLETE)
+        if asked is not None:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(COMMANDS, {}, PROGRAM, COMPLETE, asked)
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(LogLines())
+        logging.basicConfig(level=logging.INFO, handlers=[lines])
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
+    try:
+        with COMMANDS.make_context(PROGRAM, words[:]) as context:
+            COMMANDS.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.UsageError as error:
+        show_wrong_use(error)
+        return error.exit_code
+    except ShadingError as error:
+        _trace(words)
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return StoppedError.exit_code
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        _trace(words)
+        print(
+            f"Error: {type(error).__name__}: {error}\n(This was not foreseen; --debug shows where "
+            "it happened. Please report it.)",
+            file=sys.stderr,
+        )
+        return FAULT
+    return 0
+
+
+def _trace(words: list[str]) -> None:
+    """Show where an error comes from, if that was asked for."""
+    if "--debug" in words:
+        traceback.print_exc()

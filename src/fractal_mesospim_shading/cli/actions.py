@@ -1,0 +1,145 @@
+"""What each command does: reads what was typed, calls the package, prints where the result is."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fractal_mesospim_shading.cli.command import Given
+from fractal_mesospim_shading.engine.streams import (
+    is_terminal,
+    read_file_or_pipe,
+    refuse_lost_output,
+)
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.messages import shown
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from fractal_mesospim_shading.options.values import OptionsT
+
+
+def _image_and_options(given: Given, model: type[OptionsT]) -> tuple[str, OptionsT]:
+    """Address and options of a command."""
+    from fractal_mesospim_shading.options.values import address, asked_for
+
+    written = _parameter_file(given)
+    of_file = written.pop("zarr_url", None)
+    if given["image"] is None and of_file is None:
+        raise ParameterError("Give the address of the image, or 'zarr_url' in the --params file.")
+    image = given["image"] if given["image"] is not None else address(of_file, "zarr_url")
+    return image, asked_for(model, written, _typed_options(given, model))
+
+
+def _parameter_file(given: Given) -> dict[str, Any]:
+    """What stands in the file of parameters, if one was given."""
+    path = given["params"]
+    if path is None:
+        return {}
+    try:
+        arguments = json.loads(read_file_or_pipe(path).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ParameterError(f"--params {path} cannot be read: {error}") from error
+    if not isinstance(arguments, dict):
+        raise ParameterError(f"--params {path} holds no JSON object.")
+    return arguments
+
+
+def _typed_options(given: Given, model: type[BaseModel]) -> dict[str, Any]:
+    """What was typed of the options of a model; a repeated option is a list."""
+    typed = {name: given[name] for name in model.model_fields if given[name] not in (None, ())}
+    return {n: [*value] if isinstance(value, tuple) else value for n, value in typed.items()}
+
+
+def _storage_options(given: Given) -> dict[str, Any] | None:
+    """The storage options of commands that have no model of their options."""
+    from fractal_mesospim_shading.options.base import ExecutionOptions
+    from fractal_mesospim_shading.options.values import validated
+
+    return validated(
+        ExecutionOptions, {"storage_options": given["storage_options"]}
+    ).storage_options
+
+
+def _print_address(url: str) -> None:
+    """Print an address for people and scripts; in a terminal, nothing is hidden in it."""
+    if is_terminal(sys.stdout):
+        print(shown(url))
+        return
+    try:
+        print(url)
+    except UnicodeEncodeError:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(url) + b"\n")
+
+
+def info(given: Given) -> None:
+    """Print what an image or an acquisition is."""
+    from fractal_mesospim_shading.views.inspection import as_text, describe
+
+    found = describe(given["image"], _storage_options(given))
+    print(json.dumps(found, indent=2) if given["json"] else as_text(found))
+    refuse_lost_output()
+
+
+def correct_flatfield(given: Given) -> None:
+    """Correct an image or an acquisition, and print the address of the result."""
+    from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+
+    result = flatfield.correct_flatfield(*_image_and_options(given, FlatfieldOptions))
+    _print_address(result.image_url)
+
+
+def estimate(given: Given) -> None:
+    """Write models, and print their folder."""
+    from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+
+    image, options = _image_and_options(given, FlatfieldOptions)
+    flatfield.estimate_models(image, given["output"], options)
+    _print_address(given["output"])
+
+
+def correct_background(given: Given) -> None:
+    """Take the background away, and print the addresses of what was written."""
+    from fractal_mesospim_shading.jobs import background
+    from fractal_mesospim_shading.options.background import BackgroundOptions
+
+    result = background.correct_background(*_image_and_options(given, BackgroundOptions))
+    for url in (result.image_url, *result.companions.values()):
+        _print_address(url)
+
+
+def preview(given: Given) -> None:
+    """Draw background methods side by side, and print the picture's path."""
+    from fractal_mesospim_shading.views.preview import write_preview
+
+    names = ("radius", "channel", "tile", "z", "level", "label", "zero_is")
+    choices = {name: given[name] for name in names}
+    storage = _storage_options(given)
+    picture = write_preview(
+        given["image"], given["output"], methods=given["method"], storage_options=storage, **choices
+    )
+    _print_address(picture)
+
+
+def import_(given: Given) -> None:
+    """Import acquisitions, and print the addresses of the images."""
+    from fractal_mesospim_shading.jobs import importing
+    from fractal_mesospim_shading.options.flatfield import ImportOptions
+    from fractal_mesospim_shading.options.values import asked_for
+
+    options = asked_for(ImportOptions, _parameter_file(given), _typed_options(given, ImportOptions))
+    for unit in importing.plan_imports(given["containers"], given["zarr_dir"], options):
+        _print_address(importing.import_image(unit, options).image_url)
+
+
+def demo(given: Given) -> None:
+    """Show the package on a mosaic of known truth."""
+    from fractal_mesospim_shading.synthetic.demo import run_demo
+
+    print(run_demo(given["folder"]))

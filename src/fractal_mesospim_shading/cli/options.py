@@ -1,0 +1,124 @@
+"""Options of the command line, made from the models in `options/`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from inspect import get_annotations
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+
+from fractal_mesospim_shading.cli.command import Heading, OneOf, Option, dashes
+from fractal_mesospim_shading.messages import rendered
+from fractal_mesospim_shading.options.background import LocalBackgroundOptions
+from fractal_mesospim_shading.options.base import ExecutionOptions, ordered_fields
+from fractal_mesospim_shading.options.flatfield import EstimationOptions
+
+_OF_CLASSES: dict[type[BaseModel], Heading] = {
+    EstimationOptions: Heading.ESTIMATE,
+    LocalBackgroundOptions: Heading.BACKGROUND,
+    ExecutionOptions: Heading.RUNNING,
+}
+"""The group of the fields of a class; those of all others are about the output."""
+
+_OF_NAMES = {
+    "exclude_groups": Heading.INPUT,
+    "storage_options": Heading.INPUT,
+    "zero_is": Heading.INPUT,
+    "correct_flatfield": Heading.ESTIMATE,
+    "output_offset": Heading.OUTPUT,
+    "output_type": Heading.OUTPUT,
+    "save_background": Heading.OUTPUT,
+    "save_models": Heading.OUTPUT,
+    "save_noise": Heading.OUTPUT,
+    "restart": Heading.RUNNING,
+    "add_noise_bias": Heading.ADVANCED,
+    "basicpy_model_params": Heading.ADVANCED,
+    "durable": Heading.ADVANCED,
+    "follow_links": Heading.ADVANCED,
+    "outside_tiles": Heading.ADVANCED,
+    "profile_shape": Heading.ADVANCED,
+    "resolution_level": Heading.ADVANCED,
+    "scheduler_address": Heading.ADVANCED,
+    "seed": Heading.ADVANCED,
+    "sign_x": Heading.ADVANCED,
+    "sign_y": Heading.ADVANCED,
+    "skip_empty_channels": Heading.ADVANCED,
+    "subtract_baseline": Heading.ADVANCED,
+}
+"""The fields that belong to another group than those of their class."""
+
+
+def options_of(model: type[BaseModel], hidden: Collection[str] = ()) -> list[click.Parameter]:
+    """An option for each field; texts are passed on, and pydantic understands them.
+
+    Args:
+        model: of the options.
+        hidden: those that the help does not offer, and whose use is an error of its own.
+    """
+    made: list[click.Parameter] = [
+        Option(
+            "--params",
+            heading=Heading.INPUT,
+            metavar="FILE",
+            type=click.UNPROCESSED,
+            help="JSON file of arguments, as a Fractal server writes them.",
+        )
+    ]
+    for name in ordered_fields(model):
+        made.append(_option(model, name, hidden=name in hidden))
+    return made
+
+
+def _option(model: type[BaseModel], name: str, *, hidden: bool) -> Option:
+    info = model.model_fields[name]
+    flag = f"--{dashes(name)}"
+    settings: dict[str, Any] = {
+        "heading": _heading(model, name),
+        "help": rendered(info.description or ""),
+        "default": None,
+        "hidden": hidden,
+    }
+    kinds = _flat(get_args(info.annotation) or (info.annotation,))
+    if info.annotation is bool:
+        return Option(f"{flag}/--no-{dashes(name)}", name, **settings)
+    if get_origin(info.annotation) is Literal:
+        return Option(flag, name, type=OneOf(get_args(info.annotation)), **settings)
+    lists = [kind for kind in kinds if get_origin(kind) is list]
+    if lists:
+        numbers = get_args(lists[0]) == (int,)
+        metavar = "N,N" if numbers else "TEXT"
+        return Option(
+            flag,
+            name,
+            numbers=numbers,
+            multiple=True,
+            metavar=metavar,
+            type=click.UNPROCESSED,
+            **settings,
+        )
+    return Option(flag, name, metavar=_metavar(kinds), type=click.UNPROCESSED, **settings)
+
+
+def _heading(model: type[BaseModel], name: str) -> Heading:
+    if name in _OF_NAMES:
+        return _OF_NAMES[name]
+    owner = next(c for c in model.__mro__ if name in get_annotations(c))
+    return _OF_CLASSES.get(owner, Heading.OUTPUT)
+
+
+def _flat(kinds: Sequence[Any]) -> list[Any]:
+    """The members of unions and annotated types."""
+    result: list[Any] = []
+    for kind in kinds:
+        if hasattr(kind, "__metadata__"):
+            result += _flat([get_args(kind)[0]])
+        else:
+            result.append(kind)
+    return result
+
+
+def _metavar(kinds: Sequence[Any]) -> str:
+    names = {int: "N", float: "X", str: "TEXT"}
+    return next((names[kind] for kind in kinds if kind in names), "JSON")
