@@ -70,6 +70,7 @@ class SyntheticSettings:
         shards: (z, y, x), for version 0.5 only; None writes none.
         levels: of the pyramid; each halves y and x.
         meta, xml: whether the files beside the container are written.
+        camera: as the metadata files call it.
         offset: of the camera, in counts.
         seed: of the texture.
         pixels: gives the (z, y, x) pixels of a stack in the order in which planes were taken,
@@ -87,6 +88,7 @@ class SyntheticSettings:
     levels: int = 1
     meta: bool = True
     xml: bool = False
+    camera: str = "Synthetic camera"
     offset: int = 100
     seed: int = 0
     flatfields: Flatfields = field(default_factory=dict)
@@ -120,7 +122,11 @@ def meta_text(container: Path, stack: SyntheticStack, settings: SyntheticSetting
             "rot": stack.rotation,
         },
         # The sensor before the image is turned: x_pixels become rows.
-        "CAMERA PARAMETERS": {"x_pixels": height, "y_pixels": width},
+        "CAMERA PARAMETERS": {
+            "camera_type": settings.camera,
+            "x_pixels": height,
+            "y_pixels": width,
+        },
         "MICROSCOPE PARAMETERS": {"name": "Synthetic"},
         "OBJECTIVE_PARAMETERS": {"name": "Synthetic objective"},
         "IMAGE PROCESSORS": {

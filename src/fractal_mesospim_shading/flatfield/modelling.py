@@ -94,7 +94,12 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
         stack = _with_zeros(stack)
     dark_counts = 0.0 if dark is not None else offset
     refuse_darkness(stack, dark_counts)
-    facts |= {"level": choice.level, "seed": options.seed, "tiles": sorted(set(sampled.tiles))}
+    facts |= {
+        "light_path": group.light_path.facts(),
+        "level": choice.level,
+        "seed": options.seed,
+        "tiles": sorted(set(sampled.tiles)),
+    }
     facts["saturated_sampled"] = stack.saturated
     sampled = replace(sampled, stack=stack)
     try:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.profile import ShadingProfile, fits_tile, shape_text
 from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.images.light_path import LightPath
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.models.folder import (
     ModelName,
@@ -154,6 +155,34 @@ def given_facts(saved: SavedModel) -> dict[str, Any]:
     if uncertainty is not None:
         facts["offset_uncertainty"] = uncertainty
     return facts | {"origin": {"version": origin.version, "facts": dict(origin.facts)}}
+
+
+def misfits(images: Iterable[tuple[MultitileImage, Models]]) -> tuple[str, ...]:
+    """Lines about given models that were made for another zoom, camera or illumination side.
+
+    What a file or an acquisition does not tell is no misfit.
+
+    Args:
+        images: with the models of each.
+
+    Returns:
+        One line for each difference, which names all channels that have it.
+    """
+    labels: dict[tuple[str, str], dict[str, None]] = {}
+    for image, models in images:
+        for group in image.model_groups:
+            given = models[group.label].facts.get("origin", {}).get("facts", {})
+            made_for = LightPath.from_facts(given.get("light_path"))
+            difference = made_for.differences(group.light_path)
+            if difference is not None:
+                labels.setdefault(difference, {})[group.label] = None
+    return tuple(
+        f"Channel{'s' if len(same) > 1 else ''} {', '.join(same)}: made for something else: "
+        f"{'models' if len(same) > 1 else 'a model'} of {theirs}, while this acquisition has "
+        f"{here}. A flat-field holds for the light path that it was made from; estimate it from "
+        "these tiles, or give models of the same zoom, camera and side."
+        for (theirs, here), same in labels.items()
+    )
 
 
 def dark_facts(dark: DarkFrame | None, origin: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from fractal_mesospim_shading.images.arrays.reading import (
     opened,
     read_array,
 )
+from fractal_mesospim_shading.images.light_path import of_import
 from fractal_mesospim_shading.images.ngff import explain_group, misplaced, ngff_content
 from fractal_mesospim_shading.images.roi_tables import FOV_TABLE, layout_from_table
 from fractal_mesospim_shading.images.source import (
@@ -223,7 +224,17 @@ class MosaicImage:
             (tile.number for tile in self.layout.tiles),
             (0, self.axes.length("z", self.levels[0].shape)),
         )
-        return tuple(ModelGroup(c.label, c, None, planes) for c in self.channels)
+        mark, sizes = self.kept_attributes.get(MARK), self.voxel_size_um
+        return tuple(
+            ModelGroup(
+                channel.label,
+                channel,
+                None,
+                planes,
+                light_path=of_import(mark, channel.index, (sizes["y"], sizes["x"])),
+            )
+            for channel in self.channels
+        )
 
     def state(self) -> str:
         """Fingerprint: its metadata, and size and time of some of its chunk files."""

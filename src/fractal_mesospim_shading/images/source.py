@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.light_path import LightPath
 from fractal_mesospim_shading.images.ngff import (
     ZARR_FORMATS,
     misplaced,
@@ -268,6 +269,7 @@ class ModelGroup:
         processors: image processors of the microscope that changed some of the stacks.
         offset_gone: tiles whose stacks had a processor that takes the camera offset away.
         unwritten: (tile, time point) of which nothing exists.
+        light_path: what is told of it.
     """
 
     label: str
@@ -277,6 +279,7 @@ class ModelGroup:
     processors: tuple[str, ...] = ()
     offset_gone: tuple[int, ...] = ()
     unwritten: frozenset[tuple[int, int]] = frozenset()
+    light_path: LightPath = field(default_factory=LightPath)
 
     @property
     def own_side(self) -> str | None:

@@ -17,10 +17,10 @@ from fractal_mesospim_shading.flatfield.kernel import profile_names
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.collection import TileCollection, is_stack_name
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.results import container_attributes, plan_companions
-from fractal_mesospim_shading.images.native.stack import laser_name
 from fractal_mesospim_shading.images.ngff import (
     ZARR_FORMATS,
     converted_attributes,

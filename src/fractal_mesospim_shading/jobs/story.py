@@ -21,7 +21,12 @@ from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
 from fractal_mesospim_shading.flatfield.job_models import find_models
 from fractal_mesospim_shading.flatfield.kernel import flatfield_kernel
-from fractal_mesospim_shading.flatfield.models import Models, model_names, save_used_models
+from fractal_mesospim_shading.flatfield.models import (
+    Models,
+    misfits,
+    model_names,
+    save_used_models,
+)
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
@@ -187,7 +192,7 @@ def make_models(
         options: where to run.
         job: that keeps what was made.
     """
-    return [
+    models = [
         find_models(
             choice,
             workers=estimate_workers(box_bytes(choice.image, choice.level), options),
@@ -196,6 +201,10 @@ def make_models(
         )
         for number, choice in enumerate(choices)
     ]
+    images = [choice.image for choice in choices]
+    for line in misfits(zip(images, models, strict=True)):
+        logger.warning("%s", line)
+    return models
 
 
 def refuse_folder_of_models(folder: str, choices: Sequence[PlaneChoice]) -> None:

@@ -175,7 +175,8 @@ def _plane_panels(figure: Figure, axes: list[Axes], channel: ChannelReport) -> N
     planes = _above_offset(channel)
     low, high = contrast([plane for plane, _, _ in planes])
     # Logarithmic, over two decades at most: shading is a ratio and shows alike in the
-    # medium and in the sample.
+    # medium and in the sample. Where all lies below the offset, there is nothing to show.
+    high = max(high, 1e-3)
     low = max(low, high / 100)
     high = max(high, low * 1.1)
     extent = _extent_mm(channel, channel.layout.plane_shape)

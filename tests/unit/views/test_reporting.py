@@ -112,16 +112,18 @@ def test_no_window_and_no_backend() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
 
 
-def test_what_has_no_light_can_be_drawn() -> None:
-    """A uniform profile, an empty plane, a single tile, a coarse level."""
+@pytest.mark.parametrize(("before", "offset"), [(0, 0.0), (60, 100.0)])
+def test_what_has_no_light_can_be_drawn(before: int, offset: float) -> None:
+    """A uniform profile, an empty plane or one below its offset, a single tile, a coarse level."""
     odd = ChannelReport(
         "no light",
         ShadingProfile.create(np.ones((7, 9))),
-        np.zeros((3, 4), np.uint16),
+        np.full((3, 4), before, np.uint16),
         np.zeros((3, 4), np.uint16),
         TileLayout.single((7, 9)),
         (0.001, 0.001),
         factor=(2, 2),
+        offset=offset,
     )
     assert size_of(overview_figure("x" * 300, (odd,)))[0] == 1450
     assert "no light" in report_html(ImageReport("x", (odd,)))

@@ -11,15 +11,10 @@ import numpy as np
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError
+from fractal_mesospim_shading.images.native.channels import NativeChannel, filter_key
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, PlacedStack, TilePlace
 from fractal_mesospim_shading.images.native.positions import Orientation, connected, lines_of
-from fractal_mesospim_shading.images.native.stack import (
-    NativeChannel,
-    Stack,
-    filter_key,
-    listed,
-    natural_key,
-)
+from fractal_mesospim_shading.images.native.stack import Stack, listed, natural_key
 
 
 @dataclass(frozen=True)

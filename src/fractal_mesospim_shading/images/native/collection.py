@@ -12,6 +12,7 @@ from functools import cached_property
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.native import discovery, tile_images
 from fractal_mesospim_shading.images.native.assembly import Acquisition, build_mosaics
+from fractal_mesospim_shading.images.native.channels import NativeChannel, filter_key, list_channels
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.overlap import measure_signs, projectors
 from fractal_mesospim_shading.images.native.positions import (
@@ -25,10 +26,7 @@ from fractal_mesospim_shading.images.native.positions import (
 from fractal_mesospim_shading.images.native.stack import (
     GroupName,
     LeftOut,
-    NativeChannel,
     Stack,
-    filter_key,
-    list_channels,
     listed,
     meta_file_name,
     natural_key,

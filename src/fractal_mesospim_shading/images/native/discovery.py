@@ -12,11 +12,11 @@ import zarr
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.codecs import Metadata
 from fractal_mesospim_shading.images.arrays.reading import describe_array, fingerprint
+from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
     GroupName,
     Stack,
-    laser_name,
     meta_file_name,
     parse_group_name,
     projection_file_name,
@@ -268,6 +268,8 @@ class _Facts:
             processors=meta.processors if meta else (),
             position_source=position.source,
             zoom=(meta.text("CFG", "Zoom") if meta else None) or name.zoom or "",
+            camera=(meta.text("CAMERA PARAMETERS", "camera_type") if meta else None) or "",
+            side_told=not side_note,
             started=(meta.text("TIMING INFORMATION", "Started stack") if meta else None) or "",
             in_xml=image.child in around.views if around.views else None,
             meta_file=self.meta_file if self.meta_file in around.beside else None,

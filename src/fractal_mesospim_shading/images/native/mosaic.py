@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
-from fractal_mesospim_shading.images.native.stack import NativeChannel, Stack
+from fractal_mesospim_shading.images.light_path import together
+from fractal_mesospim_shading.images.native.channels import NativeChannel
+from fractal_mesospim_shading.images.native.stack import Stack
 from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
 from fractal_mesospim_shading.images.storage import places
 
@@ -294,17 +296,16 @@ class NativeMosaic:
             sides = self.sides(channel.index)
             for side in sides:
                 label = channel.label if len(sides) == 1 else f"{channel.label}/{side}"
-                placed = sorted(
-                    (p for p in self.placed if (p.channel, p.stack.side) == (channel.index, side)),
-                    key=lambda p: p.tile,
-                )
+                own = [p for p in self.placed if (p.channel, p.stack.side) == (channel.index, side)]
+                placed = sorted(own, key=lambda p: p.tile)
                 spans = {p.tile: self.planes_of(channel.index, p.tile) for p in placed}
                 planes = {tile: (span.start, span.stop) for tile, span in spans.items()}
                 processors = sorted({name for p in placed for name in p.stack.processors})
                 gone = tuple(dict.fromkeys(p.tile for p in placed if p.stack.offset_removed))
-                written = {(p.tile, p.stack.time) for p in placed}
-                cells = product(planes, range(self.axes.length("t", self.shape)))
-                known = (tuple(processors), gone, frozenset(cells) - written)
+                cells = set(product(planes, range(self.axes.length("t", self.shape))))
+                lacking = frozenset(cells - {(p.tile, p.stack.time) for p in placed})
+                path = together(p.stack.light_path for p in placed)
+                known = (tuple(processors), gone, lacking, path)
                 groups.append(ModelGroup(label, channel, side, planes, *known))
         return tuple(groups)
 

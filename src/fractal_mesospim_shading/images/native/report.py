@@ -86,7 +86,9 @@ def acquisition_facts(mosaic: NativeMosaic) -> dict[str, Any]:
                 "laser": placed.stack.laser,
                 "filter": placed.stack.filter,
                 "side": placed.stack.side,
+                "side_told": placed.stack.side_told,
                 "zoom": placed.stack.zoom,
+                "camera": placed.stack.camera,
                 "stage_um": {
                     "x": placed.stack.x_um,
                     "y": placed.stack.y_um,

@@ -10,14 +10,10 @@ import re
 from dataclasses import replace
 
 from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.discovery import GroupImage, open_image
 from fractal_mesospim_shading.images.native.meta import MetaFile
-from fractal_mesospim_shading.images.native.stack import (
-    GroupName,
-    Stack,
-    laser_name,
-    meta_file_name,
-)
+from fractal_mesospim_shading.images.native.stack import GroupName, Stack, meta_file_name
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, names_below, read_meta
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
