@@ -45,19 +45,10 @@ HEAD = """# Tasks and commands
 This page is made by `docs/generate_tasks.py` from the models in `options/`, which are the one
 definition of the arguments of the Fractal tasks, of the commands and of the Python functions.
 
-On the command line `_` becomes `-`; lists are `1,9`, `[1,9]` or a repeated option; a switch is
-`--report` or `--no-report`; models and mappings are JSON text. `--params FILE.json` takes a
-file of arguments as a Fractal server writes it; options beside it win. `--debug` shows where
-an error comes from.
-
-| exit code | what happened |
-|---|---|
-| 0 | done |
-| 1 | the data: an image, a table, a model or a dark frame is not there, or cannot be read or used |
-| 2 | wrong use: a command, an option or its value is wrong, or does not fit the image |
-| 3 | the place: no right or room to write, something in the way, memory or a worker missing |
-| 70 | a fault of this package: please report it |
-| 130 | stopped, by Ctrl-C or SIGTERM; the same command goes on |
+On the command line `_` becomes `-`; lists are `1 9`, `1,9`, `[1,9]` or a repeated option; a switch
+is `--report` or `--no-report`; models and mappings are JSON text. `--params FILE.json` takes a
+file of arguments as a Fractal server writes it; options beside it win. [The command
+line](command_line.md) says what all commands share.
 
 A line of the log that begins with WARNING is something to look at; a good run has none.
 

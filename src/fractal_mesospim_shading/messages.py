@@ -151,10 +151,21 @@ class _Speaker(logging.Handler):
 
 
 class LogLines(logging.Formatter):
-    """Plain lines for a terminal; a warning begins with that word."""
+    """Lines for a person: a warning begins with that word.
+
+    Args:
+        dated: whether each line begins with its time and level, as in a log that is kept.
+    """
+
+    def __init__(self, *, dated: bool = False) -> None:
+        super().__init__()
+        self._dated = dated
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
+        if self._dated:
+            time = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
+            return f"{time} {record.levelname}: {text}"
         return f"{record.levelname}: {text}" if record.levelno >= logging.WARNING else text
 
 

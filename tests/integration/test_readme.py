@@ -35,7 +35,8 @@ def commands(text: str) -> list[list[str]]:
     """Our commands in the shell blocks of a page, as words."""
     lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
-    return [line[1:] for line in words if line[:1] == ["mesospim-shading"]]
+    ours = [line[1:] for line in words if line[:1] == ["mesospim-shading"]]
+    return [line[: line.index(">")] if ">" in line else line for line in ours]
 
 
 def test_two_lines_install_and_run() -> None:
@@ -55,6 +56,8 @@ def test_ci_runs_the_tests_by_the_command_of_the_readme() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_are_understood(page: Path) -> None:
     for words in commands(page.read_text(encoding="utf-8")):
+        if words == ["--version"]:
+            continue
         try:
             with through(Door.COMMAND):
                 COMMANDS.commands[words[0]].make_context(words[0], words[1:])

@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import pytest
 
+import fractal_mesospim_shading
 from fractal_mesospim_shading import cli, errors
+from fractal_mesospim_shading.cli.command import joined_numbers
+from fractal_mesospim_shading.cli.commands import COMMANDS, EXAMPLES, EXIT_CODES
 from fractal_mesospim_shading.jobs import flatfield
+from fractal_mesospim_shading.jobs.work import JobResult
+from fractal_mesospim_shading.options import precedence
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +28,9 @@ def asked(monkeypatch):
     """What the command hands over to the workflow."""
     calls = []
 
-    class Result:
-        image_url = "/made"
-
     def correct(url, options):
         calls.append((url, options))
-        return Result()
+        return JobResult("/made", url)
 
     monkeypatch.setattr(flatfield, "correct_flatfield", correct)
     return calls
@@ -113,3 +116,154 @@ def test_help_names_every_parameter(capsys):
     text = capsys.readouterr().out
     for name in FlatfieldOptions.model_fields:
         assert "--" + name.replace("_", "-") in text
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        (["--z", "1", "3", "7", "a.zarr"], ["--z", "1,3,7", "a.zarr"]),
+        (["--z", "1,", "3,", "7"], ["--z", "1,3,7"]),
+        # A list in one word is whole: what follows may be an image that is called 0.
+        (["--z", "1,9", "0"], ["--z", "1,9", "0"]),
+        (["--z=1,9", "0"], ["--z=1,9", "0"]),
+        (["--z", "[1,9]", "--z", "3", "4"], ["--z", "[1,9]", "--z", "3,4"]),
+        (["--z", "a", "1"], ["--z", "a", "1"]),
+        (["a", "--", "--z", "1", "2"], ["a", "--", "--z", "1", "2"]),
+        (["a", "--z"], ["a", "--z"]),
+    ],
+)
+def test_lists_in_words_of_their_own(words, joined):
+    assert joined_numbers(words, {"--z"}) == joined
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["correct-flatfeld", "/a"], ["correct-flatfield?", "mesospim-shading [OPTIONS] COMMAND"]),
+        (["correct_flatfield", "/a", "--fov-lists", "1"], ["--fov-list?", "correct-flatfield"]),
+        (["correct_flatfield", "/a", "--fov_lists", "1"], ["--fov-list?", "correct-flatfield"]),
+        (["estimate", "/a"], ["--output", "Usage: mesospim-shading estimate"]),
+        (["import"], ["CONTAINER", "Usage: mesospim-shading import"]),
+        (["estimate", "/a", "--output", "m", "--zero-is", "x"], ["--zero-is: 'x'", "no_data"]),
+        (["preview", "/a", "--z", "x"], ["--z", "'x'", "Usage: mesospim-shading preview"]),
+        (["info", "/a", "/b"], ["/b", "Usage: mesospim-shading info"]),
+    ],
+)
+def test_wrong_use_says_what_was_meant_and_how_it_is_used(words, said, capsys):
+    assert cli.main(words) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("Error: ")
+    assert all(part in text for part in said), text
+
+
+def test_without_a_command_there_is_help_and_with_version_a_number(capsys):
+    assert cli.main([]) == 2
+    text = capsys.readouterr().err
+    assert all(f"\n  {name} " in text for name in COMMANDS.commands)
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mesospim-shading {fractal_mesospim_shading.__version__}\n"
+
+
+def test_help_tells_all_exit_codes(capsys):
+    kinds = vars(errors).values()
+    raised = {k.exit_code for k in kinds if isinstance(k, type) and issubclass(k, Exception)}
+    assert {int(code) for code, _ in EXIT_CODES} == {0, cli.FAULT, *raised}
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(meaning[:30] in text for _, meaning in EXIT_CODES)
+
+
+@pytest.mark.parametrize("command", [name for name in EXAMPLES if name])
+def test_examples_of_the_help_are_understood(command, capsys):
+    assert cli.main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    for line in EXAMPLES[command]:
+        assert f"\n  mesospim-shading {line}\n" in text
+        first, *words = line.split(" > ")[0].split()
+        assert first == command
+        COMMANDS.commands[command].make_context(command, words)
+
+
+def test_every_option_has_a_group_of_its_own(capsys):
+    """Those that are seldom needed come last."""
+    cli.main(["correct-flatfield", "--help"])
+    text = capsys.readouterr().out
+    places = [text.index(f"\n{heading}:\n") for heading in ("Input", "Estimate", "Output")]
+    places += [text.index("\nRunning:\n"), text.index("\nAdvanced:\n")]
+    assert places == sorted(places)
+    assert places[1] < text.index("--fov-list") < places[2] < text.index("--output-folder")
+    assert places[4] < text.index("--basicpy-model-params")
+
+
+def test_an_estimate_offers_nothing_of_an_image_it_does_not_write(capsys):
+    cli.main(["estimate", "--help"])
+    text = capsys.readouterr().out
+    for name in precedence.IMAGE_OPTIONS:
+        assert f"\n  --{name.replace('_', '-')} " not in text, name
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(
+    ("manner", "levels"),
+    [
+        ([], "IW"),
+        (["-v"], "DIW"),
+        (["-q"], "W"),
+        (["-qq"], ""),
+        (["-q", "-v"], "IW"),
+    ],
+)
+def test_how_much_is_said(monkeypatch, capsys, manner, levels, before):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+
+    def correct(url, options):
+        log = logging.getLogger("fractal_mesospim_shading.jobs")
+        log.debug("one D")
+        log.info("one I")
+        log.warning("one W")
+        return JobResult("/made", url)
+
+    monkeypatch.setattr(flatfield, "correct_flatfield", correct)
+    command = ["correct-flatfield", "/a.zarr"]
+    assert cli.main([*manner, *command] if before else [*command, *manner]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[-1] for line in lines] == list(levels)
+    # Not a terminal: each line with its time and level.
+    for line in lines:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (DEBUG|INFO|WARNING): one .", line)
+
+
+def test_json_tells_what_came_out(asked, capsys):
+    assert cli.main(["correct-flatfield", "/a.zarr", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["image_url"], facts["source_url"]) == ("/made", "/a.zarr")
+    assert facts["models"] == {} and facts["report"] is None
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS.commands if name != "completion"])
+def test_every_command_prints_json(command):
+    context = COMMANDS.commands[command].make_context(command, [], resilient_parsing=True)
+    assert "json" in {param.name for param in context.command.params}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("correct-flatfield --fov", "--fov-list"),
+        ("correct-flatfield --execution ", "processes"),
+        ("cor", "correct-background"),
+    ],
+)
+def test_shells_complete(monkeypatch, capsys, words, found):
+    monkeypatch.setenv("_MESOSPIM_SHADING_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"mesospim-shading {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
+    cli.main([])
+    assert f"plain,{found}" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_what_a_shell_reads(shell, capsys):
+    assert cli.main(["completion", shell]) == 0
+    assert f"_MESOSPIM_SHADING_COMPLETE={shell}_complete" in capsys.readouterr().out

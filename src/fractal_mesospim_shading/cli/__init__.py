@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
 import traceback
@@ -11,12 +10,13 @@ from collections.abc import Sequence
 
 import click
 
+from fractal_mesospim_shading.cli.command import Manner
 from fractal_mesospim_shading.cli.commands import COMMANDS, COMPLETE, PROGRAM
 from fractal_mesospim_shading.cli.wrong_use import show_wrong_use
 from fractal_mesospim_shading.core.threads import use_one_arena
 from fractal_mesospim_shading.engine.streams import steady_streams
 from fractal_mesospim_shading.errors import ShadingError, StoppedError
-from fractal_mesospim_shading.messages import Door, LogLines, through
+from fractal_mesospim_shading.messages import Door, through
 
 FAULT = 70
 """Exit code of what was not foreseen; those of all errors of ours are in `errors`."""
@@ -41,15 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from click.shell_completion import shell_complete
 
             return shell_complete(COMMANDS, {}, PROGRAM, COMPLETE, asked)
-        lines = logging.StreamHandler(sys.stderr)
-        lines.setFormatter(LogLines())
-        logging.basicConfig(level=logging.INFO, handlers=[lines])
         return _run(words)
 
 
 def _run(words: list[str]) -> int:
+    manner = Manner()
     try:
-        with COMMANDS.make_context(PROGRAM, words[:]) as context:
+        with COMMANDS.make_context(PROGRAM, words, obj=manner) as context:
             COMMANDS.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -57,7 +55,7 @@ def _run(words: list[str]) -> int:
         show_wrong_use(error)
         return error.exit_code
     except ShadingError as error:
-        _trace(words)
+        _trace(manner)
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -66,7 +64,7 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
-        _trace(words)
+        _trace(manner)
         print(
             f"Error: {type(error).__name__}: {error}\n(This was not foreseen; --debug shows where "
             "it happened. Please report it.)",
@@ -76,7 +74,7 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _trace(words: list[str]) -> None:
+def _trace(manner: Manner) -> None:
     """Show where an error comes from, if that was asked for."""
-    if "--debug" in words:
+    if manner.debug:
         traceback.print_exc()

@@ -17,8 +17,11 @@ from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pydantic import BaseModel
 
+    from fractal_mesospim_shading.images.arrays.documents import Document
     from fractal_mesospim_shading.options.values import OptionsT
 
 
@@ -76,6 +79,15 @@ def _print_address(url: str) -> None:
         sys.stdout.buffer.write(os.fsencode(url) + b"\n")
 
 
+def _show(given: Given, addresses: Iterable[str], facts: Document) -> None:
+    """Print where the results are, or all that is known of them as JSON."""
+    if given["json"]:
+        print(json.dumps(facts, indent=2))
+    else:
+        for url in addresses:
+            _print_address(url)
+
+
 def info(given: Given) -> None:
     """Print what an image or an acquisition is."""
     from fractal_mesospim_shading.views.inspection import as_text, describe
@@ -91,17 +103,19 @@ def correct_flatfield(given: Given) -> None:
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     result = flatfield.correct_flatfield(*_image_and_options(given, FlatfieldOptions))
-    _print_address(result.image_url)
+    _show(given, [result.image_url], result.facts())
 
 
 def estimate(given: Given) -> None:
     """Write models, and print their folder."""
+    from fractal_mesospim_shading.flatfield.models import model_facts
     from fractal_mesospim_shading.jobs import flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     image, options = _image_and_options(given, FlatfieldOptions)
-    flatfield.estimate_models(image, given["output"], options)
-    _print_address(given["output"])
+    models = flatfield.estimate_models(image, given["output"], options)
+    facts = {"models_folder": given["output"], "models": model_facts(models)}
+    _show(given, [given["output"]], facts)
 
 
 def correct_background(given: Given) -> None:
@@ -110,8 +124,7 @@ def correct_background(given: Given) -> None:
     from fractal_mesospim_shading.options.background import BackgroundOptions
 
     result = background.correct_background(*_image_and_options(given, BackgroundOptions))
-    for url in (result.image_url, *result.companions.values()):
-        _print_address(url)
+    _show(given, [result.image_url, *result.companions.values()], result.facts())
 
 
 def preview(given: Given) -> None:
@@ -124,22 +137,41 @@ def preview(given: Given) -> None:
     picture = write_preview(
         given["image"], given["output"], methods=given["method"], storage_options=storage, **choices
     )
-    _print_address(picture)
+    _show(given, [picture], {"picture": picture})
 
 
 def import_(given: Given) -> None:
-    """Import acquisitions, and print the addresses of the images."""
+    """Import acquisitions, and print the addresses of the images, each when it is there."""
     from fractal_mesospim_shading.jobs import importing
     from fractal_mesospim_shading.options.flatfield import ImportOptions
     from fractal_mesospim_shading.options.values import asked_for
 
     options = asked_for(ImportOptions, _parameter_file(given), _typed_options(given, ImportOptions))
+    images = []
     for unit in importing.plan_imports(given["containers"], given["zarr_dir"], options):
-        _print_address(importing.import_image(unit, options).image_url)
+        result = importing.import_image(unit, options)
+        images.append(result.facts())
+        if not given["json"]:
+            _print_address(result.image_url)
+    if given["json"]:
+        _show(given, (), {"images": images})
 
 
 def demo(given: Given) -> None:
     """Show the package on a mosaic of known truth."""
     from fractal_mesospim_shading.synthetic.demo import run_demo
 
-    print(run_demo(given["folder"]))
+    came_out = run_demo(given["folder"])
+    print(json.dumps(came_out.facts(), indent=2) if given["json"] else came_out.text())
+
+
+def completion(given: Given) -> None:
+    """Print what a shell has to read so that it completes commands and options."""
+    from click.shell_completion import get_completion_class
+
+    from fractal_mesospim_shading.cli.commands import COMMANDS, COMPLETE, PROGRAM
+
+    made = get_completion_class(given["shell"])
+    if made is None:
+        raise ParameterError(f"There is no completion for the shell '{given['shell']}'.")
+    print(made(COMMANDS, {}, PROGRAM, COMPLETE).source())

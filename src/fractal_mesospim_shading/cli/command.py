@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import click
 
-from fractal_mesospim_shading.messages import shown
+from fractal_mesospim_shading.engine.streams import is_terminal
+from fractal_mesospim_shading.messages import LogLines, shown
 
 Given = Mapping[str, Any]
 """What was typed: values of options and arguments by their names, None for what was not."""
@@ -33,15 +37,27 @@ class Option(click.Option):
         declarations: its spellings, and its name where that is another.
         heading: its group in the help.
         numbers: whether it takes a list of whole numbers.
+        shown: how the help spells it; None for all spellings.
         settings: those of click.
     """
 
     def __init__(
-        self, *declarations: str, heading: Heading, numbers: bool = False, **settings: Any
+        self,
+        *declarations: str,
+        heading: Heading,
+        numbers: bool = False,
+        shown: str | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(declarations, **settings)
         self.heading = heading
         self.numbers = numbers
+        self._shown = shown
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The line of the help; None for an option that is not offered."""
+        record = super().get_help_record(ctx)
+        return record if record is None or self._shown is None else (self._shown, record[1])
 
 
 class OneOf(click.Choice[str]):
@@ -53,7 +69,69 @@ class OneOf(click.Choice[str]):
 
     def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
         """What was found and what was expected."""
-        return f"{shown(value)!r} is none of {', '.join(self.choices)}."
+        return f"'{shown(value)}' is none of {', '.join(self.choices)}."
+
+
+@dataclass
+class Manner:
+    """How a command runs, as it was typed before or behind the command's name.
+
+    Attributes:
+        verbosity: above 0 where more than usual is to be said, below where less.
+        debug: whether an error shows where it comes from.
+    """
+
+    verbosity: int = 0
+    debug: bool = False
+
+    def begin_log(self) -> None:
+        """Show the lines of the log: bare in a terminal, else with their times and levels."""
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(LogLines(dated=self.verbosity > 0 or not is_terminal(sys.stderr)))
+        least = min(max(logging.INFO - 10 * self.verbosity, logging.DEBUG), logging.ERROR)
+        lines.setLevel(least)
+        # Warnings are also kept for the report, shown or not.
+        logging.basicConfig(level=min(least, logging.WARNING), handlers=[lines])
+
+
+def manner_options() -> list[click.Parameter]:
+    """The options that say how a command runs."""
+
+    def louder(ctx: click.Context, _: click.Parameter, times: int) -> None:
+        ctx.ensure_object(Manner).verbosity += times
+
+    def quieter(ctx: click.Context, _: click.Parameter, times: int) -> None:
+        ctx.ensure_object(Manner).verbosity -= times
+
+    def traced(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+        ctx.ensure_object(Manner).debug |= asked
+
+    settings: dict[str, Any] = {"heading": Heading.RUNNING, "expose_value": False}
+    return [
+        Option(
+            "-v",
+            "--verbose",
+            count=True,
+            callback=louder,
+            help="Say more: lines with their times and levels.",
+            **settings,
+        ),
+        Option(
+            "-q",
+            "--quiet",
+            count=True,
+            callback=quieter,
+            help="Say less: warnings and errors; twice: errors.",
+            **settings,
+        ),
+        Option(
+            "--debug",
+            is_flag=True,
+            callback=traced,
+            help="Show where an error comes from.",
+            **settings,
+        ),
+    ]
 
 
 class Command(click.Command):
@@ -96,6 +174,11 @@ class Command(click.Command):
         lists = [param for param in self.params if isinstance(param, Option) and param.numbers]
         return super().parse_args(ctx, joined_numbers(args, {n for p in lists for n in p.opts}))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        ctx.ensure_object(Manner).begin_log()
+        return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options, a section for each group."""
         groups: dict[Heading, list[tuple[str, str]]] = {heading: [] for heading in Heading}
@@ -111,10 +194,17 @@ class Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The examples, each on a line of its own."""
-        if self._examples:
-            with formatter.section("Examples"):
-                for line in self._examples:
-                    formatter.write(f"  {line}\n")
+        program = ctx.find_root().info_name or ""
+        write_examples(formatter, program, self._examples)
+        formatter.write_paragraph()
+        formatter.write_text(f"What the exit codes mean: {program} --help")
+
+
+def write_examples(formatter: click.HelpFormatter, program: str, lines: Sequence[str]) -> None:
+    """Lines to copy, each on a line of its own however long it is."""
+    with formatter.section("Examples"):
+        for line in lines:
+            formatter.write(f"{'':>{formatter.current_indent}}{program} {line}\n")
 
 
 def dashes(word: str) -> str:

@@ -62,7 +62,7 @@ def options_of(model: type[BaseModel], hidden: Collection[str] = ()) -> list[cli
             "--params",
             heading=Heading.INPUT,
             metavar="FILE",
-            type=click.UNPROCESSED,
+            type=click.Path(),
             help="JSON file of arguments, as a Fractal server writes them.",
         )
     ]
@@ -76,29 +76,31 @@ def _option(model: type[BaseModel], name: str, *, hidden: bool) -> Option:
     flag = f"--{dashes(name)}"
     settings: dict[str, Any] = {
         "heading": _heading(model, name),
-        "help": rendered(info.description or ""),
+        "help": rendered(info.description or "") + _default(info.default),
         "default": None,
         "hidden": hidden,
     }
     kinds = _flat(get_args(info.annotation) or (info.annotation,))
     if info.annotation is bool:
-        return Option(f"{flag}/--no-{dashes(name)}", name, **settings)
+        both = f"{flag}/--no-{dashes(name)}"
+        return Option(both, name, shown=None if info.default else flag, **settings)
     if get_origin(info.annotation) is Literal:
         return Option(flag, name, type=OneOf(get_args(info.annotation)), **settings)
     lists = [kind for kind in kinds if get_origin(kind) is list]
     if lists:
         numbers = get_args(lists[0]) == (int,)
-        metavar = "N,N" if numbers else "TEXT"
-        return Option(
-            flag,
-            name,
-            numbers=numbers,
-            multiple=True,
-            metavar=metavar,
-            type=click.UNPROCESSED,
-            **settings,
-        )
+        settings |= {"multiple": True, "numbers": numbers}
+        return Option(flag, name, metavar="N N ..." if numbers else "NAME", **settings)
+    suffix = name.rpartition("_")[2]
+    if suffix in ("file", "folder"):
+        return Option(flag, name, metavar=suffix.upper(), type=click.Path(), **settings)
     return Option(flag, name, metavar=_metavar(kinds), type=click.UNPROCESSED, **settings)
+
+
+def _default(value: Any) -> str:
+    """What the help says of a default, where it says something."""
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return f" Default: {value}." if plain else ""
 
 
 def _heading(model: type[BaseModel], name: str) -> Heading:

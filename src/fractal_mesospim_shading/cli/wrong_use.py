@@ -27,7 +27,10 @@ def _sentence(error: click.UsageError) -> str:
     if isinstance(error, click.exceptions.NoSuchCommand):
         text = f"There is no command '{shown(error.command_name)}'."
         return text + _meant(error.possibilities)
-    return shown(error.format_message())
+    if isinstance(error, click.MissingParameter) or not isinstance(error, click.BadParameter):
+        return shown(error.format_message())
+    spelled = error.param.opts[0] if isinstance(error.param, click.Option) else "The argument"
+    return shown(f"{spelled}: {error.message}")
 
 
 def _meant(possibilities: list[str] | None) -> str:

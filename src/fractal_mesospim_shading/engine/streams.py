@@ -96,7 +96,7 @@ class Progress:
         self._tenth = 10 * done // max(total, 1)
 
     def __enter__(self) -> Progress:
-        if is_terminal(sys.stderr):
+        if is_terminal(sys.stderr) and logger.isEnabledFor(logging.INFO):
             from tqdm import tqdm
 
             self._bar = tqdm(

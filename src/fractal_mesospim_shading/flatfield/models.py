@@ -81,6 +81,18 @@ Models = dict[str, ChannelModel]
 """Models by label of their group."""
 
 
+def model_facts(models: Models) -> dict[str, dict[str, Any]]:
+    """What is known of models, as JSON: their facts, and the range of their flat-fields."""
+    return {
+        label: {
+            **model.facts,
+            "offset": model.offset,
+            "flatfield_range": [float(end(model.profile.flatfield)) for end in (np.min, np.max)],
+        }
+        for label, model in models.items()
+    }
+
+
 def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:
     """Refuse channels that share a label: models are known by it.
 

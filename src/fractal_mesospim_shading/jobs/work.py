@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
@@ -14,7 +14,7 @@ from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.records import Request
 from fractal_mesospim_shading.flatfield.job_models import request_details
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
-from fractal_mesospim_shading.flatfield.models import Models
+from fractal_mesospim_shading.flatfield.models import Models, model_facts
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan
@@ -242,6 +242,19 @@ class JobResult:
     report: str | None = None
     attributes: Document = field(default_factory=dict)
     types: dict[str, bool] = field(default_factory=dict)
+
+    def facts(self) -> Document:
+        """All of it as JSON, without the pixels of the models."""
+        return {
+            "image_url": self.image_url,
+            "source_url": self.source_url,
+            "companions": dict(self.companions),
+            "models_folder": self.models_folder,
+            "report": self.report,
+            "models": model_facts(self.models),
+            "pixels": {label: asdict(counts) for label, counts in self.counts.items()},
+            "noise_factors": dict(self.noise_factors),
+        }
 
 
 def image_list_update(result: JobResult, *, derived: bool = True) -> Document:

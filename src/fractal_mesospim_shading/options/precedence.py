@@ -30,8 +30,10 @@ IMAGE_OPTIONS = (
     "save_models",
     "output_offset",
     "subtract_baseline",
+    "outside_tiles",
     "execution",
     "scheduler_address",
+    "durable",
 )
 """What an estimate without a correction has no use for."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.synthetic.images import ImageStyle, new_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld, grid_layout
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.jobs.work import JobResult
 
 DEMO_NAME = "demo.zarr"
 _STAGE_OVERLAP = 0.1
@@ -245,14 +248,49 @@ def _mean_plane(image: MosaicImage, channel: int) -> NDArray[Any]:
     return np.asarray(image.read(0, box)[0].mean(axis=0))
 
 
-def run_demo(folder: str | os.PathLike[str]) -> str:
+@dataclass(frozen=True)
+class DemoRun:
+    """What came out of the demonstration.
+
+    Attributes:
+        url: of the mosaic.
+        truth: of it.
+        result: of its correction.
+        scores: one for each channel.
+    """
+
+    url: str
+    truth: DemoTruth
+    result: JobResult
+    scores: tuple[DemoScore, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON."""
+        scores = [asdict(score) for score in self.scores]
+        empty = list(self.truth.empty_tiles)
+        return {**self.result.facts(), "empty_tiles": empty, "scores": scores}
+
+    def text(self) -> str:
+        """The same to read."""
+        rows, columns = self.truth.world.grid
+        lines = [
+            f"A mosaic of {rows} x {columns} tiles with a known flat-field",
+            f"  {self.url}",
+            f"was corrected from its empty tiles {', '.join(map(str, self.truth.empty_tiles))}:",
+            f"  {self.result.image_url}",
+            *(f"  {score.text()}" for score in self.scores),
+        ]
+        report = self.result.report
+        if report is not None:
+            lines.append(f"Look at {report.removesuffix('.html')}.png, or open {report}")
+        return "\n".join(lines)
+
+
+def run_demo(folder: str | os.PathLike[str]) -> DemoRun:
     """Make the demo image, correct it from its empty tiles, and compare with the truth.
 
     Args:
         folder: to work in; an earlier demo in it is replaced.
-
-    Returns:
-        What came out, as text.
     """
     from fractal_mesospim_shading.jobs.flatfield import correct_flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
@@ -261,13 +299,4 @@ def run_demo(folder: str | os.PathLike[str]) -> str:
     options = FlatfieldOptions(fov_list=list(truth.empty_tiles), overwrite=True, restart=True)
     result = correct_flatfield(url, options)
     profiles = {label: model.profile for label, model in result.models.items()}
-    lines = [
-        f"A mosaic of {truth.world.grid[0]} x {truth.world.grid[1]} tiles with a known flat-field",
-        f"  {url}",
-        f"was corrected from its empty tiles {', '.join(str(n) for n in truth.empty_tiles)}:",
-        f"  {result.image_url}",
-        *("  " + score.text() for score in evaluate_demo(truth, profiles, url, result.image_url)),
-    ]
-    if result.report is not None:
-        lines.append(f"Look at {result.report.removesuffix('.html')}.png, or open {result.report}")
-    return "\n".join(lines)
+    return DemoRun(url, truth, result, evaluate_demo(truth, profiles, url, result.image_url))

@@ -1,0 +1,177 @@
+"""What each command takes: what its model holds, and what it has of its own."""
+
+from __future__ import annotations
+
+import click
+
+from fractal_mesospim_shading.cli.command import Heading, OneOf, Option, manner_options
+
+
+def _storage() -> Option:
+    return Option(
+        "--storage-options",
+        heading=Heading.INPUT,
+        metavar="JSON",
+        help="Options of the fsspec file system for remote addresses.",
+    )
+
+
+def _image(*, required: bool) -> click.Argument:
+    text = "Address of the image: a folder on disk, s3://..., or within a zip archive."
+    return click.Argument(["image"], required=required, type=click.Path(), help=text)
+
+
+def _common() -> list[click.Parameter]:
+    """What all commands take."""
+    # Messages of every command name options of others.
+    import fractal_mesospim_shading.options.background
+    import fractal_mesospim_shading.options.flatfield  # noqa: F401
+
+    as_json = Option(
+        "--json", heading=Heading.OUTPUT, is_flag=True, help="Print what came out as JSON."
+    )
+    return [as_json, *manner_options()]
+
+
+def info_arguments() -> list[click.Parameter]:
+    """Of `info`."""
+    return [
+        _image(required=True),
+        _storage(),
+        *_common(),
+    ]
+
+
+def flatfield_arguments() -> list[click.Parameter]:
+    """Of `correct-flatfield`."""
+    from fractal_mesospim_shading.cli.options import options_of
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+
+    return [_image(required=False), *options_of(FlatfieldOptions), *_common()]
+
+
+def estimate_arguments() -> list[click.Parameter]:
+    """Of `estimate`."""
+    from fractal_mesospim_shading.cli.options import options_of
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+    from fractal_mesospim_shading.options.precedence import IMAGE_OPTIONS
+
+    return [
+        _image(required=False),
+        Option(
+            "--output",
+            heading=Heading.OUTPUT,
+            required=True,
+            metavar="FOLDER",
+            type=click.Path(),
+            help="Folder for the models.",
+        ),
+        *options_of(FlatfieldOptions, hidden=IMAGE_OPTIONS),
+        *_common(),
+    ]
+
+
+def background_arguments() -> list[click.Parameter]:
+    """Of `correct-background`."""
+    from fractal_mesospim_shading.cli.options import options_of
+    from fractal_mesospim_shading.options.background import BackgroundOptions
+
+    return [_image(required=False), *options_of(BackgroundOptions), *_common()]
+
+
+def import_arguments() -> list[click.Parameter]:
+    """Of `import`."""
+    from fractal_mesospim_shading.cli.options import options_of
+    from fractal_mesospim_shading.options.flatfield import ImportOptions
+
+    return [
+        click.Argument(
+            ["containers"],
+            nargs=-1,
+            required=True,
+            metavar="CONTAINER...",
+            type=click.Path(),
+            help="Folders that mesoSPIM-control wrote.",
+        ),
+        Option(
+            "--zarr-dir",
+            heading=Heading.OUTPUT,
+            required=True,
+            metavar="FOLDER",
+            type=click.Path(),
+            help="Folder for the imported images.",
+        ),
+        *options_of(ImportOptions),
+        *_common(),
+    ]
+
+
+def demo_arguments() -> list[click.Parameter]:
+    """Of `demo`."""
+    folder = Option(
+        "--folder",
+        heading=Heading.OUTPUT,
+        default="demo_output",
+        metavar="FOLDER",
+        type=click.Path(),
+        show_default=True,
+        help="Where to work.",
+    )
+    return [folder, *_common()]
+
+
+def completion_arguments() -> list[click.Parameter]:
+    """Of `completion`."""
+    shells = OneOf(("bash", "zsh", "fish"))
+    return [
+        click.Argument(["shell"], type=shells, help="bash, zsh or fish."),
+        *manner_options(),
+    ]
+
+
+def preview_arguments() -> list[click.Parameter]:
+    """Of `preview`."""
+    shown, output = Heading.INPUT, Heading.OUTPUT
+    return [
+        _image(required=True),
+        Option(
+            "--method",
+            heading=Heading.BACKGROUND,
+            multiple=True,
+            metavar="NAME[:RADIUS]",
+            help="A method, with a radius if you like; repeat for more. Unset: all.",
+        ),
+        Option(
+            "--radius",
+            heading=Heading.BACKGROUND,
+            type=float,
+            metavar="X",
+            help="Radius of all methods, in pixels.",
+        ),
+        Option(
+            "--output",
+            heading=output,
+            default="background_preview.png",
+            metavar="FILE",
+            type=click.Path(),
+            show_default=True,
+            help="Picture to write.",
+        ),
+        Option("--channel", heading=shown, metavar="NAME", help="Label or index. Unset: the first"),
+        Option("--tile", heading=shown, type=int, metavar="N", help="Number. Unset: a middle one."),
+        Option("--z", heading=shown, type=int, metavar="N", help="Plane. Unset: the middle one."),
+        Option(
+            "--level", heading=shown, type=int, metavar="N", default=0, help="Level of the pyramid."
+        ),
+        Option("--label", heading=shown, metavar="NAME", help="Label image to leave out."),
+        Option(
+            "--zero-is",
+            heading=shown,
+            type=OneOf(("auto", "data", "no_data")),
+            default="auto",
+            show_default=True,
+            help="What a pixel of 0 is, as in correct-background.",
+        ),
+        _storage(),
+        *_common(),
+    ]
