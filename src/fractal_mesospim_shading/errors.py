@@ -150,11 +150,12 @@ class Problems:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Keep an error of this block for later."""
+        """Keep an error of this block for later; what was said before is not said again."""
         try:
             yield
         except ShadingError as error:
-            self.errors += error.problems or (error,)
+            said = {str(earlier) for earlier in self.errors}
+            self.errors += [e for e in error.problems or (error,) if str(e) not in said]
 
     def run(self, check: Callable[[], T]) -> T | None:
         """The result of a check, None if it failed."""

@@ -216,27 +216,42 @@ class ZeroLook:
         return self.axes.length("z", source.levels[0].shape)
 
 
-def zero_look(image: MosaicImage, zero_is: ZeroIs, layout: TileLayout) -> ZeroLook:
+def zero_look(
+    image: MultitileImage,
+    zero_is: ZeroIs,
+    layout: TileLayout,
+    held: Mapping[str, bool] | None = None,
+) -> ZeroLook:
     """What a background correction does about the zeros of an image.
 
     Args:
-        image: the source; what it says of itself decides before its pixels do.
+        image: the source.
         zero_is: as a person says it.
         layout: the planes that are corrected, each by itself: the tiles, or the whole plane.
+        held: by channel label, whether the image holds pixels without data, where that is known:
+            for `auto` it decides before the pixels do.
     """
-    held = no_data_held(image) if zero_is == "auto" else {}
-    for label, some in held.items():
-        what = "planes and margins of 0 are no data" if some else "every 0 is a value"
-        logger.info("Channel %s: %s, as the correction says that made the image.", label, what)
-    rules = tuple(zero_rule(zero_is, held.get(channel.label)) for channel in image.channels)
+    known = held or {}
+    rules = tuple(zero_rule(zero_is, known.get(channel.label)) for channel in image.channels)
     layouts = (image.layout,) if layout == image.layout else (image.layout, layout)
     return ZeroLook(image.axes, layouts, rules)
 
 
-def no_data_held(image: MosaicImage) -> dict[str, bool]:
+def tell_held(held: Mapping[str, bool]) -> None:
+    """Say what an image says of its zeros, by channel label."""
+    for label, some in held.items():
+        what = "planes and margins of 0 are no data" if some else "every 0 is a value"
+        logger.info("Channel %s: %s, as the correction says that made the image.", label, what)
+
+
+def no_data_held(image: MosaicImage, names: Mapping[str, str] | None = None) -> dict[str, bool]:
     """By channel label, whether a result of this package holds pixels without data.
 
     Empty for images that are none, and of results that do not say.
+
+    Args:
+        image: any.
+        names: by channel label, what the result calls the channel; None for its label.
     """
     mark = image.attributes().get(MARK)
     said = mark.get(NO_DATA) if isinstance(mark, Mapping) else None
@@ -246,6 +261,8 @@ def no_data_held(image: MosaicImage) -> dict[str, bool]:
     if len(held) == len(image.channels) == 1:
         # A stack of an acquisition is named with its side there.
         return {image.channels[0].label: next(iter(held.values()))}
+    if names is not None:
+        return {label: held[name] for label, name in names.items() if name in held}
     return held
 
 

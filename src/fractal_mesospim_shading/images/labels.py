@@ -27,7 +27,7 @@ from fractal_mesospim_shading.images.arrays.reading import (
 from fractal_mesospim_shading.images.mosaic import MosaicImage, refuse_odd_sizes
 from fractal_mesospim_shading.images.source import Axes, ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.storage.names import what_is_wrong
-from fractal_mesospim_shading.images.storage.places import join_url
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import (
     members_of,
     open_group,
@@ -72,10 +72,7 @@ class LabelImage:
 
     @classmethod
     def _read(cls, image: MosaicImage, name: str) -> LabelImage:
-        storage = json.loads(image.storage_options)
-        labels = subgroup(open_group(image.url, storage), "labels")
-        plain = not any(what_is_wrong(part) for part in name.split("/"))
-        group = subgroup(labels, name) if labels is not None and plain else None
+        labels, group = _found(image.url, name, json.loads(image.storage_options))
         if group is None:
             present = _group_names(labels) if labels is not None else []
             raise ParameterError(
@@ -159,6 +156,27 @@ class LabelImage:
         array = self.array()
         content = json.dumps([array.shape, array.chunks, str(array.dtype)])
         return hashlib.sha256(content.encode() + files_state(array)).hexdigest()
+
+
+def has_label(url: str, name: str, storage_options: StorageOptions = None) -> bool:
+    """Whether an image has a label image of a name.
+
+    Args:
+        url: of the image.
+        name: of the label image.
+        storage_options: for remote addresses.
+    """
+    with understood(join_url(url, "labels", name)):
+        return _found(url, name, storage_options)[1] is not None
+
+
+def _found(
+    url: str, name: str, storage_options: StorageOptions
+) -> tuple[zarr.Group | None, zarr.Group | None]:
+    """The group of label images, and the one of a name in it."""
+    labels = subgroup(open_group(url, storage_options), "labels")
+    plain = not any(what_is_wrong(part) for part in name.split("/"))
+    return labels, subgroup(labels, name) if labels is not None and plain else None
 
 
 def _group_names(labels: zarr.Group) -> list[str]:

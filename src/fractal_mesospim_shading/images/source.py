@@ -323,6 +323,10 @@ class MultitileImage(Protocol):
         """Type of the pixels in native byte order: uint8, uint16 or float32."""
 
     @property
+    def voxel_size_um(self) -> dict[str, float]:
+        """Size of a pixel at full resolution along each axis of space, in micrometers."""
+
+    @property
     def model_groups(self) -> tuple[ModelGroup, ...]:
         """The models that it needs: one a channel, or one a channel and illumination side."""
 

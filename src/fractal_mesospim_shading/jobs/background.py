@@ -1,23 +1,15 @@
-"""Local background correction of an image: its checks and its kernel."""
+"""Local background correction of an image, or stack by stack of a native acquisition."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
-from fractal_mesospim_shading.core.background import (
-    BackgroundMethod,
-    check_fits,
-    check_light,
-    remark_on_height,
-)
-from fractal_mesospim_shading.core.background.apply import Application
-from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.engine.earlier import steps_of
 from fractal_mesospim_shading.engine.job_folder import job_url, read_request
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
@@ -28,32 +20,45 @@ from fractal_mesospim_shading.engine.resources import (
     needed_memory,
     parse_memory,
 )
-from fractal_mesospim_shading.engine.zero_look import zero_look
-from fractal_mesospim_shading.errors import BackgroundError, ParameterError, Problems
+from fractal_mesospim_shading.engine.zero_look import no_data_held, tell_held
+from fractal_mesospim_shading.errors import ParameterError, Problems
 from fractal_mesospim_shading.flatfield.sampling import box_bytes
 from fractal_mesospim_shading.images.arrays.documents import Document
-from fractal_mesospim_shading.images.labels import LabelImage
+from fractal_mesospim_shading.images.labels import LabelImage, has_label
 from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native.collection import TileCollection
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native.stack import listed
 from fractal_mesospim_shading.images.output import companion_url
-from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.images.storage.places import join_url
+from fractal_mesospim_shading.jobs.containers import (
+    ContainerCorrection,
+    GroupImage,
+    container_work,
+    correct_source,
+)
 from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.preparation import (
-    OutputPlan,
     plan_output,
     refuse_common,
     refuse_unfit,
     target_of,
 )
-from fractal_mesospim_shading.jobs.story import completed_in_place, correct_image
+from fractal_mesospim_shading.jobs.story import completed_in_place
 from fractal_mesospim_shading.jobs.work import Counts, JobResult, Part, Work
+from fractal_mesospim_shading.local_background.job_kernel import (
+    background_kernel,
+    companion_kinds,
+    for_channels,
+    noise_factors,
+    remarks_on,
+)
 from fractal_mesospim_shading.local_background.kernel import BackgroundKernel
 from fractal_mesospim_shading.local_background.planes import (
     BackgroundCounts,
-    PlaneCorrection,
     tell_masks,
 )
-from fractal_mesospim_shading.options.background import BackgroundOptions, LocalBackgroundOptions
+from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.precedence import passed_over_in_method
 
 logger = logging.getLogger(__name__)
@@ -61,8 +66,6 @@ logger = logging.getLogger(__name__)
 _TASK = "correct_background"
 
 _TYPES = {"background_corrected": True}
-
-_TRIAL_PX = 8
 
 BLOCK_BYTES = 32 * 2**20
 """Write units below this size are grouped to one block: neighbourhoods reach over its edges, so
@@ -73,10 +76,10 @@ _MOST_BLOCK_BYTES = 2**34
 
 
 def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
-    """Take the local background of an image away.
+    """Take the local background of an image away, or of all stacks of a native acquisition.
 
     Args:
-        zarr_url: of the image.
+        zarr_url: of the image, or of the container.
         options: everything else.
 
     Raises:
@@ -86,8 +89,12 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
     earlier = completed_in_place(zarr_url, _TASK, options, _TYPES, BackgroundCounts)
     if earlier is not None:
         return earlier
-    storage = options.storage_options
-    return correct_image(zarr_url, storage, lambda image: prepare_background(image, options))
+    return correct_source(
+        zarr_url,
+        options,
+        lambda image: prepare_background(image, options),
+        lambda collection: prepare_container(collection, options),
+    )
 
 
 def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
@@ -98,38 +105,42 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     """
     problems = Problems()
     history = steps_of(image.attributes())
-    dtype = np.dtype(np.float32) if options.output_type == "float32" else image.dtype
-    planned = problems.run(
-        lambda: plan_output(image, options, dtype=dtype, companions=_kinds(options))
-    )
-    checked = problems.run(lambda: background_kernel(image, options, dtype))
-    if options.save_noise and not options.method.maps_noise:
-        problems.errors.append(
-            ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
-        )
-    for line in passed_over_in_method(options.method):
-        logger.info("%s", line)
+    dtype, kinds = _result_type(image.dtype, options), companion_kinds(options)
+    planned = problems.run(lambda: plan_output(image, options, dtype=dtype, companions=kinds))
+    held = no_data_held(image) if options.zero_is == "auto" else {}
+    checked = problems.run(lambda: background_kernel(image, options, dtype, held))
+    label = problems.run(partial(_label_of, image, options))
+    _refuse_no_noise(options, problems)
     refuse_common(options, _TASK, image.url, history, problems)
-    output, kernel = problems.passed(planned), problems.passed(checked)
-    companions = [
+    output = problems.passed(planned)
+    kernel = replace(problems.passed(checked), label=label)
+    tell_held(held)
+    for line in (*remarks_on(kernel, image.dtype), *passed_over_in_method(options.method)):
+        logger.info("%s", line)
+    beside = [
         target_of(image, companion_url(output.target.url, kind), options, np.dtype(np.float32))
-        for kind in _kinds(options)
+        for kind in kinds
     ]
-    plan = background_plan(image, output, kernel, companions, options)
-    factors = noise_factors(image, kernel.methods)
+    plan = CorrectionPlan(image, (output.target, *beside), output.final_url)
+    begun = _blocks_begun(output.final_url, options)
+    part = Part(
+        background_plan(plan, kernel, options, begun.get("")),
+        output.attributes,
+        facts=_facts([channel.label for channel in image.channels], kernel),
+    )
     work = Work(
         task=_TASK,
         source_url=image.url,
         final_url=output.final_url,
         options=options,
-        parts=(Part(plan, output.attributes, facts={"noise_factors": factors} if factors else {}),),
+        parts=(part,),
         source_states=(image.state(),),
-        companions=_kinds(options),
+        companions=kinds,
         details={"zeros": list(kernel.look.rules), **_label_state(kernel)},
         replaces=image.url if options.overwrite_input else None,
         counted=BackgroundCounts,
         members=output.members,
-        tell=_teller(image, kernel),
+        tell=_teller([(part, kernel)]),
         history=history,
         types=_TYPES,
     )
@@ -140,49 +151,156 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     return work
 
 
-def background_plan(
-    image: MosaicImage,
-    output: OutputPlan,
-    kernel: BackgroundKernel,
-    companions: Sequence[TargetImage],
+def prepare_container(collection: TileCollection, options: BackgroundOptions) -> Work:
+    """Check everything that can be checked without reading a pixel.
+
+    Raises:
+        ShadingError: one error with all problems.
+    """
+    problems = Problems()
+    mosaics = problems.run(collection.mosaics) or ()
+    _refuse_no_noise(options, problems)
+    lacking = _refuse_unlabelled(collection, mosaics, options, problems)
+    wholes = [problems.run(partial(_mosaic_kernel, collection, m, options)) for m in mosaics]
+    kernels: dict[str, BackgroundKernel] = {}
+    held: dict[str, bool] = {}
+
+    def made(part: Part, group: GroupImage) -> Part:
+        whole, image = wholes[group.mosaic], group.image
+        if whole is None or part.name in lacking:
+            return part
+        known = no_data_held(image, group.names) if options.zero_is == "auto" else {}
+        for name, some in known.items():
+            said = part.prefix + group.names[name]
+            held[said] = held.get(said, False) or some
+        kernel = whole.of_stack(image, group.channels, options.zero_is, known)
+        kernels[part.name] = replace(kernel, label=_label_of(image, options))
+        return replace(part, facts=_facts(group.labels, kernel))
+
+    dtype = np.dtype(np.float32) if options.output_type == "float32" else None
+    correction = ContainerCorrection(_TASK, _TYPES, made, dtype, companion_kinds(options))
+    work = container_work(collection, mosaics, options, problems, correction)
+    tell_held(held)
+    remarks = [line for k in kernels.values() for line in remarks_on(k, mosaics[0].dtype)]
+    for line in (*dict.fromkeys(remarks), *passed_over_in_method(options.method)):
+        logger.info("%s", line)
+    begun = _blocks_begun(work.final_url, options)
+    parts = tuple(
+        replace(
+            part, plan=background_plan(part.plan, kernels[part.name], options, begun.get(part.name))
+        )
+        for part in work.parts
+    )
+    states = {name: _label_state(kernel) for name, kernel in kernels.items() if kernel.label}
+    zeros = {name: list(kernel.look.rules) for name, kernel in kernels.items()}
+    work = replace(
+        work,
+        parts=parts,
+        details={"zeros": zeros, **({"labels": states} if states else {})},
+        counted=BackgroundCounts,
+        tell=_teller([(part, kernels[part.name]) for part in parts]),
+    )
+    refuse_unfit(work, problems)
+    rehearse(work)
+    return work
+
+
+def _mosaic_kernel(
+    collection: TileCollection, mosaic: NativeMosaic, options: BackgroundOptions
+) -> BackgroundKernel:
+    """What is done to the stacks of a mosaic, each of which is a tile."""
+    labels = [channel.label for channel in collection.channels]
+    own = [collection.channels.index(channel) for channel in mosaic.native_channels]
+    chosen = options.model_copy(
+        update={"method": for_channels(options.method, labels, own), "tiles": "tile"}
+    )
+    return background_kernel(mosaic, chosen, _result_type(mosaic.dtype, options))
+
+
+def _refuse_unlabelled(
+    collection: TileCollection,
+    mosaics: Sequence[NativeMosaic],
     options: BackgroundOptions,
+    problems: Problems,
+) -> frozenset[str]:
+    """Refuse stacks without the label image of the mask: they would be corrected in another way.
+
+    Returns:
+        The groups that lack it.
+    """
+    if options.mask.kind != "label":
+        return frozenset()
+    name = options.mask.label_name
+    groups = list(dict.fromkeys(placed.stack.group for m in mosaics for placed in m.placed))
+    urls = {group: join_url(collection.url, group) for group in groups}
+    lacking = [g for g in groups if not has_label(urls[g], name, options.storage_options)]
+    if lacking:
+        problems.errors.append(
+            ParameterError(
+                f"{len(lacking)} of the {len(groups)} images in {collection.url} have no label "
+                f"image '{name}': {listed(lacking)}. Each needs one (of zeros where there is no "
+                "object); or mask by a threshold."
+            )
+        )
+    return frozenset(lacking)
+
+
+def background_plan(
+    plan: CorrectionPlan,
+    kernel: BackgroundKernel,
+    options: BackgroundOptions,
+    begun: Sequence[int] | None,
 ) -> CorrectionPlan:
-    """The plan, with the largest blocks that memory has room for.
+    """The plan of an image, with the largest blocks that memory has room for.
 
     Blocks of whole tiles are the quickest. A run that is continued keeps the blocks it
     began with, for the names of blocks in its journal mean these.
+
+    Args:
+        plan: without a kernel.
+        kernel: of the image.
+        options: with the limit of memory.
+        begun: the size of blocks of an unfinished run at the place of the result.
     """
     plans = [
-        CorrectionPlan(
-            image,
-            (output.target, *companions),
-            output.final_url,
+        replace(
+            plan,
             kernel=kernel,
-            least_pixels=max(1, BLOCK_BYTES // image.dtype.itemsize),
+            least_pixels=max(1, BLOCK_BYTES // plan.source.dtype.itemsize),
             align=align,
             most_block_bytes=_MOST_BLOCK_BYTES,
         )
-        for align in kernel.regions.alignments(image)
+        for align in kernel.regions.alignments(plan.source)
     ]
-    if not options.restart:
-        begun = _blocks_begun(output.final_url, options.storage_options)
-        for plan in plans:
-            if list(plan.grid.boxes[0]) == begun:
-                return plan
+    for one in plans:
+        if begun is not None and list(one.grid.boxes[0]) == list(begun):
+            return one
     limit = parse_memory(options.memory_limit)
-    fitting = [plan for plan in plans if needed_memory(plan, 1) <= limit]
+    fitting = [one for one in plans if needed_memory(one, 1) <= limit]
     if kernel.regions.local:
         workers = options.n_workers or available_cpus()
-        room = [plan for plan in fitting if needed_memory(plan, workers) <= limit]
+        room = [one for one in fitting if needed_memory(one, workers) <= limit]
         return (room or fitting or plans[-1:])[0]
     return (fitting or plans[-1:])[0]
 
 
-def _blocks_begun(final_url: str, storage: StorageOptions) -> list[int] | None:
-    """The size of blocks of an unfinished run at this place, if there is one."""
-    request = read_request(job_url(final_url), storage) or {}
+def _blocks_begun(final_url: str, options: BackgroundOptions) -> Mapping[str, Sequence[int]]:
+    """The size of blocks of an unfinished run at this place, for each image; empty without one."""
+    if options.restart:
+        return {}
+    request = read_request(job_url(final_url), options.storage_options) or {}
     blocks = request.get("blocks")
-    return blocks.get("") if isinstance(blocks, dict) else None
+    return blocks if isinstance(blocks, dict) else {}
+
+
+def _result_type(dtype: np.dtype[Any], options: BackgroundOptions) -> np.dtype[Any]:
+    return np.dtype(np.float32) if options.output_type == "float32" else dtype
+
+
+def _label_of(image: MosaicImage, options: BackgroundOptions) -> LabelImage | None:
+    """The label image of the mask; None where there is another mask or none."""
+    mask = options.mask
+    return LabelImage.open(image, mask.label_name) if mask.kind == "label" else None
 
 
 def _label_state(kernel: BackgroundKernel) -> Document:
@@ -195,115 +313,33 @@ def _label_state(kernel: BackgroundKernel) -> Document:
     return state
 
 
-def _kinds(options: LocalBackgroundOptions) -> tuple[str, ...]:
-    """The kinds of images written beside the result."""
-    kinds = {"background": options.save_background, "noise": options.save_noise}
-    return tuple(kind for kind, asked in kinds.items() if asked)
+def _facts(labels: Sequence[str], kernel: BackgroundKernel) -> Document:
+    factors = noise_factors(labels, kernel.methods)
+    return {"noise_factors": factors} if factors else {}
 
 
-def background_kernel(
-    image: MosaicImage,
-    options: LocalBackgroundOptions,
-    dtype: np.dtype[Any],
-) -> BackgroundKernel:
-    """Everything that the correction of a block needs.
-
-    Raises:
-        ShadingError: one error with all problems: a method that does not fit the image, a
-            missing mask, a list of the wrong length.
-    """
-    per_tile = options.tiles == "tile" or (options.tiles == "auto" and not image.layout.is_single)
-    height, width = image.levels[0].shape[-2:]
-    layout = image.layout if per_tile else TileLayout.single((height, width))
-    mask, size = options.mask, image.voxel_size_um
-    label, threshold, dilation = None, None, 0
-    problems = Problems()
-    checked = problems.run(partial(methods_of, image, options, layout.tile_shape))
-    if mask.kind != "none":
-        pixel = (size["y"] * size["x"]) ** 0.5 if mask.dilation_unit == "micrometers" else 1
-        dilation = round(mask.dilation / pixel)
-    if mask.kind == "label":
-        label = problems.run(partial(LabelImage.open, image, mask.label_name))
-    if mask.kind == "threshold":
-        threshold = mask.threshold
-    methods = problems.passed(checked)
-    heights = (remark_on_height(method, image.dtype) for method in methods)
-    remarks = [] if label is None else label.remarks
-    for remark in dict.fromkeys([*remarks, *filter(None, heights)]):
-        logger.info("%s", remark)
-    application = Application(
-        mode=options.mode,
-        weight=options.weight,
-        output_offset=options.output_offset,
-        reference=options.reference,
-        light_background=options.light_background and np.issubdtype(dtype, np.integer),
-    )
-    return BackgroundKernel(
-        axes=image.axes,
-        layout=layout,
-        methods=methods,
-        correction=PlaneCorrection(application, dtype, threshold, dilation, options.add_noise_bias),
-        look=zero_look(image, options.zero_is, layout),
-        label=label,
-        companions=_kinds(options),
-        depth=image.axes.length("z", image.levels[0].shape),
-        blank_outside=options.outside_tiles == "zero",
-    )
-
-
-def methods_of(
-    image: MosaicImage, options: LocalBackgroundOptions, tile_shape: tuple[int, int]
-) -> tuple[BackgroundMethod, ...]:
-    """The method of each channel, checked against the tile.
-
-    Raises:
-        ParameterError: a list for channels of the wrong length.
-        BackgroundError: a radius that does not fit.
-    """
-    size = image.voxel_size_um
-    for name, numbers in options.method.per_channel.items():
-        if len(numbers) != len(image.channels):
-            raise ParameterError(
-                f"{name} has {len(numbers)} numbers, but the image has {len(image.channels)} "
-                f"channels ({', '.join(c.label for c in image.channels)})."
-            )
-    methods = []
-    for channel in image.channels:
-        method = options.method.in_pixels(
-            (size["y"], size["x"]),
-            channel.index,
-            light_background=options.light_background,
-            noise_map=options.save_noise,
+def _refuse_no_noise(options: BackgroundOptions, problems: Problems) -> None:
+    if options.save_noise and not options.method.maps_noise:
+        problems.errors.append(
+            ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
         )
-        check_fits(method, tile_shape)
-        check_light(method, light_background=options.light_background)
-        if method.depth_px and "z" not in image.axes:
-            raise BackgroundError("A radius along z was given, but the image has no z axis.")
-        # Parameters that contradict each other show on the smallest plane.
-        plane = np.ones((_TRIAL_PX, _TRIAL_PX), image.dtype)
-        method.background(plane if not method.depth_px else plane[None])
-        methods.append(method)
-    return tuple(methods)
 
 
-def noise_factors(
-    image: MosaicImage, methods: Sequence[BackgroundMethod]
-) -> dict[str, dict[str, float]]:
-    """For `gaussian`: noise of image - background over that of the image, by channel label."""
-    factors = {c.label: m.noise_factor for c, m in zip(image.channels, methods, strict=True)}
-    return {label: asdict(factor) for label, factor in factors.items() if factor is not None}
-
-
-def _teller(image: MosaicImage, kernel: BackgroundKernel) -> Callable[[Counts], None]:
-    """What says what the counts of an image mean."""
-    labels = [channel.label for channel in image.channels]
-    methods = dict(zip(labels, kernel.methods, strict=True))
+def _teller(done: Sequence[tuple[Part, BackgroundKernel]]) -> Callable[[Counts], None]:
+    """What says what the counts of all images mean, which these kernels correct."""
+    kernels = {
+        part.prefix + part.labels.get(channel.label, channel.label): (method, kernel.correction)
+        for part, kernel in done
+        for channel, method in zip(part.plan.source.channels, kernel.methods, strict=True)
+    }
 
     def tell(counts: Counts) -> None:
         for label, one in counts.items():
             cut = (one.clipped_low + one.clipped_high) / max(one.pixels - one.no_data, 1)
             logger.info("Channel %s: %.2f %% of the pixels were cut off", label, 100 * cut)
-        # The counts of this kernel are all of its own kind.
-        tell_masks(cast("Mapping[str, BackgroundCounts]", counts), methods, kernel.correction)
+        for label, (method, correction) in kernels.items():
+            # The counts of this kernel are all of its own kind.
+            counted = cast("BackgroundCounts", counts[label])
+            tell_masks({label: counted}, {label: method}, correction)
 
     return tell

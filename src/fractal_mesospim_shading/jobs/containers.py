@@ -7,8 +7,11 @@ holds besides, and beside it the metadata texts and the project file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from fractal_mesospim_shading.engine.earlier import steps_of
 from fractal_mesospim_shading.engine.job_folder import unfinished_url
@@ -18,18 +21,43 @@ from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.channels import laser_name
-from fractal_mesospim_shading.images.native.collection import TileCollection, is_stack_name
+from fractal_mesospim_shading.images.native.collection import (
+    TileCollection,
+    is_container,
+    is_stack_name,
+)
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.native.results import container_attributes, plan_companions
+from fractal_mesospim_shading.images.native.results import (
+    Companion,
+    container_attributes,
+    plan_companions,
+)
 from fractal_mesospim_shading.images.ngff import (
     ZARR_FORMATS,
     converted_attributes,
     result_attributes,
     zarr_format_of,
 )
+from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.storage.places import join_url
-from fractal_mesospim_shading.jobs.preparation import block_plan, plan_address, target_of
-from fractal_mesospim_shading.jobs.work import CorrectionOptions, Enclosure, Part, Work
+from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.jobs.preparation import (
+    block_plan,
+    open_collection,
+    plan_address,
+    target_of,
+    tell_facts,
+    tell_notes,
+)
+from fractal_mesospim_shading.jobs.story import carry_out, correct_image
+from fractal_mesospim_shading.jobs.work import (
+    CorrectionOptions,
+    Enclosure,
+    JobResult,
+    Part,
+    Work,
+    prefix_of,
+)
 from fractal_mesospim_shading.options.precedence import refuse_idle
 
 
@@ -49,9 +77,59 @@ class GroupImage:
     channels: tuple[int, ...]
     labels: tuple[str, ...]
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The labels of its channels in results, by those that it has itself."""
+        own = (channel.label for channel in self.image.channels)
+        return dict(zip(own, self.labels, strict=True))
 
-PartMaker = Callable[[Part, GroupImage], Part]
-"""Makes the part of a group, which has no kernel yet, what a correction needs."""
+
+@dataclass(frozen=True)
+class ContainerCorrection:
+    """What one correction of containers differs in from another.
+
+    Attributes:
+        task: its name.
+        types: of the result, for Fractal's image list.
+        made: makes the part of a group, which has no kernel yet, what the correction needs.
+        dtype: of the result; None for that of the source.
+        companions: kinds of containers written beside the result, with float32 images.
+    """
+
+    task: str
+    types: Mapping[str, bool]
+    made: Callable[[Part, GroupImage], Part]
+    dtype: np.dtype[Any] | None = None
+    companions: tuple[str, ...] = ()
+
+
+def correct_source(
+    url: str,
+    options: CorrectionOptions,
+    of_image: Callable[[MosaicImage], Work],
+    of_container: Callable[[TileCollection], Work],
+) -> JobResult:
+    """Correct an image, or all stacks of a native acquisition.
+
+    Args:
+        url: of the image, or of the container.
+        options: of the correction.
+        of_image, of_container: make the work, with all its checks.
+
+    Raises:
+        ShadingError: one readable error; the source is as it was, and so is any earlier
+            result. What was finished is continued by the same call.
+    """
+    storage = options.storage_options
+    if not is_container(url, storage):
+        return correct_image(url, storage, of_image)
+    with workable(url):
+        collection = open_collection(url, storage)
+        tell_facts(collection)
+        work = of_container(collection)
+        for mosaic in collection.mosaics():
+            tell_notes(mosaic)
+    return carry_out(work)
 
 
 def container_work(
@@ -59,10 +137,7 @@ def container_work(
     mosaics: Sequence[NativeMosaic],
     options: CorrectionOptions,
     problems: Problems,
-    made: PartMaker,
-    *,
-    task: str,
-    types: Mapping[str, bool],
+    correction: ContainerCorrection,
 ) -> Work:
     """The work of a correction of a container, as far as all of them have it.
 
@@ -71,9 +146,7 @@ def container_work(
         mosaics: that its stacks form.
         options: of the correction.
         problems: that take the errors, and are raised with them.
-        made: what makes the part of a group that of this correction.
-        task: its name.
-        types: of the result, for Fractal's image list.
+        correction: which one.
 
     Raises:
         ShadingError: one error with all problems.
@@ -87,36 +160,50 @@ def container_work(
                 "replaced. Leave it out, and remove the acquisition yourself when you are sure."
             )
         )
-    storage = options.storage_options
-    planned = plan_address(collection.url, options, problems)
+    storage, kinds = options.storage_options, correction.companions
+    planned = plan_address(collection.url, options, problems, kinds)
     parts: list[Part] = []
-    for number, mosaic in enumerate(mosaics if planned is not None else ()):
-        with problems.collected():
-            parts += _parts(collection, mosaic, number, str(planned), options, made)
+    if planned is not None:
+        unfinished = unfinished_url(planned, storage, kinds)
+        for number in range(len(mosaics)):
+            with problems.collected():
+                parts += _parts(mosaics, number, unfinished, options, correction)
     source = ZARR_FORMATS[collection.stacks[0].ngff_version]
     zarr_format = zarr_format_of(options.ngff_version, source)
     attributes = container_attributes(collection.url, storage)
     members = problems.run(partial(_members, collection, parts, attributes, zarr_format, options))
-    names = {part.name for part in parts}
-    texts = problems.run(
-        lambda: (
-            plan_companions(collection, names, str(planned), storage, overwrite=options.overwrite)
-            if planned is not None
-            else ()
-        )
-    )
+    texts = problems.run(partial(_texts, collection, parts, planned, options, kinds))
     return Work(
-        task=task,
+        task=correction.task,
         source_url=collection.url,
         final_url=problems.passed(planned),
         options=options,
         parts=tuple(parts),
         source_states=tuple(mosaic.state() for mosaic in mosaics),
         enclosure=Enclosure(zarr_format, converted_attributes(attributes, source, zarr_format)),
+        companions=kinds,
         members=members,
         texts=texts or (),
         history=steps_of(attributes),
-        types=types,
+        types=correction.types,
+    )
+
+
+def _texts(
+    collection: TileCollection,
+    parts: Sequence[Part],
+    planned: str | None,
+    options: CorrectionOptions,
+    kinds: Sequence[str],
+) -> tuple[Companion, ...]:
+    """The files beside the result, and beside the containers that go with it."""
+    if planned is None:
+        return ()
+    names, storage = {part.name for part in parts}, options.storage_options
+    return tuple(
+        text
+        for url in (planned, *(companion_url(planned, kind) for kind in kinds))
+        for text in plan_companions(collection, names, url, storage, overwrite=options.overwrite)
     )
 
 
@@ -150,32 +237,44 @@ def _members(
 
 
 def _parts(
-    collection: TileCollection,
-    mosaic: NativeMosaic,
+    mosaics: Sequence[NativeMosaic],
     number: int,
-    final: str,
+    unfinished: str,
     options: CorrectionOptions,
-    made: PartMaker,
+    correction: ContainerCorrection,
 ) -> list[Part]:
     """The groups of a mosaic's stacks as images of their own."""
-    storage = options.storage_options
-    names = profile_names(mosaic)
+    mosaic = mosaics[number]
+    urls = (unfinished, *(companion_url(unfinished, kind) for kind in correction.companions))
+    dtypes = (correction.dtype, *(np.dtype(np.float32) for _ in correction.companions))
     parts = []
     for group in dict.fromkeys(placed.stack.group for placed in mosaic.placed):
-        image = MosaicImage.open(join_url(collection.url, group), storage)
-        target = target_of(image, join_url(unfinished_url(final, storage), group), options)
-        indices = _channels_in(mosaic, group, image)
-        tile = next(placed.tile for placed in mosaic.placed if placed.stack.group == group)
-        labels = [names.get((index, tile)) or names[index, None] for index in indices]
+        image = MosaicImage.open(join_url(mosaic.url, group), options.storage_options)
+        target, *beside = (
+            target_of(image, join_url(url, group), options, dtype)
+            for url, dtype in zip(urls, dtypes, strict=True)
+        )
+        plan = block_plan(image, target, target.url)
+        described = _described(mosaic, group, image, number)
         part = Part(
-            block_plan(image, target, target.url),
+            replace(plan, targets=(target, *beside)),
             result_attributes(image.attributes(), image.zarr_format, target.zarr_format),
             name=group,
+            prefix=prefix_of(mosaic, mosaics),
             choice=number,
-            labels={c.label: label for c, label in zip(image.channels, labels, strict=True)},
+            labels=described.names,
         )
-        parts.append(made(part, GroupImage(image, number, tuple(indices), tuple(labels))))
+        parts.append(correction.made(part, described))
     return parts
+
+
+def _described(mosaic: NativeMosaic, group: str, image: MosaicImage, number: int) -> GroupImage:
+    """What the mosaic knows of one of its groups."""
+    names = profile_names(mosaic)
+    indices = _channels_in(mosaic, group, image)
+    tile = next(placed.tile for placed in mosaic.placed if placed.stack.group == group)
+    labels = [names.get((index, tile)) or names[index, None] for index in indices]
+    return GroupImage(image, number, tuple(indices), tuple(labels))
 
 
 def _channels_in(mosaic: NativeMosaic, group: str, image: MosaicImage) -> list[int]:

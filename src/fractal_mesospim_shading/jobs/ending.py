@@ -28,6 +28,7 @@ from fractal_mesospim_shading.flatfield.models import Models, profile_digest
 from fractal_mesospim_shading.images.arrays.documents import Document, write_attributes
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.ngff import ngff_content, ome_zarr_format, with_windows
+from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.stores import open_store
@@ -69,8 +70,9 @@ def begin(work: Work, url: str) -> None:
         url: of the unfinished result.
     """
     if work.enclosure is not None:
-        begun = marked(work.enclosure.attributes, {}, complete=False)
-        write_attributes(url, work.enclosure.zarr_format, begun, work.storage)
+        for place, attributes in _enclosures(work, url):
+            begun = marked(attributes, {}, complete=False)
+            write_attributes(place, work.enclosure.zarr_format, begun, work.storage)
     for part in work.parts:
         for number, target in enumerate(part.plan.targets):
             target.create(marked(part.attributes_of(number), {}, complete=False))
@@ -92,7 +94,10 @@ def complete_all(work: Work, models: Sequence[Models], job: Job) -> Counts:
         channels = part.plan.source.channels
         records = PartOfJob(job, part.name).records
         counted, histograms = totals(channels, records, counted=work.counted)
-        counts = {part.labels.get(label, label): number for label, number in counted.items()}
+        counts: Counts = {}
+        for label, number in counted.items():
+            name = part.labels.get(label, label)
+            counts[name] = counts.get(name, work.counted()) + number
         own = models[part.choice] if work.choices else {}
         used = {label: own[label] for label in (part.models or own)}
         target, *companions = part.plan.targets
@@ -102,16 +107,28 @@ def complete_all(work: Work, models: Sequence[Models], job: Job) -> Counts:
             complete(companion, part.attributes_of(i), channels, beside, note)
         mark = {**_provenance(work, used, counts), **part.facts, **_no_data(work, counts)}
         complete(target, part.attributes, channels, histograms, mark)
-        prefix = work.choices[part.choice].prefix if work.choices else ""
         for label, number in counts.items():
-            before = all_counts.get(prefix + label, work.counted())
-            all_counts[prefix + label] = before + number
+            before = all_counts.get(part.prefix + label, work.counted())
+            all_counts[part.prefix + label] = before + number
     if work.enclosure is not None:
         whole = _provenance(work, labelled(work.choices, models), all_counts)
-        mark = {**whole, **_no_data(work, all_counts)}
-        final = marked(work.enclosure.attributes, mark, complete=True)
-        write_attributes(job.unfinished_url, work.enclosure.zarr_format, final, work.storage)
+        marks = [{**whole, **_no_data(work, all_counts)}]
+        marks += [{**_provenance(work, {}, {}), "content": kind} for kind in work.companions]
+        places_of = _enclosures(work, job.unfinished_url)
+        for (place, attributes), mark in zip(places_of, marks, strict=True):
+            final = marked(attributes, mark, complete=True)
+            write_attributes(place, work.enclosure.zarr_format, final, work.storage)
     return all_counts
+
+
+def _enclosures(work: Work, url: str) -> list[tuple[str, Document]]:
+    """Address and attributes of the groups around the images of a job, that of the result first.
+
+    Those around the images that go with it hold nothing else.
+    """
+    result = {} if work.enclosure is None else work.enclosure.attributes
+    beside: list[tuple[str, Document]] = [(companion_url(url, k), {}) for k in work.companions]
+    return [(url, result), *beside]
 
 
 def totals(

@@ -20,7 +20,12 @@ from fractal_mesospim_shading.images.output import models_folder_url
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage.places import normalise_url
 from fractal_mesospim_shading.images.storage.stores import workable
-from fractal_mesospim_shading.jobs.containers import GroupImage, container_work
+from fractal_mesospim_shading.jobs.containers import (
+    ContainerCorrection,
+    GroupImage,
+    container_work,
+    correct_source,
+)
 from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
@@ -29,17 +34,14 @@ from fractal_mesospim_shading.jobs.preparation import (
     refuse_common,
     refuse_unfit,
     tell_facts,
-    tell_notes,
 )
 from fractal_mesospim_shading.jobs.story import (
-    carry_out,
     completed_in_place,
-    correct_image,
     make_models,
     refuse_folder_of_models,
     save_all_models,
 )
-from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
+from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled, prefix_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.views.reporting import report_obstacle
@@ -62,16 +64,12 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
     earlier = completed_in_place(zarr_url, TASK, options, _TYPES)
     if earlier is not None:
         return earlier
-    storage = options.storage_options
-    if not is_container(zarr_url, storage):
-        return correct_image(zarr_url, storage, lambda image: prepare_flatfield(image, options))
-    with workable(zarr_url):
-        collection = open_collection(zarr_url, storage)
-        tell_facts(collection)
-        work = prepare_container(collection, options)
-        for mosaic in collection.mosaics():
-            tell_notes(mosaic)
-    return carry_out(work)
+    return correct_source(
+        zarr_url,
+        options,
+        lambda image: prepare_flatfield(image, options),
+        lambda collection: prepare_container(collection, options),
+    )
 
 
 def estimate_models(
@@ -116,8 +114,7 @@ def _choices(
         choice = choose_models(image, options, problems, saves=saves)
         suffix = image.suffix if len(images) > 1 else ""
         if choice is not None:
-            prefix = f"{suffix}: " if suffix else ""
-            choices.append(replace(choice, prefix=prefix, folder=suffix))
+            choices.append(replace(choice, prefix=prefix_of(image, images), folder=suffix))
     return tuple(choices)
 
 
@@ -168,9 +165,8 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     problems = Problems()
     mosaics = problems.run(collection.mosaics) or ()
     choices = _choices(mosaics, options, problems)
-    work = container_work(
-        collection, mosaics, options, problems, _with_models, task=TASK, types=_TYPES
-    )
+    correction = ContainerCorrection(TASK, _TYPES, _with_models)
+    work = container_work(collection, mosaics, options, problems, correction)
     folder = models_folder_url(work.final_url, collection.url) if options.save_models else None
     work = replace(work, choices=choices, models_folder=folder)
     refuse_unfit(work, problems)

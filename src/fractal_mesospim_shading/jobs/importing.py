@@ -234,6 +234,8 @@ def prepare_import(
     plan = block_plan(mosaic, target, unit.zarr_url, None if choices else copied)
     folder = f"{unit.zarr_url}_shading_models"
     attributes = import_attributes(mosaic, levels, zarr_format, collection.name)
+    history = steps_of({MARK: earlier})
+    before = {step.corrects for step in history}
     work = Work(
         task=TASK,
         source_url=unit.container,
@@ -245,10 +247,11 @@ def prepare_import(
         models_folder=folder if options.save_models and choices else None,
         parent_format=zarr_format,
         add_tables=partial(_write_tables, mosaic),
-        history=steps_of({MARK: earlier}),
+        history=history,
         types={
             "is_3D": mosaic.depth > 1,
-            "flatfield_corrected": options.correct_flatfield or earlier is not None,
+            "flatfield_corrected": options.correct_flatfield or "flatfield" in before,
+            **({"background_corrected": True} if "background" in before else {}),
         },
         listed=_list_attributes(collection, mosaic),
     )

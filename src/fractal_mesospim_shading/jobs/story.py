@@ -133,7 +133,11 @@ def carry_out(work: Work) -> JobResult:
         report = _report(work, used, counts, job, time.monotonic() - started)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
-    noise = work.parts[0].facts.get("noise_factors", {})
+    noise = {
+        part.prefix + label: factors
+        for part in work.parts
+        for label, factors in part.facts.get("noise_factors", {}).items()
+    }
     result = work.result(url, report)
     return replace(result, models=used, counts=counts, noise_factors=noise)
 

@@ -22,6 +22,7 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.results import Companion
 from fractal_mesospim_shading.images.ngff import first_pyramid_only
 from fractal_mesospim_shading.images.output import companion_url, pixel_bytes
+from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.options.background import BackgroundOptions
@@ -34,6 +35,11 @@ CorrectionOptions = FlatfieldOptions | BackgroundOptions
 
 Counts = dict[str, PixelCounts]
 """What happened to pixels, by channel label."""
+
+
+def prefix_of(image: MultitileImage, images: Sequence[MultitileImage]) -> str:
+    """What tells the channels of one of several images from those of the others."""
+    return f"{image.suffix}: " if len(images) > 1 and image.suffix else ""
 
 
 def labelled(choices: Sequence[PlaneChoice], models: Sequence[Models]) -> Models:
@@ -53,6 +59,7 @@ class Part:
         plan: source, targets and blocks; with the kernel where that needs no models.
         attributes: of the image's group, before windows and marks.
         name: within the job; empty where a job writes one image.
+        prefix: tells its channels from those of other parts, in what is said of the whole job.
         choice: number of the choice of planes whose models it is corrected with.
         labels: by channel label, the label in provenance and results where it differs.
         models: labels of the models it is corrected with; None for all of its choice.
@@ -63,6 +70,7 @@ class Part:
     plan: CorrectionPlan
     attributes: Document
     name: str = ""
+    prefix: str = ""
     choice: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -16,8 +16,9 @@ from fractal_mesospim_shading.core.background.masks import no_data, union
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.core.threads import Kept, empty_array
+from fractal_mesospim_shading.core.zeros import ZeroIs
 from fractal_mesospim_shading.engine.plan import Processed
-from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
+from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros, zero_look
 from fractal_mesospim_shading.errors import BackgroundError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.labels import LabelImage
@@ -103,6 +104,32 @@ class BackgroundKernel:
     def besides(self) -> Sequence[StoredArray]:
         """The label image."""
         return () if self.label is None else (self.label.stored,)
+
+    def of_stack(
+        self,
+        image: MultitileImage,
+        channels: Sequence[int],
+        zero_is: ZeroIs,
+        held: Mapping[str, bool],
+    ) -> BackgroundKernel:
+        """The same for an image that is one tile and holds some of the channels.
+
+        Args:
+            image: of one tile.
+            channels: of this kernel, in the order of the image.
+            zero_is, held: see `zero_look`.
+        """
+        shape = image.levels[0].shape
+        layout = TileLayout.single((shape[-2], shape[-1]))
+        return replace(
+            self,
+            axes=image.axes,
+            layout=layout,
+            methods=tuple(self.methods[channel] for channel in channels),
+            look=zero_look(image, zero_is, layout, held),
+            depth=image.axes.length("z", shape),
+            run=uuid.uuid4().hex,
+        )
 
     @cached_property
     def regions(self) -> Regions:
