@@ -27,16 +27,10 @@ from fractal_mesospim_shading.images.arrays.reading import (
     read_array,
 )
 from fractal_mesospim_shading.images.light_path import of_import
+from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
 from fractal_mesospim_shading.images.ngff import explain_group, misplaced, ngff_content
 from fractal_mesospim_shading.images.roi_tables import FOV_TABLE, layout_from_table
-from fractal_mesospim_shading.images.source import (
-    Axes,
-    Channel,
-    ImageMetadata,
-    Level,
-    ModelGroup,
-    parse_metadata,
-)
+from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
 from fractal_mesospim_shading.images.tables import read_plain_table, read_table

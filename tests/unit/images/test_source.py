@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fractal_mesospim_shading.errors import ImageFormatError
-from fractal_mesospim_shading.images.source import Channel, parse_metadata
+from fractal_mesospim_shading.images.metadata import parse_metadata
+from fractal_mesospim_shading.images.source import Channel
 
 
 def attributes(axes: str = "czyx", /, **multiscale: Any) -> dict[str, Any]:

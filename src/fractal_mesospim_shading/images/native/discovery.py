@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import zarr
 
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.codecs import Metadata
 from fractal_mesospim_shading.images.arrays.reading import describe_array, fingerprint
+from fractal_mesospim_shading.images.metadata import (
+    ImageMetadata,
+    parse_metadata,
+    translation_of,
+)
 from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
@@ -22,8 +25,7 @@ from fractal_mesospim_shading.images.native.stack import (
     projection_file_name,
 )
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, XmlView, read_meta
-from fractal_mesospim_shading.images.ngff import ngff_content
-from fractal_mesospim_shading.images.source import ImageMetadata, Level, parse_metadata
+from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage.names import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import open_group
@@ -144,7 +146,7 @@ def open_image(
             f"it has the axes {metadata.axes}, the shape {shape} and the type {kind.name}; "
             f"expected {axes}, no empty axis and one of {', '.join(_TYPES)}"
         )
-    translation = _translation(dict(group.attrs), group.metadata.zarr_format, len(axes))
+    translation = translation_of(dict(group.attrs), group.metadata.zarr_format, len(axes))
     return GroupImage(around, child, metadata, levels, first, translation, tuple(notes))
 
 
@@ -333,18 +335,3 @@ def _levels(
         for path, array, scale in zip(metadata.paths, arrays, metadata.scales, strict=False)
     )
     return levels, first, notes
-
-
-def _translation(
-    attributes: Mapping[str, Any], zarr_format: int, count: int
-) -> tuple[float, ...] | None:
-    """The translation (z, y, x) of the finest level of that many axes; None without one."""
-    content = ngff_content(attributes, zarr_format)
-    transformations = content["multiscales"][0]["datasets"][0]["coordinateTransformations"]
-    for item in transformations:
-        if isinstance(item, Mapping) and item.get("type") == "translation":
-            values = item.get("translation")
-            numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
-            if isinstance(values, list) and numbers and len(values) == count:
-                return tuple(float(value) for value in values[-3:])
-    return None
