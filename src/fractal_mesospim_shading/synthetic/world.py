@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.synthetic.cameras import CAMERAS, Exposure
 
 FloatImage = NDArray[np.float32]
 
@@ -43,6 +44,8 @@ class LightSheetWorld:
         sample: brightness of the sample above the medium, counts; 0 for none.
         sample_radius: half-axes of the sample as a fraction of half the mosaic.
         seed: of everything random.
+        camera: one of `synthetic.cameras.CAMERAS`, what makes counts of the light.
+        pixel_type: of what is stored; whole counts are rounded and clipped, floats are not.
     """
 
     tile_shape: tuple[int, int] = (256, 256)
@@ -60,6 +63,8 @@ class LightSheetWorld:
     sample: float = 600.0
     sample_radius: float = 0.65
     seed: int = 0
+    camera: str = "photons"
+    pixel_type: str = "uint16"
 
     @property
     def tile_numbers(self) -> range:
@@ -162,21 +167,25 @@ class LightSheetWorld:
 
     def tile_planes(
         self, number: int, planes: Sequence[int], channel: int = 0
-    ) -> NDArray[np.uint16]:
-        """What the camera stores for some planes of a tile, (n, y, x) uint16."""
-        flat, dark = self.flatfield(channel), self.dark_frame()
-        stack = np.empty((len(planes), *self.tile_shape), dtype=np.uint16)
+    ) -> NDArray[np.generic]:
+        """What the camera stores for some planes of a tile, (n, y, x) of `pixel_type`."""
+        flat, dark, camera = self.flatfield(channel), self.dark_frame(), CAMERAS[self.camera]
+        stack = np.empty((len(planes), *self.tile_shape), dtype=self.pixel_type)
         for k, z in enumerate(planes):
-            rng = self._generator(4, number, z, channel)
+            random = self._generator(4, number, z, channel)
             light = self.clean_plane(number, z, channel) * flat
-            counts = rng.poisson(light / self.gain).astype(np.float32) * np.float32(self.gain)
-            noise = rng.standard_normal(self.tile_shape, dtype=np.float32)
-            counts += dark + noise * np.float32(self.gain * self.read_noise)
-            stack[k] = np.clip(np.rint(counts), 0, 65535)
+            sensor = (self.seed, 6)
+            counts = camera(Exposure(light, dark, self.gain, self.read_noise, random, sensor))
+            stack[k] = self._stored(counts)
         return stack
 
-    def tile_stack(self, number: int, channel: int = 0) -> NDArray[np.uint16]:
-        """What the camera stores for a tile, (z, y, x) uint16."""
+    def _stored(self, counts: FloatImage) -> FloatImage:
+        if np.dtype(self.pixel_type).kind == "f":
+            return counts
+        return np.clip(np.rint(counts), 0, np.iinfo(self.pixel_type).max)
+
+    def tile_stack(self, number: int, channel: int = 0) -> NDArray[np.generic]:
+        """What the camera stores for a tile, (z, y, x) of `pixel_type`."""
         return self.tile_planes(number, range(self.planes), channel)
 
     def measured_dark_frame(self, n_frames: int = 100) -> FloatImage:
