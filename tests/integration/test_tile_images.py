@@ -120,8 +120,9 @@ def test_the_result_is_laid_out_as_the_original(tmp_path, shaded):
             assert result[level].shape == source[level].shape
             assert result[level].chunks == source[level].chunks
             assert result[level].metadata.codecs == source[level].metadata.codecs
-        text = (tmp_path / f"{Path(url).name}_{group}_meta.txt").read_text()
-        assert text.splitlines()[0].endswith(f"\\{Path(url).name}\\{group}")
+        for label in ("561", "488"):
+            text = (tmp_path / f"{Path(url).name}_{group}_Ch{label}_meta.txt").read_text()
+            assert text.splitlines()[0].endswith(f"\\{Path(url).name}\\{group}")
     signs = SignOptions(-1, -1)
     (old,), (new,) = (TileCollection.open(c, signs=signs).mosaics() for c in (container, url))
     assert (new.places, new.layout, new.shape) == (old.places, old.layout, old.shape)
@@ -172,7 +173,7 @@ def test_time_lapse_with_an_end_that_was_not_reached(tmp_path, shaded):
     assert [path.name for path in sorted(missing.iterdir())] == ["0"]
     texts = [path.name for path in (tmp_path / "new").glob("brain_flatfield_corr*_meta.txt")]
     assert sorted(name[:41] for name in texts)[:1] == ["brain_flatfield_corr.ome_Time000.zarr_Mag"]
-    assert len(texts) == 6
+    assert len(texts) == 11
 
 
 def test_each_chunk_is_decoded_once(tmp_path, monkeypatch):

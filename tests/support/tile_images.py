@@ -13,9 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
+from numcodecs import Blosc
+from zarr.codecs import BloscCodec
 
 from tests.support.acquisition import half, stack_pixels
 from tests.support.acquisition_table import SyntheticSettings, SyntheticStack, meta_text
+
+_COLORS = {"488": "00FF66", "561": "FFBF1A"}
 
 
 def tile_group_name(stack: SyntheticStack) -> str:
@@ -32,6 +36,7 @@ def write_tile_images(
     *,
     times: Sequence[SyntheticSettings] = (),
     unwritten: Collection[tuple[int, int, str]] = (),
+    shared_texts: bool = False,
 ) -> Path:
     """Write a container and its metadata files.
 
@@ -44,6 +49,8 @@ def write_tile_images(
         times: settings of each time point (their pixels differ by the seed); empty for no time
             lapse.
         unwritten: (time, tile, laser) that the run did not come to.
+        shared_texts: whether all channels of an image have one metadata file, so that the last
+            one's stays; the microscope writes one for each.
 
     Returns:
         The path of the container.
@@ -65,12 +72,16 @@ def write_tile_images(
             group = zarr.open_group(where, mode="r+", zarr_format=zarr_format)
             _fill(group, stack, point, time, lasers.index(stack.laser))
             if settings.meta:
-                # Those of all channels have one name: the last one stays.
                 base, _, ending = name.rpartition(".")
                 timed = f"{base}_Time{time:03d}.{ending}" if times else name
+                own = "" if shared_texts else f"_Ch{_label(stack.laser)}"
                 text = meta_text(container, replace(stack, group=group_name), settings)
-                (container.parent / f"{timed}_{group_name}_meta.txt").write_text(text)
+                (container.parent / f"{timed}_{group_name}{own}_meta.txt").write_text(text)
     return container
+
+
+def _label(laser: str) -> str:
+    return laser.removesuffix(" nm")
 
 
 def _create(
@@ -101,7 +112,10 @@ def _create(
     axes: list[dict[str, str]] = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
     axes += [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
     image: dict[str, Any] = {"axes": axes, "datasets": datasets, "name": "image"}
-    channels = [{"label": laser.removesuffix(" nm"), "active": True} for laser in lasers]
+    channels = [
+        {"label": _label(laser), "active": True, "color": _COLORS[_label(laser)]}
+        for laser in lasers
+    ]
     omero = {"channels": channels}
     if zarr_format == 3:
         content: dict[str, Any] = {
@@ -124,9 +138,16 @@ def _create_array(
     settings: SyntheticSettings,
 ) -> None:
     chunks = tuple(min(c, n) for c, n in zip(settings.chunks, shape, strict=True))
-    more: dict[str, Any] = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    more: dict[str, Any] = {
+        "chunk_key_encoding": {"name": "v2", "separator": "/"},
+        "compressors": Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE),
+        "attributes": {"_ARRAY_DIMENSIONS": list("tczyx")},
+    }
     if settings.version == "0.5":
-        more = {"dimension_names": list("tczyx")}
+        more = {
+            "dimension_names": list("tczyx"),
+            "compressors": BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"),
+        }
         if settings.shards is not None:
             sizes = zip(settings.shards, shape, chunks, strict=True)
             more["shards"] = (1, 1, *(max(c, min(s, n) // c * c) for s, n, c in sizes))
@@ -143,7 +164,11 @@ def _create_array(
 def _fill(
     group: zarr.Group, stack: SyntheticStack, settings: SyntheticSettings, time: int, channel: int
 ) -> None:
-    """Write the pixels of a stack to its place; the image grows along t as the run goes on."""
+    """Write the pixels of a stack to its place; the image grows along t as the run goes on.
+
+    The first stack has trimmed it to its own planes. Of later ones, the last chunk is filled up
+    with their last plane, and what goes beyond is lost.
+    """
     pixels = stack_pixels(stack, settings)
     for level in range(settings.levels):
         pixels = half(pixels) if level else pixels
@@ -151,4 +176,7 @@ def _fill(
         assert isinstance(array, zarr.Array)
         if array.shape[0] <= time:
             array.resize((time + 1, *array.shape[1:]))
-        array[time, channel] = pixels
+        missing = -len(pixels) % array.chunks[2]
+        filled = np.concatenate([pixels, pixels[-1:].repeat(missing, axis=0)])
+        planes = min(len(filled), array.shape[2])
+        array[time, channel, :planes] = filled[:planes]

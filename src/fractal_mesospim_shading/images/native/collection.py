@@ -28,7 +28,6 @@ from fractal_mesospim_shading.images.native.stack import (
     LeftOut,
     Stack,
     listed,
-    meta_file_name,
     natural_key,
     parse_group_name,
     split_container_name,
@@ -225,10 +224,7 @@ def is_container(url: str, storage_options: StorageOptions = None) -> bool:
     if any(content.get(key) for key in ("multiscales", "plate", "well")):
         return False
     around = look_around(address, storage_options)
-    return any(
-        is_stack_name(child) or meta_file_name(around.name, child) in around.beside
-        for child in around.children
-    )
+    return any(is_stack_name(child) or child in around.texts for child in around.children)
 
 
 def is_stack_name(name: str) -> bool:
@@ -291,13 +287,14 @@ def _name_lasers(stacks: Sequence[Stack]) -> list[Stack]:
 
 def _absent(around: Surroundings) -> list[str]:
     """Stacks that only the files beside the container know."""
-    start, end = f"{around.name}_", "_meta.txt"
+    # Other layouts keep each time point in a container of its own.
     named = {
-        name[len(start) : -len(end)]
-        for name in around.beside
-        if name.startswith(start) and name.endswith(end)
+        group
+        for group, texts in around.texts.items()
+        if tile_images.parse_tile_name(group) or any(about.time is None for about in texts)
     }
-    absent = sorted((named | set(around.views)) - set(around.children), key=natural_key)
+    named |= set(around.views)
+    absent = sorted(named - set(around.children), key=natural_key)
     if not absent:
         return []
     return [

@@ -18,11 +18,10 @@ from fractal_mesospim_shading.images.metadata import (
 from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
+    BesideName,
     GroupName,
     Stack,
-    meta_file_name,
     parse_group_name,
-    projection_file_name,
 )
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, XmlView, read_meta
 from fractal_mesospim_shading.images.source import Level
@@ -53,16 +52,16 @@ def read_stacks(
         The stack, or the reason why it is left out.
     """
     parsed = parse_group_name(child)
-    meta, meta_notes = read_meta(around, child, storage_options)
+    text = read_meta(around, BesideName(child), storage_options)
     reason = what_is_wrong(child)
-    if reason is None and parsed is None and meta is None:
+    if reason is None and parsed is None and text[0] is None:
         return "its name is none that mesoSPIM-control gives"
     if reason is None and parsed is not None and parsed.time_point:
         return f"it is time point {parsed.time_point}; only the first is read here"
     image = open_image(around, child, storage_options, "zyx")
     if isinstance(image, str):
         return image
-    stack = image.stack(parsed, meta, meta_notes, meta_file_name(around.name, child))
+    stack = image.stack(parsed, text, BesideName(child))
     return stack if isinstance(stack, str) else (stack,)
 
 
@@ -89,23 +88,23 @@ class GroupImage:
     notes: tuple[str, ...]
 
     def stack(
-        self, name: GroupName | None, meta: MetaFile | None, meta_notes: list[str], meta_file: str
+        self, name: GroupName | None, text: tuple[MetaFile | None, list[str]], about: BesideName
     ) -> Stack | str:
         """The stack that it holds.
 
         Args:
             name: what the name of the group says; None where it is none of the microscope's.
-            meta: the metadata file; None without one.
-            meta_notes: what is odd about that.
-            meta_file: its name.
+            text: the metadata file (None without one), and what is odd about it.
+            about: what its name says.
 
         Returns:
             The stack, or the reason why it is left out.
         """
+        meta, meta_notes = text
         if meta is not None and _is_foreign(meta, self.around.name, self.translation):
             meta, meta_notes = None, [_FOREIGN]
         view = self.around.views.get(self.child)
-        facts = _Facts(self, name or GroupName(), meta, view, meta_file)
+        facts = _Facts(self, name or GroupName(), meta, view, about)
         position = facts.position()
         if position is None:
             return "no metadata file, no translation and no project file give its place"
@@ -169,7 +168,7 @@ class _Facts:
     name: GroupName
     meta: MetaFile | None
     view: XmlView | None
-    meta_file: str
+    about: BesideName
 
     @property
     def pixel_size_um(self) -> tuple[float, float]:
@@ -248,7 +247,6 @@ class _Facts:
         if tile is None and view is not None and re.fullmatch(r"\d+", view.tile or ""):
             tile = int(view.tile or "")
         around = image.around
-        projection = projection_file_name(around.name, image.child)
         return Stack(
             group=image.child,
             number=tile,
@@ -274,8 +272,8 @@ class _Facts:
             side_told=not side_note,
             started=(meta.text("TIMING INFORMATION", "Started stack") if meta else None) or "",
             in_xml=image.child in around.views if around.views else None,
-            meta_file=self.meta_file if self.meta_file in around.beside else None,
-            projection_file=projection if projection in around.beside else None,
+            meta_file=around.text_name(self.about),
+            projection_file=around.projection_name(self.about),
             fingerprint=fingerprint(image.first),
             notes=(*notes, *side_note),
         )

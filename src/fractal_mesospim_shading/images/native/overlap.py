@@ -290,12 +290,12 @@ def _file_projector(url: str, storage_options: str, first: Stack) -> Projector:
 
 def _part_of(whole: Callable[[Stack], Projection]) -> Callable[[Stack, slice, slice], Projection]:
     """Parts of what is read once for each stack."""
-    known: dict[str, Projection] = {}
+    known: dict[Stack, Projection] = {}
 
     def strip(stack: Stack, y: slice, x: slice) -> Projection:
-        if stack.group not in known:
-            known[stack.group] = whole(stack)
-        return known[stack.group][y, x]
+        if stack not in known:
+            known[stack] = whole(stack)
+        return known[stack][y, x]
 
     return strip
 
@@ -314,12 +314,12 @@ def _patch_projector(
     url: str, storage_options: str, stacks: Sequence[Stack], level: int
 ) -> Projector:
     """A few planes at one height that all stacks share, within one chunk along z."""
-    known: dict[tuple[str, int, int, int, int], Projection] = {}
+    known: dict[tuple[Stack, int, int, int, int], Projection] = {}
     low = max(stack.z_low_um for stack in stacks)
     high = min(stack.z_low_um + (stack.planes_found - 1) * stack.z_step_um for stack in stacks)
 
     def strip(stack: Stack, y: slice, x: slice) -> Projection:
-        key = (stack.group, y.start, y.stop, x.start, x.stop)
+        key = (stack, y.start, y.stop, x.start, x.stop)
         if key not in known:
             z = _patch_planes(stack, level, (low + high) / 2 if low <= high else None)
             known[key] = _read_mean(url, storage_options, stack, level, (z, y, x))

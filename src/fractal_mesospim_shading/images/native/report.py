@@ -110,13 +110,15 @@ def acquisition_metadata(collection: TileCollection) -> dict[str, Any]:
     """What the metadata files say, for the provenance of a result.
 
     Returns:
-        `common` holds what all files agree on, `stacks` the rest for each group; both by
-        section and key.
+        `common` holds what all files agree on, `stacks` the rest for each group, or, of the first
+        time point, for each channel of one; both by section and key.
     """
+    first = {(s.group, s.channel_index): s for s in reversed(collection.stacks) if s.meta_file}
     texts = {
-        stack.group: read_meta_text(collection.url, stack.meta_file, collection.storage_options)
-        for stack in collection.stacks
-        if stack.meta_file is not None
+        group if not stack.lead else f"{group}, {stack.laser}": read_meta_text(
+            collection.url, stack.meta_file or "", collection.storage_options
+        )
+        for (group, _), stack in reversed(first.items())
     }
     entries = {
         group: {

@@ -26,8 +26,11 @@ from fractal_mesospim_shading.images.mosaic import MARK, is_finished
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.meta import decode
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.images.native.stack import meta_file_name
-from fractal_mesospim_shading.images.native.tile_images import timed_name
+from fractal_mesospim_shading.images.native.stack import (
+    BesideName,
+    meta_file_name,
+    parse_meta_file_name,
+)
 from fractal_mesospim_shading.images.ngff import axis_type, image_attributes
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.names import USUAL_NAME_BYTES
@@ -36,7 +39,6 @@ from fractal_mesospim_shading.images.storage.stores import open_group
 from fractal_mesospim_shading.images.target import TargetLevel, own_shards
 
 _SMALLEST_PLANE = 64
-_TIME_MARK = re.compile(r"_Time(\d+)(?=\.[^.]*$)")
 _COLORS = {
     405: "0000FF",
     445: "00A0FF",
@@ -228,7 +230,8 @@ def plan_companions(
     texts = {s.meta_file: s.group for s in collection.stacks if s.group in groups and s.meta_file}
     for meta_file, group in texts.items():
         text = decode(_read(places.join_url(source_folder, meta_file), storage))
-        url = places.join_url(folder, _text_name(meta_file, group, source_name, name))
+        about = parse_meta_file_name(source_name, meta_file) or BesideName(group)
+        url = places.join_url(folder, meta_file_name(name, about))
         companions.append(Companion(url, text.with_name(source_name, name)))
     if collection.xml_file is not None:
         xml = _read(places.join_url(source_folder, collection.xml_file), storage)
@@ -237,15 +240,6 @@ def plan_companions(
     for companion in companions:
         _refuse(companion, storage, overwrite=overwrite)
     return tuple(companions)
-
-
-def _text_name(meta_file: str, group: str, source_name: str, name: str) -> str:
-    """The name that a metadata text has beside a result, with the mark of its time point."""
-    container = meta_file.removesuffix(meta_file_name("", group))
-    mark = _TIME_MARK.search(container)
-    if container == source_name or mark is None:
-        return meta_file_name(name, group)
-    return meta_file_name(timed_name(name, int(mark[1])), group)
 
 
 def _read(url: str, storage: StorageOptions) -> bytes:

@@ -27,6 +27,7 @@ _STACK = re.compile(
 )
 # Before December 2025: number of the BigDataViewer setup and of the time point.
 _SETUP = re.compile(r"^s(?P<setup>\d+)-t(?P<time>\d+)(?:\.ome)?\.zarr$")
+_TIME_MARK = re.compile(r"_Time(\d+)")
 _CONTAINER = re.compile(
     r"^(?P<stem>.+?)(?:\.ome)?(?:_Time(?P<time>\d+))?(?:\.ome)?\.zarr(?:\.zip)?$"
 )
@@ -278,11 +279,51 @@ def listed(names: Sequence[str], quote: str = "'") -> str:
     return messages.listed([f"{quote}{name}{quote}" for name in names], 4)
 
 
-def meta_file_name(container: str, group: str) -> str:
-    """The name of a stack's metadata file, which lies beside the container."""
-    return f"{container}_{group}_meta.txt"
+@dataclass(frozen=True)
+class BesideName:
+    """What the name of a file beside a container says of what is in the file.
+
+    Attributes:
+        group: that it is about.
+        time: index of the time point; None where the name has no mark of one.
+        channel: name of the one channel that it is about; None for what is in the group.
+    """
+
+    group: str
+    time: int | None = None
+    channel: str | None = None
 
 
-def projection_file_name(container: str, group: str) -> str:
-    """The name of a stack's maximum projection, which lies beside the container."""
-    return f"MAX_{container}_{group}.tif"
+def meta_file_name(container: str, about: BesideName) -> str:
+    """The name of a metadata file."""
+    return f"{_beside(container, about)}_meta.txt"
+
+
+def projection_file_name(container: str, about: BesideName) -> str:
+    """The name of a maximum projection."""
+    return f"MAX_{_beside(container, about)}.tif"
+
+
+def parse_meta_file_name(container: str, name: str) -> BesideName | None:
+    """The inverse of `meta_file_name`; None for files of other names."""
+    if not name.endswith("_meta.txt"):
+        return None
+    rest = name.removesuffix("_meta.txt")
+    # The mark stands somewhere in the name of the container.
+    marks = [m for m in _TIME_MARK.finditer(rest) if m.end() <= len(container) + len(m[0])]
+    for mark in (None, *reversed(marks)):
+        plain = rest if mark is None else rest[: mark.start()] + rest[mark.end() :]
+        if plain.startswith(f"{container}_"):
+            group, ending, channel = plain[len(container) + 1 :].partition(".zarr_Ch")
+            time = None if mark is None else int(mark[1])
+            own = channel if ending else None
+            return BesideName(f"{group}.zarr" if ending else group, time, own)
+    return None
+
+
+def _beside(container: str, about: BesideName) -> str:
+    if about.time is not None:
+        stem, dot, ending = container.rpartition(".")
+        container = f"{stem}_Time{about.time:03d}{dot}{ending}"
+    channel = "" if about.channel is None else f"_Ch{about.channel}"
+    return f"{container}_{about.group}{channel}"

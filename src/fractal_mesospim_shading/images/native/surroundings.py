@@ -8,13 +8,20 @@ from __future__ import annotations
 import json
 import math
 import posixpath
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from xml.etree import ElementTree
 
 from fractal_mesospim_shading.images.native.meta import MetaFile, parse_meta
-from fractal_mesospim_shading.images.native.stack import meta_file_name, natural_key
+from fractal_mesospim_shading.images.native.stack import (
+    BesideName,
+    natural_key,
+    parse_meta_file_name,
+    projection_file_name,
+)
 from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
     connection_errors,
@@ -179,6 +186,25 @@ class Surroundings:
     xml_file: str | None
     warnings: tuple[str, ...]
 
+    @cached_property
+    def texts(self) -> Mapping[str, Mapping[BesideName, str]]:
+        """Names of metadata files by the group that they are about, and what else they say."""
+        texts: dict[str, dict[BesideName, str]] = defaultdict(dict)
+        for name in sorted(self.beside):
+            about = parse_meta_file_name(self.name, name)
+            if about is not None:
+                texts[about.group][about] = name
+        return texts
+
+    def text_name(self, about: BesideName) -> str | None:
+        """Name of a metadata file; None where there is none."""
+        return self.texts.get(about.group, {}).get(about)
+
+    def projection_name(self, about: BesideName) -> str | None:
+        """Name of a maximum projection; None where there is none."""
+        name = projection_file_name(self.name, about)
+        return name if name in self.beside else None
+
 
 def look_around(url: str, storage_options: StorageOptions) -> Surroundings:
     """List a container and its folder, and read the project file.
@@ -240,21 +266,20 @@ def names_below(url: str, storage_options: StorageOptions) -> list[str]:
 
 
 def read_meta(
-    around: Surroundings, child: str, storage_options: StorageOptions, name: str | None = None
+    around: Surroundings, about: BesideName, storage_options: StorageOptions
 ) -> tuple[MetaFile | None, list[str]]:
-    """The metadata file of a group, and what is odd about it.
+    """A metadata file, and what is odd about it.
 
     A file that says it belongs to another group is not used. The address in it may well be
     that of another container: people rename acquisitions.
 
     Args:
         around: the container.
-        child: name of the group.
+        about: what the name of the file says.
         storage_options: for remote addresses.
-        name: of the file, where it is not the usual one.
     """
-    name = name or meta_file_name(around.name, child)
-    if name not in around.beside:
+    name = around.text_name(about)
+    if name is None:
         return None, []
     try:
         meta = parse_meta(read_beside(around.url, name, storage_options))
@@ -262,7 +287,7 @@ def read_meta(
         return None, [f"has a metadata file that cannot be read ({error})"]
     if not meta.entries:
         return None, ["has a metadata file that is empty or holds something else"]
-    if not meta.names_group(child):
+    if not meta.names_group(about.group):
         return None, [f"has a metadata file that belongs to '{meta.group}'; it is not used"]
     notes = []
     named = meta.names_container(around.name)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.discovery import GroupImage, open_image
-from fractal_mesospim_shading.images.native.meta import MetaFile
-from fractal_mesospim_shading.images.native.stack import GroupName, Stack, meta_file_name
+from fractal_mesospim_shading.images.native.stack import BesideName, GroupName, Stack
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, names_below, read_meta
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
@@ -22,12 +22,6 @@ _TILE = re.compile(
     r"^Mag(?P<zoom>.+?)_Tile(?P<tile>\d+)_Sh(?P<shutter>[01])_Rot(?P<rotation>-?\d+\.?\d*)"
     r"(?:\.ome)?\.zarr$"
 )
-
-
-def timed_name(container: str, time: int) -> str:
-    """The name of a container with the mark that the microscope gives a time point of a run."""
-    stem, dot, ending = container.rpartition(".")
-    return f"{stem}_Time{time:03d}{dot}{ending}"
 
 
 def parse_tile_name(name: str) -> GroupName | None:
@@ -48,7 +42,8 @@ def read_stacks(
 ) -> tuple[Stack, ...] | str:
     """Read the metadata of one image: each time point and channel in it is a stack.
 
-    Of a (t, c) that was never written there is no stack.
+    Of a (t, c) that was never written there is no stack. The microscope writes a metadata file for
+    each; where that is missing, another one serves, and that is said.
 
     Args:
         around: the container.
@@ -65,14 +60,23 @@ def read_stacks(
         channels = image.metadata.channels(image.first.shape)
     except ImageFormatError as error:
         return f"its channels cannot be told: {error}"
+    name, texts = parse_tile_name(child), around.texts.get(child, {})
+    # A text may have to serve several channels and time points; it is read once.
+    described: dict[BesideName, Stack | str] = {}
     stacks: list[Stack] = []
-    times = image.first.shape[0]
     for time, written in _written(image, storage_options).items():
-        meta_file, meta, notes = _text_of(around, child, time, times, storage_options)
-        stack = image.stack(parse_tile_name(child), meta, notes, meta_file)
-        if isinstance(stack, str):
-            return stack
-        stacks += [_of_channel(stack, channels[index], channels, time) for index in written]
+        for index in written:
+            own = BesideName(child, time, channels[index].label)
+            nearest = partial(min, texts, key=partial(_distance, own), default=own)
+            about = own if own in texts else nearest()
+            if about not in described:
+                text = read_meta(around, about, storage_options)
+                described[about] = image.stack(name, text, about)
+            stack = described[about]
+            if isinstance(stack, str):
+                return stack
+            stack = replace(stack, lead=(time, index), projection_file=_projection(around, own))
+            stacks.append(_of_channel(stack, channels, own_time=(about.time or 0) == time))
     return tuple(stacks) or "no time point and channel of it was written"
 
 
@@ -96,42 +100,54 @@ def _written(image: GroupImage, storage_options: StorageOptions) -> dict[int, li
     }
 
 
-def _text_of(
-    around: Surroundings, child: str, time: int, times: int, storage_options: StorageOptions
-) -> tuple[str, MetaFile | None, list[str]]:
-    """The metadata file of a time point, else that of another: the stage takes the same places.
+def _distance(own: BesideName, text: BesideName) -> tuple[int, int, str]:
+    """How far a metadata file is from being that of a stack: the least serves.
 
-    Returns:
-        Its name, its content (None without one that can be used), and what is odd about it.
+    Its own comes first, then one of its channel at another time (the stage takes the same places),
+    one that is for all channels, and one of another channel.
     """
-    usual = meta_file_name(around.name, child)
-    order = sorted(range(times), key=lambda other: (other != time, other))
-    timed = [meta_file_name(timed_name(around.name, other), child) for other in order]
-    names = [timed[0], usual, *timed[1:]] if times > 1 else [usual, *timed]
-    name = next((name for name in names if name in around.beside), usual)
-    return (name, *read_meta(around, child, storage_options, name))
+    away = abs((text.time or 0) - (own.time or 0))
+    if text.channel is None:
+        return 1, away, ""
+    other = laser_name(text.channel) != laser_name(own.channel or "")
+    return 2 if other else 0, away, text.channel
 
 
-def _of_channel(stack: Stack, channel: Channel, channels: tuple[Channel, ...], time: int) -> Stack:
-    """The stack of one channel, from what the image and its metadata file say together.
+def _projection(around: Surroundings, own: BesideName) -> str | None:
+    """Name of the maximum projection of a stack; without a mark where there is one time point."""
+    unmarked = None if own.time else around.projection_name(replace(own, time=None))
+    return unmarked or around.projection_name(own)
 
-    That file is of the channel that was taken last: laser and filter in it are of that one.
+
+def _of_channel(stack: Stack, channels: tuple[Channel, ...], *, own_time: bool) -> Stack:
+    """A stack with what its image and a metadata file say of its channel together.
+
+    That file may be of another channel: laser and filter in it are of that one.
+
+    Args:
+        stack: as the file tells it.
+        channels: of the image.
+        own_time: whether the file is of its time point.
     """
     lasers = [laser_name(one.label) for one in channels]
-    laser, lead = lasers[channel.index], (time, channel.index)
-    notes, remark, unnamed = stack.notes, "", channel.label == f"channel_{channel.index}"
-    if unnamed and stack.laser and len(channels) == 1:
-        return replace(stack, lead=lead)
+    laser, index = lasers[stack.channel_index], stack.channel_index
+    if stack.laser and len(channels) == 1 and channels[index].label == f"channel_{index}":
+        return stack
+    notes, remarks = stack.notes, []
     if stack.laser and stack.laser not in lasers:
         notes += (
             f"has a metadata file of the laser '{stack.laser}', which is none of its channels; "
             "their names are taken from 'omero'",
         )
-    elif stack.laser and len(channels) > 1:
-        remark = (
-            f"The channels of an image share one metadata file, written for '{stack.laser}': "
-            "place, zoom and side of the others are taken from it as well, their lasers from "
-            "'omero'; it does not tell their filters."
+    elif stack.laser and stack.laser != laser:
+        remarks.append(
+            f"Channel '{laser}' has no metadata file of its own: place, zoom, camera and side are "
+            f"taken from that of '{stack.laser}', the laser from 'omero'; its filter is not known."
+        )
+    if stack.meta_file and not own_time:
+        remarks.append(
+            "Some time points have no metadata file of their own; the nearest that there is tells "
+            "their places."
         )
     own = stack.laser == laser
     return replace(
@@ -139,7 +155,6 @@ def _of_channel(stack: Stack, channel: Channel, channels: tuple[Channel, ...], t
         laser=laser,
         filter=stack.filter if own else "",
         filter_in_full=stack.filter_in_full and own,
-        lead=lead,
         notes=notes,
-        remark=remark,
+        remark=" ".join(remarks),
     )

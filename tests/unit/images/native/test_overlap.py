@@ -13,7 +13,7 @@ import tifffile
 from fractal_mesospim_shading.images.native import overlap as projection
 from fractal_mesospim_shading.images.native import stack as native_stack
 from fractal_mesospim_shading.images.native.collection import SignOptions, TileCollection
-from fractal_mesospim_shading.images.native.stack import projection_file_name
+from fractal_mesospim_shading.images.native.stack import BesideName, projection_file_name
 from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
@@ -59,7 +59,7 @@ def test_stacks_that_are_too_big_to_read_whole(
     path = write_acquisition(tmp_path, "a.ome.zarr", stacks, settings)
     if projections:
         for stack in stacks:
-            name = projection_file_name("a.ome.zarr", stack.group_name)
+            name = projection_file_name("a.ome.zarr", BesideName(stack.group_name))
             tifffile.imwrite(tmp_path / name, stack_pixels(stack, settings).max(axis=0))
             if stack.tile:
                 # Only the projections are looked at.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError
@@ -119,6 +120,50 @@ def test_nothing_of_a_tile_was_written(tmp_path: Path) -> None:
     ]
 
 
+class TestStopped:
+    """The first stack of a tile decides how many planes its image has."""
+
+    def stacks(self, **planes: int) -> list[SyntheticStack]:
+        return [
+            replace(s, planes=planes.get(f"nm{s.laser[:3]}")) if s.tile == 3 else s for s in table()
+        ]
+
+    def test_the_first_stack(self, tmp_path: Path) -> None:
+        container = write_tile_images(tmp_path, "brain.ome.zarr", self.stacks(nm561=3), SETTINGS)
+        collection = opened(container)
+        assert [s.planes_found for s in collection.stacks] == [6] * 6 + [3] * 2
+        assert any("holds 3 planes, 6 were planned" in line for line in collection.warnings)
+        (mosaic,) = collection.mosaics()
+        assert whole(mosaic)[:, :3].all()
+
+    def test_a_later_stack(self, tmp_path: Path) -> None:
+        """Its last chunk holds its last plane again and again, which nothing tells."""
+        container = write_tile_images(tmp_path, "brain.ome.zarr", self.stacks(nm488=3), SETTINGS)
+        (mosaic,) = opened(container).mosaics()
+        number = next(p.number for p in mosaic.places if p.name == "Tile3")
+        tile = mosaic.layout.tile(number)
+        pixels = whole(mosaic)[0, :, tile.y : tile.y + 20, tile.x : tile.x + 28]
+        np.testing.assert_array_equal(pixels[3], pixels[2])
+        assert not pixels[4:].any()
+
+    def test_a_run_that_was_killed(self, tmp_path: Path) -> None:
+        """An image is trimmed at the end of its first stack; before, it has all planes planned."""
+        stacks = [s for s in self.stacks(nm561=3) if s.tile < 3 or s.laser == "561 nm"]
+        container = write_tile_images(tmp_path, "brain.ome.zarr", stacks, SETTINGS)
+        group = zarr.open_group(str(container / tile_group_name(stacks[-1])), mode="r+")
+        for level in ("0", "1"):
+            array = group[level]
+            assert isinstance(array, zarr.Array)
+            array.resize((*array.shape[:2], 6, *array.shape[3:]))
+        (mosaic,) = opened(container).mosaics()
+        number = next(p.number for p in mosaic.places if p.name == "Tile3")
+        tile = mosaic.layout.tile(number)
+        pixels = whole(mosaic)[:, :, tile.y : tile.y + 20, tile.x : tile.x + 28]
+        assert pixels[1, :3].all()
+        assert not pixels[1, 4:].any()
+        assert not pixels[0].any()
+
+
 class TestTimes:
     points = tuple(replace(SETTINGS, seed=seed) for seed in (1, 2, 3))
 
@@ -165,11 +210,46 @@ class TestTimes:
         container = self.write(tmp_path)
         name = tile_group_name(table()[0])
         collection = opened(container)
-        texts = {s.meta_file for s in collection.stacks if s.group == name}
-        assert texts == {f"brain.ome_Time00{time}.zarr_{name}_meta.txt" for time in range(3)}
-        (tmp_path / f"brain.ome_Time001.zarr_{name}_meta.txt").unlink()
+        texts = {s.lead: s.meta_file for s in collection.stacks if s.group == name}
+        assert texts == {
+            (time, channel): f"brain.ome_Time00{time}.zarr_{name}_Ch{label}_meta.txt"
+            for time in range(3)
+            for channel, label in enumerate(("561", "488"))
+        }
+        (mosaic,) = collection.mosaics()
+        assert not [note for note in mosaic.notes if "metadata file" in note]
+        # What is missing is told by the nearest time of the channel, and that is said.
+        for label in ("561", "488"):
+            (tmp_path / texts[1, 0].replace("561", label)).unlink()
+        (tmp_path / texts[0, 1]).unlink()
         again = opened(container)
         assert {s.position_source for s in again.stacks} == {"meta"}
+        own = {s.lead: s.meta_file for s in again.stacks if s.group == name}
+        assert own == {
+            **texts,
+            (0, 1): texts[2, 1],
+            (1, 0): texts[0, 0],
+            (1, 1): texts[2, 1],
+        }
+        (mosaic,) = again.mosaics()
+        (line,) = [note for note in mosaic.notes if "metadata file" in note]
+        assert line.startswith("Some time points have no metadata file of their own")
+        assert [c.filter for c in again.channels] == ["520/35 BrightLine"] * 2
+
+    def test_a_mark_of_time_that_a_person_typed(self, tmp_path: Path) -> None:
+        """The writer takes the last one out of the name, wherever it stands."""
+        container = self.write(tmp_path)
+        for path in tmp_path.glob("*_meta.txt"):
+            path.rename(
+                path.with_name(
+                    path.name.replace("brain.ome_Time00", "brain_Time").replace(
+                        ".zarr_Mag", ".ome.zarr_Mag"
+                    )
+                )
+            )
+        texts = {str(stack.meta_file) for stack in opened(container).stacks}
+        assert len(texts) == 24
+        assert all(text.startswith("brain_Time") for text in texts)
 
     def test_info(self, tmp_path: Path) -> None:
         facts = report.describe(opened(self.write(tmp_path)))
@@ -184,9 +264,28 @@ class TestTimes:
 
 
 class TestTexts:
-    def test_that_of_the_last_channel_speaks_for_all(self, tmp_path: Path) -> None:
+    def test_each_channel_has_its_own(self, tmp_path: Path) -> None:
         stacks = [replace(s, filter=f"Filter {s.laser}") for s in table()]
         collection = opened(write_tile_images(tmp_path, "brain.ome.zarr", stacks, SETTINGS))
+        assert [(c.label, c.filter) for c in collection.channels] == [
+            ("488 nm", "Filter 488 nm"),
+            ("561 nm", "Filter 561 nm"),
+        ]
+        (mosaic,) = collection.mosaics()
+        assert not [line for line in (*collection.warnings, *mosaic.notes) if "metadata" in line]
+
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_that_of_another_channel_speaks_for_one_without(
+        self, tmp_path: Path, shared: bool
+    ) -> None:
+        stacks = [replace(s, filter=f"Filter {s.laser}") for s in table()]
+        container = write_tile_images(
+            tmp_path, "brain.ome.zarr", stacks, SETTINGS, shared_texts=shared
+        )
+        for path in tmp_path.glob("*_Ch561_meta.txt"):
+            path.unlink()
+        collection = opened(container)
+        assert {s.position_source for s in collection.stacks} == {"meta"}
         assert [(c.label, c.filter) for c in collection.channels] == [
             ("488 nm", "Filter 488 nm"),
             ("561 nm", ""),
@@ -194,8 +293,26 @@ class TestTexts:
         assert not [w for w in collection.warnings if "metadata file" in w]
         (mosaic,) = collection.mosaics()
         (line,) = [note for note in mosaic.notes if "metadata file" in note]
-        assert line.startswith("The channels of an image share one metadata file, written for '488")
-        assert "lasers from 'omero'" in line
+        assert line.startswith("Channel '561 nm' has no metadata file of its own: place,")
+        assert "that of '488 nm', the laser from 'omero'; its filter is not known" in line
+
+    def test_of_a_tile_that_is_gone(self, tmp_path: Path) -> None:
+        container = write_tile_images(tmp_path, "brain.ome.zarr", table(), SETTINGS)
+        name = tile_group_name(table()[0])
+        shutil.rmtree(container / name)
+        (line,) = [w for w in opened(container).warnings if "does not hold" in w]
+        assert f"The container does not hold '{name}', of which" in line
+
+    def test_projections_are_those_of_each_channel(self, tmp_path: Path) -> None:
+        container = write_tile_images(tmp_path, "brain.ome.zarr", table(), SETTINGS)
+        name = tile_group_name(table()[0])
+        for label in ("488", "561"):
+            (tmp_path / f"MAX_brain.ome.zarr_{name}_Ch{label}.tif").touch()
+        named = {(s.group, s.laser): s.projection_file for s in opened(container).stacks}
+        assert {key: value for key, value in named.items() if value} == {
+            (name, f"{label} nm"): f"MAX_brain.ome.zarr_{name}_Ch{label}.tif"
+            for label in ("488", "561")
+        }
 
     def test_without_texts_the_translation_tells(self, tmp_path: Path) -> None:
         settings = replace(SETTINGS, meta=False)
