@@ -26,7 +26,9 @@ from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.positions import SignOptions
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.tasks.correct_background import correct_background as task
+from fractal_mesospim_shading.views import preview
 from fractal_mesospim_shading.views.inspection import as_text, describe
+from fractal_mesospim_shading.views.preview import write_preview
 from tests.support.acquisition import grid_stacks, stack_pixels, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 from tests.support.tile_images import tile_group_name, write_tile_images
@@ -472,6 +474,121 @@ def test_what_broke_off_goes_on(tmp_path, monkeypatch, layout):
     assert not set(written[: 2 * len(done)]) & set(again)
     assert _files(folder) == _files(tmp_path / "whole")
     assert result.counts == whole.counts
+
+
+# --- The preview -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What the figure was given, in place of the figure."""
+    seen = {}
+
+    def remember(image, methods, **more):
+        seen.update(image=image, methods=methods, **more)
+        return b"picture"
+
+    monkeypatch.setattr(preview, "background_preview", remember)
+    return seen
+
+
+@pytest.mark.parametrize("layout", ["stacks", "tile images"])
+def test_a_preview_shows_what_the_run_does(tmp_path, drawn, capsys, layout):
+    settings = replace(SETTINGS, version="0.4", xml=layout == "stacks")
+    stacks = _table(settings)
+    write = write_acquisition if layout == "stacks" else write_tile_images
+    container = write(tmp_path, "brain.ome.zarr", stacks, settings)
+    result = correct_background(str(container), method="median:3", save_background=True)
+    (mosaic_of,) = TileCollection.open(container).mosaics()
+    picture = str(tmp_path / "p.png")
+    command = ["preview", str(container), "--tile", "4", "--method", "median:3"]
+    for channel in ("488", "1", "561 nm"):
+        assert cli.main([*command, "--channel", channel, "--z", "2", "--output", picture]) == 0
+        assert capsys.readouterr().out.split() == [picture]
+        index = 0 if channel == "488" else 1
+        stack = mosaic_of.stack_of(index, 4)
+        place = (*stack.lead, 2)
+        # Tile0 of the microscope's table lies at the end, since the stage runs against the image.
+        (own,) = (s for s in stacks if s.tile == 0 and s.laser == LASERS[index])
+        np.testing.assert_array_equal(drawn["image"], stack_pixels(own, settings)[2])
+        background, corrected = drawn["methods"]["median, radius 3 px"]
+        taken = _pixels(result.companions["background"], stack.group, "0")[place]
+        np.testing.assert_array_equal(background, taken)
+        np.testing.assert_array_equal(corrected, _pixels(result.image_url, stack.group, "0")[place])
+    write_preview(str(container), picture, methods=["constant"], tile=4, level=1, z=5)
+    coarse = _pixels(container, mosaic_of.stack_of(0, 4).group, "1")
+    np.testing.assert_array_equal(drawn["image"], coarse[(0, 0, 5) if coarse.ndim == 5 else 5])
+    assert drawn["pixel_size_um"] == pytest.approx(2 * settings.pixel_um)
+
+
+def test_a_preview_with_a_label_image(brain, tmp_path, drawn):
+    container, stacks = brain
+    (own,) = (s for s in stacks if s.tile == 0 and s.laser == "488 nm")
+    _write_cells(container, own, SETTINGS)
+    options = {"methods": ["constant"], "channel": "488 nm", "z": 1, "label": "cells"}
+    write_preview(str(container), str(tmp_path / "p.png"), tile=4, **options)
+    raw = stack_pixels(own, SETTINGS)[1].astype(np.float64)
+    ((background, _),) = drawn["methods"].values()
+    assert background.max() == background.min() == np.median(raw[raw <= 400])
+    with pytest.raises(errors.ParameterError, match="no label image 'cells'"):
+        write_preview(str(container), str(tmp_path / "p.png"), tile=1, **options)
+
+
+def test_a_preview_of_a_time_point_that_was_written(tmp_path, drawn):
+    points = [replace(SETTINGS, seed=seed) for seed in (1, 2)]
+    stacks = _table(SETTINGS)
+    unwritten = [(0, 0, LASERS[0])]
+    container = write_tile_images(
+        tmp_path, "brain.ome.zarr", stacks, SETTINGS, times=points, unwritten=unwritten
+    )
+    (mosaic_of,) = TileCollection.open(container, signs=SignOptions(-1, -1)).mosaics()
+    write_preview(
+        str(container), str(tmp_path / "p.png"), methods=["constant"], tile=4, channel="488", z=3
+    )
+    assert mosaic_of.place_of(4).name == "Tile0"
+    (own,) = (s for s in stacks if s.tile == 0 and s.laser == "488 nm")
+    np.testing.assert_array_equal(drawn["image"], stack_pixels(own, points[1])[3])
+
+
+def test_which_mosaic_a_preview_shows(tmp_path, drawn):
+    stacks = grid_stacks(1, 2, SETTINGS, shutters=("Left", "Right"))
+    stacks += [replace(s, tile=s.tile + 2, rotation=90.0) for s in stacks]
+    stacks[-1] = replace(stacks[-1], laser="561 nm")
+    settings = replace(SETTINGS, xml=True)
+    container = write_acquisition(tmp_path, "brain.ome.zarr", stacks, settings)
+    picture = str(tmp_path / "p.png")
+
+    def shown(**wanted):
+        write_preview(str(container), picture, methods=["constant"], z=0, **wanted)
+        return drawn["image"]
+
+    for suffix, row in (("Rot0_left", 0), ("Rot0_right", 1), ("Rot90_left", 4)):
+        expected = stack_pixels(stacks[row], settings)[0]
+        # Two tiles in a row: the first of the table is the second in the image.
+        np.testing.assert_array_equal(shown(mosaic=suffix, tile=2), expected)
+    with pytest.raises(errors.ParameterError) as caught:
+        shown(tile=2)
+    for suffix in ("Rot0_left", "Rot0_right", "Rot90_left", "Rot90_right"):
+        assert f"'{suffix}'" in str(caught.value)
+    assert "by mosaic=" in str(caught.value)
+    for wanted, error, words in (
+        ({"mosaic": "Rot45"}, errors.ParameterError, "no mosaic 'Rot45'"),
+        ({"mosaic": "Rot0_left", "channel": "999"}, errors.ParameterError, "no channel '999'"),
+        ({"mosaic": "Rot0_left", "tile": 7}, errors.LayoutError, "7"),
+        ({"mosaic": "Rot0_left", "level": 2}, errors.ParameterError, "levels 0 to 1"),
+        (
+            {"mosaic": "Rot90_right", "channel": "561", "tile": 2},
+            errors.ParameterError,
+            "channel '561 nm' was not taken in tile 2; it was in 1",
+        ),
+    ):
+        with pytest.raises(error, match=words):
+            shown(**wanted)
+    (first,) = import_mesospim(
+        str(container), str(tmp_path / "out"), exclude_groups=[s.group_name for s in stacks[1:]]
+    )
+    with pytest.raises(errors.ParameterError, match="an image holds one"):
+        write_preview(first.image_url, picture, mosaic="Rot0_left")
 
 
 # --- Refused ---------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def preview(given: Given) -> None:
     """Draw background methods side by side, and print the picture's path."""
     from fractal_mesospim_shading.views.preview import write_preview
 
-    names = ("radius", "channel", "tile", "z", "level", "label", "zero_is")
+    names = ("radius", "channel", "tile", "z", "level", "label", "mosaic", "zero_is")
     choices = {name: given[name] for name in names}
     storage = _storage_options(given)
     picture = write_preview(

@@ -157,13 +157,24 @@ def preview_arguments() -> list[click.Parameter]:
             show_default=True,
             help="Picture to write.",
         ),
-        Option("--channel", heading=shown, metavar="NAME", help="Label or index. Unset: the first"),
+        Option(
+            "--channel",
+            heading=shown,
+            metavar="NAME",
+            help="Label, wavelength or index. Unset: the first.",
+        ),
         Option("--tile", heading=shown, type=int, metavar="N", help="Number. Unset: a middle one."),
         Option("--z", heading=shown, type=int, metavar="N", help="Plane. Unset: the middle one."),
         Option(
             "--level", heading=shown, type=int, metavar="N", default=0, help="Level of the pyramid."
         ),
         Option("--label", heading=shown, metavar="NAME", help="Label image to leave out."),
+        Option(
+            "--mosaic",
+            heading=shown,
+            metavar="NAME",
+            help="Which one of an acquisition with several (angles, sides), as info names it.",
+        ),
         Option(
             "--zero-is",
             heading=shown,

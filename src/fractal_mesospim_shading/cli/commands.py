@@ -19,6 +19,7 @@ EXAMPLES = {
         "info brain.zarr/raw_image",
         "correct-flatfield brain.zarr/raw_image --fov-list 1 3 7 9",
         "correct-background brain.zarr/raw_image_flatfield_corr --method median:25",
+        "correct-background acquisition.ome.zarr --method median:25",
     ],
     "info": [
         "info brain.zarr/raw_image",
@@ -36,10 +37,12 @@ EXAMPLES = {
     ],
     "correct-background": [
         "correct-background brain.zarr/raw_image_flatfield_corr --method median:25",
+        "correct-background acquisition.ome.zarr --method median:25",
     ],
     "preview": [
         "preview brain.zarr/raw_image",
         "preview brain.zarr/raw_image --method median:25 --method rolling_ball:50 --z 200",
+        "preview acquisition.ome.zarr --tile 4 --channel 488",
     ],
     "import": [
         "import acquisition.ome.zarr --zarr-dir imported",

@@ -19,12 +19,9 @@ from fractal_mesospim_shading.core.background import (
 )
 from fractal_mesospim_shading.core.background.arrays import correct_array
 from fractal_mesospim_shading.core.zeros import ZeroIs
-from fractal_mesospim_shading.engine.zero_look import about_blocks, no_data_held
+from fractal_mesospim_shading.engine.zero_look import about_blocks
 from fractal_mesospim_shading.errors import BackgroundError, OutputWriteError, ParameterError
-from fractal_mesospim_shading.flatfield.sampling import layout_at_level, plane_count
-from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.labels import LabelImage
-from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.messages import know_options, rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions
@@ -41,12 +38,12 @@ from fractal_mesospim_shading.views.figures import (
     reduced,
     shortened,
 )
-from fractal_mesospim_shading.views.reporting import plane_box
+from fractal_mesospim_shading.views.preview_plane import PlaneWanted, find_plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-know_options("methods", "radius", "channel", "tile", "z", "level", "label")
+know_options("methods", "radius", "tile", "z", "level", "label")
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +59,7 @@ def write_preview(
     z: int | None = None,
     level: int = 0,
     label: str | None = None,
+    mosaic: str | None = None,
     zero_is: ZeroIs = "auto",
     storage_options: StorageOptions = None,
 ) -> str:
@@ -71,17 +69,18 @@ def write_preview(
     warning.
 
     Args:
-        source_url: of the image.
+        source_url: of the image, or of an acquisition, of which a plane of one stack is shown.
         output: PNG file to write.
         methods: names, each with a radius after a colon if wanted (for `constant` with its
             counts); all where None.
         radius: of methods that name none, in pixels of the level; for `tile_median` the
             side of the squares is four times as large.
-        channel: label or index; None for the first.
+        channel: label, wavelength or index; None for the first.
         tile: number; None for one in the middle of the mosaic.
         z: plane at the level; None for the middle.
         level: of the pyramid.
         label: name of a label image to leave out; only at level 0.
+        mosaic: which one of an acquisition with several (angles, sides), as `info` names it.
         zero_is: what a pixel of 0 is, `auto`, `data` or `no_data`, as in the correction.
         storage_options: for a remote address.
 
@@ -89,15 +88,15 @@ def write_preview(
         The file written.
 
     Raises:
-        ParameterError: a channel, plane or level that does not exist.
+        ParameterError: a channel, mosaic, plane or level that does not exist.
         BackgroundError: a method that does not exist, or none that fits the plane.
         LayoutError: a tile that does not exist.
     """
-    image = MosaicImage.open(source_url, storage_options)
     _check_numbers(tile=tile, z=z, level=level)
     named = [methods] if isinstance(methods, str) else methods
     chosen = [_method(text, radius) for text in named or METHODS]
-    box = _plane_box(image, channel, tile, z, level)
+    found = find_plane(source_url, PlaneWanted(channel, tile, z, level, mosaic), storage_options)
+    image, box = found.image, found.box
     mask = None
     if label is not None:
         if level:
@@ -105,9 +104,7 @@ def write_preview(
         mask = LabelImage.open(image, label).read(box)[0]
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
-    channel_of = image.axes.span("c", box).start
-    held = no_data_held(image).get(image.channels[channel_of].label)
-    results, notes = _compared(plane, chosen, mask, zero_is, held)
+    results, notes = _compared(plane, chosen, mask, zero_is, found.held)
     picture = background_preview(
         plane,
         results,
@@ -199,35 +196,6 @@ def _method(text: str, radius: float | None) -> BackgroundMethod:
         ) from None
     options = validated(LocalBackgroundOptions, {"method": f"{name}:{number}"})
     return options.method.in_pixels()
-
-
-def _plane_box(
-    image: MosaicImage, channel: str | int | None, tile: int | None, z: int | None, level: int
-) -> Box:
-    if not 0 <= level < len(image.levels):
-        raise ParameterError(
-            f"`level` is {level}, but the image has the levels 0 to {len(image.levels) - 1}."
-        )
-    layout = layout_at_level(image, level)
-    middle = layout.tiles[len(layout.tiles) // 2].number
-    place = layout.tile(middle if tile is None else tile)
-    depth = plane_count(image, level)
-    plane = depth // 2 if z is None else z
-    if not 0 <= plane < depth:
-        raise ParameterError(f"`z` is {z}, but level {level} has the planes 0 to {depth - 1}.")
-    y = slice(place.y, place.y + layout.tile_shape[0])
-    x = slice(place.x, place.x + layout.tile_shape[1])
-    return plane_box(image.axes, _channel(image, channel), slice(plane, plane + 1), y, x)
-
-
-def _channel(image: MosaicImage, chosen: str | int | None) -> int:
-    if chosen is None:
-        return 0
-    for channel in image.channels:
-        if str(chosen) in (channel.label, str(channel.index)):
-            return channel.index
-    labels = ", ".join(f"{c.index} '{c.label}'" for c in image.channels)
-    raise ParameterError(f"There is no channel {chosen!r}; the image has {labels}.")
 
 
 def background_preview(
