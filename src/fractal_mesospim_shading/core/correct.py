@@ -1,6 +1,6 @@
 """The one formula: what happens to every pixel of a block.
 
-    corrected = (raw - dark) / flat [- baseline] [+ output_offset]
+    corrected = [gain of the tile *] ((raw - dark) / flat [- baseline]) [+ output_offset]
 
 The division is folded into a multiplication and an addition per pixel, done in
 float32, rounded half to even, clipped to the type of the result, and cast once.
@@ -33,7 +33,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class TileCorrection:
-    """What is done to the pixels of a tile: `(raw - dark) / flat + constant`.
+    """What is done to the pixels of a tile: `tile_gain * ((raw - dark) / flat - baseline) + added`.
 
     Gain and shift are made for the pixels that are asked for: for whole tiles of every
     channel they would take as much memory as the profiles themselves.
@@ -41,12 +41,16 @@ class TileCorrection:
     Attributes:
         flatfield: (y, x) float32.
         dark: (y, x) float32 or a number, counts.
-        constant: counts added at the end.
+        baseline: counts that are subtracted after the division.
+        added: counts at the end.
+        tile_gain: what the light of the tile is multiplied with.
     """
 
     flatfield: NDArray[np.float32]
     dark: NDArray[np.float32] | float
-    constant: float
+    baseline: float = 0.0
+    added: float = 0.0
+    tile_gain: float = 1.0
 
     def linear(self, rows: slice = slice(None), columns: slice = slice(None)) -> Linear:
         """Gain and shift of a part of the tile."""
@@ -54,13 +58,14 @@ class TileCorrection:
         dark = self.dark[rows, columns] if isinstance(self.dark, np.ndarray) else self.dark
         gain = np.empty(flat.shape, np.float32)
         shift = np.empty(flat.shape, np.float32)
+        constant = self.added - self.tile_gain * self.baseline
         for y in range(0, flat.shape[0], _ROWS):
             # Some rows at a time: whole tiles in float64 would leave the processor's cache.
             some = slice(y, y + _ROWS)
-            exact = 1.0 / flat[some].astype(np.float64)
+            exact = self.tile_gain / flat[some].astype(np.float64)
             gain[some] = exact
             exact *= dark[some] if isinstance(dark, np.ndarray) else dark
-            shift[some] = self.constant - exact
+            shift[some] = constant - exact
         return Linear(gain, shift)
 
 
@@ -110,7 +115,7 @@ def tile_correction(
     fitted = profile.resampled(tile_shape)
     dark = offset if fitted.darkfield is None else fitted.darkfield
     baseline = (fitted.baseline or 0.0) if subtract_baseline else 0.0
-    return TileCorrection(fitted.flatfield, dark, output_offset - baseline)
+    return TileCorrection(fitted.flatfield, dark, baseline, output_offset)
 
 
 def paint(

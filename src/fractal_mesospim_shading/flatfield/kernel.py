@@ -8,7 +8,7 @@ size of the image. Their noise goes into the journal with the blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from math import prod
@@ -147,6 +147,8 @@ class FlatfieldKernel:
         look: what is done about zeros.
         blank_outside: make pixels 0 that belong to no tile; else they stay as they are.
         offset_look: planes whose noise is taken on the way; None for none.
+        tile_gains: what the light of a tile is multiplied with, by (channel, tile number); 1 for
+            those that are not named.
     """
 
     axes: Axes
@@ -156,6 +158,7 @@ class FlatfieldKernel:
     look: ZeroLook
     blank_outside: bool = False
     offset_look: OffsetLook | None = None
+    tile_gains: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
     besides: ClassVar[Sequence[StoredArray]] = ()
     companions: ClassVar[Sequence[str]] = ()
@@ -211,7 +214,8 @@ class FlatfieldKernel:
 
     def _painted(self, channel: int, y: slice, x: slice) -> Linear:
         def correction_of(piece: Piece) -> TileCorrection:
-            return self.corrections[self._name(channel, piece)]
+            gain = self.tile_gains.get((channel, piece.tile.number), 1.0)
+            return replace(self.corrections[self._name(channel, piece)], tile_gain=gain)
 
         return paint(self.layout.pieces(y, x), correction_of, (y.stop - y.start, x.stop - x.start))
 

@@ -129,7 +129,7 @@ def test_paint_takes_each_pixel_from_its_tile():
         tile.number: TileCorrection(
             1 / (np.arange(1, 25, dtype="f4").reshape(4, 6) + 100 * tile.number),
             np.full((4, 6), 7, "f4"),
-            -tile.number,
+            added=-tile.number,
         )
         for tile in layout.tiles
     }
