@@ -31,6 +31,7 @@ from fractal_mesospim_shading.images.native.stack import (
     meta_file_name,
     parse_meta_file_name,
 )
+from fractal_mesospim_shading.images.native.surroundings import read_beside
 from fractal_mesospim_shading.images.ngff import axis_type, image_attributes
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.names import USUAL_NAME_BYTES
@@ -224,17 +225,17 @@ def plan_companions(
         ParameterError: a name would be longer than file systems allow.
         OutputExistsError: there is a file of that name with another content.
     """
-    source_folder, source_name = places.parent_and_name(collection.url)
+    _, source_name = places.parent_and_name(collection.url)
     folder, name = places.parent_and_name(final_url)
     companions = []
     texts = {s.meta_file: s.group for s in collection.stacks if s.group in groups and s.meta_file}
     for meta_file, group in texts.items():
-        text = decode(_read(places.join_url(source_folder, meta_file), storage))
+        text = decode(_read(collection.url, meta_file, storage))
         about = parse_meta_file_name(source_name, meta_file) or BesideName(group)
         url = places.join_url(folder, meta_file_name(name, about))
         companions.append(Companion(url, text.with_name(source_name, name)))
     if collection.xml_file is not None:
-        xml = _read(places.join_url(source_folder, collection.xml_file), storage)
+        xml = _read(collection.url, collection.xml_file, storage)
         url = places.join_url(folder, f"{name}.xml")
         companions.append(Companion(url, _pointing_at(xml, name)))
     for companion in companions:
@@ -242,17 +243,19 @@ def plan_companions(
     return tuple(companions)
 
 
-def _read(url: str, storage: StorageOptions) -> bytes:
+def _read(container: str, name: str, storage: StorageOptions) -> bytes:
+    """A file beside a container, which may lie in an archive with it."""
     try:
-        data = places.read_bytes(url, storage)
-    except OSError as error:
-        raise SourceReadError(f"'{url}' cannot be read: {error}.") from error
-    if data is None:
+        return read_beside(container, name, storage)
+    except FileNotFoundError as error:
         raise SourceReadError(
-            f"'{url}' is listed beside the acquisition but is not there: it was removed "
-            "meanwhile, or is a link to nothing. Put it back, or remove it."
-        )
-    return data
+            f"'{name}' is listed beside the acquisition '{container}' but is not there: it was "
+            "removed meanwhile, or is a link to nothing. Put it back, or remove it."
+        ) from error
+    except places.connection_errors() as error:
+        raise SourceReadError(
+            f"'{name}' beside the acquisition '{container}' cannot be read: {error}."
+        ) from error
 
 
 def _refuse(companion: Companion, storage: StorageOptions, *, overwrite: bool) -> None:
