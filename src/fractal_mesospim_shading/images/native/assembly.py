@@ -335,9 +335,13 @@ def _hole_notes(
                 f"{', '.join(str(number) for number in absent)}, which stay empty."
             )
     held = {(item.channel, item.tile, item.stack.time) for item in placed}
-    times = range(max(time for *_, time in held) + 1)
-    lacking = [str(t) for t in times if any((*cell, t) not in held for cell in taken)]
-    if lacking:
-        points = ", ".join(lacking)
-        notes.append(f"Time points not written in every tile and channel, and 0 there: {points}.")
+    points = []
+    for time in range(max(time for *_, time in held) + 1):
+        lacking = sorted({tile for channel, tile in taken if (channel, tile, time) not in held})
+        points += (
+            [f"{time} ({listed([f'tile {n}' for n in lacking], quote='')})"] if lacking else []
+        )
+    if points:
+        text = "Time points not written in every tile and channel, and 0 there"
+        notes.append(f"{text}: {'; '.join(points)}.")
     return notes

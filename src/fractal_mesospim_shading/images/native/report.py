@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from fractal_mesospim_shading.errors import LayoutError, SourceReadError
 from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.arrays.reading import chunk_boxes
+from fractal_mesospim_shading.images.arrays.reading import chunk_boxes, opened
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack, listed
@@ -50,7 +51,7 @@ def describe(
     if find_zeros:
         suspicious += _zero_notes(collection)
     groups = dict.fromkeys(stack.group for stack in collection.stacks)
-    size_of = {group: _size(collection, group) for group in groups} if sizes else {}
+    size_of = {group: _size(collection, [group]) for group in groups} if sizes else {}
     stacks = [_stack_entry(collection, stack, size_of) for stack in collection.stacks]
     return {
         "url": collection.url,
@@ -189,8 +190,11 @@ def _tile_entry(mosaic: NativeMosaic, place: TilePlace) -> dict[str, Any]:
 def _stack_entry(
     collection: TileCollection, stack: Stack, size_of: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What is shown of a stack; the size is that of its group."""
-    finest = stack.levels[0]
+    """What is shown of a stack; of an image of several, its size is that of its own chunks."""
+    finest, size = stack.levels[0], size_of.get(stack.group)
+    if stack.lead and size is not None:
+        folders = _chunk_folders(collection, stack)
+        size = None if folders is None else _size(collection, folders)
     return {
         "group": stack.group,
         "tile": stack.tile_label,
@@ -204,20 +208,38 @@ def _stack_entry(
         "levels": len(stack.levels),
         "chunks": list(finest.chunks),
         "shards": list(finest.shards) if finest.shards else None,
-        "size_bytes": size_of.get(stack.group),
+        "size_bytes": size,
         "processors": list(stack.processors),
         "position_from": stack.position_source,
         **dict(zip(("time", "channel_index"), stack.lead, strict=False)),
     }
 
 
-def _size(collection: TileCollection, group: str) -> int:
+def _chunk_folders(collection: TileCollection, stack: Stack) -> list[str] | None:
+    """Where the chunks of a stack lie in the arrays that it shares; None where they are not apart.
+
+    Folders of a stack that was never written at a level are not there.
+    """
+    folders = []
+    for number, level in enumerate(stack.levels):
+        array = opened(stack.stored(collection.url, collection.storage_options, number))
+        unit = (array.shards or array.chunks)[: len(stack.lead)]
+        key = array.metadata.encode_chunk_key((*stack.lead, 0, 0, 0)).split("/")
+        if any(size > 1 for size in unit) or len(key) < array.ndim:
+            return None
+        folders.append("/".join((stack.group, level.path, *key[:-3])))
+    return folders
+
+
+def _size(collection: TileCollection, folders: Iterable[str]) -> int:
+    """Bytes of all files in folders of the container."""
     options = json.loads(collection.storage_options)
-    fs, path = filesystem(join_url(collection.url, group), options)
-    try:
-        return int(fs.du(path))
-    except connection_errors():
-        return 0
+    total = 0
+    for folder in folders:
+        fs, path = filesystem(join_url(collection.url, folder), options)
+        with suppress(*connection_errors()):
+            total += int(fs.du(path))
+    return total
 
 
 def overlap_of(mosaic: NativeMosaic) -> dict[str, float | None]:

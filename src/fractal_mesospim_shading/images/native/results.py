@@ -315,7 +315,10 @@ def earlier_correction(attributes: Document) -> str | None:
     mark = attributes.get(MARK)
     if not isinstance(mark, dict):
         return None
+    made = f"{mark.get('task')}, version {mark.get('version')}"
+    if mark.get("content"):
+        return f"This container holds no images but the {mark['content']} of some ({made})."
     return (
-        f"This container is a result of this package already ({mark.get('task')}, version "
-        f"{mark.get('version')}), not what the microscope wrote."
+        f"This container is a result of this package already ({made}), not what the microscope "
+        "wrote."
     )

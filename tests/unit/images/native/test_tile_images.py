@@ -190,7 +190,7 @@ class TestTimes:
         collection = opened(self.write(tmp_path, unwritten))
         (mosaic,) = collection.mosaics()
         assert mosaic.shape[0] == 3
-        assert any("not written in every tile" in n and n.endswith(": 2.") for n in mosaic.notes)
+        assert any("not written in every tile" in n and ": 2 (tile" in n for n in mosaic.notes)
         pixels = whole(mosaic)
         assert pixels[:2].all()
         assert pixels[2].any()
@@ -261,6 +261,45 @@ class TestTimes:
         text = "\n".join(container_text(facts))
         assert "24 stacks in 4 images" in text
         assert "6 planes, 3 time points" in text
+
+    @pytest.mark.parametrize(("version", "shards"), [("0.4", None), ("0.5", (4, 32, 32))])
+    def test_the_size_of_a_stack_is_its_own(
+        self, tmp_path: Path, version: str, shards: tuple[int, ...] | None
+    ) -> None:
+        settings = replace(SETTINGS, version=version, shards=shards)
+        container = write_tile_images(
+            tmp_path,
+            "brain.ome.zarr",
+            table(),
+            settings,
+            times=[replace(settings, seed=seed) for seed in (1, 2)],
+            unwritten=[(1, 3, "561 nm")],
+        )
+        facts = report.describe(opened(container))
+        for entry in facts["stacks"]:
+            time, channel = entry["time"], entry["channel_index"]
+            parts = ("c",) if version == "0.5" else ()
+            folders = [
+                container.joinpath(entry["group"], level, *parts, str(time), str(channel))
+                for level in ("0", "1")
+            ]
+            files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+            assert len(files) > 1
+            assert entry["size_bytes"] == sum(path.stat().st_size for path in files)
+        # With the metadata of the images it is all of the container.
+        own = sum(entry["size_bytes"] for entry in facts["stacks"])
+        metadata = [*container.glob("Mag*/**/.z*"), *container.glob("Mag*/**/zarr.json")]
+        assert facts["size_bytes"] == own + sum(path.stat().st_size for path in metadata)
+
+    def test_what_was_not_written_is_named_by_tile(self, tmp_path: Path) -> None:
+        unwritten = [(1, 3, "561 nm"), *((2, tile, n) for tile in (1, 2, 3) for n in LASERS)]
+        container = self.write(tmp_path, unwritten=unwritten)
+        (mosaic,) = opened(container).mosaics()
+        # Tile0 is the last one, since the stage runs against the image.
+        assert (
+            "Time points not written in every tile and channel, and 0 there: 1 (tile 1); 2 "
+            "(tile 1, tile 2, tile 3)." in mosaic.notes
+        )
 
 
 class TestTexts:
