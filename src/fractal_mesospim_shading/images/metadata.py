@@ -17,6 +17,9 @@ from fractal_mesospim_shading.images.ngff import (
 from fractal_mesospim_shading.images.source import Axes, Channel
 from fractal_mesospim_shading.images.storage.names import checked_path
 
+PIXEL_TYPES = ("uint8", "uint16", "float32")
+"""Types of pixels that are read."""
+
 _ORDER = "tczyx"
 # Sizes of a pixel in any unit; beyond, positions in pixels are no numbers any more.
 _SCALES = (1e-30, 1e30)
@@ -209,3 +212,36 @@ def translation_of(
             if isinstance(values, list) and numbers and len(values) == count:
                 return tuple(float(value) for value in values[-3:])
     return None
+
+
+def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str, ...]:
+    """Lines about attributes of a form that is not NGFF's, and what becomes of them.
+
+    Args:
+        attributes: of an image that `parse_metadata` understands.
+        zarr_format: 2 or 3.
+    """
+    content = ngff_content(attributes, zarr_format)
+    lines = []
+    axes = content["multiscales"][0]["axes"]
+    lacking = [axis["name"] for axis in axes if not axis.get("type")]
+    if lacking:
+        lines.append(
+            f"The axes {', '.join(lacking)} of the source have no type; the result's have the "
+            "type that their names mean."
+        )
+    omero = content.get("omero")
+    if omero is not None and not isinstance(omero, Mapping):
+        lines.append(
+            f"The attribute 'omero' is a {type(omero).__name__}, not an object with channels: it "
+            "is carried over as it is, and no contrast windows are written."
+        )
+    elif isinstance(omero, Mapping):
+        channels = omero.get("channels") or []
+        odd = [i for i, c in enumerate(channels) if not isinstance(c.get("window") or {}, Mapping)]
+        if odd:
+            lines.append(
+                f"The contrast windows of the channels {', '.join(map(str, odd))} are no objects; "
+                "they are written anew."
+            )
+    return tuple(lines)

@@ -27,10 +27,25 @@ from fractal_mesospim_shading.images.arrays.reading import (
     read_array,
 )
 from fractal_mesospim_shading.images.light_path import of_import
-from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
+from fractal_mesospim_shading.images.metadata import (
+    PIXEL_TYPES,
+    ImageMetadata,
+    parse_metadata,
+    unusual_forms,
+)
 from fractal_mesospim_shading.images.ngff import explain_group, misplaced, ngff_content
-from fractal_mesospim_shading.images.roi_tables import FOV_TABLE, layout_from_table
-from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
+from fractal_mesospim_shading.images.roi_tables import (
+    FOV_TABLE,
+    layout_from_table,
+    original_origins,
+)
+from fractal_mesospim_shading.images.source import (
+    Axes,
+    Channel,
+    ChunkFrame,
+    Level,
+    ModelGroup,
+)
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
 from fractal_mesospim_shading.images.tables import read_plain_table, read_table
@@ -40,8 +55,6 @@ MARK = "mesospim_shading"
 
 _MOST_BYTES = 2**60
 """More than this is no array, but a wrong number in its metadata."""
-
-_TYPES = ("uint8", "uint16", "float32")
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class MosaicImage:
         channels: in the order of the c axis.
         levels: the pyramid, finest first.
         layout: tiles at full resolution.
+        origins_px: where each tile really was, from the columns `*_micrometer_original`.
         dtype: of the pixels, in native byte order.
         notes: lines that a person should read, such as an unusual order of the tiles.
         finished: False where a run of this package broke off before its end.
@@ -72,6 +86,7 @@ class MosaicImage:
     channels: tuple[Channel, ...]
     levels: tuple[Level, ...]
     layout: TileLayout
+    origins_px: dict[int, tuple[float, float]] | None
     dtype: np.dtype[Any]
     notes: tuple[str, ...]
     finished: bool
@@ -142,6 +157,7 @@ class MosaicImage:
             channels=metadata.channels(levels[0].shape),
             levels=levels,
             layout=layout,
+            origins_px=original_origins(table, layout, (sizes["y"], sizes["x"])),
             dtype=dtype,
             notes=(*notes, *unusual_forms(attributes, zarr_format)),
             finished=finished,
@@ -201,6 +217,12 @@ class MosaicImage:
         """Shape of the smallest piece that is decoded as a whole: the (inner) chunk."""
         return self.levels[level].chunks
 
+    def chunk_frame(self, channel: int, tile: int) -> ChunkFrame:
+        """The whole image, whatever the tile."""
+        shape = self.levels[0].shape
+        depth = self.axes.length("z", shape)
+        return ChunkFrame((0, 0, 0), ((0, depth), (0, shape[-2]), (0, shape[-1])))
+
     def read_grain(self) -> Sequence[int]:
         """The chunk of level 0, no larger than the array."""
         pairs = zip(self.levels[0].chunks, self.levels[0].shape, strict=True)
@@ -259,39 +281,6 @@ def _as_json(storage_options: StorageOptions) -> str:
         ) from error
 
 
-def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str, ...]:
-    """Lines about attributes of a form that is not NGFF's, and what becomes of them.
-
-    Args:
-        attributes: of an image that `parse_metadata` understands.
-        zarr_format: 2 or 3.
-    """
-    content = ngff_content(attributes, zarr_format)
-    lines = []
-    axes = content["multiscales"][0]["axes"]
-    lacking = [axis["name"] for axis in axes if not axis.get("type")]
-    if lacking:
-        lines.append(
-            f"The axes {', '.join(lacking)} of the source have no type; the result's have the "
-            "type that their names mean."
-        )
-    omero = content.get("omero")
-    if omero is not None and not isinstance(omero, Mapping):
-        lines.append(
-            f"The attribute 'omero' is a {type(omero).__name__}, not an object with channels: it "
-            "is carried over as it is, and no contrast windows are written."
-        )
-    elif isinstance(omero, Mapping):
-        channels = omero.get("channels") or []
-        odd = [i for i, c in enumerate(channels) if not isinstance(c.get("window") or {}, Mapping)]
-        if odd:
-            lines.append(
-                f"The contrast windows of the channels {', '.join(map(str, odd))} are no objects; "
-                "they are written anew."
-            )
-    return tuple(lines)
-
-
 def refuse_odd_sizes(arrays: Sequence[Metadata], paths: Sequence[str], url: str) -> None:
     """Refuse arrays whose metadata declare sizes that no array can have.
 
@@ -323,10 +312,10 @@ def _checked_type(arrays: Sequence[Metadata], metadata: ImageMetadata, url: str)
     dtype = arrays[0].dtype.to_native_dtype().newbyteorder("=")
     for array, path in zip(arrays, metadata.paths, strict=True):
         own = array.dtype.to_native_dtype()
-        if own.name not in _TYPES:
+        if own.name not in PIXEL_TYPES:
             raise ImageFormatError(
                 f"The array '{join_url(url, path)}' has the type {own.name}; expected "
-                f"{', '.join(_TYPES)}. Convert the image first."
+                f"{', '.join(PIXEL_TYPES)}. Convert the image first."
             )
         if array.ndim != len(metadata.axes):
             raise ImageFormatError(

@@ -79,6 +79,39 @@ def layout_from_table(
     return layout, tuple(notes)
 
 
+def original_origins(
+    table: pd.DataFrame | PlainTable | None,
+    layout: TileLayout,
+    pixel_size_um: tuple[float, float],
+) -> dict[int, tuple[float, float]] | None:
+    """Where the tiles of a table really were, from its columns `*_micrometer_original`.
+
+    Args:
+        table: as for `layout_from_table`.
+        layout: what that gave.
+        pixel_size_um: (y, x) at full resolution.
+
+    Returns:
+        Origin (y, x) by tile number, in pixels, not rounded, the smallest 0. None where the
+        columns are missing or incomplete, or names of tiles repeat.
+    """
+    columns = [f"{axis}_micrometer_original" for axis in "yx"]
+    if table is None or not all(name in table.columns for name in columns):
+        return None
+    rows = {str(name): row for row, name in enumerate(table.index)}
+    try:
+        um = np.stack([np.asarray(table[name], dtype=np.float64) for name in columns], axis=1)
+    except (TypeError, ValueError):
+        return None
+    if len(rows) != len(table) or not np.isfinite(um).all():
+        return None
+    px = (um - um.min(axis=0)) / pixel_size_um
+    return {
+        tile.number: (float(px[rows[tile.name], 0]), float(px[rows[tile.name], 1]))
+        for tile in layout.tiles
+    }
+
+
 def _axis_in_pixels(
     table: pd.DataFrame | PlainTable, names: Sequence[str], axis: str, pixel_um: float, extent: int
 ) -> tuple[NDArray[np.int64], int, list[str]]:

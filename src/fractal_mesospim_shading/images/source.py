@@ -100,6 +100,19 @@ class ModelGroup:
         return None if self.label == self.channel.label else self.side
 
 
+@dataclass(frozen=True)
+class ChunkFrame:
+    """A part of an image, along (z, y, x), whose chunks are counted from one corner.
+
+    Attributes:
+        corner: pixel at which chunks meet; those of `MultitileImage.read_units` follow either way.
+        spans: (first, last + 1) of the part.
+    """
+
+    corner: tuple[int, int, int]
+    spans: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
 class MultitileImage(Protocol):
     """A multi-channel stack of planes, each plane a mosaic of tiles."""
 
@@ -132,6 +145,14 @@ class MultitileImage(Protocol):
         """The tiles at full resolution."""
 
     @property
+    def origins_px(self) -> Mapping[int, tuple[float, float]] | None:
+        """Where each tile really was, by number: its origin (y, x) in pixels of full resolution.
+
+        In the orientation of the image, not rounded; the smallest is 0. None where it is not
+        known: the layout puts tiles edge to edge.
+        """
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the pixels in native byte order: uint8, uint16 or float32."""
 
@@ -161,6 +182,14 @@ class MultitileImage(Protocol):
 
     def read_units(self, level: int) -> Sequence[int]:
         """Shape of the smallest piece that is decoded as a whole, one number an axis."""
+
+    def chunk_frame(self, channel: int, tile: int) -> ChunkFrame:
+        """Which pixels of level 0 are decoded together with pixels of a tile.
+
+        Args:
+            channel: index along c.
+            tile: number of the tile, which has a stack of the channel.
+        """
 
     def read_grain(self) -> Sequence[int]:
         """What boxes of level 0 should be multiples of, so that no chunk is decoded twice."""

@@ -12,7 +12,11 @@ import zarr
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError
-from fractal_mesospim_shading.images.roi_tables import layout_from_table, write_roi_tables
+from fractal_mesospim_shading.images.roi_tables import (
+    layout_from_table,
+    original_origins,
+    write_roi_tables,
+)
 from fractal_mesospim_shading.images.tables import read_table
 
 # Tile 3 of a grid of 2 x 2 is missing.
@@ -119,3 +123,27 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
         twins = TileLayout.from_origins(ORIGINS, (6, 10), (12, 20), ["a", "a", "x"])
         write_roi_tables(str(path), twins, PIXEL_UM, 7)
     assert content(path) == before
+
+
+def test_original_places_are_those_that_were_written(tmp_path: Path) -> None:
+    path = new_image(tmp_path / "a.zarr", 3)
+    original = {1: (100.0, 7.0, 1.5), 2: (100.5, 8.0, 1.5), 4: (97.0, 8.0, 1.5)}
+    write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, original)
+    table = read_table(str(path), "FOV_ROI_table")
+    layout, _ = layout_from_table(table, (0.5, 0.25), (12, 20))
+    found = original_origins(table, layout, (0.5, 0.25))
+    assert found == {1: (0.0, 12.0), 2: (2.0, 14.0), 4: (2.0, 0.0)}
+    # Whatever the order of the rows.
+    assert original_origins(table.iloc[::-1], layout, (0.5, 0.25)) == found
+
+
+def test_no_place_where_one_is_not_known(tmp_path: Path) -> None:
+    path = new_image(tmp_path / "a.zarr", 3)
+    write_roi_tables(str(path), LAYOUT, PIXEL_UM, 7, dict.fromkeys((1, 2, 4), (1.0, 2.0)))
+    table = read_table(str(path), "FOV_ROI_table")
+    layout, _ = layout_from_table(table, (0.5, 0.25), (12, 20))
+    assert original_origins(table, layout, (0.5, 0.25)) is not None
+    assert original_origins(None, layout, (0.5, 0.25)) is None
+    assert original_origins(table.drop(columns="x_micrometer_original"), layout, (1, 1)) is None
+    table.loc["FOV_2", "x_micrometer_original"] = np.nan
+    assert original_origins(table, layout, (0.5, 0.25)) is None

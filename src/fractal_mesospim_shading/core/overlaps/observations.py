@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.overlaps.registration import Registration
+
 FloatArray = NDArray[np.float64]
+
+AS_KNOWN = Registration(y=0.0, x=0.0, error=0.0, correlation=1.0)
+"""The views lie to each other as the positions of the tiles say."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,12 @@ class OverlapPair:
         variance: of `log(light_first / light_second)` by the noise of the pixels, in the square
             of its unit; without what stage errors and sample add.
         planes: number of independent planes that were averaged in a bin.
+        sheet: which bins were seen at the same time and height: their tissue is the same or
+            close by.
+        registration: of the two views; where it does not hold, both show even light, and lie
+            as the positions say.
+        roughness: scatter of the log ratio from bin to bin over that of the noise: 1 for noise
+            alone; stage errors in structured sample add to it.
     """
 
     first: int
@@ -40,6 +51,9 @@ class OverlapPair:
     light_second: FloatArray
     variance: FloatArray
     planes: FloatArray
+    sheet: NDArray[np.intp]
+    registration: Registration = AS_KNOWN
+    roughness: float = 1.0
 
     @property
     def log_ratio(self) -> FloatArray:

@@ -12,7 +12,8 @@ import numpy as np
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError
 from fractal_mesospim_shading.images.native.channels import NativeChannel, filter_key
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, PlacedStack, TilePlace
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native.placement import PlacedStack, TilePlace
 from fractal_mesospim_shading.images.native.positions import Orientation, connected, lines_of
 from fractal_mesospim_shading.images.native.stack import Stack, listed, natural_key
 

@@ -11,6 +11,7 @@ from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images.arrays.codecs import Metadata
 from fractal_mesospim_shading.images.arrays.reading import describe_array, fingerprint
 from fractal_mesospim_shading.images.metadata import (
+    PIXEL_TYPES,
     ImageMetadata,
     parse_metadata,
     translation_of,
@@ -29,7 +30,6 @@ from fractal_mesospim_shading.images.storage.names import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import open_group
 
-_TYPES = ("uint8", "uint16", "float32")
 # Table positions are written to a hundredth of a micrometer.
 _TOLERANCE_UM = 0.02
 _FOREIGN = (
@@ -140,10 +140,10 @@ def open_image(
     except ShadingError as error:
         return f"it is no complete image: {error}"
     shape, kind = first.shape, first.dtype.to_native_dtype()
-    if metadata.axes != axes or kind.name not in _TYPES or 0 in shape:
+    if metadata.axes != axes or kind.name not in PIXEL_TYPES or 0 in shape:
         return (
             f"it has the axes {metadata.axes}, the shape {shape} and the type {kind.name}; "
-            f"expected {axes}, no empty axis and one of {', '.join(_TYPES)}"
+            f"expected {axes}, no empty axis and one of {', '.join(PIXEL_TYPES)}"
         )
     translation = translation_of(dict(group.attrs), group.metadata.zarr_format, len(axes))
     return GroupImage(around, child, metadata, levels, first, translation, tuple(notes))

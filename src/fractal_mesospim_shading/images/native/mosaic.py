@@ -20,70 +20,15 @@ from fractal_mesospim_shading.errors import LayoutError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.light_path import together
 from fractal_mesospim_shading.images.native.channels import NativeChannel
+from fractal_mesospim_shading.images.native.placement import PlacedStack, TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.source import Axes, Channel, Level, ModelGroup
+from fractal_mesospim_shading.images.source import Axes, Channel, ChunkFrame, Level, ModelGroup
 from fractal_mesospim_shading.images.storage import places
 
 _SAMPLED_FILES = 512
 """Chunk files that the state of an acquisition, and the size of a result, are told from."""
 
 _METADATA_FILES = {".zarray", ".zattrs", "zarr.json"}
-
-
-@dataclass(frozen=True)
-class PlacedStack:
-    """A stack at its place in a mosaic.
-
-    Attributes:
-        channel: index along the c axis.
-        tile: number of the tile.
-        stack: what is pasted there.
-        first_plane: plane of the mosaic that holds the stack's lowest plane.
-    """
-
-    channel: int
-    tile: int
-    stack: Stack
-    first_plane: int
-
-    @property
-    def planes(self) -> range:
-        """Planes of the mosaic that this stack fills."""
-        return range(self.first_plane, self.first_plane + self.stack.planes_found)
-
-    def planes_in_array(self, z: slice) -> slice:
-        """Where planes of the mosaic lie in the array, in rising order of the array.
-
-        Args:
-            z: range of mosaic planes that the stack fills.
-        """
-        start, stop = z.start - self.first_plane, z.stop - self.first_plane
-        if self.stack.downward:
-            last = self.stack.planes_found
-            return slice(last - stop, last - start)
-        return slice(start, stop)
-
-
-@dataclass(frozen=True)
-class TilePlace:
-    """Where a tile really was, as opposed to its place edge to edge.
-
-    Attributes:
-        number: of the tile, inverted N by position.
-        name: what the acquisition calls it.
-        stage_x_um, stage_y_um: position of the stage.
-        x_px, y_px: origin in the orientation of the image, not rounded; the smallest is 0.
-        x_um, y_um: the same in micrometers.
-    """
-
-    number: int
-    name: str
-    stage_x_um: float
-    stage_y_um: float
-    x_px: float
-    y_px: float
-    x_um: float
-    y_um: float
 
 
 @dataclass(frozen=True)
@@ -242,6 +187,20 @@ class NativeMosaic:
         agree in their overlaps; the smallest is 0.
         """
         return {place.number: (place.x_um, place.y_um) for place in self.places}
+
+    @property
+    def origins_px(self) -> dict[int, tuple[float, float]]:
+        """(y, x) of each tile as it was on the stage, by number, in pixels; the smallest is 0."""
+        return {place.number: (place.y_px, place.x_px) for place in self.places}
+
+    def chunk_frame(self, channel: int, tile: int) -> ChunkFrame:
+        """Chunks begin with each tile; along z with the plane that was taken first."""
+        placed, place = self._by_place[channel, tile][0], self.layout.tile(tile)
+        planes, (height, width) = placed.planes, self.layout.tile_shape
+        return ChunkFrame(
+            (planes.stop if placed.stack.downward else planes.start, place.y, place.x),
+            ((planes.start, planes.stop), (place.y, place.y + height), (place.x, place.x + width)),
+        )
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Put a box together from the stacks in it.

@@ -13,7 +13,8 @@ from fractal_mesospim_shading.errors import LayoutError, SourceReadError
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.arrays.reading import chunk_boxes, opened
 from fractal_mesospim_shading.images.native.collection import TileCollection
-from fractal_mesospim_shading.images.native.mosaic import NativeMosaic, TilePlace
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native.placement import TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack, listed
 from fractal_mesospim_shading.images.native.surroundings import read_meta_text
 from fractal_mesospim_shading.images.storage.places import connection_errors, filesystem, join_url

@@ -186,6 +186,7 @@ def strip(
         light_second=np.full(values.size, light),
         variance=np.full(values.size, variance),
         planes=np.full(values.size, 12.0),
+        sheet=np.zeros(values.size, np.intp),
     )
 
 

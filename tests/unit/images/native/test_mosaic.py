@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,39 @@ def test_places_are_those_of_the_stage(tmp_path: Path) -> None:
         assert mosaic.original_um()[place.number] == pytest.approx(
             (left - stack.x_um, top - stack.y_um)
         )
+        assert mosaic.origins_px[place.number] == (place.y_px, place.x_px)
+
+
+def test_chunks_lie_where_the_frame_of_a_tile_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Boxes between neighbouring chunk edges open one chunk each, downward scans as well."""
+    stacks = table(2, 2)
+    stacks[0] = replace(stacks[0], z_start_um=25.0, z_end_um=0.0)
+    stacks[1] = replace(stacks[1], z_start_um=-10.0, z_end_um=15.0)
+    mosaic = open_one(tmp_path, stacks)
+    read_array, boxes = native_stack.read_array, []
+
+    def noting(array: Any, where: str, box: tuple[slice, ...]) -> NDArray[Any]:
+        boxes.append(box)
+        return read_array(array, where, box)
+
+    monkeypatch.setattr(native_stack, "read_array", noting)
+    units = mosaic.read_units(0)[-3:]
+    for tile in mosaic.layout.tiles:
+        frame = mosaic.chunk_frame(0, tile.number)
+        edges = []
+        for corner, (low, stop), unit in zip(frame.corner, frame.spans, units, strict=True):
+            inner = {corner + k * unit for k in range(-9, 9)} & set(range(low, stop))
+            edges.append(sorted({low, stop} | inner))
+        spans = [[slice(a, b) for a, b in pairwise(e)] for e in edges]
+        for box in product(*spans):
+            boxes.clear()
+            mosaic.read(0, (slice(0, 1), *box))
+            (read,) = boxes
+            assert all(
+                part.start // u == (part.stop - 1) // u for part, u in zip(read, units, strict=True)
+            )
 
 
 def test_each_stack_is_read_once_for_a_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

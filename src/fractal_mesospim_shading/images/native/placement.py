@@ -1,0 +1,63 @@
+"""Where the stacks and tiles of a mosaic lie: in the image, and where they really were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fractal_mesospim_shading.images.native.stack import Stack
+
+
+@dataclass(frozen=True)
+class PlacedStack:
+    """A stack at its place in a mosaic.
+
+    Attributes:
+        channel: index along the c axis.
+        tile: number of the tile.
+        stack: what is pasted there.
+        first_plane: plane of the mosaic that holds the stack's lowest plane.
+    """
+
+    channel: int
+    tile: int
+    stack: Stack
+    first_plane: int
+
+    @property
+    def planes(self) -> range:
+        """Planes of the mosaic that this stack fills."""
+        return range(self.first_plane, self.first_plane + self.stack.planes_found)
+
+    def planes_in_array(self, z: slice) -> slice:
+        """Where planes of the mosaic lie in the array, in rising order of the array.
+
+        Args:
+            z: range of mosaic planes that the stack fills.
+        """
+        start, stop = z.start - self.first_plane, z.stop - self.first_plane
+        if self.stack.downward:
+            last = self.stack.planes_found
+            return slice(last - stop, last - start)
+        return slice(start, stop)
+
+
+@dataclass(frozen=True)
+class TilePlace:
+    """Where a tile really was, as opposed to its place edge to edge.
+
+    Attributes:
+        number: of the tile, inverted N by position.
+        name: what the acquisition calls it.
+        stage_x_um, stage_y_um: position of the stage.
+        x_px, y_px: origin in the orientation of the image, not rounded; the smallest is 0.
+        x_um, y_um: the same in micrometers.
+    """
+
+    number: int
+    name: str
+    stage_x_um: float
+    stage_y_um: float
+    x_px: float
+    y_px: float
+    x_um: float
+    y_um: float

@@ -1,0 +1,1 @@
+"""Which planes of which pairs of tiles are compared, and reading them."""
