@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -34,6 +29,7 @@ from tests.support.acquisition import (
     write_acquisition,
 )
 from tests.support.acquisition_table import SyntheticSettings
+from tests.support.kills import kill_after
 
 LABELS = ("488 nm", "561 nm")
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16), levels=2)
@@ -358,8 +354,6 @@ def test_replacing_an_earlier_result(sides):
 
 # --- Killed and continued; other ways to run -------------------------------------------------
 
-SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
-
 
 def _files(folder: Path):
     return {
@@ -381,16 +375,7 @@ def test_killed_and_continued(sides, tmp_path):
         "--output-folder",
         str(out),
     ]
-    child = subprocess.Popen([sys.executable, SLOW, "0.05", "-", *command, "--n-workers", "1"])
-    journal = out / ".brain_flatfield_corr.ome.zarr.job" / "journal" / "blocks.jsonl"
-    ended = time.monotonic() + 60
-    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 5):
-        assert child.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < ended
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    recorded = [json.loads(line)["node"] for line in journal.read_bytes().splitlines(True)[:-1]]
+    recorded = kill_after(5, command, out / "brain_flatfield_corr.ome.zarr")
     assert len(recorded) >= 4
     made = []
     write = target.TargetImage.write

@@ -10,6 +10,7 @@ from itertools import product
 from math import ceil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -31,6 +32,7 @@ from fractal_mesospim_shading.views.inspection import as_text, describe
 from fractal_mesospim_shading.views.preview import write_preview
 from tests.support.acquisition import grid_stacks, stack_pixels, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
+from tests.support.kills import kill_after
 from tests.support.tile_images import tile_group_name, write_tile_images
 
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16), levels=2)
@@ -478,6 +480,54 @@ def test_what_broke_off_goes_on(tmp_path, monkeypatch, layout):
     assert not set(written[: 2 * len(done)]) & set(again)
     assert _files(folder) == _files(tmp_path / "whole")
     assert result.counts == whole.counts
+
+
+@pytest.mark.slow
+def test_killed_and_continued(brain, tmp_path, monkeypatch):
+    container, _ = brain
+    options = {"method": "median:3", "save_background": True}
+    correct_background(str(container), output_folder=str(tmp_path / "whole"), **options)
+    out = tmp_path / "killed"
+    out.mkdir()
+    command = ["correct-background", str(container), "--output-folder", str(out)]
+    command += ["--method", "median:3", "--save-background"]
+    recorded = kill_after(5, command, out / "brain_background_corr.ome.zarr")
+    assert len(recorded) >= 4
+    made = []
+    write = target.TargetImage.write
+
+    def counted(image, level, box, data):
+        made.append(f"{image.url.rpartition('/')[2]}/{level}")
+        return write(image, level, box, data)
+
+    monkeypatch.setattr(target.TargetImage, "write", counted)
+    correct_background(str(container), output_folder=str(out), **options)
+    # A stack of one block a level: nothing on record was made again, in either container.
+    done = {node.rpartition(":")[0] + "/" + node.rpartition(":")[2][0] for node in recorded}
+    assert made
+    assert not done & set(made)
+    assert _files(out) == _files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_an_object_store_gets_the_same_bytes(brain, tmp_path):
+    container, _ = brain
+    options = {"method": "median:3", "save_background": True}
+    correct_background(str(container), output_folder=str(tmp_path / "local"), **options)
+    store, home = fsspec.filesystem("memory"), f"/{tmp_path.name}"
+    store.put(f"{container.parent}/", f"{home}/", recursive=True)
+    before = {path: store.cat(path) for path in store.find(home)}
+    for more in ({}, {"overwrite": True}):
+        result = correct_background(f"memory:/{home}/brain.ome.zarr", **options, **more)
+        after = {path: store.cat(path) for path in store.find(home)}
+        made = {
+            path.removeprefix(f"{home}/"): content
+            for path, content in after.items()
+            if path not in before
+        }
+        assert {path: after[path] for path in before} == before
+        assert made == _files(tmp_path / "local")
+        assert describe(result.image_url)["finished"] is True
 
 
 # --- The preview -----------------------------------------------------------------------------
