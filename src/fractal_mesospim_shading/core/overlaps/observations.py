@@ -38,6 +38,7 @@ class OverlapPair:
             as the positions say.
         roughness: scatter of the log ratio from bin to bin over that of the noise: 1 for noise
             alone; stage errors in structured sample add to it.
+        bin_px: side of a bin, pixels.
     """
 
     first: int
@@ -54,6 +55,7 @@ class OverlapPair:
     sheet: NDArray[np.intp]
     registration: Registration = AS_KNOWN
     roughness: float = 1.0
+    bin_px: int = 8
 
     @property
     def log_ratio(self) -> FloatArray:

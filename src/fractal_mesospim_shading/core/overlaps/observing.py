@@ -81,7 +81,7 @@ def observe(
     found = register(means, reach)
     placed = found if found.holds else replace(found, y=0.0, x=0.0)
     parts = [_binned(piece, placed, bin_px) for piece in pieces]
-    bins = _observed(pair, pieces, parts, placed)
+    bins = _observed(pair, pieces, parts, placed, bin_px)
     if len(bins.variance) < _LEAST_BINS:
         return Rejected(pair.first, pair.second, "too little light, or saturated")
     if not found.holds and bins.roughness > _EVEN:
@@ -190,7 +190,11 @@ def _pixel_noise(planes: Image, ys: NDArray[np.intp], xs: NDArray[np.intp]) -> F
 
 
 def _observed(
-    pair: Neighbours, pieces: Sequence[Piece], parts: Sequence[_Bins], shift: Registration
+    pair: Neighbours,
+    pieces: Sequence[Piece],
+    parts: Sequence[_Bins],
+    shift: Registration,
+    bin_px: int,
 ) -> OverlapPair:
     noise = noise_of_bins([(part.first, part.second, part.texture) for part in parts])
     columns: list[list[FloatArray]] = []
@@ -220,4 +224,5 @@ def _observed(
         sheet=sheet.astype(np.intp),
         registration=shift,
         roughness=_roughness(parts, noise),
+        bin_px=bin_px,
     )
