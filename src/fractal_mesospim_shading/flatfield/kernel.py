@@ -33,6 +33,7 @@ from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
 from fractal_mesospim_shading.flatfield.camera_offset import OFFSET_PIXELS
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import drawn_planes, every_plane, plane_count
+from fractal_mesospim_shading.flatfield.tile_gains import ImageGains
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
@@ -224,8 +225,9 @@ def flatfield_kernel(
     image: MultitileImage,
     models: Mapping[str, ChannelModel],
     options: EstimationOptions,
+    gains: ImageGains | None = None,
 ) -> FlatfieldKernel:
-    """Fold the models into what is done to each pixel."""
+    """Fold the models, and the gains of tiles, into what is done to each pixel."""
     corrections = {
         label: tile_correction(
             model.profile,
@@ -244,7 +246,15 @@ def flatfield_kernel(
         for channel in image.channels
     ]
     look = ZeroLook(image.axes, (image.layout,), tuple(rules))
-    return FlatfieldKernel(image.axes, image.layout, corrections, profile_names(image), look)
+    tile_gains = {
+        (channel, number): tile.gain
+        for channel, own in (gains or {}).items()
+        for number, tile in own.tiles.items()
+    }
+    names = profile_names(image)
+    return FlatfieldKernel(
+        image.axes, image.layout, corrections, names, look, tile_gains=tile_gains
+    )
 
 
 def profile_names(image: MultitileImage) -> dict[tuple[int, int | None], str]:

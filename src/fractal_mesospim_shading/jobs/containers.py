@@ -68,12 +68,14 @@ class GroupImage:
     Attributes:
         image: the group.
         mosaic: number of the mosaic that its stacks belong to.
+        tile: number of its tile there.
         channels: of this mosaic, one for each channel of the image.
         labels: of the models of these, as results and provenance name them.
     """
 
     image: MosaicImage
     mosaic: int
+    tile: int
     channels: tuple[int, ...]
     labels: tuple[str, ...]
 
@@ -274,7 +276,7 @@ def _described(mosaic: NativeMosaic, group: str, image: MosaicImage, number: int
     indices = _channels_in(mosaic, group, image)
     tile = next(placed.tile for placed in mosaic.placed if placed.stack.group == group)
     labels = [names.get((index, tile)) or names[index, None] for index in indices]
-    return GroupImage(image, number, tuple(indices), tuple(labels))
+    return GroupImage(image, number, tile, tuple(indices), tuple(labels))
 
 
 def _channels_in(mosaic: NativeMosaic, group: str, image: MosaicImage) -> list[int]:

@@ -25,6 +25,7 @@ from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met
 from fractal_mesospim_shading.errors import ImageFormatError, Problems
 from fractal_mesospim_shading.flatfield.models import Models, profile_digest
+from fractal_mesospim_shading.flatfield.tile_gains import ChannelGains, ImageGains
 from fractal_mesospim_shading.images.arrays.documents import Document, write_attributes
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.ngff import ngff_content, ome_zarr_format, with_windows
@@ -33,6 +34,7 @@ from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.stores import open_store
 from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.jobs.models import labelled_gains
 from fractal_mesospim_shading.jobs.work import Counts, Part, Work, labelled
 from fractal_mesospim_shading.options.base import parameters_of
 
@@ -78,12 +80,15 @@ def begin(work: Work, url: str) -> None:
             target.create(marked(part.attributes_of(number), {}, complete=False))
 
 
-def complete_all(work: Work, models: Sequence[Models], job: Job) -> Counts:
+def complete_all(
+    work: Work, models: Sequence[Models], gains: Sequence[ImageGains], job: Job
+) -> Counts:
     """Write the final attributes of all images of a job, and add up what was counted.
 
     Args:
         work: whose pixels are written.
         models: of its choices of planes.
+        gains: of the tiles of these.
         job: that has the records of all blocks.
 
     Returns:
@@ -106,13 +111,15 @@ def complete_all(work: Work, models: Sequence[Models], job: Job) -> Counts:
             note = {**_provenance(work, {}, {}), "content": kind}
             complete(companion, part.attributes_of(i), channels, beside, note)
         mark = {**_provenance(work, used, counts), **part.facts, **_no_data(work, counts)}
+        mark |= _tile_gains(part, gains[part.choice] if work.choices else {})
         complete(target, part.attributes, channels, histograms, mark)
         for label, number in counts.items():
             before = all_counts.get(part.prefix + label, work.counted())
             all_counts[part.prefix + label] = before + number
     if work.enclosure is not None:
         whole = _provenance(work, labelled(work.choices, models), all_counts)
-        marks = [{**whole, **_no_data(work, all_counts)}]
+        found = labelled_gains(work.choices, gains)
+        marks = [{**whole, **_no_data(work, all_counts), **_gain_facts(found)}]
         marks += [{**_provenance(work, {}, {}), "content": kind} for kind in work.companions]
         places_of = _enclosures(work, job.unfinished_url)
         for (place, attributes), mark in zip(places_of, marks, strict=True):
@@ -181,6 +188,19 @@ def _provenance(work: Work, models: Models, counts: Counts) -> Document:
         },
         "pixels": {label: vars(numbers) for label, numbers in counts.items()},
     }
+
+
+def _tile_gains(part: Part, gains: ImageGains) -> Document:
+    """The gains of the tiles of a part."""
+    own = [gain for index, gain in gains.items() if part.channels is None or index in part.channels]
+    if part.tile is not None:
+        own = [gain.of_tile(part.tile) for gain in own if part.tile in gain.tiles]
+    return _gain_facts({gain.label: gain for gain in own})
+
+
+def _gain_facts(gains: Mapping[str, ChannelGains]) -> Document:
+    """Tile gains by channel label, where there are some."""
+    return {"tile_gains": {label: own.facts() for label, own in gains.items()}} if gains else {}
 
 
 def _no_data(work: Work, counts: Counts) -> Document:

@@ -14,6 +14,7 @@ from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
+from fractal_mesospim_shading.flatfield.tile_gains import refuse_unplaced
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
 from fractal_mesospim_shading.images.output import models_folder_url
@@ -27,6 +28,11 @@ from fractal_mesospim_shading.jobs.containers import (
     correct_source,
 )
 from fractal_mesospim_shading.jobs.ending import rehearse
+from fractal_mesospim_shading.jobs.models import (
+    make_models,
+    refuse_folder_of_models,
+    save_all_models,
+)
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
     open_collection,
@@ -35,12 +41,7 @@ from fractal_mesospim_shading.jobs.preparation import (
     refuse_unfit,
     tell_facts,
 )
-from fractal_mesospim_shading.jobs.story import (
-    completed_in_place,
-    make_models,
-    refuse_folder_of_models,
-    save_all_models,
-)
+from fractal_mesospim_shading.jobs.story import completed_in_place
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled, prefix_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
@@ -109,6 +110,8 @@ def _choices(
     saves: bool = False,
 ) -> tuple[PlaneChoice, ...]:
     """The planes that the models of each image are made from."""
+    with problems.collected():
+        refuse_unplaced(images, options)
     choices = []
     for image in images:
         choice = choose_models(image, options, problems, saves=saves)
@@ -177,7 +180,13 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
 def _with_models(part: Part, group: GroupImage) -> Part:
     """The part of a group that is corrected with the models of its channels and side."""
     narrowed = partial(_narrowed, group=group)
-    return replace(part, models=tuple(dict.fromkeys(group.labels)), narrowed=narrowed)
+    return replace(
+        part,
+        models=tuple(dict.fromkeys(group.labels)),
+        channels=group.channels,
+        tile=group.tile,
+        narrowed=narrowed,
+    )
 
 
 def _narrowed(whole: FlatfieldKernel, group: GroupImage) -> FlatfieldKernel:
@@ -189,4 +198,9 @@ def _narrowed(whole: FlatfieldKernel, group: GroupImage) -> FlatfieldKernel:
         {label: whole.corrections[label] for label in group.labels},
         {(index, None): label for index, label in enumerate(group.labels)},
         whole.look.of_stack(group.channels, image.axes, image.layout),
+        tile_gains={
+            (index, tile.number): whole.tile_gains.get((channel, group.tile), 1.0)
+            for index, channel in enumerate(group.channels)
+            for tile in image.layout.tiles
+        },
     )

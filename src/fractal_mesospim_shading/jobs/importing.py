@@ -17,6 +17,7 @@ from fractal_mesospim_shading.engine.zero_look import NO_DATA
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems
 from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import CopyKernel
+from fractal_mesospim_shading.flatfield.tile_gains import refuse_unplaced
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
@@ -226,6 +227,8 @@ def prepare_import(
             ParameterError("`output_shards` needs OME-Zarr 0.5. Give `ngff_version=0.5`.")
         )
     choice = choose_models(mosaic, options, problems) if options.correct_flatfield else None
+    with problems.collected():
+        refuse_unplaced(collection.mosaics(), options)
     style = ImportStyle(zarr_format, options.levels, options.chunks, options.output_shards)
     levels = problems.passed(problems.run(lambda: import_levels(mosaic, style, storage)))
     target = TargetImage(unfinished_url(unit.zarr_url, storage), zarr_format, levels, storage)

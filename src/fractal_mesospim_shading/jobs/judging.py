@@ -23,6 +23,7 @@ from fractal_mesospim_shading.flatfield.camera_offset import is_given, judge, lo
 from fractal_mesospim_shading.flatfield.kernel import OffsetLook, offset_look, profile_names
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.flatfield.tile_gains import ImageGains, gain_of
 from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.work import Counts, Part, Work
@@ -84,7 +85,7 @@ def judge_offsets(work: Work, models: Sequence[Models], job: Job, counts: Counts
             spoken.add(counted)
 
 
-def judge_seams(work: Work, models: Sequence[Models]) -> None:
+def judge_seams(work: Work, models: Sequence[Models], gains: Sequence[ImageGains]) -> None:
     """Warn of steps at the seams that a correction made larger.
 
     Stacks that are images of their own have no seam.
@@ -92,10 +93,10 @@ def judge_seams(work: Work, models: Sequence[Models]) -> None:
     for part in work.parts if work.choices else ():
         choice = work.choices[part.choice]
         if len(part.plan.source.layout.tiles) > 1:
-            _warn_of_growth(part, choice, models[part.choice])
+            _warn_of_growth(part, choice, models[part.choice], gains[part.choice])
 
 
-def _warn_of_growth(part: Part, choice: PlaneChoice, models: Models) -> None:
+def _warn_of_growth(part: Part, choice: PlaneChoice, models: Models, gains: ImageGains) -> None:
     image, target = part.plan.source, part.plan.target
     level = coarse_level(target.levels)
     factor = shrinking(target.levels, level)
@@ -107,11 +108,12 @@ def _warn_of_growth(part: Part, choice: PlaneChoice, models: Models) -> None:
             continue
         flats = {name: models[name].profile.resampled(tile_shape).flatfield for name in own}
 
-        def flatfield_of(tile: Tile, index: int = channel.index) -> NDArray[np.float32]:
-            return flats[names.get((index, tile.number)) or names[index, None]]  # noqa: B023
+        def divisor_of(tile: Tile, index: int = channel.index) -> NDArray[np.float32]:
+            flat = flats[names.get((index, tile.number)) or names[index, None]]  # noqa: B023
+            return flat / np.float32(gain_of(gains, index, tile.number))
 
         added = choice.options.output_offset
-        growth = seam_growth(planes, image.layout, flatfield_of, added, factor=factor)
+        growth = seam_growth(planes, image.layout, divisor_of, added, factor=factor)
         if growth is not None and growth.grew:
             logger.warning(
                 "Channel %s: the step at the tile seams grew from %.1f %% to %.1f %% (%.1f +- "

@@ -15,22 +15,16 @@ from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.process import run_guarded
 from fractal_mesospim_shading.engine.records import plain
-from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.engine.schedule import PartOfJob, running
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
-from fractal_mesospim_shading.flatfield.job_models import find_models
 from fractal_mesospim_shading.flatfield.kernel import flatfield_kernel
 from fractal_mesospim_shading.flatfield.models import (
     Models,
-    misfits,
-    model_names,
-    save_used_models,
 )
-from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
+from fractal_mesospim_shading.flatfield.tile_gains import ImageGains
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
-from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import mark_of, origin_line
 from fractal_mesospim_shading.images.storage import places
@@ -39,6 +33,14 @@ from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import refuse_useless_codecs
 from fractal_mesospim_shading.jobs.ending import begin, complete_all
 from fractal_mesospim_shading.jobs.judging import judge_offsets, judge_seams, planned_look
+from fractal_mesospim_shading.jobs.models import (
+    find_all_gains,
+    labelled_gains,
+    make_models,
+    refuse_folder_of_models,
+    save_all_models,
+    write_gains,
+)
 from fractal_mesospim_shading.jobs.preparation import tell_notes
 from fractal_mesospim_shading.jobs.work import (
     CorrectionOptions,
@@ -49,7 +51,7 @@ from fractal_mesospim_shading.jobs.work import (
     labelled,
 )
 from fractal_mesospim_shading.messages import heard_so_far, warnings_heard
-from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_of
+from fractal_mesospim_shading.options.base import parameters_of
 from fractal_mesospim_shading.views.reporting import report_url, write_flatfield_report
 
 logger = logging.getLogger(__name__)
@@ -116,21 +118,23 @@ def carry_out(work: Work) -> JobResult:
         begin(work, job.unfinished_url)
         watch = _watch(work, job)
         models = make_models(work.choices, options, job)
+        gains = find_all_gains(work.choices, models, job)
         _keep_warnings(job)
-        _run(work, models, job, watch)
+        _run(work, models, gains, job, watch)
         with workable(work.source_url):
             _carry(work, job)
         if work.models_folder is not None:
             save_all_models(work.models_folder, work.choices, models)
+        table = write_gains(work, gains, job)
         # Nothing is marked as complete that a power cut could take away.
         job.sync()
         watch.confirm()
-        counts = complete_all(work, models, job)
-        _judge(work, models, job, counts)
+        counts = complete_all(work, models, gains, job)
+        _judge(work, models, gains, job, counts)
         used = labelled(work.choices, models)
         # Now: a run that is killed after the next lines has nothing left to do, and the source may
         # be gone.
-        report = _report(work, used, counts, job, time.monotonic() - started)
+        report = _report(work, used, gains, counts, job, time.monotonic() - started)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
     noise = {
@@ -139,7 +143,14 @@ def carry_out(work: Work) -> JobResult:
         for label, factors in part.facts.get("noise_factors", {}).items()
     }
     result = work.result(url, report)
-    return replace(result, models=used, counts=counts, noise_factors=noise)
+    return replace(
+        result,
+        models=used,
+        counts=counts,
+        noise_factors=noise,
+        tile_gains=labelled_gains(work.choices, gains),
+        gains_table=table,
+    )
 
 
 def completed_in_place(
@@ -186,55 +197,6 @@ def _told(url: str, counted: type[PixelCounts], storage: StorageOptions = None) 
     return {label: counted(**numbers) for label, numbers in mark.get("pixels", {}).items()}
 
 
-def make_models(
-    choices: Sequence[PlaneChoice], options: ExecutionOptions, job: Job | None = None
-) -> list[Models]:
-    """The models of each choice of planes, by the label of their group.
-
-    Args:
-        choices: of planes.
-        options: where to run.
-        job: that keeps what was made.
-    """
-    models = [
-        find_models(
-            choice,
-            workers=estimate_workers(box_bytes(choice.image, choice.level), options),
-            job=job,
-            prefix=f"{number}-" if len(choices) > 1 else "",
-        )
-        for number, choice in enumerate(choices)
-    ]
-    images = [choice.image for choice in choices]
-    for line in misfits(zip(images, models, strict=True)):
-        logger.warning("%s", line)
-    return models
-
-
-def refuse_folder_of_models(folder: str, choices: Sequence[PlaneChoice]) -> None:
-    """Refuse a folder in which the models of a job could not be kept.
-
-    Raises:
-        ShadingError: it cannot be written, or two models would share a file.
-    """
-    refuse_models_folder(
-        folder,
-        [
-            ((choice.folder,) if choice.folder else ()) + model_parts(name)
-            for choice in choices
-            for name in model_names(choice.image).values()
-        ],
-    )
-
-
-def save_all_models(folder: str, choices: Sequence[PlaneChoice], models: Sequence[Models]) -> None:
-    """Save models so that `models_folder` reads them again."""
-    for choice, own in zip(choices, models, strict=True):
-        inner = places.join_url(folder, choice.folder) if choice.folder else folder
-        save_used_models(inner, choice.image, own)
-    logger.info("The models used are in %s", folder)
-
-
 @contextmanager
 def _only_warning(what: str) -> Iterator[None]:
     """What comes after the pixels may fail as it likes: the result is complete without it."""
@@ -249,17 +211,26 @@ def _only_warning(what: str) -> Iterator[None]:
         )
 
 
-def _judge(work: Work, models: Sequence[Models], job: Job, counts: Counts) -> None:
+def _judge(
+    work: Work, models: Sequence[Models], gains: Sequence[ImageGains], job: Job, counts: Counts
+) -> None:
     """Say what the counts and the pixels of a complete result mean."""
     work.tell(counts)
     judge_offsets(work, models, job, counts)
     if work.correction is not None:
         tell_zeros(counts)
     with _only_warning("The comparison of the tile seams"):
-        judge_seams(work, models)
+        judge_seams(work, models, gains)
 
 
-def _report(work: Work, models: Models, counts: Counts, job: Job, seconds: float) -> str | None:
+def _report(
+    work: Work,
+    models: Models,
+    gains: Sequence[ImageGains],
+    counts: Counts,
+    job: Job,
+    seconds: float,
+) -> str | None:
     """Write the report of a complete result, to be placed beside it with the result itself."""
     if work.reported is None:
         return None
@@ -267,7 +238,7 @@ def _report(work: Work, models: Models, counts: Counts, job: Job, seconds: float
     added = work.choices[0].options.output_offset
     with _only_warning("The report"):
         return write_flatfield_report(
-            place, work.reported, target, models, counts, added, seconds, job.beside
+            place, work.reported, target, models, gains[0], counts, added, seconds, job.beside
         )
     return None
 
@@ -306,11 +277,13 @@ def _watch(work: Work, job: Job) -> Watch:
     return Watch.begin(job, plans, wholly, partly)
 
 
-def _run(work: Work, models: Sequence[Models], job: Job, watch: Watch) -> None:
+def _run(
+    work: Work, models: Sequence[Models], gains: Sequence[ImageGains], job: Job, watch: Watch
+) -> None:
     """Process all blocks of all images that the job does not have yet."""
     kernels = [
-        flatfield_kernel(choice.image, own, choice.options)
-        for choice, own in zip(work.choices, models, strict=True)
+        flatfield_kernel(choice.image, own, choice.options, own_gains)
+        for choice, own, own_gains in zip(work.choices, models, gains, strict=True)
     ]
 
     def finished_plan(part: Part) -> CorrectionPlan:

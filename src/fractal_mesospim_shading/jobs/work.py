@@ -16,6 +16,7 @@ from fractal_mesospim_shading.flatfield.job_models import request_details
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.models import Models, model_facts
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.flatfield.tile_gains import ChannelGains
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -63,6 +64,8 @@ class Part:
         choice: number of the choice of planes whose models it is corrected with.
         labels: by channel label, the label in provenance and results where it differs.
         models: labels of the models it is corrected with; None for all of its choice.
+        channels: of the image of its choice that it holds; None for all.
+        tile: of that image, where it is a single one.
         narrowed: makes its kernel from that of its whole mosaic.
         facts: what its provenance says besides.
     """
@@ -74,6 +77,8 @@ class Part:
     choice: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     models: tuple[str, ...] | None = None
+    channels: tuple[int, ...] | None = None
+    tile: int | None = None
     narrowed: Callable[[FlatfieldKernel], FlatfieldKernel] | None = None
     facts: Document = field(default_factory=dict)
 
@@ -236,6 +241,8 @@ class JobResult:
             `gaussian`: exact, and as smlmlp publishes it.
         models_folder: where the models were saved, if they were.
         report: the report, if one was written.
+        tile_gains: gain of each tile by channel label, where tiles were made equally bright.
+        gains_table: the same as a table, if one was written.
         attributes: of the result in Fractal's image list.
         types: the same.
     """
@@ -248,6 +255,8 @@ class JobResult:
     noise_factors: dict[str, dict[str, float]] = field(default_factory=dict)
     models_folder: str | None = None
     report: str | None = None
+    tile_gains: Mapping[str, ChannelGains] = field(default_factory=dict, repr=False)
+    gains_table: str | None = None
     attributes: Document = field(default_factory=dict)
     types: dict[str, bool] = field(default_factory=dict)
 

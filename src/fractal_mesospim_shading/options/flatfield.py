@@ -147,6 +147,13 @@ class EstimationOptions(BaseModel):
         description="Also subtract the baseline of the model. BaSiC's baseline is the brightness "
         "of the planes, not their background: subtracting it erases tissue.",
     )
+    tile_gains: Decisive[Literal["none", "overlaps"]] = Field(
+        default="none",
+        description="Make tiles equally bright. overlaps: one gain for each tile and channel, from "
+        "the tissue that neighbours both show, where the laser drifted or the sample bleached. "
+        "Needs the true positions of the tiles: a native acquisition, or a table of tiles with "
+        "their original positions.",
+    )
     save_models: Neutral[bool] = Field(
         default=False,
         description="Write the models used to `<image name>_shading_models` beside the image, "
@@ -171,6 +178,7 @@ class EstimationArguments(TypedDict, total=False):
     output_offset: float
     zero_is: Literal["auto", "data", "no_data"]
     subtract_baseline: bool
+    tile_gains: Literal["none", "overlaps"]
     save_models: bool
 
 

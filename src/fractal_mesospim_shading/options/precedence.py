@@ -30,6 +30,7 @@ IMAGE_OPTIONS = (
     "save_models",
     "output_offset",
     "subtract_baseline",
+    "tile_gains",
     "outside_tiles",
     "execution",
     "scheduler_address",

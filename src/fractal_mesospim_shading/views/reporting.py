@@ -19,10 +19,11 @@ from fractal_mesospim_shading.core.quality import ShadingQuality
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text
 from fractal_mesospim_shading.flatfield.sampling import plane_count, z_factor
+from fractal_mesospim_shading.flatfield.tile_gains import ImageGains
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
-from fractal_mesospim_shading.images.source import Axes, Level
+from fractal_mesospim_shading.images.source import Axes, Channel, Level
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage, TargetLevel
 from fractal_mesospim_shading.messages import heard_so_far, shown
@@ -108,6 +109,7 @@ def write_flatfield_report(
     image: MosaicImage,
     target: TargetImage,
     models: Mapping[str, ChannelModel],
+    gains: ImageGains,
     counts: Mapping[str, PixelCounts],
     output_offset: float,
     seconds: float,
@@ -120,6 +122,7 @@ def write_flatfield_report(
         image: the source, to which `report_obstacle` knows none.
         target: the result.
         models, counts: by channel label.
+        gains: of the tiles.
         output_offset: counts that were added.
         seconds: that the correction took.
         written_to: where to write the file that goes to an address.
@@ -167,7 +170,7 @@ def write_flatfield_report(
                 offset,
                 output_offset,
                 numbers[middle] * z_factor(image, level),
-                (*_model_facts(model.facts), *quality.rows()),
+                (*_model_facts(model.facts), *_gain_rows(gains, channel), *quality.rows()),
             )
         )
     _, name = places.parent_and_name(url)
@@ -208,6 +211,11 @@ def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if "resampled" in facts:
         rows.append(("Resampled", str(facts["resampled"])))
     return tuple(rows)
+
+
+def _gain_rows(gains: ImageGains, channel: Channel) -> tuple[tuple[str, str], ...]:
+    own = gains.get(channel.index)
+    return () if own is None else own.rows()
 
 
 def coarse_level(levels: Sequence[Level | TargetLevel]) -> int:

@@ -56,6 +56,29 @@ def test_each_pixel_gets_its_own_gain(axes, shape):
     np.testing.assert_array_equal(again.process(Source(data, Axes(axes)), box).pixels[0], got)
 
 
+def test_the_gain_of_a_tile_comes_on_top_and_clipping_is_counted():
+    data = np.full((2, 8, 12), 60_000, "uint16")
+    data[1] = 101
+    flat = np.full((4, 6), 1.0, "f4")
+    kernel = FlatfieldKernel(
+        Axes("zyx"),
+        LAYOUT,
+        {"a": TileCorrection(flat, 100.0, baseline=1.0, added=50.0)},
+        {(0, None): "a"},
+        ZeroLook(Axes("zyx"), (LAYOUT,), ("no_data",)),
+        tile_gains={(0, 1): 1.5, (0, 4): 0.5},
+    )
+    done = kernel.process(Source(data, Axes("zyx")), (slice(0, 2), slice(0, 8), slice(0, 12)))
+    got = done.pixels[0]
+    for tile, gain in {1: 1.5, 2: 1.0, 3: 1.0, 4: 0.5}.items():
+        column, row = divmod(tile - 1, 2)
+        place = (slice(4 * row, 4 * row + 4), slice(6 * column, 6 * column + 6))
+        bright = min(gain * (60_000 - 100 - 1) + 50, 65_535)
+        assert (got[(0, *place)] == np.rint(bright)).all()
+        assert (got[(1, *place)] == 50).all()
+    assert done.counts[0].clipped_high == 4 * 6
+
+
 def test_stacks_of_channels():
     data = np.arange(2 * 2 * 3 * 4 * 5).reshape(2, 2, 3, 4, 5)
     box = (slice(0, 2), slice(1, 3), slice(0, 3), slice(0, 4), slice(0, 5))

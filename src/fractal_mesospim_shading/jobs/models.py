@@ -1,0 +1,144 @@
+"""The models and tile gains of a job: made or recalled, and written down."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+
+from fractal_mesospim_shading.engine.job import Job
+from fractal_mesospim_shading.engine.resources import estimate_workers
+from fractal_mesospim_shading.flatfield.job_models import find_models
+from fractal_mesospim_shading.flatfield.models import (
+    Models,
+    misfits,
+    model_names,
+    save_used_models,
+)
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
+from fractal_mesospim_shading.flatfield.tile_gains import (
+    ChannelGains,
+    ImageGains,
+    find_gains,
+)
+from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
+from fractal_mesospim_shading.images.output import split_name
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.jobs.work import Work
+from fractal_mesospim_shading.options.base import ExecutionOptions
+
+logger = logging.getLogger(__name__)
+
+
+def make_models(
+    choices: Sequence[PlaneChoice], options: ExecutionOptions, job: Job | None = None
+) -> list[Models]:
+    """The models of each choice of planes, by the label of their group.
+
+    Args:
+        choices: of planes.
+        options: where to run.
+        job: that keeps what was made.
+    """
+    models = [
+        find_models(
+            choice,
+            workers=estimate_workers(box_bytes(choice.image, choice.level), options),
+            job=job,
+            prefix=f"{number}-" if len(choices) > 1 else "",
+        )
+        for number, choice in enumerate(choices)
+    ]
+    images = [choice.image for choice in choices]
+    for line in misfits(zip(images, models, strict=True)):
+        logger.warning("%s", line)
+    return models
+
+
+def refuse_folder_of_models(folder: str, choices: Sequence[PlaneChoice]) -> None:
+    """Refuse a folder in which the models of a job could not be kept.
+
+    Raises:
+        ShadingError: it cannot be written, or two models would share a file.
+    """
+    refuse_models_folder(
+        folder,
+        [
+            ((choice.folder,) if choice.folder else ()) + model_parts(name)
+            for choice in choices
+            for name in model_names(choice.image).values()
+        ],
+    )
+
+
+def save_all_models(folder: str, choices: Sequence[PlaneChoice], models: Sequence[Models]) -> None:
+    """Save models so that `models_folder` reads them again."""
+    for choice, own in zip(choices, models, strict=True):
+        inner = places.join_url(folder, choice.folder) if choice.folder else folder
+        save_used_models(inner, choice.image, own)
+    logger.info("The models used are in %s", folder)
+
+
+def find_all_gains(
+    choices: Sequence[PlaneChoice], models: Sequence[Models], job: Job | None = None
+) -> list[ImageGains]:
+    """The tile gains of each choice of planes; none where they are not asked for.
+
+    Args:
+        choices: of planes.
+        models: of these.
+        job: that keeps what was found.
+    """
+    return [
+        find_gains(
+            choice.image,
+            own,
+            seed=choice.options.seed,
+            job=job,
+            prefix=f"{number}-" if len(choices) > 1 else "",
+        )
+        if choice.options.tile_gains == "overlaps"
+        else {}
+        for number, (choice, own) in enumerate(zip(choices, models, strict=True))
+    ]
+
+
+def labelled_gains(
+    choices: Sequence[PlaneChoice], gains: Sequence[ImageGains]
+) -> dict[str, ChannelGains]:
+    """The gains of all choices of planes, under the labels that results show."""
+    return {
+        choice.prefix + own.label: own
+        for choice, of_image in zip(choices, gains, strict=True)
+        for own in of_image.values()
+    }
+
+
+def gains_url(url: str) -> str:
+    """Where people find the table of the tile gains of a result."""
+    parent, name = places.parent_and_name(url)
+    return places.join_url(parent, f"{split_name(name)[0]}_tile_gains.csv")
+
+
+def write_gains(work: Work, gains: Sequence[ImageGains], job: Job) -> str | None:
+    """Write a table of all gains, to be placed beside the result with the result itself.
+
+    It lies beside the result, whatever that is: a container of stacks has no tables, and
+    every program reads CSV.
+
+    Returns:
+        Its address; None where there are no gains.
+    """
+    found = labelled_gains(work.choices, gains)
+    if not found:
+        return None
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("channel", "tile", "name", "gain", "uncertainty", "overlaps", "linked_part"))
+    for label, own in found.items():
+        columns = own.facts().values()
+        table.writerows((label, *row) for row in zip(*columns, strict=True))
+    url = gains_url(work.replaces or work.final_url)
+    places.write_bytes(job.beside(url), text.getvalue().encode(), work.storage)
+    return url
