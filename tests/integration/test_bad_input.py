@@ -14,6 +14,7 @@ import zarr
 
 import fractal_mesospim_shading
 from fractal_mesospim_shading import errors, estimate_flatfield
+from fractal_mesospim_shading.engine import resources
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 
 LABELS = ("488 nm", "561 nm")
@@ -54,6 +55,15 @@ def _edit(path: Path, change):
     content = json.loads(json.dumps(dict(group.attrs)))
     change(content)
     group.attrs.put(content)
+
+
+@pytest.mark.parametrize("lacking", ["dask_jobqueue", "sbatch"])
+def test_slurm_where_there_is_none(refused, source, monkeypatch, tmp_path, lacking):
+    """Before a plane is read for the estimate, and without a job left behind."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if lacking == "dask_jobqueue":
+        monkeypatch.setattr(resources, "find_spec", lambda name: None)
+    refused(errors.ParameterError, lacking.replace("_", "-"), source, execution="slurm")
 
 
 # --- The image -------------------------------------------------------------------------------
@@ -191,7 +201,10 @@ def test_resolution_level_outside(refused, source, level):
         ({"seed": -1}, "seed"),
         ({"basicpy_model_params": {"working_size": 0}}, "working_size"),
         ({"basicpy_model_params": {"working_size": "large"}}, "working_size"),
-        ({"basicpy_model_params": {"working_sizes": 128}}, "working_sizes: there is no such"),
+        (
+            {"basicpy_model_params": {"working_sizes": 128}},
+            "working_sizes of basicpy_model_params: there is no such",
+        ),
         ({"basicpy_model_params": {"fitting_mode": "fast"}}, "fitting_mode"),
         ({"camera_ofset": 100}, "camera_ofset: there is no such parameter"),
         ({"camera_offset": "much"}, "camera_offset"),

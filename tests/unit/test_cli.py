@@ -10,7 +10,8 @@ import fractal_mesospim_shading
 from fractal_mesospim_shading import cli, errors
 from fractal_mesospim_shading.cli.command import joined_numbers
 from fractal_mesospim_shading.cli.commands import COMMANDS, EXAMPLES, EXIT_CODES
-from fractal_mesospim_shading.jobs import flatfield
+from fractal_mesospim_shading.core.background import METHODS
+from fractal_mesospim_shading.jobs import background, flatfield
 from fractal_mesospim_shading.jobs.work import JobResult
 from fractal_mesospim_shading.options import precedence
 
@@ -267,3 +268,52 @@ def test_shells_complete(monkeypatch, capsys, words, found):
 def test_what_a_shell_reads(shell, capsys):
     assert cli.main(["completion", shell]) == 0
     assert f"_MESOSPIM_SHADING_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+
+@pytest.fixture
+def background_asked(monkeypatch):
+    """What `correct-background` hands over to the workflow."""
+    calls = []
+
+    def correct(url, options):
+        calls.append(options)
+        return JobResult("/made", url)
+
+    monkeypatch.setattr(background, "correct_background", correct)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--method", "median:25"],
+        ["--method", "median", "--radius", "25"],
+        ["--method", '{"method": "median", "radius": 25}'],
+        ["--params", "method.json", "--radius", "25"],
+    ],
+)
+def test_a_method_and_its_radius(background_asked, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "method.json").write_text('{"method": "median"}')
+    assert cli.main(["correct-background", "/a.zarr", *words]) == 0
+    ((method),) = [options.method for options in background_asked]
+    assert (method.name, method.radius) == ("median", 25)
+
+
+def test_a_radius_alone_is_that_of_the_default_method(background_asked):
+    assert cli.main(["correct-background", "/a.zarr", "--radius", "16um"]) == 0
+    method = background_asked[0].method
+    assert (method.name, method.tile_size, method.radius_unit) == ("tile_median", 64, "micrometers")
+
+
+def test_two_radii(background_asked, capsys):
+    assert cli.main(["correct-background", "/a", "--method", "median:3", "--radius", "4"]) == 2
+    assert "--radius was given, and the method median:3 has one" in capsys.readouterr().err
+
+
+def test_help_lists_the_methods(capsys):
+    assert cli.main(["correct-background", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name in METHODS:
+        assert f"\n  {name}" in text
+    assert "median:25 " in text and "tophat" in text and "threshold:400" in text

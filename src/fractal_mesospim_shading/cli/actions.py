@@ -17,7 +17,7 @@ from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pydantic import BaseModel
 
@@ -25,8 +25,17 @@ if TYPE_CHECKING:
     from fractal_mesospim_shading.options.values import OptionsT
 
 
-def _image_and_options(given: Given, model: type[OptionsT]) -> tuple[str, OptionsT]:
-    """Address and options of a command."""
+def _image_and_options(
+    given: Given, model: type[OptionsT], more: Callable[[Document], Document] | None = None
+) -> tuple[str, OptionsT]:
+    """Address and options of a command.
+
+    Args:
+        given: what was typed.
+        model: of the options.
+        more: options that follow from those of the file and of the command together, and go
+            before them.
+    """
     from fractal_mesospim_shading.options.values import address, asked_for
 
     written = _parameter_file(given)
@@ -34,7 +43,10 @@ def _image_and_options(given: Given, model: type[OptionsT]) -> tuple[str, Option
     if given["image"] is None and of_file is None:
         raise ParameterError("Give the address of the image, or 'zarr_url' in the --params file.")
     image = given["image"] if given["image"] is not None else address(of_file, "zarr_url")
-    return image, asked_for(model, written, _typed_options(given, model))
+    typed = _typed_options(given, model)
+    if more is not None:
+        typed |= more({**written, **typed})
+    return image, asked_for(model, written, typed)
 
 
 def _parameter_file(given: Given) -> dict[str, Any]:
@@ -120,10 +132,19 @@ def estimate(given: Given) -> None:
 
 def correct_background(given: Given) -> None:
     """Take the background away, and print the addresses of what was written."""
+    from fractal_mesospim_shading.core.background import method_of_radius
     from fractal_mesospim_shading.jobs import background
     from fractal_mesospim_shading.options.background import BackgroundOptions
 
-    result = background.correct_background(*_image_and_options(given, BackgroundOptions))
+    def with_radius(options: Document) -> Document:
+        if given["radius"] is None:
+            return {}
+        method = options.get("method", BackgroundOptions().method.name)
+        text = method if isinstance(method, str) else json.dumps(method)
+        return {"method": method_of_radius(text, given["radius"])}
+
+    image, options = _image_and_options(given, BackgroundOptions, with_radius)
+    result = background.correct_background(image, options)
     _show(given, [result.image_url, *result.companions.values()], result.facts())
 
 

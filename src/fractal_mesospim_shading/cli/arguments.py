@@ -16,6 +16,16 @@ def _storage() -> Option:
     )
 
 
+def _radius() -> Option:
+    return Option(
+        "--radius",
+        heading=Heading.BACKGROUND,
+        metavar="X",
+        help="Radius of methods that were given none, in pixels or as 15um; of the squares of "
+        "tile_median a quarter of the side.",
+    )
+
+
 def _image(*, required: bool) -> click.Argument:
     text = "Address of the image: a folder on disk, s3://..., or within a zip archive."
     return click.Argument(["image"], required=required, type=click.Path(), help=text)
@@ -76,7 +86,14 @@ def background_arguments() -> list[click.Parameter]:
     from fractal_mesospim_shading.cli.options import options_of
     from fractal_mesospim_shading.options.background import BackgroundOptions
 
-    return [_image(required=False), *options_of(BackgroundOptions), *_common()]
+    return [_image(required=False), *options_of(BackgroundOptions), _radius(), *_common()]
+
+
+def methods() -> dict[str, list[tuple[str, str]]]:
+    """The section of the help on background methods."""
+    from fractal_mesospim_shading.cli.options import methods_table
+
+    return {"Methods, with the radius that they have by default": methods_table()}
 
 
 def import_arguments() -> list[click.Parameter]:
@@ -141,13 +158,7 @@ def preview_arguments() -> list[click.Parameter]:
             metavar="NAME[:RADIUS]",
             help="A method, with a radius if you like; repeat for more. Unset: all.",
         ),
-        Option(
-            "--radius",
-            heading=Heading.BACKGROUND,
-            type=float,
-            metavar="X",
-            help="Radius of all methods, in pixels.",
-        ),
+        _radius(),
         Option(
             "--output",
             heading=output,

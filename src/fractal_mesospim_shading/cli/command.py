@@ -143,6 +143,7 @@ class Command(click.Command):
         run: does it.
         arguments: makes what it takes.
         examples: lines to copy, for the help.
+        tables: makes further sections of the help, by their headings.
     """
 
     def __init__(
@@ -152,10 +153,12 @@ class Command(click.Command):
         run: Callable[[Given], None],
         arguments: Callable[[], list[click.Parameter]],
         examples: Sequence[str] = (),
+        tables: Callable[[], Mapping[str, Sequence[tuple[str, str]]]] = dict,
     ) -> None:
         super().__init__(name, help=text, short_help=text, callback=lambda **given: run(given))
         self._arguments = arguments
         self._examples = examples
+        self._tables = tables
 
     def make_context(
         self,
@@ -194,6 +197,9 @@ class Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The examples, each on a line of its own."""
+        for heading, rows in self._tables().items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
         program = ctx.find_root().info_name or ""
         write_examples(formatter, program, self._examples)
         formatter.write_paragraph()

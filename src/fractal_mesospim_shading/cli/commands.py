@@ -19,6 +19,9 @@ EXAMPLES = {
         "info brain.zarr/raw_image",
         "correct-flatfield brain.zarr/raw_image --fov-list 1 3 7 9",
         "correct-background brain.zarr/raw_image_flatfield_corr --method median:25",
+        "correct-background brain.zarr/raw_image_flatfield_corr --method tophat:15um",
+        "correct-background brain.zarr/raw_image_flatfield_corr --mask nuclei:3",
+        "correct-background brain.zarr/raw_image_flatfield_corr --mask threshold:400",
         "correct-background acquisition.ome.zarr --method median:25",
     ],
     "info": [
@@ -37,6 +40,9 @@ EXAMPLES = {
     ],
     "correct-background": [
         "correct-background brain.zarr/raw_image_flatfield_corr --method median:25",
+        "correct-background brain.zarr/raw_image_flatfield_corr --method tophat:15um",
+        "correct-background brain.zarr/raw_image_flatfield_corr --mask nuclei:3",
+        "correct-background brain.zarr/raw_image_flatfield_corr --mask threshold:400",
         "correct-background acquisition.ome.zarr --method median:25",
     ],
     "preview": [
@@ -142,6 +148,8 @@ _COMMANDS = (
     ),
 )
 
+_TABLES = {"correct-background": arguments.methods, "preview": arguments.methods}
+
 COMMANDS = _Program(
     PROGRAM,
     help="Flat-field (shading) and background correction of mesoSPIM OME-Zarr images.",
@@ -162,5 +170,7 @@ COMMANDS = _Program(
         *manner_options(),
     ],
     subcommand_metavar="COMMAND ...",
-    commands=[Command(*parts, EXAMPLES[parts[0]]) for parts in _COMMANDS],
+    commands=[
+        Command(*parts, EXAMPLES[parts[0]], _TABLES.get(parts[0], dict)) for parts in _COMMANDS
+    ],
 )

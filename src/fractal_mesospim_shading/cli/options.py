@@ -10,6 +10,7 @@ import click
 from pydantic import BaseModel
 
 from fractal_mesospim_shading.cli.command import Heading, OneOf, Option, dashes
+from fractal_mesospim_shading.core.background import ALIASES, METHODS
 from fractal_mesospim_shading.messages import rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions
 from fractal_mesospim_shading.options.base import ExecutionOptions, ordered_fields
@@ -50,6 +51,9 @@ _OF_NAMES = {
 """The fields that belong to another group than those of their class."""
 
 
+_SPELLINGS = {"method": "NAME[:RADIUS]", "mask": "LABEL[:DILATION]", "memory_limit": "SIZE"}
+
+
 def options_of(model: type[BaseModel], hidden: Collection[str] = ()) -> list[click.Parameter]:
     """An option for each field; texts are passed on, and pydantic understands them.
 
@@ -76,7 +80,7 @@ def _option(model: type[BaseModel], name: str, *, hidden: bool) -> Option:
     flag = f"--{dashes(name)}"
     settings: dict[str, Any] = {
         "heading": _heading(model, name),
-        "help": rendered(info.description or "") + _default(info.default),
+        "help": rendered(info.description or "") + _default(info.default) + _in_short(name),
         "default": None,
         "hidden": hidden,
     }
@@ -94,7 +98,40 @@ def _option(model: type[BaseModel], name: str, *, hidden: bool) -> Option:
     suffix = name.rpartition("_")[2]
     if suffix in ("file", "folder"):
         return Option(flag, name, metavar=suffix.upper(), type=click.Path(), **settings)
-    return Option(flag, name, metavar=_metavar(kinds), type=click.UNPROCESSED, **settings)
+    metavar = _SPELLINGS.get(name) or _metavar(kinds)
+    return Option(flag, name, metavar=metavar, type=click.UNPROCESSED, **settings)
+
+
+def _in_short(name: str) -> str:
+    """What the command line takes besides JSON for options that have parameters of their own."""
+    if name == "mask":
+        return (
+            " A label image by its name (nuclei), pixels above a number of counts (threshold:400), "
+            "or none; with a dilation in pixels or micrometers behind it (nuclei:3, "
+            "threshold:400:2um). Or JSON."
+        )
+    if name != "method":
+        return ""
+    return (
+        " One of the methods below, with its radius in pixels or micrometers if you like (median, "
+        "median:25, median:15um); or JSON of all its parameters."
+    )
+
+
+def methods_table() -> list[tuple[str, str]]:
+    """The background methods as they are written in short with their defaults, and what they do."""
+    rows = []
+    for name, method in METHODS.items():
+        default = method.model_fields[method.short].default
+        said = (method.__doc__ or "").splitlines()[0]
+        also = [alias for alias, of in ALIASES.items() if of == name and "_" not in alias]
+        rows.append(
+            (
+                name if default is None else f"{name}:{default:g}",
+                f"{said} Also called {also[0]}." if also else said,
+            )
+        )
+    return rows
 
 
 def _default(value: Any) -> str:

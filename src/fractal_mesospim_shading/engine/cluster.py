@@ -21,6 +21,7 @@ from fractal_mesospim_shading.engine.process import (
 )
 from fractal_mesospim_shading.engine.resources import (
     Resources,
+    refuse_no_jobqueue,
     refuse_other_versions,
     scheduler_address,
 )
@@ -330,12 +331,9 @@ def slurm_cluster(use: Resources, **settings: Any) -> Any:
     Raises:
         ParameterError: the extra `slurm` is not installed.
     """
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError:
-        raise ParameterError(
-            "`execution=slurm` needs dask-jobqueue: pip install 'fractal-mesospim-shading[slurm]'."
-        ) from None
+    refuse_no_jobqueue()
+    from dask_jobqueue import SLURMCluster
+
     chosen: dict[str, Any] = {
         "cores": 1,
         "processes": 1,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -173,6 +175,34 @@ def scheduler_address(options: ExecutionOptions) -> str:
             "as tcp://host:8786, or set DASK_SCHEDULER_ADDRESS."
         )
     return address
+
+
+def refuse_no_jobqueue() -> None:
+    """Refuse SLURM jobs where the library that makes them is not installed.
+
+    Raises:
+        ParameterError: it is not.
+    """
+    if find_spec("dask_jobqueue") is None:
+        raise ParameterError(
+            "`execution=slurm` needs dask-jobqueue: pip install 'fractal-mesospim-shading[slurm]'."
+        )
+
+
+def refuse_no_workers(options: ExecutionOptions) -> None:
+    """Refuse a place to run that is not there, before anything is read.
+
+    Raises:
+        ParameterError: SLURM jobs are wanted where none can be made.
+    """
+    if options.execution != "slurm":
+        return
+    refuse_no_jobqueue()
+    if shutil.which("sbatch") is None:
+        raise ParameterError(
+            "`execution=slurm` needs the program sbatch, and there is none here. Run it where jobs "
+            "can be submitted, or choose another `execution`."
+        )
 
 
 class PackageState(NamedTuple):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.catalogue import Method, method_in_short
 from fractal_mesospim_shading.core.background.contract import MOST_PX
-from fractal_mesospim_shading.core.background.inputs import Counts, Unit
+from fractal_mesospim_shading.core.background.inputs import Counts, Unit, length_in_short
 from fractal_mesospim_shading.core.background.tile_median import TileMedianModel
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.base import (
@@ -64,6 +64,48 @@ class ThresholdMask(BaseModel):
 Mask = Annotated[NoMask | LabelMask | ThresholdMask, Field(discriminator="kind")]
 
 
+def mask_in_short(value: Any) -> Any:
+    """Accept `nuclei`, `nuclei:3`, `nuclei:2um`, `threshold:400`, `threshold:400:3` and `none`.
+
+    A label image that is called `none` or `threshold`, or has a colon in its name, needs JSON.
+    """
+    if not isinstance(value, str) or value.lstrip().startswith("{"):
+        return value
+    first, *numbers = value.strip().split(":")
+    if first == "none" and not numbers:
+        return {"kind": "none"}
+    mask: dict[str, Any] = {"kind": "label", "label_name": first}
+    if first == "threshold" and numbers:
+        mask = {"kind": "threshold", "threshold": numbers.pop(0)}
+    elif first == "threshold":
+        raise ValueError(_MASKS)
+    if len(numbers) > 1:
+        raise ValueError(_MASKS)
+    if numbers:
+        mask["dilation"], mask["dilation_unit"] = length_in_short(numbers[0])
+    return mask
+
+
+_MASKS = (
+    "expected the name of a label image, threshold:COUNTS, or none, with a dilation behind it "
+    "if needed (nuclei:3, threshold:400:2um)"
+)
+
+
+def _with_its_kind(value: Any) -> Any:
+    if isinstance(value, Mapping) and "kind" not in value:
+        raise ValueError(f"{_MASKS}; or a 'kind' in it: none, label or threshold")
+    return value
+
+
+MaskOption = Annotated[
+    Mask,
+    BeforeValidator(_with_its_kind),
+    BeforeValidator(parse_options),
+    BeforeValidator(mask_in_short),
+]
+
+
 class LocalBackgroundOptions(BaseModel):
     """How the background is estimated and taken away."""
 
@@ -72,7 +114,7 @@ class LocalBackgroundOptions(BaseModel):
     method: Decisive[
         Annotated[Method, BeforeValidator(parse_options), BeforeValidator(method_in_short)]
     ] = Field(default=TileMedianModel(), description="How the background is estimated.")
-    mask: Decisive[Annotated[Mask, BeforeValidator(parse_options)]] = Field(
+    mask: Decisive[MaskOption] = Field(
         default=NoMask(), description="Objects that the estimate leaves out."
     )
     zero_is: Decisive[ZeroIs] = "auto"
@@ -156,4 +198,4 @@ class BackgroundArguments(OutputArguments, ExecutionArguments, total=False):
     overwrite_input: bool
 
 
-know_options(*BackgroundOptions.model_fields)
+know_options(*BackgroundOptions.model_fields, "radius")

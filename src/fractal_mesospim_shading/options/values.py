@@ -43,7 +43,8 @@ def parse_options(value: Any) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError as error:
-        raise ValueError(f'expected JSON such as {{"key": 1}} ({error})') from None
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f'expected JSON such as {{"key": 1}}; this is none at {place}') from None
     except RecursionError:
         raise ValueError("expected JSON of fewer levels") from None
 
@@ -139,7 +140,7 @@ _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "literal_error": lambda limit: f"{limit['expected']}".replace("'", ""),
     "too_long": lambda limit: f"no more than {limit['max_length']} values",
     "too_short": lambda limit: f"at least {limit['min_length']} values",
-    "union_tag_invalid": lambda limit: f"one of {limit['expected_tags']}",
+    "union_tag_invalid": lambda limit: f"one of {limit['expected_tags']}".replace("'", ""),
 }
 
 
@@ -193,14 +194,22 @@ def sentences(error: ValidationError) -> str:
     return "Some parameters are wrong.\n  " + "\n  ".join(lines)
 
 
+_WITH_KINDS = ("method", "mask")
+"""Options that are one of several kinds, each with parameters of its own."""
+
+
 def _sentence(problem: ErrorDetails) -> str:
     place = [shown(part) for part in problem["loc"]] or ["arguments"]
-    first, within = place[0], ".".join(place[1:])
+    first = place[0]
     name = f"`{first}`" if first in known_options() else first
+    if first in _WITH_KINDS and len(place) > 2:
+        # Its second part is no name of a person's, but which of the kinds it is.
+        name = f"`{first}={place.pop(1)}`"
+    within = ".".join(place[1:])
     kind, found = problem["type"], value_text(problem["input"])
     if kind == "extra_forbidden":
-        where = f" in '{first}'" if within else ""
-        return f"{within or first}: there is no such parameter{where}."
+        where = f" of {name}" if within else ""
+        return f"{within or first}{where}: there is no such parameter."
     if within:
         part = f"Value {int(within) + 1}" if within.isdigit() else f"'{within}'"
         name = f"{part} of {name}"

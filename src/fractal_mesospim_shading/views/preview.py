@@ -15,6 +15,8 @@ from fractal_mesospim_shading.core.background import (
     BackgroundMethod,
     check_fits,
     make_method,
+    method_named,
+    method_of_radius,
     remark_on_height,
 )
 from fractal_mesospim_shading.core.background.arrays import correct_array
@@ -53,7 +55,7 @@ def write_preview(
     output: str,
     *,
     methods: Sequence[str] | None = None,
-    radius: float | None = None,
+    radius: float | str | None = None,
     channel: str | int | None = None,
     tile: int | None = None,
     z: int | None = None,
@@ -72,9 +74,9 @@ def write_preview(
         source_url: of the image, or of an acquisition, of which a plane of one stack is shown.
         output: PNG file to write.
         methods: names, each with a radius after a colon if wanted (for `constant` with its
-            counts); all where None.
-        radius: of methods that name none, in pixels of the level; for `tile_median` the
-            side of the squares is four times as large.
+            counts), in pixels of the level, or as `15um`; all where None.
+        radius: of methods that name none, the same; for `tile_median` the side of the squares
+            is four times as large.
         channel: label, wavelength or index; None for the first.
         tile: number; None for one in the middle of the mosaic.
         z: plane at the level; None for the middle.
@@ -104,11 +106,13 @@ def write_preview(
         mask = LabelImage.open(image, label).read(box)[0]
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
-    results, notes = _compared(plane, chosen, mask, zero_is, found.held)
+    size = image.metadata.pixel_size_um(level)
+    methods_px = [method.in_pixels((size["y"], size["x"])) for method in chosen]
+    results, notes = _compared(plane, methods_px, mask, zero_is, found.held)
     picture = background_preview(
         plane,
         results,
-        pixel_size_um=image.metadata.pixel_size_um(level)["x"],
+        pixel_size_um=size["x"],
         note="\n".join(notes),
     )
     try:
@@ -178,24 +182,16 @@ def _check_numbers(**numbers: int | None) -> None:
             raise ParameterError(f"`{name}` is {number!r}; expected a whole number.")
 
 
-def _method(text: str, radius: float | None) -> BackgroundMethod:
-    """A method as the run would have it."""
+def _method(text: str, radius: float | str | None) -> BackgroundMethod:
+    """A method as it was asked for; one that names no radius gets the common one."""
     if not isinstance(text, str):
         raise ParameterError(f"{text!r}: expected the name of a method, such as median:25.")
-    name, _, number = text.strip().partition(":")
+    name = method_named(text.partition(":")[0])
     if name not in METHODS:
         return make_method(name)
-    in_radii = METHODS[name].short_in_radii
-    if not number and radius is not None and in_radii:
-        number = repr(in_radii * radius)
-    try:
-        float(number or 1)
-    except ValueError:
-        raise ParameterError(
-            f"{text!r}: expected a method and a radius, such as median:25."
-        ) from None
-    options = validated(LocalBackgroundOptions, {"method": f"{name}:{number}"})
-    return options.method.in_pixels()
+    if radius is not None and ":" not in text and METHODS[name].short_in_radii:
+        text = method_of_radius(text, str(radius))
+    return validated(LocalBackgroundOptions, {"method": text}).method
 
 
 def background_preview(

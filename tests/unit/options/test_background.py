@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from pydantic import TypeAdapter
 
-from fractal_mesospim_shading.core.background import METHODS, make_method
+from fractal_mesospim_shading.core.background import METHODS, make_method, method_of_radius
 from fractal_mesospim_shading.core.background.apply import Application
-from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.errors import BackgroundError, ParameterError
+from fractal_mesospim_shading.messages import Door, through
 from fractal_mesospim_shading.options import background
 from fractal_mesospim_shading.options.values import validated
 
@@ -147,8 +149,84 @@ def test_what_makes_no_sense_is_refused(arguments):
         ("difference_of_filters:30", {"big_radius": 30.0}),
         ("constant:12", {"value": 12.0}),
         ('{"method": "gaussian", "radius": 3}', {"method": "gaussian", "radius": 3.0}),
+        ("median:15um", {"radius": 15.0, "radius_unit": "micrometers"}),
+        ("median: 15 \u00b5m", {"radius": 15.0, "radius_unit": "micrometers"}),
+        ("median:15px", {"radius": 15.0, "radius_unit": "pixels"}),
+        ("tophat", {"method": "opening", "radius": 25.0}),
+        ("top-hat:12", {"method": "opening", "radius": 12.0}),
+        ("rolling-ball:12", {"method": "rolling_ball", "radius": 12.0}),
     ],
 )
 def test_a_method_in_short(text, expected):
     chosen = validated(background.BackgroundOptions, {"method": text}).method.model_dump()
     assert expected.items() <= chosen.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "radius", "expected"),
+    [
+        ("median", "25", {"method": "median", "radius": 25.0, "radius_unit": "pixels"}),
+        ("tophat", "15um", {"method": "opening", "radius": 15.0, "radius_unit": "micrometers"}),
+        ("tile_median", "16", {"tile_size": 64.0}),
+        ("difference_of_filters", "30", {"big_radius": 30.0}),
+    ],
+)
+def test_a_radius_beside_the_method(text, radius, expected):
+    text = method_of_radius(text, radius)
+    chosen = validated(background.BackgroundOptions, {"method": text}).method.model_dump()
+    assert expected.items() <= chosen.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "radius", "said"),
+    [
+        ("median:3", "25", "has one already"),
+        ('{"method": "median"}', "25", "has one already"),
+        ("constant", "25", "has none"),
+        ("median", "big", "'big'; expected a number"),
+    ],
+)
+def test_a_radius_that_the_method_cannot_take(text, radius, said):
+    with pytest.raises(BackgroundError, match=said):
+        method_of_radius(text, radius)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("none", {"kind": "none"}),
+        ("nuclei", {"kind": "label", "label_name": "nuclei", "dilation": 0.0}),
+        ("nuclei:3", {"label_name": "nuclei", "dilation": 3.0, "dilation_unit": "pixels"}),
+        ("nuclei:2.5um", {"dilation": 2.5, "dilation_unit": "micrometers"}),
+        ("threshold:400", {"kind": "threshold", "threshold": 400.0, "dilation": 0.0}),
+        ("threshold:400:2um", {"threshold": 400.0, "dilation": 2.0}),
+        ('{"kind": "label", "label_name": "a:b"}', {"label_name": "a:b"}),
+    ],
+)
+def test_a_mask_in_short(text, expected):
+    chosen = validated(background.BackgroundOptions, {"mask": text}).mask.model_dump()
+    assert expected.items() <= chosen.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"method": "foo"}, "'foo'; expected one of tile_median, median, opening"),
+        ({"method": "median:x"}, "'radius' of method = median is 'x'; expected a number"),
+        ({"method": {"method": "median", "radii": 3}}, "radii of method = median: there is no"),
+        ({"mask": '{"mask": "threshold"}'}, "name of a label image, threshold:COUNTS"),
+        ({"mask": "threshold"}, "name of a label image, threshold:COUNTS"),
+        ({"mask": "nuclei:1:2"}, "name of a label image, threshold:COUNTS"),
+        ({"mask": {"kind": "threshold"}}, "'threshold' of mask = threshold is missing"),
+        ({"mask": "nuclei:x"}, "'dilation' of mask = label is 'x'; expected a number"),
+        ({"mask": "{kind"}, "expected JSON such as .*; this is none at line 1, column 2"),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(arguments, said):
+    with through(Door.TASK), pytest.raises(ParameterError) as caught:
+        validated(background.BackgroundOptions, arguments)
+    with through(Door.TASK):
+        text = str(caught.value)
+    assert re.search(said, text), text
+    for word in ("Input", "validation", "tag", "discriminator", "dict", "char 0"):
+        assert word not in text

@@ -146,7 +146,7 @@ def test_a_label_image_is_left_out(make_mosaic, drawn, tmp_path):
         ({"level": 3}, "level is 3, but the image has the levels 0 to 2"),
         ({"label": "cells"}, "no label image 'cells'"),
         ({"methods": ["gausian"]}, "no background method 'gausian'"),
-        ({"methods": ["median:x"]}, "expected a method and a radius, such as median:25"),
+        ({"methods": ["median:x"]}, "'radius' of method='median' is 'x'; expected a number"),
         ({"methods": ["median:-3"]}, "radius"),
         ({"methods": ["constant:nan"]}, "value"),
         ({"methods": [25]}, "25: expected the name of a method"),

@@ -11,7 +11,7 @@ from fractal_mesospim_shading.core.background.constant import ConstantModel
 from fractal_mesospim_shading.core.background.contract import BackgroundMethod
 from fractal_mesospim_shading.core.background.difference import DifferenceOfFiltersModel
 from fractal_mesospim_shading.core.background.gaussian import GaussianModel
-from fractal_mesospim_shading.core.background.inputs import shown
+from fractal_mesospim_shading.core.background.inputs import length_in_short, shown
 from fractal_mesospim_shading.core.background.median import MedianModel
 from fractal_mesospim_shading.core.background.opening import OpeningModel
 from fractal_mesospim_shading.core.background.rolling_ball import RollingBallModel
@@ -46,6 +46,7 @@ def make_method(name: str, **parameters: Any) -> BackgroundMethod:
     Raises:
         BackgroundError: for an unknown name or parameter, with those that exist.
     """
+    name = method_named(name) if isinstance(name, str) else name
     if not isinstance(name, str) or name not in METHODS:
         raise BackgroundError(
             f"There is no background method {shown(name)}; choose one of {', '.join(METHODS)}."
@@ -53,13 +54,57 @@ def make_method(name: str, **parameters: Any) -> BackgroundMethod:
     return METHODS[name].of(**parameters)
 
 
+ALIASES = {"tophat": "opening", "top_hat": "opening"}
+"""Names that the field knows a method by, besides its own."""
+
+
+def method_named(text: str) -> str:
+    """The name of a method as it is written here, of `top-hat` or `rolling-ball`; any other text
+    stays as it is.
+    """
+    name = text.strip().replace("-", "_")
+    name = ALIASES.get(name, name)
+    return name if name in METHODS else text.strip()
+
+
 def method_in_short(value: Any) -> Any:
-    """Accept `median` and `median:25` for a method; anything else stays as it is."""
+    """Accept `median`, `median:25` and `median:15um` for a method; all else stays as it is."""
     if not isinstance(value, str) or value.lstrip().startswith("{"):
         return value
-    name, _, number = value.strip().partition(":")
-    field = METHODS[name].short if name in METHODS else "radius"
-    return {"method": name, field: number} if number else {"method": name}
+    text, _, number = value.strip().partition(":")
+    name = method_named(text)
+    if not number:
+        return {"method": name}
+    if name not in METHODS or not METHODS[name].short_in_radii:
+        return {"method": name, METHODS[name].short if name in METHODS else "radius": number}
+    length, unit = length_in_short(number)
+    return {"method": name, METHODS[name].short: length, "radius_unit": unit}
+
+
+def method_of_radius(text: str, radius: str) -> str:
+    """`median:25` of a method and a radius for its objects, `15um` for one in micrometers.
+
+    Args:
+        text: name of a method.
+        radius: a number, with its unit if it is not in pixels. The side of the squares of
+            `tile_median` is four times as large.
+
+    Raises:
+        BackgroundError: the text has a number already, the method has no radius, or this is none.
+    """
+    name = method_named(text)
+    if ":" in text or text.lstrip().startswith("{"):
+        raise BackgroundError(f"`radius` was given, and the method {text} has one already.")
+    if name in METHODS and not METHODS[name].short_in_radii:
+        raise BackgroundError(f"`radius` was given, and the method {name} has none.")
+    number, unit = length_in_short(radius)
+    try:
+        length = float(number) * (METHODS[name].short_in_radii if name in METHODS else 1.0)
+    except ValueError:
+        raise BackgroundError(
+            f"`radius` is {shown(radius)}; expected a number, such as 25 or 15um."
+        ) from None
+    return f"{name}:{length!r}{'um' if unit == 'micrometers' else ''}"
 
 
 def check_light(method: BackgroundMethod, *, light_background: bool) -> None:

@@ -52,6 +52,17 @@ RadiusList = Annotated[list[float], BeforeValidator(parse_list)]
 CountsList = Annotated[list[Counts], BeforeValidator(parse_list)]
 
 
+_SUFFIXES: dict[str, Unit] = {"um": "micrometers", "\u00b5m": "micrometers", "px": "pixels"}
+
+
+def length_in_short(text: str) -> tuple[str, Unit]:
+    """The number and the unit of `25`, `25px` and `15um`; the number is not looked at."""
+    for suffix, unit in _SUFFIXES.items():
+        if text.endswith(suffix):
+            return text.removesuffix(suffix).strip(), unit
+    return text.strip(), "pixels"
+
+
 def check_parameters(owner: str, parameters: Any) -> None:
     """Compare the fields of a dataclass with their annotations, see `checked`.
 

@@ -20,6 +20,7 @@ from fractal_mesospim_shading.errors import (
     ShadingError,
     SourceReadError,
 )
+from fractal_mesospim_shading.images.storage.absent import nothing_to_open
 from fractal_mesospim_shading.images.storage.local_files import refuse_special
 from fractal_mesospim_shading.images.storage.places import (
     StorageOptions,
@@ -151,7 +152,7 @@ def open_group(
             is_array = _holds_array(store, path)
         except ContainsArrayError:
             is_array = True
-    raise _nothing_to_open(address, is_array)
+    raise nothing_to_open(address, is_array)
 
 
 @contextmanager
@@ -320,19 +321,3 @@ def _holds_array(store: Store, path: str) -> bool:
     except (NodeNotFoundError, FileNotFoundError):
         return False
     return True
-
-
-def _nothing_to_open(address: str, is_array: bool) -> Exception:
-    if is_array:
-        return ImageFormatError(
-            f"'{address}' is a single array, for instance one level of a pyramid. "
-            f"Give the folder of the image, perhaps '{address.rpartition('/')[0]}'."
-        )
-    if is_local(address) and os.path.exists(address):
-        return ImageFormatError(
-            f"'{address}' exists but is not an OME-Zarr image: it holds no zarr group "
-            "(no zarr.json, no .zgroup). Give the folder of the image."
-        )
-    return ImageNotFoundError(
-        f"There is no image at '{address}'. Check the spelling of the address."
-    )
