@@ -683,6 +683,27 @@ def test_refusals(brain, state, options, error, text):
     assert state(container.parent) == before
 
 
+@pytest.mark.parametrize("layout", ["stacks", "tile images"])
+def test_a_plane_that_cannot_be_corrected_is_named_with_its_stack(tmp_path, layout):
+    """A background of 0 cannot be divided by; nothing is left of the job."""
+    stacks = _table(SETTINGS)
+    write = write_acquisition if layout == "stacks" else write_tile_images
+    container = write(tmp_path, "brain.ome.zarr", stacks, SETTINGS)
+    name, lead, said = stacks[1].group_name, (), ""
+    if layout == "tile images":
+        name, lead, said = tile_group_name(stacks[1]), (0, 1), "channel '561', time point 0, "
+    array = zarr.open_array(str(container / name / "0"), mode="r+")
+    array[(*lead, 3, slice(0, 14))] = 0
+    array[(*lead, 3, 0, 0)] = 9
+    before = _files(tmp_path)
+    with pytest.raises(errors.BackgroundError) as caught:
+        correct_background(str(container), method=MEDIAN, mode="divide", zero_is="data")
+    assert str(caught.value).startswith(
+        f"In stack '{name}', {said}plane z=3: The background is 0 or less"
+    )
+    assert _files(tmp_path) == before
+
+
 @pytest.mark.slow
 def test_what_is_in_the_way_stays(brain, state):
     container, _ = brain

@@ -23,6 +23,7 @@ from fractal_mesospim_shading.errors import BackgroundError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
+from fractal_mesospim_shading.images.storage.places import parent_and_name
 from fractal_mesospim_shading.local_background.planes import (
     BackgroundCounts,
     Estimate,
@@ -79,6 +80,7 @@ class BackgroundKernel:
         companions: further images made: `background`, `noise`.
         depth: planes of the image.
         blank_outside: make pixels 0 that belong to no tile; else they stay as they are.
+        stack: name of the image where it is one of many; empty where it is the whole source.
         run: tells apart what runs in the same process keep.
     """
 
@@ -91,6 +93,7 @@ class BackgroundKernel:
     companions: tuple[str, ...]
     depth: int
     blank_outside: bool = False
+    stack: str = ""
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     shared_bytes: ClassVar[int] = 0
@@ -128,6 +131,7 @@ class BackgroundKernel:
             methods=tuple(self.methods[channel] for channel in channels),
             look=zero_look(image, zero_is, layout, held),
             depth=image.axes.length("z", shape),
+            stack=parent_and_name(image.url)[1],
             run=uuid.uuid4().hex,
         )
 
@@ -275,7 +279,9 @@ class BackgroundKernel:
     def _named(
         self, window: Window, piece: Piece, unit: Unit, error: BackgroundError
     ) -> BackgroundError:
-        places = [f"channel '{window.source.channels[window.lead['c']].label}'"]
+        places = [f"stack '{self.stack}'"] if self.stack else []
+        if not self.stack or "c" in self.axes:
+            places.append(f"channel '{window.source.channels[window.lead['c']].label}'")
         if len(self.layout.tiles) > 1:
             places.append(f"tile {piece.tile.number}")
         if "t" in self.axes:
