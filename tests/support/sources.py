@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -102,6 +103,15 @@ KINDS: Mapping[str, Callable[[Path], Path]] = {
     "acquisition, one image for each tile": lambda folder: _container(
         folder, _rows(), write_tile_images
     ),
+    "acquisition, one image for each tile, shards": lambda folder: _container(
+        folder, _rows(), write_tile_images, shards=(2, 16, 32)
+    ),
+    "acquisition, one image for each tile, 0.4, two time points": lambda folder: _container(
+        folder, _rows(), partial(write_tile_images, times=[SETTINGS] * 2), version="0.4"
+    ),
+    "acquisition, one side for each tile": lambda folder: _container(
+        folder, [replace(row, shutter="Right" if row.tile else "Left") for row in _rows()]
+    ),
     "acquisition, both sides": lambda folder: _container(
         folder, [row for side in ("Left", "Right") for row in _rows(shutter=side)]
     ),
@@ -162,7 +172,7 @@ def _estimate(place: Place) -> None:
     found = estimate_flatfield(
         str(place.source), str(place.out / "models"), fov_list=[1, 2], camera_offset=DARK
     )
-    labels = {label.rpartition(": ")[2] for label in found}
+    labels = {label.rpartition(": ")[2].partition("/")[0] for label in found}
     assert labels == set(LASERS)
     for model in found.values():
         # Falls off to the corners by a third, in the mean of a tile of mean 1.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,6 +186,31 @@ class TileLayout:
                     (slice(y0 - y.start, y1 - y.start), slice(x0 - x.start, x1 - x.start)),
                 )
 
+    def boxes_of(
+        self, numbers: Iterable[int], units: Sequence[int]
+    ) -> Iterator[tuple[slice, slice]]:
+        """Boxes of a grid that hold some tiles, none of them twice, in the order of the array.
+
+        What lies beside these tiles is left out: it may be other tiles, whose chunks nobody asked
+        for.
+
+        Args:
+            numbers: of the tiles.
+            units: (y, x) size of the boxes of the grid, which begins at the corner of the plane.
+        """
+        touching: dict[tuple[int, int], list[Tile]] = {}
+        height, width = self.tile_shape
+        for tile in map(self.tile, numbers):
+            rows = range(tile.y // units[0], -(-(tile.y + height) // units[0]))
+            columns = range(tile.x // units[1], -(-(tile.x + width) // units[1]))
+            for place in product(rows, columns):
+                touching.setdefault(place, []).append(tile)
+        for (row, column), tiles in sorted(touching.items(), key=itemgetter(0)):
+            yield (
+                _part(row, units[0], [tile.y for tile in tiles], height),
+                _part(column, units[1], [tile.x for tile in tiles], width),
+            )
+
     def outside(self, y: slice, x: slice) -> NDArray[np.bool_] | None:
         """The pixels of a box of the plane that belong to no tile; None where all belong to one.
 
@@ -241,6 +268,11 @@ class TileLayout:
             )
             lines.append("  ".join(cells))
         return "\n".join(lines)
+
+
+def _part(index: int, unit: int, starts: Sequence[int], size: int) -> slice:
+    """A unit of a grid as far as parts of a size reach that begin there."""
+    return slice(max(index * unit, min(starts)), min((index + 1) * unit, max(starts) + size))
 
 
 def _runs(free: NDArray[np.bool_]) -> set[tuple[int, int]]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
-from math import ceil, prod
-from typing import Any
+from math import prod
 
 import numpy as np
 
@@ -297,7 +295,7 @@ class Sample:
             planes = [z for chosen in tiles.values() for z in chosen]
             spans = {"t": slice(time, time + 1), "c": slice(self.channel, self.channel + 1)}
             spans["z"] = slice(min(planes), max(planes) + 1)
-            for y, x in _plane_boxes(self.layout, tiles, units[-2:], shape[-2:]):
+            for y, x in self.layout.boxes_of(tiles, units[-2:]):
                 yield image.axes.box({**spans, "y": y, "x": x})
 
     def _reduced(
@@ -320,23 +318,6 @@ class Sample:
             y0, x0 = piece.in_tile[0].start, piece.in_tile[1].start
             partial = bin_block(block, y0, x0, bin_px, frame, zero_is_no_data)
             yield partial, [self.slots[refs[k]] for k in inside]
-
-
-def _plane_boxes(
-    layout: TileLayout, tiles: Mapping[int, Any], units: Sequence[int], shape: Sequence[int]
-) -> Iterator[tuple[slice, slice]]:
-    """Boxes of the unit grid that a tile touches, in the order of the array."""
-    touched: set[tuple[int, int]] = set()
-    for number in tiles:
-        tile = layout.tile(number)
-        rows = range(tile.y // units[0], ceil((tile.y + layout.tile_shape[0]) / units[0]))
-        columns = range(tile.x // units[1], ceil((tile.x + layout.tile_shape[1]) / units[1]))
-        touched.update(product(rows, columns))
-    for i, j in sorted(touched):
-        yield (
-            slice(i * units[0], min((i + 1) * units[0], shape[0])),
-            slice(j * units[1], min((j + 1) * units[1], shape[1])),
-        )
 
 
 def box_bytes(image: MultitileImage, level: int) -> int:

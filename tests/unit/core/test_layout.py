@@ -195,3 +195,23 @@ def test_a_missing_tile_is_one_gap():
     height, width = layout.tile_shape
     assert layout.gaps == ((slice(height, 2 * height), slice(width, 2 * width)),)
     assert grid(3, 3).gaps == ()
+
+
+@pytest.mark.parametrize("units", [(5, 7), (8, 12), (16, 12), (100, 100)])
+@pytest.mark.parametrize("numbers", [[1], [2, 3], [4, 1], [1, 2, 3, 4]])
+def test_boxes_of_tiles_hold_them_once_and_no_tile_in_between(
+    units: tuple[int, int], numbers: list[int]
+) -> None:
+    layout = TileLayout.from_origins([(0, 0), (8, 0), (0, 12), (8, 12)], (8, 12), (16, 24))
+    count = np.zeros((16, 24), int)
+    for y, x in layout.boxes_of(numbers, units):
+        count[y, x] += 1
+        assert (y.stop - 1) // units[0] == y.start // units[0]
+        assert (x.stop - 1) // units[1] == x.start // units[1]
+    wanted = np.zeros((16, 24), bool)
+    for tile in map(layout.tile, numbers):
+        wanted[tile.y : tile.y + 8, tile.x : tile.x + 12] = True
+    assert count.max() == 1
+    assert (count[wanted] == 1).all()
+    if len(numbers) == 1:
+        assert not count[~wanted].any()
