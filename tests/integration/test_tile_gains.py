@@ -27,7 +27,7 @@ from fractal_mesospim_shading import (
     estimate_flatfield,
     import_mesospim,
 )
-from fractal_mesospim_shading.flatfield.tile_gains import ChannelGains
+from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.overlaps import sampling
@@ -285,14 +285,18 @@ def test_where_models_alone_are_written_gains_can_do_nothing(
 
 
 @pytest.mark.slow
-def test_with_an_estimated_flatfield(tmp_path: Path) -> None:
-    """What the estimate is wrong by along a seam, gains cannot tell from brightness."""
+@pytest.mark.parametrize("offset", [{"camera_offset": 100}, {}], ids=["given", "estimated"])
+def test_with_an_estimated_flatfield(offset: dict[str, Any], tmp_path: Path) -> None:
+    """What the estimates are wrong by is in the uncertainties of the gains."""
     world = replace(WORLD, grid=(3, 3), share=0.1, region="centre")
     source = write_overlapping_mosaic(tmp_path / "brain.zarr", world, LABELS[:1])
-    arguments = {"fov_list": [1, 3, 7, 9], "camera_offset": 100, "tile_gains": "overlaps"}
+    arguments: dict[str, Any] = {"fov_list": [1, 3, 7, 9], "tile_gains": "overlaps", **offset}
     result = correct_flatfield(source, report=False, **arguments)
-    error = errors_of(result.tile_gains[LABELS[0]], world.gains())
+    found = result.tile_gains[LABELS[0]]
+    error = errors_of(found, world.gains())
     assert error.std() < 0.02
+    said = np.array([found.tiles[number].uncertainty for number in world.tile_numbers])
+    assert np.mean(np.abs(error) <= 2 * said) >= 0.85
 
 
 @pytest.mark.slow

@@ -31,9 +31,9 @@ from fractal_mesospim_shading.core.zeros import ZeroRule, zero_rule
 from fractal_mesospim_shading.engine.plan import Processed, channel_stacks
 from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
 from fractal_mesospim_shading.flatfield.camera_offset import OFFSET_PIXELS
+from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import drawn_planes, every_plane, plane_count
-from fractal_mesospim_shading.flatfield.tile_gains import ImageGains
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.source import Axes, MultitileImage

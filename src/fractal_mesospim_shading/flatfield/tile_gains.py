@@ -2,161 +2,38 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.overlaps.gains import (
-    LARGEST_GAIN,
     LogFlatfield,
-    TileGain,
+    PairRatio,
     pair_ratios,
     solve_gains,
+    with_doubts,
 )
 from fractal_mesospim_shading.core.overlaps.neighbours import LEAST_OVERLAP_PX, neighbours
-from fractal_mesospim_shading.core.overlaps.observing import Rejected
+from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
 from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains, ImageGains, tell_gains
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models
-from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
 from fractal_mesospim_shading.images.source import Channel, ModelGroup, MultitileImage
-from fractal_mesospim_shading.messages import listed
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 from fractal_mesospim_shading.overlaps.sampling import budget_of, observe_overlaps
 
-logger = logging.getLogger(__name__)
-
 FloatArray = NDArray[np.float64]
 
+# How much of the variance of what a flat-field is wrong by is a tilt along y, and along x.
+_TILT = 1 / 8
 # Part of a channel that is read at most.
 _SHARE = 50
-# Gains that are named one by one, those that differ most from 1.
-_MOST_NAMED = 3
-
-
-@dataclass(frozen=True)
-class ChannelGains:
-    """The gains of the tiles of a channel.
-
-    Attributes:
-        label: of the channel.
-        names: of the tiles, by number.
-        tiles: gain of each tile, by number.
-        rejected: pairs of tiles that could not be compared.
-    """
-
-    label: str
-    names: Mapping[int, str]
-    tiles: Mapping[int, TileGain]
-    rejected: tuple[Rejected, ...] = ()
-
-    @property
-    def all_one(self) -> bool:
-        """Whether no tile is changed."""
-        return all(tile.gain == 1 for tile in self.tiles.values())
-
-    @property
-    def unlinked(self) -> tuple[int, ...]:
-        """Tiles that no overlap tells anything of."""
-        return tuple(number for number, tile in self.tiles.items() if not tile.pairs)
-
-    @property
-    def linked(self) -> dict[int, TileGain]:
-        """The other tiles."""
-        return {number: tile for number, tile in self.tiles.items() if tile.pairs}
-
-    def of_tile(self, number: int) -> ChannelGains:
-        """Those of one tile alone."""
-        return replace(self, tiles={number: self.tiles[number]}, rejected=())
-
-    def facts(self) -> Document:
-        """For provenance, a list for each column."""
-        return {
-            "tile": list(self.tiles),
-            "name": [self.names[number] for number in self.tiles],
-            "gain": [tile.gain for tile in self.tiles.values()],
-            "uncertainty": [_rounded(tile.uncertainty) for tile in self.tiles.values()],
-            "overlaps": [tile.pairs for tile in self.tiles.values()],
-            "linked_part": [tile.component for tile in self.tiles.values()],
-        }
-
-    def rows(self) -> tuple[tuple[str, str], ...]:
-        """For the report: what they are, and each of them."""
-        words = (
-            f"{self.text}; {'; '.join(self.most_different)}" if self.most_different else self.text
-        )
-        each = ", ".join(f"{number}: {tile.gain:.3f}" for number, tile in self.tiles.items())
-        return ("Tile gains", words), ("Gain of each tile", each)
-
-    @property
-    def text(self) -> str:
-        """Their range, and how sure they are, in words."""
-        linked = self.linked.values()
-        if not linked:
-            return _why_unlinked(self)
-        error = 100 * float(np.median([tile.uncertainty for tile in linked]))
-        overlaps = sum(tile.pairs for tile in linked) // 2
-        if self.all_one:
-            return (
-                f"all 1: {overlaps} overlaps show tiles of equal brightness (within {error:.2g} %)"
-            )
-        gains = [tile.gain for tile in linked]
-        return (
-            f"{min(gains):.3f} to {max(gains):.3f} from {overlaps} overlaps, each known to "
-            f"{error:.2g} %"
-        )
-
-    @property
-    def most_different(self) -> list[str]:
-        """Words for the tiles that differ most from the others."""
-        changed = [number for number, tile in self.linked.items() if tile.gain != 1]
-        words = []
-        for number in sorted(changed, key=lambda n: (-abs(np.log(self.tiles[n].gain)), n)):
-            brightness = 1 / self.tiles[number].gain
-            how = "dimmer" if brightness < 1 else "brighter"
-            words.append(f"tile {number} was {100 * abs(brightness - 1):.2g} % {how}")
-        return words[:_MOST_NAMED]
-
-    def to_bytes(self) -> bytes:
-        """For the folder of a job, so that a continued run goes on with the same gains."""
-        content = {
-            "label": self.label,
-            "tiles": [
-                {"number": number, "name": self.names[number], **asdict(tile)}
-                for number, tile in self.tiles.items()
-            ],
-            "rejected": [asdict(pair) for pair in self.rejected],
-        }
-        return json.dumps(content).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> ChannelGains:
-        """The inverse of `to_bytes`, to the last bit."""
-        content = json.loads(data)
-        names, tiles = {}, {}
-        for entry in content["tiles"]:
-            number = entry.pop("number")
-            names[number] = entry.pop("name")
-            tiles[number] = TileGain(**entry)
-        rejected = tuple(Rejected(**pair) for pair in content["rejected"])
-        return cls(content["label"], names, tiles, rejected)
-
-
-ImageGains = Mapping[int, ChannelGains]
-"""The gains of an image, by index of the channel; nothing for channels that keep theirs."""
-
-
-def gain_of(gains: ImageGains, channel: int, tile: int) -> float:
-    """What the light of a tile is multiplied with."""
-    own = gains.get(channel)
-    return own.tiles[tile].gain if own is not None and tile in own.tiles else 1.0
 
 
 def refuse_unplaced(images: Sequence[MultitileImage], options: EstimationOptions) -> None:
@@ -252,10 +129,52 @@ def _measured(
     seen = observe_overlaps(image, whole, offset, seed=seed, budget=_budget(image))
     logs = {group.label: _log_flatfield(models[group.label], tile_shape) for group in groups}
     of_tile = {tile: logs[group.label] for group in groups for tile in group.planes}
-    tiles = sorted(whole.planes)
-    gains = solve_gains(tiles, pair_ratios(seen.pairs, of_tile))
-    names = {tile: image.layout.tile(tile).name for tile in tiles}
-    return ChannelGains(channel.label, names, gains, seen.rejected)
+    gains = solve_gains(sorted(whole.planes), pair_ratios(seen.pairs, of_tile))
+    doubted = _doubted(seen.pairs, of_tile, [models[group.label] for group in groups], tile_shape)
+    sure = with_doubts(gains, [solve_gains(list(gains), ratios) for ratios in doubted])
+    names = {tile: image.layout.tile(tile).name for tile in sure}
+    return ChannelGains(channel.label, names, sure, seen.rejected)
+
+
+def _doubted(
+    pairs: Sequence[OverlapPair],
+    log_flatfields: Mapping[int, LogFlatfield],
+    models: Sequence[ChannelModel],
+    tile_shape: tuple[int, int],
+) -> list[list[PairRatio]]:
+    """Ratios as they would be with the camera offset and the flat-field off by their uncertainties.
+
+    An offset that is taken off too much of makes the dimmer view too dim. A flat-field that is
+    off by a tilt makes a ramp of gains along a row, and nothing contradicts it.
+    """
+    doubted = []
+    offset = max(model.facts.get("offset_uncertainty") or 0.0 for model in models)
+    if offset > 0:
+        brighter = [
+            replace(p, light_first=p.light_first + offset, light_second=p.light_second + offset)
+            for p in pairs
+        ]
+        doubted.append(pair_ratios(brighter, log_flatfields))
+    shape = max(model.facts.get("relative_uncertainty") or 0.0 for model in models)
+    if shape > 0:
+        for axis in range(2):
+            tilted = {
+                tile: _tilted(log, axis, shape, tile_shape) for tile, log in log_flatfields.items()
+            }
+            doubted.append(pair_ratios(pairs, tilted))
+    return doubted
+
+
+def _tilted(
+    log_flatfield: LogFlatfield, axis: int, rms: float, tile_shape: tuple[int, int]
+) -> LogFlatfield:
+    """A flat-field with its share of an error of this RMS as a tilt along an axis."""
+    slope, middle = rms * (12 * _TILT) ** 0.5 / tile_shape[axis], (tile_shape[axis] - 1) / 2
+
+    def at(y: FloatArray, x: FloatArray) -> FloatArray:
+        return np.asarray(log_flatfield(y, x) + slope * ((y, x)[axis] - middle))
+
+    return at
 
 
 def _budget(image: MultitileImage) -> int:
@@ -281,59 +200,3 @@ def _log_flatfield(model: ChannelModel, tile_shape: tuple[int, int]) -> LogFlatf
         return np.asarray(values)
 
     return at
-
-
-def _rounded(uncertainty: float) -> float | None:
-    """As it is written down; None where nothing is known."""
-    return round(uncertainty, 6) if np.isfinite(uncertainty) else None
-
-
-def tell_gains(found: ChannelGains) -> None:
-    """Say what the gains of a channel are, in plain words."""
-    label, linked = found.label, found.linked
-    if not linked:
-        logger.warning("Channel %s: tile gains: %s.", label, found.text)
-        return
-    words = "; ".join(found.most_different)
-    logger.info("Channel %s: tile gains: %s%s.", label, found.text, f": {words}" if words else "")
-    if found.unlinked:
-        logger.info("Channel %s: %s.", label, _why_unlinked(found))
-    _tell_parts(found)
-    limited = [number for number, tile in linked.items() if tile.limited]
-    if limited:
-        logger.warning(
-            "Channel %s: the tiles %s differ from the others by more than a factor of %g; their "
-            "gains are cut off there. Look at them: was the light off, or do the positions belong "
-            "to other tiles?",
-            label,
-            listed([str(number) for number in limited]),
-            LARGEST_GAIN,
-        )
-
-
-def _why_unlinked(found: ChannelGains) -> str:
-    """Words for the tiles that keep their brightness, and why."""
-    tiles = listed([str(number) for number in found.unlinked])
-    text = f"no overlap tells the brightness of the tiles {tiles}, which keep it"
-    own = set(found.unlinked)
-    reasons = [
-        f"{pair.first} and {pair.second}: {pair.reason}"
-        for pair in found.rejected
-        if {pair.first, pair.second} & own
-    ]
-    return f"{text} ({listed(reasons)})" if reasons else text
-
-
-def _tell_parts(found: ChannelGains) -> None:
-    """Say which tiles are linked where not all are."""
-    parts: dict[int, list[str]] = {}
-    for number, tile in found.linked.items():
-        parts.setdefault(tile.component, []).append(str(number))
-    if len(parts) > 1:
-        logger.info(
-            "Channel %s: overlaps link the tiles in %d parts, each with gains around 1; how "
-            "bright these are to each other, nothing tells: %s.",
-            found.label,
-            len(parts),
-            "; ".join(listed(numbers) for numbers in parts.values()),
-        )

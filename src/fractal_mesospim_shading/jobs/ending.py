@@ -24,8 +24,8 @@ from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met
 from fractal_mesospim_shading.errors import ImageFormatError, Problems
+from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains, ImageGains
 from fractal_mesospim_shading.flatfield.models import Models, profile_digest
-from fractal_mesospim_shading.flatfield.tile_gains import ChannelGains, ImageGains
 from fractal_mesospim_shading.images.arrays.documents import Document, write_attributes
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.ngff import ngff_content, ome_zarr_format, with_windows

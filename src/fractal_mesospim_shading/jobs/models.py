@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.resources import estimate_workers
+from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains, ImageGains
 from fractal_mesospim_shading.flatfield.job_models import find_models
 from fractal_mesospim_shading.flatfield.models import (
     Models,
@@ -17,11 +18,7 @@ from fractal_mesospim_shading.flatfield.models import (
     save_used_models,
 )
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
-from fractal_mesospim_shading.flatfield.tile_gains import (
-    ChannelGains,
-    ImageGains,
-    find_gains,
-)
+from fractal_mesospim_shading.flatfield.tile_gains import find_gains
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.output import split_name
 from fractal_mesospim_shading.images.storage import places

@@ -18,11 +18,11 @@ from fractal_mesospim_shading.engine.records import plain
 from fractal_mesospim_shading.engine.schedule import PartOfJob, running
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
+from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.kernel import flatfield_kernel
 from fractal_mesospim_shading.flatfield.models import (
     Models,
 )
-from fractal_mesospim_shading.flatfield.tile_gains import ImageGains
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage

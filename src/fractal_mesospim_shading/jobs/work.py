@@ -12,11 +12,11 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.earlier import Correction, Step, correction_of
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.records import Request
+from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains
 from fractal_mesospim_shading.flatfield.job_models import request_details
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.models import Models, model_facts
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
-from fractal_mesospim_shading.flatfield.tile_gains import ChannelGains
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -271,6 +271,8 @@ class JobResult:
             "models": model_facts(self.models),
             "pixels": {label: asdict(counts) for label, counts in self.counts.items()},
             "noise_factors": dict(self.noise_factors),
+            "tile_gains": {label: found.facts() for label, found in self.tile_gains.items()},
+            "gains_table": self.gains_table,
         }
 
 

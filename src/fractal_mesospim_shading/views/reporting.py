@@ -17,9 +17,9 @@ import numpy as np
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.quality import ShadingQuality
 from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text
 from fractal_mesospim_shading.flatfield.sampling import plane_count, z_factor
-from fractal_mesospim_shading.flatfield.tile_gains import ImageGains
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name

@@ -226,6 +226,28 @@ def solve_gains(numbers: Sequence[int], ratios: Sequence[PairRatio]) -> dict[int
     }
 
 
+def with_doubts(
+    gains: Mapping[int, TileGain], doubted: Sequence[Mapping[int, TileGain]]
+) -> dict[int, TileGain]:
+    """Gains whose uncertainties hold what they would be if something that was given were off.
+
+    Args:
+        gains: of the tiles.
+        doubted: the same with one thing each off by its own standard deviation.
+    """
+    return {
+        number: replace(
+            tile,
+            uncertainty=float(
+                np.hypot.reduce(
+                    [tile.uncertainty, *(np.log(d[number].gain / tile.gain) for d in doubted)]
+                )
+            ),
+        )
+        for number, tile in gains.items()
+    }
+
+
 @dataclass(frozen=True)
 class _Answer:
     """Log brightness of tiles that are not equal, its covariance, the mean square of the scatter.

@@ -14,6 +14,7 @@ from fractal_mesospim_shading.core.overlaps.gains import (
     TileGain,
     pair_ratios,
     solve_gains,
+    with_doubts,
 )
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 
@@ -156,6 +157,20 @@ def test_gains_beyond_the_limit_are_cut_off_there() -> None:
     assert [gains[n].limited for n in (1, 2, 3, 4)] == [True, False, False, True]
     assert gains[1].gain == pytest.approx(LARGEST_GAIN, rel=1e-5)
     assert gains[4].gain == pytest.approx(1 / LARGEST_GAIN, rel=1e-4)
+
+
+def test_what_is_doubted_is_in_the_uncertainty() -> None:
+    pairs, logs = [(1, 2), (2, 3)], np.array([0.1, 0.0, -0.1])
+    gains = solve_gains(range(1, 4), ratios(pairs, logs, np.zeros(2), 1e-3))
+    # Were the first pair's ratio off by 0.03, tile 1 would be off by two thirds of it.
+    off = solve_gains(range(1, 4), ratios(pairs, logs, [0.03, 0.0], 1e-3))
+    sure = with_doubts(gains, [off, off])
+    assert {number: tile.gain for number, tile in sure.items()} == {
+        number: tile.gain for number, tile in gains.items()
+    }
+    for number, shift in {1: 0.02, 2: -0.01, 3: -0.01}.items():
+        expected = np.hypot(gains[number].uncertainty, np.sqrt(2) * shift)
+        assert sure[number].uncertainty == pytest.approx(expected, rel=0.05)
 
 
 def test_no_pair_at_all() -> None:
