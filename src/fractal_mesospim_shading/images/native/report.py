@@ -212,6 +212,7 @@ def _stack_entry(
         "size_bytes": size,
         "processors": list(stack.processors),
         "position_from": stack.position_source,
+        "metadata_file": stack.meta_file,
         **dict(zip(("time", "channel_index"), stack.lead, strict=False)),
     }
 

@@ -255,6 +255,7 @@ class TestTimes:
         facts = report.describe(opened(self.write(tmp_path)))
         json.dumps(facts)
         assert facts["mosaics"][0]["shape"] == {"t": 3, "c": 2, "z": 6, "y": 40, "x": 56}
+        assert len({stack["metadata_file"] for stack in facts["stacks"]}) == 24
         files = (tmp_path / "brain.ome.zarr").glob("Mag*/**/*")
         size = sum(file.stat().st_size for file in files if file.is_file())
         assert facts["size_bytes"] == pytest.approx(size, rel=0.1)
