@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from fractal_mesospim_shading import correct_flatfield, estimate_flatfield, import_mesospim
+from fractal_mesospim_shading.images.light_path import LightPath
 from fractal_mesospim_shading.images.models.files import npz_bytes
 from fractal_mesospim_shading.images.models.folder import ORIGIN_KEY
+from fractal_mesospim_shading.images.native.collection import TileCollection
 from tests.support import acquisition
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings, SyntheticStack
@@ -36,7 +38,7 @@ HERE = {
 
 Write = Callable[..., Path]
 
-pytestmark = pytest.mark.usefixtures("two_threads", "medium")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads", "medium")]
 
 
 @pytest.fixture
@@ -240,7 +242,6 @@ def test_an_imported_image_knows_its_light_path(
     assert "models of zoom 2x, while this acquisition has zoom 5x" in line
 
 
-@pytest.mark.slow
 def test_the_report_warns_of_it(tmp_path: Path, models: Path, caplog: Any) -> None:
     other = _write(tmp_path / "other", _stacks(zoom="5x"))
     (imported,) = import_mesospim(other, str(tmp_path / "out"), **SIGNS)
@@ -286,3 +287,32 @@ def test_models_of_other_programs_say_nothing(
     result = correct_flatfield(other, models_folder=str(models), save_models=True)
     assert _told(caplog) == []
     assert "light_path" not in _file(Path(str(result.models_folder)), "488 nm")
+
+
+# --- What the microscope's software wrote ------------------------------------------------------
+
+
+def test_a_sample_tells_all_of_it(native: Any) -> None:
+    (mosaic,) = TileCollection.open(str(native.container)).mosaics()
+    zoom, pixel = ("2x", 2.125) if native.truth["variant"] == "v04" else ("5x", 0.85)
+    filters = ("520/35 BrightLine", "405-488-561-640-Quadrupleblock")
+    assert [group.light_path for group in mosaic.model_groups] == [
+        LightPath((zoom,), ("Photometrics",), ("left",), (name,), (pixel, pixel))
+        for name in filters
+    ]
+
+
+def test_models_of_another_sample(
+    native: Any, native_v04: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tiles of either sample have the same aspect, so nothing but the zoom tells them apart."""
+    folder = str(tmp_path / "models")
+    given = {"z_levels": native.z_levels, "camera_offset": 100}
+    estimate_flatfield(str(native.container), folder, **given)
+    estimate_flatfield(str(native_v04.container), str(tmp_path / "again"), models_folder=folder)
+    lines = _told(caplog)
+    if native.truth["variant"] == "v04":
+        assert lines == []
+    else:
+        (line,) = lines
+        assert "models of zoom 5x, while this acquisition has zoom 2x" in line

@@ -23,7 +23,7 @@ LASERS = ("561 nm", "488 nm")
 SIGNS = {"sign_x": -1, "sign_y": -1}
 NAME = "brain.ome.zarr"
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]
 
 
 @pytest.fixture(params=["0.4", "0.5"])
@@ -93,9 +93,7 @@ def _described(address: str, options: dict[str, Any]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(
-    "place", ["memory", pytest.param("bucket", marks=[pytest.mark.server, pytest.mark.slow])]
-)
+@pytest.mark.parametrize("place", ["memory", pytest.param("bucket", marks=pytest.mark.server)])
 def test_a_remote_acquisition(
     local: Path, models: str, place: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
