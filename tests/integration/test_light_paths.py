@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,18 @@ def test_a_model_says_what_the_acquisition_told(tmp_path: Path, write: Write, ve
     for name in ("one", "two"):
         estimate_flatfield(source, str(tmp_path / name), **EMPTY)
     for laser in LASERS:
-        told = _file(tmp_path / "one", laser)["light_path"]
-        # The text of a t,c,z,y,x image is that of its last channel: it tells no other filter.
-        own = write is write_acquisition or laser == LASERS[-1]
-        assert told == (HERE if own else {k: v for k, v in HERE.items() if k != "filter"})
+        assert _file(tmp_path / "one", laser)["light_path"] == HERE
         files = [(tmp_path / name / laser / "profiles.npz").read_bytes() for name in ("one", "two")]
         assert files[0] == files[1]
+
+
+def test_a_text_of_another_channel_does_not_tell_the_filter(tmp_path: Path) -> None:
+    write = partial(write_tile_images, shared_texts=True)
+    source = _write(tmp_path / "data", _stacks(), write)
+    estimate_flatfield(source, str(tmp_path / "models"), **EMPTY)
+    without = {key: value for key, value in HERE.items() if key != "filter"}
+    found = [_file(tmp_path / "models", laser)["light_path"] for laser in LASERS]
+    assert found == [without, HERE]
 
 
 def test_where_there_is_no_text_the_names_tell(tmp_path: Path) -> None:
