@@ -94,6 +94,11 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 block`, `2 blocks`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def has_control_characters(text: str) -> bool:
     """Whether a text holds something that could not be shown as it is."""
     return _IN_LINE.search(text) is not None

@@ -17,11 +17,12 @@ from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.messages import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from pydantic import BaseModel
 
     from fractal_mesospim_shading.images.arrays.documents import Document
+    from fractal_mesospim_shading.jobs.outlook import Outlook
     from fractal_mesospim_shading.options.values import OptionsT
 
 
@@ -100,6 +101,16 @@ def _show(given: Given, addresses: Iterable[str], facts: Document) -> None:
             _print_address(url)
 
 
+def _show_outlooks(given: Given, outlooks: Sequence[Outlook]) -> None:
+    """Print what would be done, and that nothing was."""
+    if given["json"]:
+        print(json.dumps({"dry_run": [outlook.facts() for outlook in outlooks]}, indent=2))
+        return
+    for outlook in outlooks:
+        print("\n".join(outlook.lines()))
+    print("Nothing was written: this was a dry run.")
+
+
 def info(given: Given) -> None:
     """Print what an image or an acquisition is."""
     from fractal_mesospim_shading.views.inspection import as_text, describe
@@ -112,9 +123,13 @@ def info(given: Given) -> None:
 def correct_flatfield(given: Given) -> None:
     """Correct an image or an acquisition, and print the address of the result."""
     from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.jobs.outlook import outlook
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
-    result = flatfield.correct_flatfield(*_image_and_options(given, FlatfieldOptions))
+    image, options = _image_and_options(given, FlatfieldOptions)
+    if given["dry_run"]:
+        return _show_outlooks(given, [outlook(flatfield.plan_flatfield(image, options))])
+    result = flatfield.correct_flatfield(image, options)
     _show(given, [result.image_url], result.facts())
 
 
@@ -122,9 +137,14 @@ def estimate(given: Given) -> None:
     """Write models, and print their folder."""
     from fractal_mesospim_shading.flatfield.models import model_facts
     from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.jobs.outlook import Outlook, models_from
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     image, options = _image_and_options(given, FlatfieldOptions)
+    if given["dry_run"]:
+        choices = flatfield.plan_estimate(image, given["output"], options)
+        found = Outlook(image, given["output"], {}, models_from(choices))
+        return _show_outlooks(given, [found])
     models = flatfield.estimate_models(image, given["output"], options)
     facts = {"models_folder": given["output"], "models": model_facts(models)}
     _show(given, [given["output"]], facts)
@@ -134,6 +154,7 @@ def correct_background(given: Given) -> None:
     """Take the background away, and print the addresses of what was written."""
     from fractal_mesospim_shading.core.background import method_of_radius
     from fractal_mesospim_shading.jobs import background
+    from fractal_mesospim_shading.jobs.outlook import outlook
     from fractal_mesospim_shading.options.background import BackgroundOptions
 
     def with_radius(options: Document) -> Document:
@@ -144,6 +165,8 @@ def correct_background(given: Given) -> None:
         return {"method": method_of_radius(text, given["radius"])}
 
     image, options = _image_and_options(given, BackgroundOptions, with_radius)
+    if given["dry_run"]:
+        return _show_outlooks(given, [outlook(background.plan_background(image, options))])
     result = background.correct_background(image, options)
     _show(given, [result.image_url, *result.companions.values()], result.facts())
 
@@ -164,12 +187,18 @@ def preview(given: Given) -> None:
 def import_(given: Given) -> None:
     """Import acquisitions, and print the addresses of the images, each when it is there."""
     from fractal_mesospim_shading.jobs import importing
+    from fractal_mesospim_shading.jobs.outlook import outlook
     from fractal_mesospim_shading.options.flatfield import ImportOptions
     from fractal_mesospim_shading.options.values import asked_for
 
     options = asked_for(ImportOptions, _parameter_file(given), _typed_options(given, ImportOptions))
     images = []
-    for unit in importing.plan_imports(given["containers"], given["zarr_dir"], options):
+    units = importing.plan_imports(given["containers"], given["zarr_dir"], options)
+    if given["dry_run"]:
+        works = [importing.plan_import(unit, options) for unit in units]
+        left = [work for work in works if not importing.imported_before(work)]
+        return _show_outlooks(given, [outlook(work) for work in left])
+    for unit in units:
         result = importing.import_image(unit, options)
         images.append(result.facts())
         if not given["json"]:

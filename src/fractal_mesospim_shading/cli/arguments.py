@@ -26,6 +26,15 @@ def _radius() -> Option:
     )
 
 
+def _dry_run() -> Option:
+    return Option(
+        "--dry-run",
+        heading=Heading.RUNNING,
+        is_flag=True,
+        help="Check all, and say what would be read, written and needed; write nothing.",
+    )
+
+
 def _image(*, required: bool) -> click.Argument:
     text = "Address of the image: a folder on disk, s3://..., or within a zip archive."
     return click.Argument(["image"], required=required, type=click.Path(), help=text)
@@ -57,7 +66,7 @@ def flatfield_arguments() -> list[click.Parameter]:
     from fractal_mesospim_shading.cli.options import options_of
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
-    return [_image(required=False), *options_of(FlatfieldOptions), *_common()]
+    return [_image(required=False), *options_of(FlatfieldOptions), _dry_run(), *_common()]
 
 
 def estimate_arguments() -> list[click.Parameter]:
@@ -77,6 +86,7 @@ def estimate_arguments() -> list[click.Parameter]:
             help="Folder for the models.",
         ),
         *options_of(FlatfieldOptions, hidden=IMAGE_OPTIONS),
+        _dry_run(),
         *_common(),
     ]
 
@@ -86,7 +96,13 @@ def background_arguments() -> list[click.Parameter]:
     from fractal_mesospim_shading.cli.options import options_of
     from fractal_mesospim_shading.options.background import BackgroundOptions
 
-    return [_image(required=False), *options_of(BackgroundOptions), _radius(), *_common()]
+    return [
+        _image(required=False),
+        *options_of(BackgroundOptions),
+        _radius(),
+        _dry_run(),
+        *_common(),
+    ]
 
 
 def methods() -> dict[str, list[tuple[str, str]]]:
@@ -119,6 +135,7 @@ def import_arguments() -> list[click.Parameter]:
             help="Folder for the imported images.",
         ),
         *options_of(ImportOptions),
+        _dry_run(),
         *_common(),
     ]
 

@@ -6,13 +6,14 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import click
 
-from fractal_mesospim_shading.engine.streams import is_terminal
+from fractal_mesospim_shading.engine.streams import is_terminal, without_bars
 from fractal_mesospim_shading.messages import LogLines, shown
 
 Given = Mapping[str, Any]
@@ -179,8 +180,10 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
-        ctx.ensure_object(Manner).begin_log()
-        return super().invoke(ctx)
+        manner = ctx.ensure_object(Manner)
+        manner.begin_log()
+        with without_bars() if manner.verbosity < 0 else nullcontext():
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options, a section for each group."""

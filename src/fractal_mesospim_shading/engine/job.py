@@ -37,6 +37,7 @@ from fractal_mesospim_shading.engine.job_folder import (
     unfinished_url,
 )
 from fractal_mesospim_shading.engine.locks import JobLock
+from fractal_mesospim_shading.engine.mismatch import other_job
 from fractal_mesospim_shading.engine.records import (
     RECORD,
     DurableJournal,
@@ -51,7 +52,6 @@ from fractal_mesospim_shading.engine.records import (
 from fractal_mesospim_shading.errors import (
     BackgroundError,
     JobLockedError,
-    JobMismatchError,
     OutputExistsError,
     OutputWriteError,
     ShadingError,
@@ -165,11 +165,7 @@ class Job:
         found = None if restart else read_request(self.url, self.options)
         if found is not None and not same(found, self.request):
             if self._journal.read():
-                raise JobMismatchError(
-                    f"An unfinished job lies at {self.url}, and it is not this one:\n  "
-                    + "\n  ".join(differences(found, plain(self.request)))
-                    + "\n- Run it again with its own parameters to continue it; `restart` drops it."
-                )
+                raise other_job(self.url, found, self.request)
             logger.info("An earlier run with other parameters had finished no block: it is dropped")
             found = None
         if found is None or not places.exists(self.unfinished_url, self.options):

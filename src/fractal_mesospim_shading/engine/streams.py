@@ -14,10 +14,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TextIO
 
 from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.messages import counted
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,19 @@ def is_terminal(stream: TextIO | None) -> bool:
     return False
 
 
+_bars: ContextVar[bool] = ContextVar("bars", default=True)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Within this context no bar is drawn, for a person who wants to hear of trouble alone."""
+    before = _bars.set(False)
+    try:
+        yield
+    finally:
+        _bars.reset(before)
+
+
 class Progress:
     """Counts finished blocks.
 
@@ -87,7 +102,7 @@ class Progress:
     but not more often than every half minute.
     """
 
-    def __init__(self, total: int, done: int = 0, what: str = "blocks") -> None:
+    def __init__(self, total: int, done: int = 0, what: str = "block") -> None:
         self._total = total
         self._done = done
         self._what = what
@@ -96,18 +111,18 @@ class Progress:
         self._tenth = 10 * done // max(total, 1)
 
     def __enter__(self) -> Progress:
-        if is_terminal(sys.stderr) and logger.isEnabledFor(logging.INFO):
+        if is_terminal(sys.stderr) and _bars.get():
             from tqdm import tqdm
 
             self._bar = tqdm(
                 total=self._total,
                 initial=self._done,
-                unit=" " + self._what,
+                unit=f" {self._what}s",
                 desc="Correcting",
                 file=SteadyStream(sys.stderr),
             )
         else:
-            logger.info("%d %s to write", self._total - self._done, self._what)
+            logger.info("%s to write", counted(self._total - self._done, self._what))
         return self
 
     def advance(self) -> None:
@@ -118,7 +133,8 @@ class Progress:
             return
         tenth, now = 10 * self._done // max(self._total, 1), time.monotonic()
         if tenth > self._tenth and (now - self._last > _SECONDS or self._done == self._total):
-            logger.info("%d of %d %s (%d %%)", self._done, self._total, self._what, 10 * tenth)
+            of = counted(self._total, self._what)
+            logger.info("%d of %s (%d %%)", self._done, of, 10 * tenth)
             self._last, self._tenth = now, tenth
 
     def __exit__(

@@ -23,6 +23,7 @@ from fractal_mesospim_shading.flatfield.models import (
 )
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
+    PlaneRef,
     Sample,
     drawn_planes,
     plane_count,
@@ -31,6 +32,7 @@ from fractal_mesospim_shading.flatfield.sampling import (
 )
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup
+from fractal_mesospim_shading.messages import counted
 from fractal_mesospim_shading.options.precedence import Basic, MeasuredProfile
 
 logger = logging.getLogger(__name__)
@@ -121,6 +123,16 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
     return ChannelModel(profile, offset, _as_json({**facts, **more}))
 
 
+def planes_to_read(choice: PlaneChoice, group: ModelGroup) -> tuple[PlaneRef, ...]:
+    """The planes that the flat-field of a group is estimated from.
+
+    Raises:
+        SamplingError: there is none.
+    """
+    options, planes = choice.options, choice.of_group(group)
+    return drawn_planes(choice.image, planes, choice.level, options.n_zplanes, options.seed)
+
+
 @dataclass(frozen=True)
 class _Sampled:
     """The planes of an estimate.
@@ -141,7 +153,9 @@ class _Sampled:
 def _sampled(choice: PlaneChoice, group: ModelGroup, workers: int) -> _Sampled:
     options = choice.options
     candidates = choice.of_group(group)
-    refs = drawn_planes(choice.image, candidates, choice.level, options.n_zplanes, options.seed)
+    refs = planes_to_read(choice, group)
+    what = counted(len(refs), "plane")
+    logger.info("Channel %s: reading %s of level %d", group.label, what, choice.level)
     sample = Sample(choice.image, group.channel.index, choice.level, refs)
     dark, tile_shape = choice.dark.get(group.channel.label), sample.layout.tile_shape
     if isinstance(dark, np.ndarray) and dark.shape != tile_shape:

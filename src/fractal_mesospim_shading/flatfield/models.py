@@ -305,10 +305,9 @@ def facts_line(label: str, model: ChannelModel) -> str:
     if facts.get("planes_partly_used"):
         text += f", {facts['planes_partly_used']} used without the parts that hold sample"
     low, high = np.percentile(model.profile.flatfield, [1, 99])
-    return (
-        f"{text}; camera offset {offset_text(facts)}; flat-field {low:.2f} to {high:.2f} (mean 1, "
-        f"divided by {facts['scale']:.5g})"
-    )
+    # Which noise it was told from is in the provenance.
+    facts["offset_from"] = facts["offset_from"].partition(" (")[0]
+    return f"{text}; camera offset {offset_text(facts)}; flat-field {low:.2f} to {high:.2f}"
 
 
 def profile_digest(profile: ShadingProfile) -> str:

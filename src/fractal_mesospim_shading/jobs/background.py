@@ -35,7 +35,7 @@ from fractal_mesospim_shading.jobs.containers import (
     ContainerCorrection,
     GroupImage,
     container_work,
-    correct_source,
+    planned_for,
 )
 from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.preparation import (
@@ -44,7 +44,7 @@ from fractal_mesospim_shading.jobs.preparation import (
     refuse_unfit,
     target_of,
 )
-from fractal_mesospim_shading.jobs.story import completed_in_place
+from fractal_mesospim_shading.jobs.story import completed_in_place, correct
 from fractal_mesospim_shading.jobs.work import Counts, JobResult, Part, Work
 from fractal_mesospim_shading.local_background.job_kernel import (
     background_kernel,
@@ -89,7 +89,12 @@ def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
     earlier = completed_in_place(zarr_url, _TASK, options, _TYPES, BackgroundCounts)
     if earlier is not None:
         return earlier
-    return correct_source(
+    return correct(lambda: plan_background(zarr_url, options))
+
+
+def plan_background(zarr_url: str, options: BackgroundOptions) -> Work:
+    """The work of a correction, once everything is checked; nothing is written."""
+    return planned_for(
         zarr_url,
         options,
         lambda image: prepare_background(image, options),

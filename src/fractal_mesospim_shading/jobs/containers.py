@@ -49,11 +49,9 @@ from fractal_mesospim_shading.jobs.preparation import (
     tell_facts,
     tell_notes,
 )
-from fractal_mesospim_shading.jobs.story import carry_out, correct_image
 from fractal_mesospim_shading.jobs.work import (
     CorrectionOptions,
     Enclosure,
-    JobResult,
     Part,
     Work,
     prefix_of,
@@ -105,13 +103,13 @@ class ContainerCorrection:
     companions: tuple[str, ...] = ()
 
 
-def correct_source(
+def planned_for(
     url: str,
     options: CorrectionOptions,
     of_image: Callable[[MosaicImage], Work],
     of_container: Callable[[TileCollection], Work],
-) -> JobResult:
-    """Correct an image, or all stacks of a native acquisition.
+) -> Work:
+    """The work of an image, or of all stacks of a native acquisition.
 
     Args:
         url: of the image, or of the container.
@@ -119,19 +117,21 @@ def correct_source(
         of_image, of_container: make the work, with all its checks.
 
     Raises:
-        ShadingError: one readable error; the source is as it was, and so is any earlier
-            result. What was finished is continued by the same call.
+        ShadingError: one readable error; nothing was written.
     """
     storage = options.storage_options
-    if not is_container(url, storage):
-        return correct_image(url, storage, of_image)
+    container = is_container(url, storage)
     with workable(url):
+        if not container:
+            image = MosaicImage.open(url, storage)
+            tell_notes(image)
+            return of_image(image)
         collection = open_collection(url, storage)
         tell_facts(collection)
         work = of_container(collection)
         for mosaic in collection.mosaics():
             tell_notes(mosaic)
-    return carry_out(work)
+    return work
 
 
 def container_work(

@@ -25,7 +25,7 @@ from fractal_mesospim_shading.jobs.containers import (
     ContainerCorrection,
     GroupImage,
     container_work,
-    correct_source,
+    planned_for,
 )
 from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.models import (
@@ -41,7 +41,7 @@ from fractal_mesospim_shading.jobs.preparation import (
     refuse_unfit,
     tell_facts,
 )
-from fractal_mesospim_shading.jobs.story import completed_in_place
+from fractal_mesospim_shading.jobs.story import completed_in_place, correct
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled, prefix_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
@@ -65,7 +65,12 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
     earlier = completed_in_place(zarr_url, TASK, options, _TYPES)
     if earlier is not None:
         return earlier
-    return correct_source(
+    return correct(lambda: plan_flatfield(zarr_url, options))
+
+
+def plan_flatfield(zarr_url: str, options: FlatfieldOptions) -> Work:
+    """The work of a correction, once everything is checked; nothing is written."""
+    return planned_for(
         zarr_url,
         options,
         lambda image: prepare_flatfield(image, options),
@@ -83,8 +88,16 @@ def estimate_models(
         folder: for the models; `models_folder` of a later correction or import.
         options: of the estimate.
     """
+    folder, choices = normalise_url(folder), plan_estimate(zarr_url, folder, options)
+    models = make_models(choices, options)
+    save_all_models(folder, choices, models)
+    return labelled(choices, models)
+
+
+def plan_estimate(zarr_url: str, folder: str, options: FlatfieldOptions) -> tuple[PlaneChoice, ...]:
+    """The planes of an estimate, once everything is checked; nothing is written."""
     refuse_idle(options, writes_image=False)
-    folder, storage = normalise_url(folder), options.storage_options
+    storage = options.storage_options
     images: Sequence[MultitileImage]
     with workable(zarr_url):
         if is_container(zarr_url, storage):
@@ -96,10 +109,8 @@ def estimate_models(
         problems = Problems()
         choices = _choices(images, options, problems, saves=True)
         problems.raise_all()
-    refuse_folder_of_models(folder, choices)
-    models = make_models(choices, options)
-    save_all_models(folder, choices, models)
-    return labelled(choices, models)
+    refuse_folder_of_models(normalise_url(folder), choices)
+    return choices
 
 
 def _choices(

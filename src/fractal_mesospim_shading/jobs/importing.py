@@ -8,12 +8,11 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fractal_mesospim_shading.engine.earlier import left_to_its_job, steps_of
 from fractal_mesospim_shading.engine.job_folder import unfinished_url
-from fractal_mesospim_shading.engine.zero_look import NO_DATA
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems
 from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import CopyKernel
@@ -23,7 +22,6 @@ from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.positions import SignOptions
-from fractal_mesospim_shading.images.native.report import acquisition_facts, acquisition_metadata
 from fractal_mesospim_shading.images.native.results import (
     ImportStyle,
     container_attributes,
@@ -39,6 +37,7 @@ from fractal_mesospim_shading.images.storage.places import join_url, normalise_u
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.ending import rehearse
+from fractal_mesospim_shading.jobs.import_facts import import_facts
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
     open_collection,
@@ -133,6 +132,15 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> JobResult:
     Raises:
         ShadingError: one readable error; the acquisition is as it was.
     """
+    work = plan_import(unit, options)
+    if imported_before(work):
+        logger.info("%s was finished by an earlier run and stays.", unit.zarr_url)
+        return work.result(unit.zarr_url)
+    return carry_out(work)
+
+
+def plan_import(unit: ImportUnit, options: ImportOptions) -> Work:
+    """The work of one import, once everything is checked; nothing is written."""
     with workable(unit.container):
         collection = _opened(unit.container, options)
         tell_facts(collection)
@@ -140,11 +148,7 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> JobResult:
         mosaic = _mosaic_of(collection, unit)
         tell_notes(mosaic)
         earlier = mark if isinstance(mark, dict) else None
-        work = prepare_import(unit, collection, mosaic, options, earlier)
-    if imported_before(work):
-        logger.info("%s was finished by an earlier run and stays.", unit.zarr_url)
-        return work.result(unit.zarr_url)
-    return carry_out(work)
+        return prepare_import(unit, collection, mosaic, options, earlier)
 
 
 def _opened(container: str, options: ImportOptions) -> TileCollection:
@@ -244,7 +248,7 @@ def prepare_import(
         source_url=unit.container,
         final_url=unit.zarr_url,
         options=options,
-        parts=(Part(plan, attributes, facts=_facts(collection, mosaic, earlier)),),
+        parts=(Part(plan, attributes, facts=import_facts(collection, mosaic, earlier)),),
         source_states=(mosaic.state(),),
         choices=choices,
         models_folder=folder if options.save_models and choices else None,
@@ -286,41 +290,6 @@ def _with_digest(work: Work, mosaic: NativeMosaic) -> Work:
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
     (part,) = work.parts
     return replace(work, parts=(replace(part, facts={**part.facts, "request": digest}),))
-
-
-def _facts(collection: TileCollection, mosaic: NativeMosaic, earlier: Document | None) -> Document:
-    """What the provenance of an imported image says of its acquisition."""
-    acquisition = {
-        "container": collection.name,
-        "orientation": asdict(collection.orientation),
-        **acquisition_facts(mosaic),
-        "metadata": acquisition_metadata(collection),
-    }
-    if earlier is None:
-        return {"acquisition": acquisition}
-    acquisition["corrected_before"] = earlier
-    return {"acquisition": acquisition, NO_DATA: _no_data_held(mosaic, earlier)}
-
-
-def _no_data_held(mosaic: NativeMosaic, earlier: Document) -> dict[str, bool]:
-    """Whether channels of a corrected acquisition hold pixels without data, as a mosaic.
-
-    Args:
-        mosaic: of its stacks, with nothing where there is none.
-        earlier: our mark in it.
-    """
-    said: dict[str, bool] = earlier.get(NO_DATA) or {}
-    held: dict[str, bool] = {}
-    for channel in mosaic.channels:
-        labels = {channel.label, *(f"{channel.label}/{s}" for s in mosaic.sides(channel.index))}
-        own = [said[k] for k in said if {k, k.removeprefix(f"{mosaic.suffix}: ")} & labels]
-        gaps = any(
-            len(mosaic.planes_of(channel.index, tile.number)) < mosaic.depth
-            for tile in mosaic.layout.tiles
-        )
-        if own:
-            held[channel.label] = any(own) or gaps
-    return held
 
 
 def _write_tables(mosaic: NativeMosaic, target: TargetImage) -> None:

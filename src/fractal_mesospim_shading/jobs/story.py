@@ -25,7 +25,6 @@ from fractal_mesospim_shading.flatfield.models import (
 )
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
-from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import mark_of, origin_line
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
@@ -41,7 +40,6 @@ from fractal_mesospim_shading.jobs.models import (
     save_all_models,
     write_gains,
 )
-from fractal_mesospim_shading.jobs.preparation import tell_notes
 from fractal_mesospim_shading.jobs.work import (
     CorrectionOptions,
     Counts,
@@ -50,7 +48,7 @@ from fractal_mesospim_shading.jobs.work import (
     Work,
     labelled,
 )
-from fractal_mesospim_shading.messages import heard_so_far, warnings_heard
+from fractal_mesospim_shading.messages import counted, heard_so_far, warnings_heard
 from fractal_mesospim_shading.options.base import parameters_of
 from fractal_mesospim_shading.views.reporting import report_url, write_flatfield_report
 
@@ -59,26 +57,29 @@ logger = logging.getLogger(__name__)
 _WARNINGS = "warnings.json"
 
 
-def correct_image(
-    url: str, storage: StorageOptions, prepared: Callable[[MosaicImage], Work]
-) -> JobResult:
-    """Correct one image.
+def correct(planned: Callable[[], Work]) -> JobResult:
+    """Plan a job, and do it.
 
     Args:
-        url: of the image.
-        storage: options of a remote address.
-        prepared: makes the work of an image, with all its checks.
+        planned: makes the work, with all its checks.
 
     Raises:
         ShadingError: one readable error; the source is as it was, and so is any earlier
             result. What was finished is continued by the same call.
     """
     with warnings_heard():
-        with workable(url):
-            image = MosaicImage.open(url, storage)
-            tell_notes(image)
-            work = prepared(image)
-        return carry_out(work)
+        return carry_out(planned())
+
+
+def refuse_unwritable_work(work: Work) -> None:
+    """Refuse models and pixels that could not be written.
+
+    Raises:
+        ShadingError: which, and why.
+    """
+    if work.models_folder is not None:
+        refuse_folder_of_models(work.models_folder, work.choices)
+    refuse_useless_codecs(target for part in work.parts for target in part.plan.targets)
 
 
 def carry_out(work: Work) -> JobResult:
@@ -90,9 +91,7 @@ def carry_out(work: Work) -> JobResult:
     """
     started = time.monotonic()
     options = work.options
-    if work.models_folder is not None:
-        refuse_folder_of_models(work.models_folder, work.choices)
-    refuse_useless_codecs(target for part in work.parts for target in part.plan.targets)
+    refuse_unwritable_work(work)
     tell_history(work.source_url, work.history, work.correction)
     _tell_members(work)
     _make_parent(work)
@@ -113,7 +112,8 @@ def carry_out(work: Work) -> JobResult:
             report = None if work.reported is None else report_url(work.final_url)
             return replace(work.result(work.final_url, report), counts=counts)
         if job.continued:
-            logger.info("An unfinished run is continued: %d blocks are there.", len(job.done))
+            done = counted(len(job.done), "block")
+            logger.info("An unfinished run is continued, with %s that it had finished.", done)
         # Also of a continued run: the earlier one may have been killed while it did this.
         begin(work, job.unfinished_url)
         watch = _watch(work, job)
@@ -236,6 +236,7 @@ def _report(
         return None
     place, target = work.replaces or work.final_url, work.parts[0].plan.target
     added = work.choices[0].options.output_offset
+    logger.info("Writing the report")
     with _only_warning("The report"):
         return write_flatfield_report(
             place, work.reported, target, models, gains[0], counts, added, seconds, job.beside

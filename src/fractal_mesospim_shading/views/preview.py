@@ -25,7 +25,7 @@ from fractal_mesospim_shading.engine.zero_look import about_blocks
 from fractal_mesospim_shading.errors import BackgroundError, OutputWriteError, ParameterError
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.messages import know_options, rendered
+from fractal_mesospim_shading.messages import counted, know_options, rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions
 from fractal_mesospim_shading.options.values import validated
 from fractal_mesospim_shading.views.figures import (
@@ -106,6 +106,8 @@ def write_preview(
         mask = LabelImage.open(image, label).read(box)[0]
     pixels = image.read(level, box)
     plane = pixels.reshape(pixels.shape[-2:])
+    place = ", ".join(f"{name} {s.start}" for name, s in zip(image.axes, box, strict=True))
+    logger.info("Comparing %s on a plane (%s)", counted(len(chosen), "method"), place)
     size = image.metadata.pixel_size_um(level)
     methods_px = [method.in_pixels((size["y"], size["x"])) for method in chosen]
     results, notes = _compared(plane, methods_px, mask, zero_is, found.held)
@@ -135,6 +137,7 @@ def _compared(
     notes: list[str] = []
     blocks = 0
     for method in methods:
+        logger.info("%s", method.title)
         try:
             check_fits(method, (plane.shape[0], plane.shape[1]))
             background = np.empty(plane.shape, np.float32)

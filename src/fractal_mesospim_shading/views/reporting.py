@@ -192,7 +192,7 @@ def _image_facts(image: MosaicImage, seconds: float) -> tuple[tuple[str, str], .
     return (
         ("Source", places.parent_and_name(image.url)[1]),
         ("Size", " x ".join(str(n) for n in image.levels[0].shape) + f" ({','.join(image.axes)})"),
-        ("Time", f"{seconds:.0f} s, {voxels * image.dtype.itemsize / seconds / 1e6:.0f} MB/s"),
+        ("Time", f"{seconds:.0f} s, {voxels * image.dtype.itemsize / seconds / 1e6:.3g} MB/s"),
     )
 
 

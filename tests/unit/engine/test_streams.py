@@ -171,3 +171,18 @@ def test_a_bar_in_a_terminal(monkeypatch, capsys):
         for _ in range(3):
             bar.advance()
     assert "3/3" in capsys.readouterr().err
+
+
+def test_no_bar_for_a_person_who_wants_to_hear_of_trouble_alone(monkeypatch, capsys):
+    monkeypatch.setattr(streams.sys.stderr, "isatty", lambda: True, raising=False)
+    with streams.without_bars(), Progress(3) as bar:
+        bar.advance()
+    assert capsys.readouterr().err == ""
+
+
+def test_one_block_is_no_blocks(caplog):
+    caplog.set_level(logging.INFO)
+    with Progress(1) as bar:
+        bar.advance()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["1 block to write", "1 of 1 block (100 %)"]

@@ -1,0 +1,187 @@
+"""What a job is going to read, to write and to need, said before anything is done."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+
+from fractal_mesospim_shading.engine.earlier import UnfinishedJob, jobs_beside
+from fractal_mesospim_shading.engine.job_folder import job_url, read_request
+from fractal_mesospim_shading.engine.mismatch import other_job
+from fractal_mesospim_shading.engine.records import same
+from fractal_mesospim_shading.engine.resources import needed_memory, resources
+from fractal_mesospim_shading.errors import JobLockedError
+from fractal_mesospim_shading.flatfield.modelling import planes_to_read
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.images.arrays.documents import Document
+from fractal_mesospim_shading.images.output import companion_url
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.jobs.story import refuse_unwritable_work
+from fractal_mesospim_shading.jobs.work import Work
+from fractal_mesospim_shading.messages import counted, shown
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a job will do.
+
+    Attributes:
+        source: what it reads.
+        result: what it writes: an image, a container, or a folder of models.
+        beside: what else it writes, by kind: companions, report, models.
+        models: where the flat-field of each channel comes from, a phrase.
+        blocks: how many it computes; 0 where it writes no image.
+        blocks_done: of these, how many an earlier run has finished.
+        read_bytes: of the source, about, without the planes of estimates.
+        write_bytes: about.
+        free_bytes: on the disk of the result; None where that is not known.
+        memory_bytes: at most.
+        memory_limit: bytes to stay within.
+        workers: blocks computed at a time.
+        execution: where.
+        replaces: whether the result takes the place of something that is there.
+    """
+
+    source: str
+    result: str
+    beside: dict[str, str]
+    models: dict[str, str]
+    blocks: int = 0
+    blocks_done: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    free_bytes: int | None = None
+    memory_bytes: int = 0
+    memory_limit: int = 0
+    workers: int = 1
+    execution: str = "threads"
+    replaces: bool = False
+
+    def facts(self) -> Document:
+        """The same as JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The same to read."""
+        rows = [("reads", self.source)]
+        rows += [("", f"channel {label}: {text}") for label, text in self.models.items()]
+        replaces = ", in the place of what is there" if self.replaces else ""
+        rows += [("writes", f"{self.result}{replaces}")]
+        rows += [("", f"{kind}: {url}") for kind, url in self.beside.items()]
+        if self.blocks:
+            left = counted(self.blocks, "block")
+            if self.blocks_done:
+                left = f"{left}, of which {self.blocks_done} are there"
+            free = "" if self.free_bytes is None else f", of {_size(self.free_bytes)} that are free"
+            rows += [
+                ("work", f"{left}; about {_size(self.read_bytes)} to read"),
+                ("disk", f"about {_size(self.write_bytes)}{free}"),
+                (
+                    "memory",
+                    f"{_size(self.memory_bytes)} at most, of {_size(self.memory_limit)} "
+                    f"({counted(self.workers, 'block')} at a time, {self.execution})",
+                ),
+            ]
+        return [f"{name:<8}{shown(text)}" for name, text in rows]
+
+
+def outlook(work: Work) -> Outlook:
+    """What a work that has been checked is going to do; the checks of its start are made as well.
+
+    Raises:
+        ShadingError: it would be refused.
+    """
+    refuse_unwritable_work(work)
+    unfinished = _unfinished(work)
+    use = min((resources(p.plan, work.options) for p in work.parts), key=lambda one: one.workers)
+    beside = {kind: companion_url(work.final_url, kind) for kind in work.companions}
+    if work.models_folder is not None:
+        beside["models"] = work.models_folder
+    return Outlook(
+        work.source_url,
+        work.replaces or work.final_url,
+        beside,
+        models_from(work.choices),
+        blocks=sum(part.plan.grid.total for part in work.parts),
+        blocks_done=0 if unfinished is None else unfinished.blocks_done,
+        read_bytes=_read_bytes(work),
+        write_bytes=work.expected_bytes(),
+        free_bytes=_free_bytes(work.final_url),
+        memory_bytes=max(needed_memory(part.plan, use.workers) for part in work.parts),
+        memory_limit=use.memory,
+        workers=use.workers,
+        execution=work.options.execution,
+        replaces=work.replaces is not None or places.exists(work.final_url, work.storage),
+    )
+
+
+def models_from(choices: Sequence[PlaneChoice]) -> dict[str, str]:
+    """Where the flat-field of each channel comes from, by its label in the log."""
+    found = {}
+    for choice in choices:
+        for group in choice.image.model_groups:
+            text = "a model that was given"
+            if not choice.models:
+                planes = planes_to_read(choice, group)
+                tiles = ", ".join(map(str, sorted({tile for tile, _ in planes})))
+                how = "thought empty" if choice.mostly_empty else "for BaSiC"
+                number = counted(len(planes), "plane")
+                text = f"{number} of level {choice.level} {how}, of tiles {tiles}"
+            found[f"{choice.prefix}{group.label}"] = text
+    return found
+
+
+def _unfinished(work: Work) -> UnfinishedJob | None:
+    """The run that the same command goes on with.
+
+    Raises:
+        JobLockedError: it is at work.
+        JobMismatchError: the one that lies there is another one.
+    """
+    found = [
+        job for job in jobs_beside(work.final_url, work.storage) if job.result == work.final_url
+    ]
+    if not found:
+        return None
+    (job,) = found
+    if job.state == "running":
+        raise JobLockedError(f"Another run is writing this result: {job.text()}.")
+    url = job_url(work.final_url)
+    request = read_request(url, work.storage)
+    if work.options.restart or request is None:
+        return None
+    if same(request, work.request()):
+        return job
+    if job.blocks_done:
+        raise other_job(url, request, work.request())
+    return None
+
+
+def _read_bytes(work: Work) -> int:
+    """Bytes of the chunk files of what is corrected, from the share that they take on disk."""
+    total = 0.0
+    for number in {part.choice for part in work.parts}:
+        parts = work.parts_of(number)
+        source = work.choices[number].image if work.choices else parts[0].plan.source
+        sources = [part.plan.source for part in parts]
+        pixels = sum(prod(one.levels[0].shape) * one.dtype.itemsize for one in sources)
+        total += pixels * source.stored_share()
+    return int(total)
+
+
+def _free_bytes(url: str) -> int | None:
+    if not places.is_local(url):
+        return None
+    folder = places.local_path(url).parent
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _size(number: int) -> str:
+    """Bytes as people say them, in steps of 1000."""
+    size, units = float(number), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "bytes" else f"{size:.3g} {units[0]}"
