@@ -113,8 +113,17 @@ def correct_flatfield(
             were; the same call continues what was finished.
 
     Example:
+        Four tiles hold no sample, and the camera gives 100 counts at no light:
+
         >>> from fractal_mesospim_shading import correct_flatfield
-        >>> result = correct_flatfield("brain.zarr", fov_list=[1, 9])  # doctest: +SKIP
+        >>> result = correct_flatfield(
+        ...     "brain.zarr/raw_image", fov_list=[1, 3, 7, 9], camera_offset=100
+        ... )
+        >>> result.image_url
+        '.../brain.zarr/raw_image_flatfield_corr'
+        >>> flatfield = result.models["488 nm"].profile.flatfield
+        >>> flatfield.shape, round(float(flatfield.mean()), 3)
+        ((96, 96), 1.0)
     """
     from fractal_mesospim_shading.jobs import flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
@@ -145,6 +154,15 @@ def estimate_flatfield(
 
     Raises:
         ShadingError: one readable error; an earlier folder of models is as it was.
+
+    Example:
+        Estimate once, and use it for every image of the day:
+
+        >>> from fractal_mesospim_shading import correct_flatfield, estimate_flatfield
+        >>> models = estimate_flatfield("brain.zarr/raw_image", "models", fov_list=[1, 3, 7, 9])
+        >>> list(models)
+        ['488 nm']
+        >>> result = correct_flatfield("brain.zarr/raw_image", models_folder="models")
     """
     from fractal_mesospim_shading.jobs import flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
@@ -176,6 +194,16 @@ def correct_background(
 
     Raises:
         ShadingError: one readable error; the source and any earlier result are as they were.
+
+    Example:
+        >>> from fractal_mesospim_shading import correct_background
+        >>> result = correct_background(
+        ...     "brain.zarr/raw_image", method="median:15", save_background=True
+        ... )
+        >>> result.image_url
+        '.../brain.zarr/raw_image_background_corr'
+        >>> result.companions
+        {'background': '.../brain.zarr/raw_image_background_corr_background'}
     """
     from fractal_mesospim_shading.jobs import background
     from fractal_mesospim_shading.options.background import BackgroundOptions
@@ -205,6 +233,12 @@ def import_mesospim(
 
     Raises:
         ShadingError: one readable error; the acquisition is as it was.
+
+    Example:
+        >>> from fractal_mesospim_shading import import_mesospim
+        >>> results = import_mesospim("acquisition.ome.zarr", "imported")
+        >>> [result.image_url for result in results]
+        ['.../imported/acquisition.zarr/raw_image']
     """
     from fractal_mesospim_shading.jobs import importing
     from fractal_mesospim_shading.options.flatfield import ImportOptions

@@ -31,11 +31,16 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def fenced(text: str) -> str:
+    """All that stands in fenced blocks of a page, whatever their language, in unbroken lines."""
+    inside = re.findall(r"^```[^\n`]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return re.sub(r"\\\n\s*", "", "".join(inside))
+
+
 def commands(text: str) -> list[list[str]]:
-    """Our commands in the shell blocks of a page, as words."""
-    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines]
-    ours = [line[1:] for line in words if line[:1] == ["mesospim-shading"]]
+    """Our commands in the fenced blocks of a page, as words."""
+    lines = [line for line in fenced(text).splitlines() if line.startswith("mesospim-shading")]
+    ours = [shlex.split(line, comments=True)[1:] for line in lines]
     return [line[: line.index(">")] if ">" in line else line for line in ours]
 
 
@@ -68,6 +73,30 @@ def test_commands_are_understood(page: Path) -> None:
 def test_the_readme_shows_the_main_commands() -> None:
     shown = {words[0] for words in commands(README)}
     assert {"info", "correct-flatfield", "estimate", "import"} <= shown
+
+
+def test_no_command_is_overlooked() -> None:
+    text = """
+```
+mesospim-shading info a.zarr
+```
+```bash
+mesospim-shading import a.ome.zarr \\
+    --zarr-dir imported  # more
+python docs/generate_tasks.py
+```
+"""
+    assert commands(text) == [
+        ["info", "a.zarr"],
+        ["import", "a.ome.zarr", "--zarr-dir", "imported"],
+    ]
+    assert sum(len(commands(page.read_text(encoding="utf-8"))) for page in PAGES) > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_scripts_that_pages_call_are_there(page: Path) -> None:
+    called = re.findall(r"python3? ((?:docs|benchmarks|examples)/\w+\.py)", page.read_text("utf-8"))
+    assert not [script for script in called if not (ROOT / script).is_file()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -136,7 +165,7 @@ def test_what_contributing_names_is_there() -> None:
             paths.add(word)
         elif re.fullmatch(r"[A-Za-z_]\w*", word):
             names.add(word)
-    paths.discard(".venv/bin/activate")
+    paths -= {".venv/bin/activate", "build/site"}  # made by the commands that name them
     assert len(paths) > 30
     assert not [p for p in paths if not (ROOT / p).exists() and not (package / p).exists()]
     assert {"BackgroundMethod", "choose_scenario", "read_stacks", "slow"} <= names & known

@@ -60,6 +60,17 @@ def write_mosaic(
     Raises:
         OutputExistsError: there is already something.
         ParameterError: the axes do not fit the world.
+
+    Example:
+        The image of the other examples, under another name:
+
+        >>> from fractal_mesospim_shading.synthetic.demo import write_mosaic
+        >>> from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+        >>> world = LightSheetWorld(tile_shape=(96, 96), planes=12, sample_radius=0.4)
+        >>> write_mosaic("made.zarr/raw_image", world, ["488 nm"], chunks=(4, 96, 96))
+        'made.zarr/raw_image'
+        >>> [number for number in world.tile_numbers if world.is_empty(number, 6)]
+        [1, 3, 7, 9]
     """
     form = ImageStyle(**style)
     plane_shape = (world.grid[0] * world.tile_shape[0], world.grid[1] * world.tile_shape[1])
@@ -182,6 +193,14 @@ def make_demo_image(
 
     Raises:
         OutputExistsError: there is such an image already.
+
+    Example:
+        >>> from fractal_mesospim_shading.synthetic.demo import make_demo_image
+        >>> url, truth = make_demo_image("demo_output")
+        >>> url, truth.empty_tiles
+        ('demo_output/demo.zarr', (1, 3, 7, 9))
+        >>> truth.flatfield("488 nm").shape
+        (192, 256)
     """
     world = LightSheetWorld(
         tile_shape=(192, 256), planes=40, offset=100.0, sample_radius=0.47, seed=seed

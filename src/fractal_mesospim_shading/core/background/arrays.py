@@ -1,11 +1,4 @@
-"""Background correction for people with arrays: NumPy arrays, masked arrays, memory maps.
-
-from fractal_mesospim_shading.core.background import make_method
-from fractal_mesospim_shading.core.background.arrays import correct_array
-
-result = correct_array(stack, make_method("median", radius_px=30))
-colours = correct_array(picture, make_method("median", radius_px=30), axes="yxc")
-"""
+"""Background correction for people with arrays: NumPy arrays, masked arrays, memory maps."""
 
 from __future__ import annotations
 
@@ -102,6 +95,19 @@ def estimate_array(
 
     Raises:
         BackgroundError: for arrays or parameters that do not fit, or of a wrong type.
+
+    Example:
+        A square of 9 x 9 pixels on a background of 50 counts does not lift a median that looks
+        at 41 x 41:
+
+        >>> import numpy as np
+        >>> from fractal_mesospim_shading.core.background import make_method
+        >>> from fractal_mesospim_shading.core.background.arrays import estimate_array
+        >>> image = np.full((64, 64), 50, np.uint16)
+        >>> image[20:29, 20:29] = 400
+        >>> background = estimate_array(image, make_method("median", radius_px=20))
+        >>> float(background.min()), float(background.max())
+        (50.0, 50.0)
     """
     rule = zero_rule(zero_is, holds_no_data)
     request = _Request(image, method, mask, axes, progress)
@@ -144,6 +150,16 @@ def correct_array(
 
     Raises:
         BackgroundError: for arrays or parameters that do not fit, or of a wrong type.
+
+    Example:
+        >>> import numpy as np
+        >>> from fractal_mesospim_shading.core.background import make_method
+        >>> from fractal_mesospim_shading.core.background.arrays import correct_array
+        >>> picture = np.full((64, 64, 3), 50, np.uint8)
+        >>> picture[20:29, 20:29] = 240
+        >>> result = correct_array(picture, make_method("median", radius_px=20), axes="yxc")
+        >>> result.image.dtype, float(result.image[0, 0, 0]), float(result.image[24, 24, 1])
+        (dtype('float32'), 0.0, 190.0)
     """
     rule = zero_rule(zero_is, holds_no_data)
     request = _Request(image, method, mask, axes, progress)

@@ -45,6 +45,15 @@ def make_method(name: str, **parameters: Any) -> BackgroundMethod:
 
     Raises:
         BackgroundError: for an unknown name or parameter, with those that exist.
+
+    Example:
+        >>> from fractal_mesospim_shading.core.background import METHODS, make_method
+        >>> sorted(METHODS)[:4]
+        ['constant', 'difference_of_filters', 'gaussian', 'median']
+        >>> METHODS["median"].arguments
+        ('radius_px', 'shape', 'exact', 'radius_z_px')
+        >>> make_method("median", radius_px=25).largest_radius_px
+        25.0
     """
     name = method_named(name) if isinstance(name, str) else name
     if not isinstance(name, str) or name not in METHODS:

@@ -215,6 +215,19 @@ def gaussian_backgrounds(
 
     Returns:
         The backgrounds, float32, and the noise factors of each channel.
+
+    Raises:
+        BackgroundError: for channels, radii or factors that do not fit each other.
+
+    Example:
+        >>> import numpy as np
+        >>> from fractal_mesospim_shading.core.background import gaussian_backgrounds
+        >>> red, green = np.full((2, 64, 64), 50.0), np.full((1, 32, 48), 20.0)
+        >>> backgrounds, factors = gaussian_backgrounds([red, green], radius_px=[7, (5, 9)])
+        >>> [background.shape for background in backgrounds]
+        [(2, 64, 64), (1, 32, 48)]
+        >>> round(factors[0].exact, 2)
+        0.99
     """
     radii = radii_per_channel(radius_px, len(channels))
     carried = [1.0] * len(channels) if noise_corrections is None else list(noise_corrections)
