@@ -32,6 +32,9 @@ from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images import mosaic
 from fractal_mesospim_shading.images.native import stack
 from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
+from fractal_mesospim_shading.jobs.flatfield import plan_flatfield
+from fractal_mesospim_shading.jobs.outlook import outlook
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.views.inspection import as_text, describe
 from fractal_mesospim_shading.views.preview import write_preview
@@ -179,6 +182,14 @@ def _estimate(place: Place) -> None:
         assert 1.05 < model.profile.flatfield[4:12, 8:24].mean() < 1.3
 
 
+def _dry_run(place: Place) -> None:
+    options = FlatfieldOptions(models_folder=place.models, output_folder=str(place.out))
+    said = outlook(plan_flatfield(str(place.source), options))
+    assert said.source == str(place.source)
+    assert said.blocks > 0
+    assert not list(place.out.iterdir())
+
+
 def _flatfield(place: Place, kind: str = "flat-field", **more: Any) -> None:
     given = {"models_folder": place.models, "output_folder": str(place.out), "report": False}
     if is_container(str(place.source)):
@@ -217,6 +228,7 @@ DOORS: Mapping[str, Callable[[Place], None]] = {
     "info": _info,
     "preview": _preview,
     "estimate": _estimate,
+    "flat-field, dry run": _dry_run,
     "flat-field": _flatfield,
     "background": _background,
     "both in one pass": lambda place: _flatfield(place, "both", **_METHOD),
@@ -226,7 +238,7 @@ DOORS: Mapping[str, Callable[[Place], None]] = {
 }
 """What is done to a source; each looks at what came out."""
 
-PASSES = tuple(DOORS)[3:]
+PASSES = tuple(DOORS)[4:]
 """Doors that read all pixels, each chunk once."""
 
 
