@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
     from fractal_mesospim_shading.flatfield.models import ChannelModel
     from fractal_mesospim_shading.jobs.work import JobResult
-    from fractal_mesospim_shading.options.background import BackgroundArguments, BackgroundOptions
+    from fractal_mesospim_shading.options.background import (
+        BackgroundArguments,
+        BackgroundOptions,
+        BackgroundStep,
+    )
     from fractal_mesospim_shading.options.flatfield import (
         BasicpyModelParams,
         FlatfieldArguments,
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackgroundError",
     "BackgroundOptions",
+    "BackgroundStep",
     "BasicpyModelParams",
     "ChannelModel",
     "FlatfieldOptions",
@@ -82,6 +87,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "BackgroundOptions": "options.background",
+    "BackgroundStep": "options.background",
     "BasicpyModelParams": "options.flatfield",
     "ChannelModel": "flatfield.models",
     "FlatfieldOptions": "options.flatfield",

@@ -23,7 +23,7 @@ from fractal_mesospim_shading.core.background.masks import dilate_mask
 from fractal_mesospim_shading.core.background.noise import estimate_noise_sigma, noise_bias
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.jobs import background
+from fractal_mesospim_shading.jobs import background, background_parts
 from fractal_mesospim_shading.jobs.work import image_list_update
 from fractal_mesospim_shading.synthetic.images import write_image
 
@@ -130,8 +130,8 @@ def write_label(image: Path, array: np.ndarray, axes: str, name: str = "cells") 
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of one chunk each, which cut tiles."""
-    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(background, "_MOST_BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "_MOST_BLOCK_BYTES", 1)
 
 
 # --- The numbers --------------------------------------------------------------------------------
@@ -829,7 +829,7 @@ def test_processes_change_no_byte(tmp_path, tree, small_blocks, two_cpus):
 def test_each_chunk_is_read_once(chunks, tmp_path, monkeypatch):
     array = scene((2, 4, 96, 80))
     source = write(tmp_path / "a.zarr", array, chunks=chunks)
-    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     read, seen = MosaicImage.read, []
 
     def counted(image, level, box):
@@ -866,7 +866,7 @@ def test_a_stopped_run_is_continued_with_the_blocks_it_began_with(tmp_path, tree
     array = scene((1, 8, 384, 400))
     source = write(tmp_path / "a.zarr", array, None, chunks=(8, 64, 64))
     arguments = {"method": METHODS["median"][0], "save_background": True}
-    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     whole = correct_background(source, output_image_name="whole", **arguments)
     with monkeypatch.context() as patch:
         _stop_after(patch, 30)
@@ -907,7 +907,7 @@ SLOW = str(Path(__file__).parents[1] / "slow_cli.py")
 def test_a_killed_run_is_continued(tmp_path, tree, monkeypatch):
     array = scene((2, 8, 96, 80))
     source = write(tmp_path / "a.zarr", array)
-    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     whole = correct_background(source, save_background=True)
     wanted = tree(Path(whole.image_url)), tree(Path(whole.companions["background"]))
     for url in (whole.image_url, *whole.companions.values()):
@@ -916,7 +916,7 @@ def test_a_killed_run_is_continued(tmp_path, tree, monkeypatch):
         sys.executable,
         SLOW,
         "0.05",
-        "jobs.background",
+        "jobs.background_parts",
         "correct-background",
         str(source),
         "--save-background",
@@ -941,7 +941,7 @@ def test_another_label_image_is_another_job(tmp_path, monkeypatch):
     source = write(tmp_path / "a.zarr", array)
     write_label(source, cells_of((96, 80)), "yx")
     arguments = {"mask": {"kind": "label", "label_name": "cells"}, "n_workers": 1}
-    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     with monkeypatch.context() as patch:
         _stop_after(patch, 3)
         with pytest.raises(errors.OutputWriteError):
@@ -960,7 +960,7 @@ def test_smaller_blocks_where_memory_is_short(tmp_path, monkeypatch):
     source = write(tmp_path / "a.zarr", array, None, chunks=(4, 32, 32))
     options, method = METHODS["median"]
     image = MosaicImage.open(str(source))
-    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     sizes = {}
     for limit in ("8GB", "432MB"):
         settings = background.BackgroundOptions(method=options, memory_limit=limit, n_workers=2)

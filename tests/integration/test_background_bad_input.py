@@ -8,7 +8,7 @@ import zarr
 
 from fractal_mesospim_shading import correct_background, errors
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.jobs import background
+from fractal_mesospim_shading.jobs import background_parts
 from fractal_mesospim_shading.synthetic.images import write_image
 
 
@@ -150,7 +150,7 @@ def test_dividing_by_a_background_that_reaches_0(
     earlier, workers, make_mosaic, tree, tmp_path, monkeypatch
 ):
     """Found while blocks are written: nothing is left, and an earlier result is as it was."""
-    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     rng = np.random.default_rng(0)
     array = rng.normal(50, 1, (1, 4, 96, 80)).astype("float32")
     array[0, 2, 48:, :40] -= 50
@@ -170,7 +170,7 @@ def test_dividing_by_a_background_that_reaches_0(
 
 
 def test_a_damaged_chunk_keeps_what_was_finished(make_mosaic, monkeypatch, tmp_path):
-    monkeypatch.setattr(background, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     source = make_mosaic()
     (source / "0/0/0/0/0").write_bytes(b"\xff" * 99)
     with pytest.raises(errors.SourceReadError, match="0/0/0/0/0"):

@@ -18,7 +18,7 @@ from fractal_mesospim_shading.core.background import METHODS, make_method
 from fractal_mesospim_shading.core.background.arrays import correct_array
 from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.jobs import background
+from fractal_mesospim_shading.jobs import background_parts
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.views import preview
 from fractal_mesospim_shading.views.preview import write_preview
@@ -86,8 +86,8 @@ def tile_by_tile(array, method, **how) -> np.ndarray:
 def blocks(request, monkeypatch):
     """Blocks of whole tiles, and of one chunk each, which cut tiles."""
     if request.param == "small blocks":
-        monkeypatch.setattr(background, "BLOCK_BYTES", 1)
-        monkeypatch.setattr(background, "_MOST_BLOCK_BYTES", 1)
+        monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(background_parts, "_MOST_BLOCK_BYTES", 1)
         monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
     return request.param
 
@@ -279,9 +279,9 @@ def reads(monkeypatch):
 
 @pytest.mark.parametrize("task", ["flat-field", "background"])
 def test_images_without_zeros_are_read_once(task, tmp_path, reads, monkeypatch):
-    for module, name in ((background, "BLOCK_BYTES"), (plan, "BLOCK_BYTES")):
+    for module, name in ((background_parts, "BLOCK_BYTES"), (plan, "BLOCK_BYTES")):
         monkeypatch.setattr(module, name, 1)
-    monkeypatch.setattr(background, "_MOST_BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "_MOST_BLOCK_BYTES", 1)
     array = camera()[None]
     source = write(tmp_path / "a.zarr", array, None)
     models = str(_flat_models(tmp_path, (72, 128)))

@@ -177,6 +177,10 @@ class Histogram:
             counts[np.searchsorted(bins, part.bins)] += part.counts
         return Histogram(bins, counts)
 
+    def without_zero(self) -> Histogram:
+        """The same without the values of 0."""
+        return Histogram(self.bins[self.bins != 0], self.counts[self.bins != 0])
+
     @property
     def total(self) -> int:
         """Number of values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from fractal_mesospim_shading.core.layout import Tile, TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
 
 if TYPE_CHECKING:
-    from fractal_mesospim_shading.core.correct import PixelCounts
+    from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 
 Span = tuple[int, int]
 
@@ -240,6 +240,47 @@ def flatness(
         return float("nan")
     common = np.median(np.stack(maps), axis=0)
     return float(np.sqrt(np.mean((common / common.mean() - 1) ** 2)))
+
+
+def flattened(
+    planes: NDArray[Any],
+    layout: TileLayout,
+    correction_of: Callable[[Tile], TileCorrection],
+    *,
+    factor: Span = (1, 1),
+) -> NDArray[np.float64]:
+    """Planes of any level without their shading, as these measures need them.
+
+    Where the flat-field changes little within a coarse pixel, this is the mean of the corrected
+    fine ones.
+
+    Args:
+        planes: (y, x) or (n, y, x), raw.
+        layout: tiles at full resolution.
+        correction_of: a tile; only its flat-field and dark-field are asked for.
+        factor: by how much y and x have shrunk from full resolution to these planes.
+
+    Returns:
+        (n, y, x); coarse pixels that lie in no tile as a whole, and those of 0, are 0.
+    """
+    stack = _stack(planes)
+    result = np.zeros_like(stack)
+    for tile in layout.tiles:
+        (y0, y1), (x0, x1) = _spans(tile, layout, factor)
+        fine = (
+            slice(y0 * factor[0] - tile.y, y1 * factor[0] - tile.y),
+            slice(x0 * factor[1] - tile.x, x1 * factor[1] - tile.x),
+        )
+        correction = correction_of(tile)
+        flat, dark = (
+            np.broadcast_to(np.asarray(part, np.float64), layout.tile_shape)[fine]
+            .reshape(y1 - y0, factor[0], x1 - x0, factor[1])
+            .mean(axis=(1, 3))
+            for part in (correction.divisor, correction.dark)
+        )
+        raw = stack[:, y0:y1, x0:x1]
+        result[:, y0:y1, x0:x1] = np.where(raw == 0, 0, (raw - dark) / flat)
+    return result
 
 
 def _stack(planes: NDArray[Any]) -> NDArray[np.float64]:

@@ -110,24 +110,24 @@ def _marks(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(each) for each in marks if isinstance(each, Mapping)]
 
 
-def tell_history(url: str, steps: Sequence[Step], correction: Correction | None) -> None:
+def tell_history(url: str, steps: Sequence[Step], corrections: Sequence[Correction]) -> None:
     """Warn of an image that is corrected in the same way a second time; else name its steps.
 
     Args:
         url: of the source.
         steps: that it has gone through.
-        correction: that is going to be made; None for a plain import.
+        corrections: that are going to be made; none by a plain import.
     """
-    again = [step for step in steps if step.corrects == correction is not None]
-    if again and correction is not None:
+    repeated = [each for each in corrections if each in {step.corrects for step in steps}]
+    for correction in repeated:
         logger.warning(
             "%s is a result of this package already: its %s was corrected before (%s). It is "
             "corrected a second time; was the original meant?",
             url,
             _NAMES[correction],
-            "; ".join(f"{step.task}, version {step.version}" for step in again),
+            "; ".join(f"{s.task}, version {s.version}" for s in steps if s.corrects == correction),
         )
-    elif steps:
+    if steps and not repeated:
         logger.info("%s was made %s", url, "; then ".join(step.text for step in steps))
 
 

@@ -47,11 +47,13 @@ class Processed:
         pixels: for each image that is written.
         counts: by channel.
         noise: of raw pixels, by label of the model, as text for the journal; see `offset_look`.
+        before: counts, by channel, of an earlier step whose result is not written.
     """
 
     pixels: tuple[NDArray[Any], ...]
     counts: dict[int, PixelCounts]
     noise: dict[str, list[str]] = field(default_factory=dict)
+    before: dict[int, PixelCounts] = field(default_factory=dict)
 
 
 class Kernel(Protocol):
@@ -201,6 +203,11 @@ def process_block(plan: CorrectionPlan, node: Node) -> NodeResult:
     kinds = ("channels", *(f"channels_{kind}" for kind in plan.kernel.companions))
     if done.noise:
         record["noise"] = done.noise
+    if done.before:
+        record["before"] = {
+            str(channel): {"counts": list(vars(found).values())}
+            for channel, found in done.before.items()
+        }
     for kind, pixels in zip(kinds, done.pixels, strict=True):
         record[kind] = {
             str(channel): {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -32,7 +32,7 @@ from fractal_mesospim_shading.core.zeros import (
 )
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MARK, MosaicImage
-from fractal_mesospim_shading.images.source import Axes, MultitileImage
+from fractal_mesospim_shading.images.source import Axes, MultitileImage, PixelSource
 
 logger = logging.getLogger(__name__)
 
@@ -90,17 +90,20 @@ class ZeroLook:
         layouts: whose planes are looked at: the tiles, and, where a correction goes across them,
             the whole plane.
         rules: by channel.
+        held: whether a channel holds pixels without data at all, where that is not known before
+            its pixels are read: asked where `margins` would take some zeros for such.
         run: tells apart what runs in the same process keep.
     """
 
     axes: Axes
     layouts: tuple[TileLayout, ...]
     rules: tuple[ZeroRule, ...]
+    held: Callable[[int], bool] | None = None
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def zeros(
         self,
-        source: MultitileImage,
+        source: PixelSource,
         lead: dict[str, int],
         z: slice,
         yx: tuple[slice, slice],
@@ -139,6 +142,8 @@ class ZeroLook:
                     if number == 0:
                         blocks += [(int(n), *at) for at in _within(box, piece)]
         values, without = zero & ~without, zero & without
+        if self.held is not None and without.any() and not self.held(lead["c"]):
+            return Zeros()
         return Zeros(_some(without), _some(values), tuple(blocks))
 
     def of_stack(self, channels: Sequence[int], axes: Axes, layout: TileLayout) -> ZeroLook:
@@ -154,7 +159,7 @@ class ZeroLook:
         """By channel, whether a 0 may be no data."""
         return {channel: rule != "data" for channel, rule in enumerate(self.rules)}
 
-    def working_bytes(self, source: MultitileImage) -> int:
+    def working_bytes(self, source: PixelSource) -> int:
         """What looking at a tile takes at a time, beside the block."""
         if not any(map(self.looks, range(len(self.rules)))):
             return 0
@@ -165,7 +170,7 @@ class ZeroLook:
 
     def _box(
         self,
-        source: MultitileImage,
+        source: PixelSource,
         lead: dict[str, int],
         z: int,
         number: int,
@@ -186,7 +191,7 @@ class ZeroLook:
 
     def _looked_at(
         self,
-        source: MultitileImage,
+        source: PixelSource,
         lead: dict[str, int],
         planes: slice,
         tile: Tile,
@@ -206,13 +211,13 @@ class ZeroLook:
         place = {axis: slice(i, i + 1) for axis, i in lead.items()} | {"z": z, "y": y, "x": x}
         return self.axes.box(place)
 
-    def _depth(self, source: MultitileImage, shape: tuple[int, int]) -> int:
+    def _depth(self, source: PixelSource, shape: tuple[int, int]) -> int:
         """Planes of a tile that are looked at together: those of a chunk, as far as they fit."""
         chunk = self.axes.length("z", source.read_grain())
         room = _TALLY_BYTES // ZeroTally.bytes_a_plane(shape, source.dtype)
         return int(max(1, min(chunk, room)))
 
-    def _planes(self, source: MultitileImage) -> int:
+    def _planes(self, source: PixelSource) -> int:
         return self.axes.length("z", source.levels[0].shape)
 
 

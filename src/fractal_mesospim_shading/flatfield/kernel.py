@@ -36,8 +36,11 @@ from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import drawn_planes, every_plane, plane_count
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
-from fractal_mesospim_shading.images.source import Axes, MultitileImage
+from fractal_mesospim_shading.images.source import Axes, MultitileImage, PixelSource
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
+
+ZYX = tuple[slice, slice, slice]
+"""Where planes lie in an image."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class OffsetLook:
     def pieces(
         self,
         lead: Mapping[str, int],
-        zyx: tuple[slice, slice, slice],
+        zyx: ZYX,
         layout: TileLayout,
         name_of: Callable[[Piece], str],
         without_data: NDArray[np.bool_] | None,
@@ -180,34 +183,67 @@ class FlatfieldKernel:
 
     def process(self, source: MultitileImage, box: Box) -> Processed:
         data = source.read(0, box)
-        outside = self.layout.outside(box[-2], box[-1]) if self.blank_outside else None
-        if outside is not None:
-            data[..., outside] = 0
+        self.blank(data, box)
         counts: dict[int, PixelCounts] = {}
         noise: dict[str, list[str]] = {}
         for lead, z, planes in channel_stacks(data, self.axes, box):
-            channel = lead["c"]
-            linear = self._painted(channel, box[-2], box[-1])
+            channel, where = lead["c"], (z, box[-2], box[-1])
             stack = np.ascontiguousarray(planes)
-            zeros = Zeros()
-            if self.look.looks(channel):
-                zeros = self.look.zeros(source, lead, z, (box[-2], box[-1]), stack)
-            none = self.look.rules[channel] == "no_data"
-            if self.offset_look is not None:
-                name_of = partial(self._name, channel)
-                skipped = None if none else zeros.without_data
-                where = (z, box[-2], box[-1])
-                pieces = self.offset_look.pieces(lead, where, self.layout, name_of, skipped)
-                for name, piece, run in pieces:
-                    dark = self.corrections[name].dark
-                    text = self.offset_look.noise(stack, piece, run, dark, zero_is_no_data=none)
-                    noise.setdefault(name, []).append(text)
-            met = correct(stack, linear, zero_is_no_data=none, without_data=zeros.without_data)
+            zeros = self.zeros(source, lead, where, stack)
+            for label, text in self.noise(lead, where, stack, zeros):
+                noise.setdefault(label, []).append(text)
+            met = self.correct(channel, (box[-2], box[-1]), stack, zeros)
             met += PixelCounts(**zeros.counted())
             if stack is not planes and not np.shares_memory(stack, planes):
                 planes[...] = stack
             counts[channel] = counts.get(channel, PixelCounts()) + met
         return Processed((data,), counts, noise)
+
+    def blank(self, data: NDArray[Any], box: Box) -> None:
+        """Make the pixels of a box 0 that belong to no tile, where that is asked for."""
+        outside = self.layout.outside(box[-2], box[-1]) if self.blank_outside else None
+        if outside is not None:
+            data[..., outside] = 0
+
+    def zeros(
+        self, source: PixelSource, lead: dict[str, int], where: ZYX, stack: NDArray[Any]
+    ) -> Zeros:
+        """The zeros of raw planes (n, y, x), as far as the pixels decide what they are."""
+        if not self.look.looks(lead["c"]):
+            return Zeros()
+        z, y, x = where
+        return self.look.zeros(source, lead, z, (y, x), stack)
+
+    def every_zero_is_no_data(self, channel: int) -> bool:
+        """Whether all raw zeros of a channel stay 0."""
+        return self.look.rules[channel] == "no_data"
+
+    def noise(
+        self, lead: dict[str, int], where: ZYX, stack: NDArray[Any], zeros: Zeros
+    ) -> Iterator[tuple[str, str]]:
+        """The noise of those raw planes (n, y, x) that are looked at, with the model's label."""
+        if self.offset_look is None:
+            return
+        none = self.every_zero_is_no_data(lead["c"])
+        name_of, skipped = partial(self._name, lead["c"]), None if none else zeros.without_data
+        for name, piece, run in self.offset_look.pieces(lead, where, self.layout, name_of, skipped):
+            dark = self.corrections[name].dark
+            yield name, self.offset_look.noise(stack, piece, run, dark, zero_is_no_data=none)
+
+    def correct(
+        self, channel: int, yx: tuple[slice, slice], stack: NDArray[Any], zeros: Zeros
+    ) -> PixelCounts:
+        """Correct planes (n, y, x) in place.
+
+        Args:
+            channel: of the planes.
+            yx: where they lie.
+            stack: contiguous; the raw pixels, in the type of the result.
+            zeros: of the raw pixels.
+        """
+        none = self.every_zero_is_no_data(channel)
+        linear = self._painted(channel, *yx)
+        return correct(stack, linear, zero_is_no_data=none, without_data=zeros.without_data)
 
     def _name(self, channel: int, piece: Piece) -> str:
         names = self.profile_names

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fractal_mesospim_shading import __version__
+from fractal_mesospim_shading.core.correct import TileCorrection, tile_correction
 from fractal_mesospim_shading.core.profile import ShadingProfile, fits_tile, shape_text
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.light_path import LightPath
@@ -50,6 +51,12 @@ class ChannelModel:
         """Whether an offset above 0 is taken off."""
         dark = self.profile.darkfield
         return bool(self.offset > 0 if dark is None else np.mean(dark) > 0)
+
+    def correction(self, tile_shape: tuple[int, int]) -> TileCorrection:
+        """What it does to a tile, with nothing subtracted or added after the division."""
+        return tile_correction(
+            self.profile, tile_shape, offset=self.offset, subtract_baseline=False, output_offset=0.0
+        )
 
     def to_bytes(self) -> bytes:
         """For the folder of a job, so that a continued run need not estimate again."""

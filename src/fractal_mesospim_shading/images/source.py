@@ -113,7 +113,37 @@ class ChunkFrame:
     spans: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
-class MultitileImage(Protocol):
+class PixelSource(Protocol):
+    """Planes of several channels that can be read in boxes: all that a kernel asks for."""
+
+    @property
+    def axes(self) -> Axes:
+        """Its axes in order."""
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels in the order of the c axis; one where there is no such axis."""
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid, finest first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels in native byte order: uint8, uint16 or float32."""
+
+    def read(self, level: int, box: Box) -> NDArray[Any]:
+        """Read a box of a level, in native byte order.
+
+        Raises:
+            SourceReadError: a chunk cannot be read; the message names it.
+        """
+
+    def read_grain(self) -> Sequence[int]:
+        """What boxes of level 0 should be multiples of, so that no chunk is decoded twice."""
+
+
+class MultitileImage(PixelSource, Protocol):
     """A multi-channel stack of planes, each plane a mosaic of tiles."""
 
     @property
@@ -129,18 +159,6 @@ class MultitileImage(Protocol):
         """Lines that a person should read."""
 
     @property
-    def axes(self) -> Axes:
-        """Its axes in order."""
-
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """The channels in the order of the c axis; one where there is no such axis."""
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """The pyramid, finest first."""
-
-    @property
     def layout(self) -> TileLayout:
         """The tiles at full resolution."""
 
@@ -151,10 +169,6 @@ class MultitileImage(Protocol):
         In the orientation of the image, not rounded; the smallest is 0. None where it is not
         known: the layout puts tiles edge to edge.
         """
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels in native byte order: uint8, uint16 or float32."""
 
     @property
     def voxel_size_um(self) -> dict[str, float]:
@@ -170,13 +184,6 @@ class MultitileImage(Protocol):
     def stored_share(self) -> float:
         """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
 
-    def read(self, level: int, box: Box) -> NDArray[Any]:
-        """Read a box of a level, in native byte order.
-
-        Raises:
-            SourceReadError: a chunk cannot be read; the message names it.
-        """
-
     def stored(self, level: int) -> Sequence[StoredArray]:
         """The arrays that the pixels of a level come from."""
 
@@ -190,6 +197,3 @@ class MultitileImage(Protocol):
             channel: index along c.
             tile: number of the tile, which has a stack of the channel.
         """
-
-    def read_grain(self) -> Sequence[int]:
-        """What boxes of level 0 should be multiples of, so that no chunk is decoded twice."""

@@ -15,19 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.pyramid import Histogram
 from fractal_mesospim_shading.core.threads import Shared
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.engine.schedule import PartOfJob
-from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met
 from fractal_mesospim_shading.errors import ImageFormatError, Problems
-from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains, ImageGains
-from fractal_mesospim_shading.flatfield.models import Models, profile_digest
+from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
+from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.images.arrays.documents import Document, write_attributes
-from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.ngff import ngff_content, ome_zarr_format, with_windows
 from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.source import Channel
@@ -35,8 +32,16 @@ from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.stores import open_store
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.models import labelled_gains
-from fractal_mesospim_shading.jobs.work import Counts, Part, Work, labelled
-from fractal_mesospim_shading.options.base import parameters_of
+from fractal_mesospim_shading.jobs.provenance import (
+    completed,
+    gain_facts,
+    marked,
+    marks_of,
+    note_of,
+    tile_gain_facts,
+)
+from fractal_mesospim_shading.jobs.steps import Counts
+from fractal_mesospim_shading.jobs.work import Part, Work, labelled
 
 _quiet_reader = Shared(partial(logs_quieted, logging.CRITICAL, "ome_zarr"))
 
@@ -51,17 +56,6 @@ _OME_ZARR_ERRORS = (
     RuntimeError,
     OSError,
 )
-
-
-def marked(attributes: Document, mark: Document, *, complete: bool) -> Document:
-    """Attributes with our mark; an earlier mark goes into its history."""
-    own: Document = {"complete": complete, **mark}
-    earlier = attributes.get(MARK)
-    if isinstance(earlier, dict):
-        history = earlier.get("history")
-        before = {key: value for key, value in earlier.items() if key != "history"}
-        own["history"] = [*(history if isinstance(history, list) else ()), before]
-    return {**attributes, MARK: own}
 
 
 def begin(work: Work, url: str) -> None:
@@ -82,7 +76,7 @@ def begin(work: Work, url: str) -> None:
 
 def complete_all(
     work: Work, models: Sequence[Models], gains: Sequence[ImageGains], job: Job
-) -> Counts:
+) -> list[Counts]:
     """Write the final attributes of all images of a job, and add up what was counted.
 
     Args:
@@ -92,40 +86,62 @@ def complete_all(
         job: that has the records of all blocks.
 
     Returns:
-        Counts by the labels that results show.
+        Counts of each step, by the labels that results show.
     """
-    all_counts: Counts = {}
+    all_counts: list[Counts] = [{} for _ in work.kinds_of_counts]
     for part in work.parts:
         channels = part.plan.source.channels
         records = PartOfJob(job, part.name).records
-        counted, histograms = totals(channels, records, counted=work.counted)
-        counts: Counts = {}
-        for label, number in counted.items():
-            name = part.labels.get(label, label)
-            counts[name] = counts.get(name, work.counted()) + number
+        counts, histograms = _counted(work, part, records)
         own = models[part.choice] if work.choices else {}
         used = {label: own[label] for label in (part.models or own)}
+        of_tiles = tile_gain_facts(part, gains[part.choice] if work.choices else {})
+        marks = marks_of(work, used, counts, ({**part.facts, **of_tiles}, part.facts_then))
         target, *companions = part.plan.targets
         for i, (kind, companion) in enumerate(zip(work.companions, companions, strict=True), 1):
-            _, beside = totals(channels, records, f"channels_{kind}", work.counted)
-            note = {**_provenance(work, {}, {}), "content": kind}
-            complete(companion, part.attributes_of(i), channels, beside, note)
-        mark = {**_provenance(work, used, counts), **part.facts, **_no_data(work, counts)}
-        mark |= _tile_gains(part, gains[part.choice] if work.choices else {})
-        complete(target, part.attributes, channels, histograms, mark)
-        for label, number in counts.items():
-            before = all_counts.get(part.prefix + label, work.counted())
-            all_counts[part.prefix + label] = before + number
+            _, beside = _counted(work, part, records, f"channels_{kind}")
+            notes = [*marks[:-1], note_of(work, kind)]
+            complete(companion, part.attributes_of(i), channels, beside, notes)
+        complete(target, part.attributes, channels, histograms, marks)
+        for whole, found, kind_of in zip(all_counts, counts, work.kinds_of_counts, strict=True):
+            for label, number in found.items():
+                before = whole.get(part.prefix + label, kind_of())
+                whole[part.prefix + label] = before + number
     if work.enclosure is not None:
-        whole = _provenance(work, labelled(work.choices, models), all_counts)
-        found = labelled_gains(work.choices, gains)
-        marks = [{**whole, **_no_data(work, all_counts), **_gain_facts(found)}]
-        marks += [{**_provenance(work, {}, {}), "content": kind} for kind in work.companions]
+        facts: tuple[Document, Document] = (gain_facts(labelled_gains(work.choices, gains)), {})
+        all_marks = [marks_of(work, labelled(work.choices, models), all_counts, facts)]
+        all_marks += [[note_of(work, kind)] for kind in work.companions]
         places_of = _enclosures(work, job.unfinished_url)
-        for (place, attributes), mark in zip(places_of, marks, strict=True):
-            final = marked(attributes, mark, complete=True)
+        for (place, attributes), marks in zip(places_of, all_marks, strict=True):
+            final = completed(attributes, marks)
             write_attributes(place, work.enclosure.zarr_format, final, work.storage)
     return all_counts
+
+
+def _counted(
+    work: Work, part: Part, records: Sequence[Mapping[str, Any]], which: str = "channels"
+) -> tuple[list[Counts], dict[str, Histogram]]:
+    """The counts of each step by the labels that results show, and the histograms by channel.
+
+    Args:
+        work, part: whose.
+        records: of the journal.
+        which: of the images written, as for `totals`.
+    """
+    channels = part.plan.source.channels
+    last, histograms = totals(channels, records, which, work.kinds_of_counts[-1])
+    counted = [last]
+    if work.then is not None:
+        first, _ = totals(channels, records, "before", work.counted)
+        last, histograms = work.then.settled(last, histograms, first)
+        counted = [first, last]
+    named: list[Counts] = []
+    for own, kind in zip(counted, work.kinds_of_counts, strict=True):
+        named.append({})
+        for label, number in own.items():
+            name = part.labels.get(label, label)
+            named[-1][name] = named[-1].get(name, kind()) + number
+    return named, histograms
 
 
 def _enclosures(work: Work, url: str) -> list[tuple[str, Document]]:
@@ -149,7 +165,8 @@ def totals(
     Args:
         channels: of the image.
         records: of the journal.
-        which: `channels` for the result, `channels_<kind>` for an image that goes with it.
+        which: `channels` for the result, `channels_<kind>` for an image that goes with it,
+            `before` for a first step, whose pixels have no histogram.
         counted: the kind of counts in the records.
     """
     labels = {str(channel.index): channel.label for channel in channels}
@@ -159,7 +176,8 @@ def totals(
         for index, entry in record.get(which, {}).items():
             label = labels[index]
             counts[label] = counts[label] + counted(*entry["counts"])
-            histograms[label] = histograms[label] + Histogram.from_text(entry["histogram"])
+            if "histogram" in entry:
+                histograms[label] = histograms[label] + Histogram.from_text(entry["histogram"])
     return counts, histograms
 
 
@@ -175,47 +193,14 @@ def window(histogram: Histogram, dtype: np.dtype[Any]) -> dict[str, float]:
     return {"min": bounds[0], "max": bounds[1], "start": low, "end": max(high, low + 1e-6)}
 
 
-def _provenance(work: Work, models: Models, counts: Counts) -> Document:
-    """How a result was made, without anything that differs between two runs of the same job."""
-    return {
-        "task": work.task,
-        "package": "fractal-mesospim-shading",
-        "version": __version__,
-        "parameters": parameters_of(work.options),
-        "models": {
-            label: {**model.facts, "profile": profile_digest(model.profile)}
-            for label, model in models.items()
-        },
-        "pixels": {label: vars(numbers) for label, numbers in counts.items()},
-    }
-
-
-def _tile_gains(part: Part, gains: ImageGains) -> Document:
-    """The gains of the tiles of a part."""
-    own = [gain for index, gain in gains.items() if part.channels is None or index in part.channels]
-    if part.tile is not None:
-        own = [gain.of_tile(part.tile) for gain in own if part.tile in gain.tiles]
-    return _gain_facts({gain.label: gain for gain in own})
-
-
-def _gain_facts(gains: Mapping[str, ChannelGains]) -> Document:
-    """Tile gains by channel label, where there are some."""
-    return {"tile_gains": {label: own.facts() for label, own in gains.items()}} if gains else {}
-
-
-def _no_data(work: Work, counts: Counts) -> Document:
-    """Whether channels hold pixels without data, where a correction has looked."""
-    return {} if work.correction is None else {NO_DATA: no_data_met(counts)}
-
-
 def complete(
     target: TargetImage,
     attributes: Document,
     channels: Sequence[Channel],
     histograms: Mapping[str, Histogram],
-    mark: Document,
+    marks: Sequence[Document],
 ) -> None:
-    """Write the final attributes of an image: windows, provenance, and the mark.
+    """Write the final attributes of an image: windows, and the marks with its provenance.
 
     A stack of one channel that has no channel metadata is left without.
 
@@ -227,7 +212,7 @@ def complete(
         labels = [channel.label for channel in channels]
         windows = [window(histograms[label], target.levels[0].dtype) for label in labels]
         attributes = with_windows(attributes, target.zarr_format, windows, labels)
-    final = marked(attributes, mark, complete=True)
+    final = completed(attributes, marks)
     write_attributes(target.url, target.zarr_format, final, target.storage_options)
     refuse_unreadable(target)
 
@@ -286,7 +271,9 @@ def _rehearse_part(work: Work, part: Part) -> None:
             target.create(marked(part.attributes_of(number), {}, complete=False))
             if number == 0:
                 work.add_tables(target)
-            complete(target, part.attributes_of(number), part.plan.source.channels, histograms, {})
+            complete(
+                target, part.attributes_of(number), part.plan.source.channels, histograms, [{}]
+            )
     except ImageFormatError as error:
         where = f"stack '{part.name}' of " if part.name else ""
         raise ImageFormatError(

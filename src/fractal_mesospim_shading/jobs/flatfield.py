@@ -28,12 +28,15 @@ from fractal_mesospim_shading.jobs.containers import (
     planned_for,
 )
 from fractal_mesospim_shading.jobs.ending import rehearse
+from fractal_mesospim_shading.jobs.finished import completed_in_place
 from fractal_mesospim_shading.jobs.models import (
     make_models,
     refuse_folder_of_models,
     save_all_models,
 )
+from fractal_mesospim_shading.jobs.one_pass import Following, named
 from fractal_mesospim_shading.jobs.preparation import (
+    beside_target,
     block_plan,
     open_collection,
     plan_output,
@@ -41,7 +44,7 @@ from fractal_mesospim_shading.jobs.preparation import (
     refuse_unfit,
     tell_facts,
 )
-from fractal_mesospim_shading.jobs.story import completed_in_place, correct
+from fractal_mesospim_shading.jobs.story import correct
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled, prefix_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
@@ -62,7 +65,9 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
         ShadingError: one readable error; the source is as it was, and so is any earlier
             result. What was finished is continued by the same call.
     """
-    earlier = completed_in_place(zarr_url, TASK, options, _TYPES)
+    after = Following.of(options)
+    types = {**_TYPES, **after.types}
+    earlier = completed_in_place(zarr_url, TASK, options, types, after.counted)
     if earlier is not None:
         return earlier
     return correct(lambda: plan_flatfield(zarr_url, options))
@@ -140,12 +145,19 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     """
     problems = Problems()
     history = steps_of(image.attributes())
-    planned = problems.run(lambda: plan_output(image, options))
+    after = Following.of(options)
+    planned = problems.run(
+        lambda: plan_output(image, named(options), dtype=after.dtype, companions=after.kinds)
+    )
     choices = _choices([image], options, problems)
     obstacle = report_obstacle(image, image.url if planned is None else planned.final_url)
-    refuse_common(options, TASK, image.url, history, problems, no_report=obstacle)
+    tasks = (TASK, *after.tasks)
+    refuse_common(options, tasks, image.url, history, problems, no_report=obstacle)
+    kernel = after.kernel(image, problems)
     output = problems.passed(planned)
+    beside = beside_target(image, output.target, after.kinds, options)
     plan = block_plan(image, output.target, output.final_url)
+    plan = replace(plan, targets=(output.target, *beside))
     blank = partial(replace, blank_outside=options.outside_tiles == "zero")
     folder = models_folder_url(output.final_url, image.url) if options.save_models else None
     work = Work(
@@ -163,6 +175,8 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         history=history,
         types=_TYPES,
     )
+    if kernel is not None:
+        work = after.added_to(work, {"": kernel})
     refuse_unfit(work, problems)
     workers = estimate_workers(box_bytes(image, 0), options)
     check_outside(image, image.layout, options.outside_tiles, workers)
@@ -179,10 +193,20 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     problems = Problems()
     mosaics = problems.run(collection.mosaics) or ()
     choices = _choices(mosaics, options, problems)
-    correction = ContainerCorrection(TASK, _TYPES, _with_models)
-    work = container_work(collection, mosaics, options, problems, correction)
+    after = Following.of(options)
+    kernels = after.group_kernels(collection, mosaics, problems)
+
+    def made(part: Part, group: GroupImage) -> Part:
+        if kernels is not None:
+            kernels.make(part.name, group, after.passed_on(group.image))
+        return _with_models(part, group)
+
+    correction = ContainerCorrection(TASK, _TYPES, made, after.dtype, after.kinds)
+    work = container_work(collection, mosaics, named(options), problems, correction)
     folder = models_folder_url(work.final_url, collection.url) if options.save_models else None
-    work = replace(work, choices=choices, models_folder=folder)
+    work = replace(work, options=options, choices=choices, models_folder=folder)
+    if kernels is not None:
+        work = after.added_to(work, kernels.made)
     refuse_unfit(work, problems)
     rehearse(work)
     return work
@@ -214,4 +238,5 @@ def _narrowed(whole: FlatfieldKernel, group: GroupImage) -> FlatfieldKernel:
             for index, channel in enumerate(group.channels)
             for tile in image.layout.tiles
         },
+        offset_look=whole.offset_look,
     )

@@ -1,4 +1,4 @@
-"""What the provenance of an imported image says of the acquisition that it comes from."""
+"""What provenance and the image list of a server say of an imported acquisition."""
 
 from __future__ import annotations
 
@@ -51,3 +51,13 @@ def _no_data_held(mosaic: NativeMosaic, earlier: Document) -> dict[str, bool]:
         if own:
             held[channel.label] = any(own) or gaps
     return held
+
+
+def listed_attributes(collection: TileCollection, mosaic: NativeMosaic) -> Document:
+    """The attributes of the image in Fractal's image list."""
+    attributes: Document = {"sample": collection.name, "rotation": f"{mosaic.rotation:g}"}
+    if mosaic.side is not None:
+        attributes["side"] = mosaic.side
+    if collection.time_point is not None:
+        attributes["time"] = int(collection.time_point)
+    return attributes

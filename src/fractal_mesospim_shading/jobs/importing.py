@@ -37,7 +37,8 @@ from fractal_mesospim_shading.images.storage.places import join_url, normalise_u
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.ending import rehearse
-from fractal_mesospim_shading.jobs.import_facts import import_facts
+from fractal_mesospim_shading.jobs.import_facts import import_facts, listed_attributes
+from fractal_mesospim_shading.jobs.one_pass import Following
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
     open_collection,
@@ -194,6 +195,8 @@ def _unit(
         parts.append(f"Time{int(collection.time_point):03d}")
     if options.correct_flatfield:
         parts.append("flatfield_corr")
+    if options.background is not None:
+        parts.append("background_corr")
     name = "_".join(part.strip("_") for part in parts)
     refuse_bad_name(options.image_name.strip("_"), "image_name")
     refuse_bad_name(name, "image_name")
@@ -234,7 +237,10 @@ def prepare_import(
     with problems.collected():
         refuse_unplaced(collection.mosaics(), options)
     style = ImportStyle(zarr_format, options.levels, options.chunks, options.output_shards)
-    levels = problems.passed(problems.run(lambda: import_levels(mosaic, style, storage)))
+    after = Following.of(options)
+    kernel = after.mosaic_kernel(mosaic, problems)
+    made = problems.run(lambda: import_levels(mosaic, style, storage, after.dtype))
+    levels = problems.passed(made)
     target = TargetImage(unfinished_url(unit.zarr_url, storage), zarr_format, levels, storage)
     choices = () if choice is None else (choice,)
     copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
@@ -260,9 +266,11 @@ def prepare_import(
             "flatfield_corrected": options.correct_flatfield or "flatfield" in before,
             **({"background_corrected": True} if "background" in before else {}),
         },
-        listed=_list_attributes(collection, mosaic),
+        listed=listed_attributes(collection, mosaic),
     )
     work = _with_digest(work, mosaic)
+    if kernel is not None:
+        work = after.added_to(work, {"": kernel})
     if not imported_before(work):
         with problems.collected():
             _refuse_taken(work)
@@ -289,7 +297,8 @@ def _with_digest(work: Work, mosaic: NativeMosaic) -> Work:
     request["layout"] = repr((mosaic.places, mosaic.shape, mosaic.z_start_um))
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
     (part,) = work.parts
-    return replace(work, parts=(replace(part, facts={**part.facts, "request": digest}),))
+    facts = {**part.facts, "request": digest}
+    return replace(work, parts=(replace(part, facts=facts, facts_then={"request": digest}),))
 
 
 def _write_tables(mosaic: NativeMosaic, target: TargetImage) -> None:
@@ -301,15 +310,6 @@ def _write_tables(mosaic: NativeMosaic, target: TargetImage) -> None:
         original_um=mosaic.original_um(),
         storage_options=target.storage_options,
     )
-
-
-def _list_attributes(collection: TileCollection, mosaic: NativeMosaic) -> Document:
-    attributes: Document = {"sample": collection.name, "rotation": f"{mosaic.rotation:g}"}
-    if mosaic.side is not None:
-        attributes["side"] = mosaic.side
-    if collection.time_point is not None:
-        attributes["time"] = int(collection.time_point)
-    return attributes
 
 
 def _refuse_taken(work: Work) -> None:

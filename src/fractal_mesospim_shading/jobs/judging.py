@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import Tile, TileLayout
-from fractal_mesospim_shading.core.quality import Seam, seams
+from fractal_mesospim_shading.core.quality import Seam, flattened, seams
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.flatfield.camera_offset import is_given, judge, lost_to_noise
@@ -24,10 +25,11 @@ from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.kernel import OffsetLook, offset_look, profile_names
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
-from fractal_mesospim_shading.images.source import Axes
+from fractal_mesospim_shading.images.source import Axes, MultitileImage
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.jobs.work import Counts, Part, Work
-from fractal_mesospim_shading.views.reporting import (
+from fractal_mesospim_shading.jobs.steps import Counts
+from fractal_mesospim_shading.jobs.work import Part, Work
+from fractal_mesospim_shading.views.coarse import (
     PLANES,
     READ_BYTES,
     coarse_level,
@@ -88,32 +90,56 @@ def judge_offsets(work: Work, models: Sequence[Models], job: Job, counts: Counts
 def judge_seams(work: Work, models: Sequence[Models], gains: Sequence[ImageGains]) -> None:
     """Warn of steps at the seams that a correction made larger.
 
-    Stacks that are images of their own have no seam.
+    Stacks that are images of their own have no seam. A result without its local background no
+    longer shows the steps of the flat-field; a coarse level of the source does, where it has one.
     """
     for part in work.parts if work.choices else ():
         choice = work.choices[part.choice]
         if len(part.plan.source.layout.tiles) > 1:
-            _warn_of_growth(part, choice, models[part.choice], gains[part.choice])
+            anew = work.then is not None
+            _warn_of_growth(part, choice, models[part.choice], gains[part.choice], anew=anew)
 
 
-def _warn_of_growth(part: Part, choice: PlaneChoice, models: Models, gains: ImageGains) -> None:
-    image, target = part.plan.source, part.plan.target
-    level = coarse_level(target.levels)
-    factor = shrinking(target.levels, level)
+def _warn_of_growth(
+    part: Part, choice: PlaneChoice, models: Models, gains: ImageGains, *, anew: bool
+) -> None:
+    """Warn of the steps of a part.
+
+    Args:
+        part: an image with several tiles.
+        choice: of planes for its models.
+        models: of the choice.
+        gains: of the tiles.
+        anew: look at the source, and correct what is looked at once more.
+    """
+    image = part.plan.source
+    seen = image if anew else part.plan.target
+    level = coarse_level(seen.levels)
+    if anew and level == 0:
+        return
+    factor = shrinking(seen.levels, level)
     names, tile_shape = profile_names(image), image.layout.tile_shape
     for channel in image.channels:
-        planes = _planes(target, image.axes, level, channel.index)
+        planes = _planes(seen, part.plan.target.levels[0].dtype, image.axes, level, channel.index)
         own = {name for (index, _), name in names.items() if index == channel.index}
         if planes is None or not all(models[name].corrects for name in own):
             continue
-        flats = {name: models[name].profile.resampled(tile_shape).flatfield for name in own}
+        corrections = {name: models[name].correction(tile_shape) for name in own}
 
-        def divisor_of(tile: Tile, index: int = channel.index) -> NDArray[np.float32]:
-            flat = flats[names.get((index, tile.number)) or names[index, None]]  # noqa: B023
-            return flat / np.float32(gain_of(gains, index, tile.number))
+        def correction_of(tile: Tile, index: int = channel.index) -> TileCorrection:
+            own = corrections[names.get((index, tile.number)) or names[index, None]]  # noqa: B023
+            return replace(own, tile_gain=gain_of(gains, index, tile.number))
 
         added = choice.options.output_offset
-        growth = seam_growth(planes, image.layout, divisor_of, added, factor=factor)
+        if anew:
+            planes, added = flattened(planes, image.layout, correction_of, factor=factor), 0.0
+        growth = seam_growth(
+            planes,
+            image.layout,
+            lambda tile: correction_of(tile).divisor,
+            added,
+            factor=factor,
+        )
         if growth is not None and growth.grew:
             logger.warning(
                 "Channel %s: the step at the tile seams grew from %.1f %% to %.1f %% (%.1f +- "
@@ -128,18 +154,22 @@ def _warn_of_growth(part: Part, choice: PlaneChoice, models: Models, gains: Imag
 
 
 def _planes(
-    target: TargetImage, axes: Axes, level: int, channel: int
+    image: MultitileImage | TargetImage,
+    dtype: np.dtype[Any],
+    axes: Axes,
+    level: int,
+    channel: int,
 ) -> NDArray[np.generic] | None:
     """Some planes of a level around the middle; None where that would decode too much."""
-    array = target.levels[level]
+    array = image.levels[level]
     depth, chunk = axes.length("z", array.shape), axes.length("z", array.chunks)
     start = max(0, (depth - PLANES) // 2)
     stop = min(start + PLANES, depth)
     slabs = -(-stop // chunk) - start // chunk
-    if slabs * chunk * prod(array.shape[-2:]) * array.dtype.itemsize > READ_BYTES:
+    if slabs * chunk * prod(array.shape[-2:]) * dtype.itemsize > READ_BYTES:
         return None
     y, x = (slice(0, size) for size in array.shape[-2:])
-    data = target.read(level, plane_box(axes, channel, slice(start, stop), y, x))
+    data = image.read(level, plane_box(axes, channel, slice(start, stop), y, x))
     return data.reshape((-1, *array.shape[-2:]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,14 @@ def target_of(
         dtype=dtype,
     )
     return TargetImage(url, zarr_format, levels, options.storage_options)
+
+
+def beside_target(
+    image: MosaicImage, target: TargetImage, kinds: Sequence[str], options: CorrectionOptions
+) -> list[TargetImage]:
+    """The float32 images of some kinds that are written beside the result of an image."""
+    float32 = np.dtype(np.float32)
+    return [target_of(image, companion_url(target.url, k), options, float32) for k in kinds]
 
 
 @dataclass(frozen=True)
@@ -270,7 +278,7 @@ def refuse_taken(
 
 def refuse_common(
     options: CorrectionOptions,
-    task: str,
+    tasks: Collection[str],
     url: str,
     history: Sequence[Step],
     problems: Problems,
@@ -283,7 +291,7 @@ def refuse_common(
 
     Args:
         options: of the correction.
-        task: that is going to be done.
+        tasks: that are going to be done.
         url: of the source.
         history: what was done to it before.
         problems: that take the errors.
@@ -291,7 +299,8 @@ def refuse_common(
     """
     with problems.collected():
         refuse_idle(options, no_report=no_report)
-    if options.overwrite_input and task in [step.task for step in history]:
+    done = {step.task for step in history} if options.overwrite_input else ()
+    for task in (task for task in tasks if task in done):
         problems.errors.append(
             ParameterError(
                 f"{url} is a result of {task} already; `overwrite_input` would correct it twice. "

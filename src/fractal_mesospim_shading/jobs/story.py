@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.engine.earlier import settle, tell_history
+from fractal_mesospim_shading.engine.earlier import tell_history
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.process import run_guarded
-from fractal_mesospim_shading.engine.records import plain
 from fractal_mesospim_shading.engine.schedule import PartOfJob, running
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
@@ -25,12 +23,11 @@ from fractal_mesospim_shading.flatfield.models import (
 )
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
-from fractal_mesospim_shading.images.output import mark_of, origin_line
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import refuse_useless_codecs
 from fractal_mesospim_shading.jobs.ending import begin, complete_all
+from fractal_mesospim_shading.jobs.finished import told_counts, with_counts
 from fractal_mesospim_shading.jobs.judging import judge_offsets, judge_seams, planned_look
 from fractal_mesospim_shading.jobs.models import (
     find_all_gains,
@@ -40,17 +37,14 @@ from fractal_mesospim_shading.jobs.models import (
     save_all_models,
     write_gains,
 )
-from fractal_mesospim_shading.jobs.work import (
-    CorrectionOptions,
-    Counts,
-    JobResult,
-    Part,
-    Work,
-    labelled,
-)
+from fractal_mesospim_shading.jobs.steps import Counts
+from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
 from fractal_mesospim_shading.messages import counted, heard_so_far, warnings_heard
-from fractal_mesospim_shading.options.base import parameters_of
-from fractal_mesospim_shading.views.reporting import report_url, write_flatfield_report
+from fractal_mesospim_shading.views.reporting import (
+    BackgroundToReport,
+    report_url,
+    write_flatfield_report,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +86,7 @@ def carry_out(work: Work) -> JobResult:
     started = time.monotonic()
     options = work.options
     refuse_unwritable_work(work)
-    tell_history(work.source_url, work.history, work.correction)
+    tell_history(work.source_url, work.history, work.corrections)
     _tell_members(work)
     _make_parent(work)
     with (
@@ -108,9 +102,9 @@ def carry_out(work: Work) -> JobResult:
         ) as job,
     ):
         if job.finished:
-            counts = _told(work.final_url, work.counted, work.storage)
             report = None if work.reported is None else report_url(work.final_url)
-            return replace(work.result(work.final_url, report), counts=counts)
+            told = told_counts(work.final_url, work.kinds_of_counts, work.storage)
+            return with_counts(work.result(work.final_url, report), told)
         if job.continued:
             done = counted(len(job.done), "block")
             logger.info("An unfinished run is continued, with %s that it had finished.", done)
@@ -140,61 +134,17 @@ def carry_out(work: Work) -> JobResult:
     noise = {
         part.prefix + label: factors
         for part in work.parts
-        for label, factors in part.facts.get("noise_factors", {}).items()
+        for facts in (part.facts, part.facts_then)
+        for label, factors in facts.get("noise_factors", {}).items()
     }
-    result = work.result(url, report)
-    return replace(
-        result,
+    result = replace(
+        work.result(url, report),
         models=used,
-        counts=counts,
         noise_factors=noise,
         tile_gains=labelled_gains(work.choices, gains),
         gains_table=table,
     )
-
-
-def completed_in_place(
-    url: str,
-    task: str,
-    options: CorrectionOptions,
-    types: Mapping[str, bool],
-    counted: type[PixelCounts] = PixelCounts,
-) -> JobResult | None:
-    """What an earlier run of the same command put into the place of its source, and was stopped.
-
-    A job that was stopped while its result took the place of an image is brought to its end
-    first, whichever it is.
-
-    Args:
-        url: of the source.
-        task: name of the task.
-        options: what is asked for.
-        types: of the result, for Fractal's image list.
-        counted: kind of the counts of the task.
-
-    Returns:
-        None where there is none, and the work has to be done.
-    """
-    address = normalise_url(url)
-    ended = settle(address)
-    if ended is None or not options.overwrite_input or options.restart:
-        return None
-    asked = plain({"task": task, "source": address, "parameters": parameters_of(options)})
-    if any(ended.get(name) != value for name, value in asked.items()):
-        return None
-    return JobResult(address, address, counts=_told(address, counted), types=dict(types))
-
-
-def _told(url: str, counted: type[PixelCounts], storage: StorageOptions = None) -> Counts:
-    """The counts in the provenance of a result that is there already; how it was made is said."""
-    mark = mark_of(url, storage)
-    logger.info(
-        "%s is complete: an earlier run of the same command had finished it, and was stopped "
-        "while it tidied up (%s). What it had left is removed.",
-        url,
-        origin_line(mark),
-    )
-    return {label: counted(**numbers) for label, numbers in mark.get("pixels", {}).items()}
+    return with_counts(result, counts)
 
 
 @contextmanager
@@ -212,13 +162,19 @@ def _only_warning(what: str) -> Iterator[None]:
 
 
 def _judge(
-    work: Work, models: Sequence[Models], gains: Sequence[ImageGains], job: Job, counts: Counts
+    work: Work,
+    models: Sequence[Models],
+    gains: Sequence[ImageGains],
+    job: Job,
+    counts: Sequence[Counts],
 ) -> None:
-    """Say what the counts and the pixels of a complete result mean."""
-    work.tell(counts)
-    judge_offsets(work, models, job, counts)
-    if work.correction is not None:
-        tell_zeros(counts)
+    """Say what the counts of each step and the pixels of a complete result mean."""
+    work.tell(counts[0])
+    if work.then is not None:
+        work.then.tell(counts[1])
+    judge_offsets(work, models, job, counts[0])
+    if work.corrections:
+        tell_zeros(counts[0])
     with _only_warning("The comparison of the tile seams"):
         judge_seams(work, models, gains)
 
@@ -227,7 +183,7 @@ def _report(
     work: Work,
     models: Models,
     gains: Sequence[ImageGains],
-    counts: Counts,
+    counts: Sequence[Counts],
     job: Job,
     seconds: float,
 ) -> str | None:
@@ -235,11 +191,23 @@ def _report(
     if work.reported is None:
         return None
     place, target = work.replaces or work.final_url, work.parts[0].plan.target
-    added = work.choices[0].options.output_offset
+    background = None
+    if work.then is not None:
+        then = work.then
+        background = BackgroundToReport(then.titles, counts[1], then.output_offset)
     logger.info("Writing the report")
     with _only_warning("The report"):
         return write_flatfield_report(
-            place, work.reported, target, models, gains[0], counts, added, seconds, job.beside
+            place,
+            work.reported,
+            target,
+            models,
+            gains[0],
+            counts[0],
+            work.choices[0].options.output_offset,
+            seconds,
+            job.beside,
+            background,
         )
     return None
 
@@ -288,12 +256,12 @@ def _run(
     ]
 
     def finished_plan(part: Part) -> CorrectionPlan:
-        if part.plan.kernel is not None:
+        if not work.choices:
             return part.plan
-        whole = kernels[part.choice]
-        kernel = whole if part.narrowed is None else part.narrowed(whole)
         look = planned_look(work, part, models[part.choice])
-        return replace(part.plan, kernel=replace(kernel, offset_look=look))
+        whole = replace(kernels[part.choice], offset_look=look)
+        own = whole if part.narrowed is None else part.narrowed(whole)
+        return replace(part.plan, kernel=own if part.joined is None else part.joined(own))
 
     plans = [part.plan for part in work.parts]
     with running(plans, work.options, job, watch.accept) as run_plan:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.earlier import Correction, Step, correction_of
-from fractal_mesospim_shading.engine.plan import CorrectionPlan
+from fractal_mesospim_shading.engine.plan import CorrectionPlan, Kernel
 from fractal_mesospim_shading.engine.records import Request
 from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains
 from fractal_mesospim_shading.flatfield.job_models import request_details
@@ -26,6 +26,7 @@ from fractal_mesospim_shading.images.output import companion_url, pixel_bytes
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.jobs.steps import Counts, SecondStep
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import parameters_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
@@ -33,9 +34,6 @@ from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportO
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
 
 CorrectionOptions = FlatfieldOptions | BackgroundOptions
-
-Counts = dict[str, PixelCounts]
-"""What happened to pixels, by channel label."""
 
 
 def prefix_of(image: MultitileImage, images: Sequence[MultitileImage]) -> str:
@@ -67,7 +65,9 @@ class Part:
         channels: of the image of its choice that it holds; None for all.
         tile: of that image, where it is a single one.
         narrowed: makes its kernel from that of its whole mosaic.
+        joined: puts a second step behind that.
         facts: what its provenance says besides.
+        facts_then: what it says besides of the second step.
     """
 
     plan: CorrectionPlan
@@ -80,7 +80,9 @@ class Part:
     channels: tuple[int, ...] | None = None
     tile: int | None = None
     narrowed: Callable[[FlatfieldKernel], FlatfieldKernel] | None = None
+    joined: Callable[[FlatfieldKernel], Kernel] | None = None
     facts: Document = field(default_factory=dict)
+    facts_then: Document = field(default_factory=dict)
 
     def attributes_of(self, number: int) -> Document:
         """Attributes of the group of one of its targets.
@@ -141,6 +143,7 @@ class Work:
         add_tables: writes tables of its own into an image.
         texts: files that lie beside the result.
         tell: says what the counts mean.
+        then: the second step; None where there is but one.
         history: what this package has done to the source before.
         types: of the result, for Fractal's image list.
         listed: attributes of the result, for the same.
@@ -165,14 +168,28 @@ class Work:
     add_tables: Callable[[TargetImage], None] = _no_tables
     texts: tuple[Companion, ...] = ()
     tell: Callable[[Counts], None] = _no_word
+    then: SecondStep | None = None
     history: tuple[Step, ...] = ()
     types: Mapping[str, bool] = field(default_factory=dict)
     listed: Document = field(default_factory=dict)
 
     @property
-    def correction(self) -> Correction | None:
-        """What is corrected; None for an import that copies pixels as they are."""
-        return correction_of(self.task, with_models=bool(self.choices))
+    def corrections(self) -> tuple[Correction, ...]:
+        """What is corrected; nothing by an import that copies pixels as they are."""
+        first = correction_of(self.task, with_models=bool(self.choices))
+        second = None if self.then is None else correction_of(self.then.task, with_models=False)
+        return tuple(each for each in (first, second) if each is not None)
+
+    @property
+    def parameters(self) -> Document:
+        """Those of the first step, as the provenance has them."""
+        given = parameters_of(self.options)
+        return given if self.then is None else {**given, "background": None}
+
+    @property
+    def kinds_of_counts(self) -> tuple[type[PixelCounts], ...]:
+        """One for each step."""
+        return (self.counted,) if self.then is None else (self.counted, self.then.counted)
 
     def parts_of(self, choice: int) -> tuple[Part, ...]:
         """The parts that come from one image, by the number of its choice of planes."""
@@ -236,6 +253,7 @@ class JobResult:
         source_url: what it was made from.
         models: by channel label (with the side, where there are several).
         counts: the same.
+        background_counts: the same of a local background that was taken away in the same pass.
         companions: addresses of the images written beside the result, by kind.
         noise_factors: noise of the result over that of the image, by channel label, for
             `gaussian`: exact, and as smlmlp publishes it.
@@ -251,6 +269,7 @@ class JobResult:
     source_url: str
     models: Models = field(default_factory=dict, repr=False)
     counts: Counts = field(default_factory=dict, repr=False)
+    background_counts: Counts = field(default_factory=dict, repr=False)
     companions: dict[str, str] = field(default_factory=dict)
     noise_factors: dict[str, dict[str, float]] = field(default_factory=dict)
     models_folder: str | None = None
@@ -270,6 +289,9 @@ class JobResult:
             "report": self.report,
             "models": model_facts(self.models),
             "pixels": {label: asdict(counts) for label, counts in self.counts.items()},
+            "background_pixels": {
+                label: asdict(counts) for label, counts in self.background_counts.items()
+            },
             "noise_factors": dict(self.noise_factors),
             "tile_gains": {label: found.facts() for label, found in self.tile_gains.items()},
             "gains_table": self.gains_table,

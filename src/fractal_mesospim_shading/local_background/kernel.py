@@ -22,7 +22,7 @@ from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros, zero_look
 from fractal_mesospim_shading.errors import BackgroundError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.labels import LabelImage
-from fractal_mesospim_shading.images.source import Axes, MultitileImage
+from fractal_mesospim_shading.images.source import Axes, MultitileImage, PixelSource
 from fractal_mesospim_shading.images.storage.places import parent_and_name
 from fractal_mesospim_shading.local_background.planes import (
     BackgroundCounts,
@@ -52,7 +52,7 @@ class Window:
         objects: of a label image, same shape, or None.
     """
 
-    source: MultitileImage
+    source: PixelSource
     lead: dict[str, int]
     z: slice
     yx: YX
@@ -142,12 +142,12 @@ class BackgroundKernel:
         whole = self.correction.add_noise_bias
         return Regions(self.axes, self.layout, self.methods, self.depth, masked, whole)
 
-    def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
+    def working_bytes(self, block: Sequence[int], source: PixelSource) -> int:
         """What a block needs beside the pixels that it writes."""
         needed = self.regions.working_bytes(block, source.dtype, source.read_grain())
         return needed + self.look.working_bytes(source)
 
-    def process(self, source: MultitileImage, box: Box) -> Processed:
+    def process(self, source: PixelSource, box: Box) -> Processed:
         shape = [s.stop - s.start for s in box]
         images = [empty_array(shape, self.correction.dtype)]
         for _ in self.companions:
@@ -168,7 +168,7 @@ class BackgroundKernel:
 
     def _window(
         self,
-        source: MultitileImage,
+        source: PixelSource,
         box: Box,
         lead: dict[str, int],
         slab: slice,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.source import Axes, MultitileImage
+from fractal_mesospim_shading.images.source import Axes, PixelSource
 
 YX = tuple[slice, slice]
 
@@ -59,29 +59,57 @@ class Regions:
             dtype: of the source.
             grain: of the source.
         """
+        # What is read around the block comes with the objects of a label image.
+        read = prod(block) * dtype.itemsize
+        read += self.pixels_around(block, dtype, grain) * (dtype.itemsize + 1)
         height, width = self.layout.tile_shape
-        areas, read = [], prod(block) * dtype.itemsize
+        areas = []
         for method in self.methods:
-            halo = 2 * (self._halo(method) or 0)
-            area = min(block[-2] + halo, height) * min(block[-1] + halo, width)
+            area = self._area(block, method) * _BYTES_A_PIXEL
             if self.by_surface(method):
                 whole = min(block[-2], height) * min(block[-1], width) < height * width
-                areas.append(
-                    area * _BYTES_A_PIXEL + whole * height * width * _SURFACE_BYTES_A_PIXEL
-                )
-                continue
-            if self._halo(method) is None:
-                area = height * width
-            chunk = self.axes.length("z", grain)
-            step = self._step(method, area, chunk, dtype.itemsize)
-            planes = min(step + 2 * self.reach(method), self.depth)
-            areas.append(area * _BYTES_A_PIXEL * (planes if method.depth_px else 1))
-            if area > block[-2] * block[-1] or method.depth_px:
-                # What is read around the block, and the objects of a label image.
-                read += area * planes * (dtype.itemsize + 1)
+                areas.append(area + whole * height * width * _SURFACE_BYTES_A_PIXEL)
+            else:
+                planes = self._planes_at_a_time(block, method, dtype, grain)
+                areas.append(area * (planes if method.depth_px else 1))
         return read + max(areas)
 
-    def alignments(self, source: MultitileImage) -> list[tuple[int, ...]]:
+    def pixels_around(
+        self, block: Sequence[int], dtype: np.dtype[Any], grain: Sequence[int]
+    ) -> int:
+        """How many pixels are read besides those of a block; arguments as for `working_bytes`."""
+        return sum(
+            self._area(block, method) * self._planes_at_a_time(block, method, dtype, grain)
+            for method in self.methods
+            if not self.by_surface(method)
+            and (method.depth_px or self._area(block, method) > block[-2] * block[-1])
+        )
+
+    def largest_area(self, block: Sequence[int]) -> int:
+        """Pixels of the largest part of a plane that is read at a time for a block."""
+        return max(block[-2] * block[-1], *(self._area(block, m) for m in self.methods))
+
+    def _area(self, block: Sequence[int], method: BackgroundMethod) -> int:
+        """Pixels of a plane of a tile that decide the background of a block."""
+        height, width = self.layout.tile_shape
+        halo = self._halo(method)
+        if halo is None and not self.by_surface(method):
+            return height * width
+        reach = 2 * (halo or 0)
+        return min(block[-2] + reach, height) * min(block[-1] + reach, width)
+
+    def _planes_at_a_time(
+        self,
+        block: Sequence[int],
+        method: BackgroundMethod,
+        dtype: np.dtype[Any],
+        grain: Sequence[int],
+    ) -> int:
+        chunk = self.axes.length("z", grain)
+        step = self._step(method, self._area(block, method), chunk, dtype.itemsize)
+        return min(step + 2 * self.reach(method), self.depth)
+
+    def alignments(self, source: PixelSource) -> list[tuple[int, ...]]:
         """What blocks may be multiples of, the quickest first.
 
         Whole tiles (with all their planes where these are needed together) are estimated once
@@ -149,7 +177,7 @@ class Regions:
         return area[0], area[1]
 
     def slabs(
-        self, source: MultitileImage, box: Box, channel: int, *, at_once: bool
+        self, source: PixelSource, box: Box, channel: int, *, at_once: bool
     ) -> Iterator[slice]:
         """Ranges of planes handled together, of whole chunks where memory permits."""
         planes = self.axes.span("z", box)

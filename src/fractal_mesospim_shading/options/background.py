@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from fractal_mesospim_shading.core.background.catalogue import Method, method_in_short
+from fractal_mesospim_shading.core.background.catalogue import METHODS, Method, method_in_short
 from fractal_mesospim_shading.core.background.contract import MOST_PX
 from fractal_mesospim_shading.core.background.inputs import Counts, Unit, length_in_short
 from fractal_mesospim_shading.core.background.tile_median import TileMedianModel
@@ -106,10 +106,12 @@ MaskOption = Annotated[
 ]
 
 
-class LocalBackgroundOptions(BaseModel):
+class BackgroundStep(BaseModel):
     """How the background is estimated and taken away."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, title="Local background"
+    )
 
     method: Decisive[
         Annotated[Method, BeforeValidator(parse_options), BeforeValidator(method_in_short)]
@@ -117,7 +119,6 @@ class LocalBackgroundOptions(BaseModel):
     mask: Decisive[MaskOption] = Field(
         default=NoMask(), description="Objects that the estimate leaves out."
     )
-    zero_is: Decisive[ZeroIs] = "auto"
     mode: Decisive[Literal["subtract", "divide"]] = Field(
         default="subtract",
         description="subtract light that was added (fluorescence); divide by what the light was "
@@ -152,7 +153,6 @@ class LocalBackgroundOptions(BaseModel):
         "are no neighbours in the sample. plane: across the whole plane. auto: tile where there "
         "is a table of tiles.",
     )
-    outside_tiles: Decisive[OutsideTiles] = "refuse"
     save_background: Decisive[bool] = Field(
         default=False, description="Also write the background as an image beside the result."
     )
@@ -160,6 +160,26 @@ class LocalBackgroundOptions(BaseModel):
         default=False,
         description="Also write the standard deviation of the background (tile_median only).",
     )
+
+
+def step_in_short(value: Any) -> Any:
+    """Accept a method alone, as text or as its parameters, for a whole step."""
+    given = parse_options(method_in_short(value))
+    if not isinstance(given, Mapping) or given.keys() <= BackgroundStep.model_fields.keys():
+        return given
+    method = METHODS.get(str(given.get("method")))
+    alone = method is not None and given.keys() <= method.model_fields.keys()
+    return {"method": given} if alone else given
+
+
+LocalBackground = Annotated[BackgroundStep, BeforeValidator(step_in_short)]
+
+
+class LocalBackgroundOptions(BackgroundStep):
+    """The same with what the flat-field correction is asked as well."""
+
+    zero_is: Decisive[ZeroIs] = "auto"
+    outside_tiles: Decisive[OutsideTiles] = "refuse"
 
 
 class BackgroundOptions(LocalBackgroundOptions, OutputOptions, ExecutionOptions):
@@ -182,7 +202,6 @@ class BackgroundArguments(OutputArguments, ExecutionArguments, total=False):
 
     method: BaseModel | Mapping[str, Any] | str
     mask: BaseModel | Mapping[str, Any] | str
-    zero_is: Literal["auto", "data", "no_data"]
     mode: Literal["subtract", "divide"]
     weight: float
     reference: float
@@ -191,9 +210,10 @@ class BackgroundArguments(OutputArguments, ExecutionArguments, total=False):
     light_background: bool
     add_noise_bias: bool
     tiles: Literal["auto", "tile", "plane"]
-    outside_tiles: Literal["refuse", "keep", "zero"]
     save_background: bool
     save_noise: bool
+    zero_is: Literal["auto", "data", "no_data"]
+    outside_tiles: Literal["refuse", "keep", "zero"]
     output_image_name: str
     overwrite_input: bool
 

@@ -155,11 +155,10 @@ class ExecutionArguments(TypedDict, total=False):
 
 def ordered_fields(model: type[BaseModel]) -> list[str]:
     """Names of the fields as people should see them: what matters most comes first."""
-    classes = [c for c in model.__mro__ if issubclass(c, BaseModel) and c is not BaseModel]
-    order: list[str] = []
-    for owner in (*classes[1:2], *classes[:1], *classes[2:]):
-        order += [n for n in owner.__annotations__ if n in model.model_fields and n not in order]
-    return order
+    own, *others = [c for c in model.__mro__ if issubclass(c, BaseModel) and c is not BaseModel]
+    names = [n for first in others[:1] for n in first.model_fields]
+    names += [n for owner in (own, *others) for n in owner.__annotations__]
+    return list(dict.fromkeys(name for name in names if name in model.model_fields))
 
 
 def parameters_of(options: BaseModel) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.inputs import Counts
 from fractal_mesospim_shading.messages import know_options
+from fractal_mesospim_shading.options.background import BackgroundStep, LocalBackground
 from fractal_mesospim_shading.options.base import (
     ExecutionArguments,
     ExecutionOptions,
@@ -154,6 +155,14 @@ class EstimationOptions(BaseModel):
         "Needs the true positions of the tiles: a native acquisition, or a table of tiles with "
         "their original positions.",
     )
+    background: Decisive[LocalBackground | None] = Field(
+        default=None,
+        description="Also take the local background away, in the same pass: a method such as "
+        "`median:25`, or parameters of the background task, which this equals with a float32 image "
+        "in between. `zero_is` and `outside_tiles` count for both. `output_offset` is added "
+        "before, the one in here after. The result is float32; set `output_type` in here to source "
+        "for the type of the image.",
+    )
     save_models: Neutral[bool] = Field(
         default=False,
         description="Write the models used to `<image name>_shading_models` beside the image, "
@@ -179,6 +188,7 @@ class EstimationArguments(TypedDict, total=False):
     zero_is: Literal["auto", "data", "no_data"]
     subtract_baseline: bool
     tile_gains: Literal["none", "overlaps"]
+    background: BackgroundStep | Mapping[str, Any] | str | None
     save_models: bool
 
 

@@ -28,6 +28,7 @@ IMAGE_OPTIONS = (
     "overwrite_input",
     "report",
     "save_models",
+    "background",
     "output_offset",
     "subtract_baseline",
     "tile_gains",
@@ -146,6 +147,11 @@ def refuse_idle(
         for candidates, why in reasons
         if (names := given(options, [n for n in candidates if n in values]))
     ]
+    if values.get("background") is not None:
+        try:
+            refuse_idle(values["background"])
+        except ParameterError as error:
+            lines.append(f"In `background`: {error}")
     if lines:
         raise ParameterError(" ".join(lines))
 

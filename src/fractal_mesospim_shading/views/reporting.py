@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from html import escape
 from math import prod
 from pathlib import Path
@@ -14,19 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.core.correct import PixelCounts
-from fractal_mesospim_shading.core.quality import ShadingQuality
+from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
+from fractal_mesospim_shading.core.layout import Tile
+from fractal_mesospim_shading.core.quality import ShadingQuality, flattened
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
+from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text
-from fractal_mesospim_shading.flatfield.sampling import plane_count, z_factor
-from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.flatfield.sampling import z_factor
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
-from fractal_mesospim_shading.images.source import Axes, Channel, Level
+from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.target import TargetImage, TargetLevel
+from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.messages import heard_so_far, shown
+from fractal_mesospim_shading.views.coarse import (
+    READ_BYTES,
+    coarse_level,
+    cost_of,
+    plane_box,
+    planes_shown,
+    shrinking,
+)
 from fractal_mesospim_shading.views.figures import (
     ChannelReport,
     Facts,
@@ -60,15 +68,6 @@ _CAPTION = (
     "tiles meet. A good correction leaves no step there, while the sample keeps its brightness."
 )
 
-PLANE_PIXELS = 1 << 20
-"""Planes that a person or a check looks at are of the first level with no more pixels than this."""
-
-PLANES = 8
-"""Planes along z that the seam step is measured on."""
-
-READ_BYTES = 2**31
-"""What would have to decode more than this is left out."""
-
 
 @dataclass(frozen=True)
 class ImageReport:
@@ -89,6 +88,30 @@ class ImageReport:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class BackgroundToReport:
+    """A local background that was taken away in the same pass.
+
+    Attributes:
+        titles: of the method, by channel label.
+        counts: what happened to the pixels, the same.
+        output_offset: counts that were added afterwards.
+    """
+
+    titles: Mapping[str, str]
+    counts: Mapping[str, PixelCounts]
+    output_offset: float
+
+    def rows(self, label: str) -> Facts:
+        """Name and value of what is to be said of a channel, as text."""
+        found = self.counts[label]
+        cut = (found.clipped_low + found.clipped_high) / max(found.pixels - found.no_data, 1)
+        return (
+            ("Local background", f"{self.titles[label]}; taken away in the same pass"),
+            ("Pixels cut off after it", f"{cut:.2%}" if cut else "none"),
+        )
+
+
 def report_obstacle(image: MosaicImage, url: str) -> str | None:
     """Why no report of a result can be written; None where it can.
 
@@ -99,7 +122,7 @@ def report_obstacle(image: MosaicImage, url: str) -> str | None:
     if not places.is_local(url):
         return "where the result lies on remote storage"
     level = coarse_level(image.levels)
-    if _cost(image, level, _planes(image, level)) > READ_BYTES:
+    if cost_of(image, level, planes_shown(image, level)) > READ_BYTES:
         return "for an image without a coarse level to look at"
     return None
 
@@ -114,6 +137,7 @@ def write_flatfield_report(
     output_offset: float,
     seconds: float,
     written_to: Callable[[str], str],
+    background: BackgroundToReport | None = None,
 ) -> str:
     """Write `<name>_report.html` and `.png` beside a result, from some planes of a coarse level.
 
@@ -126,51 +150,18 @@ def write_flatfield_report(
         output_offset: counts that were added.
         seconds: that the correction took.
         written_to: where to write the file that goes to an address.
+        background: that was taken away as well; what is measured of the flat-field is then
+            measured on the planes shown, corrected anew without it.
 
     Returns:
         The address of the report.
     """
-    level = coarse_level(image.levels)
-    numbers, shape = _planes(image, level), image.levels[level].shape[-2:]
-    y, x = (slice(0, size) for size in shape)
-    middle, factor = len(numbers) // 2, shrinking(image.levels, level)
-    pixel_mm = (image.voxel_size_um["y"] / 1000, image.voxel_size_um["x"] / 1000)
     channels = []
     for channel in image.channels:
-        boxes = [plane_box(image.axes, channel.index, slice(z, z + 1), y, x) for z in numbers]
-        before, after = (
-            np.stack([whole.read(level, box).reshape(shape) for box in boxes])
-            for whole in (image, target)
-        )
-        model = models[channel.label]
-        profile = model.profile.resampled(image.layout.tile_shape)
-        dark = model.profile.darkfield
-        offset = model.offset if dark is None else float(np.mean(dark))
-        quality = ShadingQuality.measure(
-            profile,
-            before.mean(axis=0),
-            after.mean(axis=0),
-            image.layout,
-            offset=offset,
-            output_offset=output_offset,
-            factor=factor,
-            counts=counts[channel.label],
-        )
-        if quality.seam_text is not None:
-            logger.info("Channel %s: step at the tile seams %s", channel.label, quality.seam_text)
+        model, counted = models[channel.label], counts[channel.label]
         channels.append(
-            ChannelReport(
-                channel.label,
-                profile,
-                before[middle],
-                after[middle],
-                image.layout,
-                pixel_mm,
-                factor,
-                offset,
-                output_offset,
-                numbers[middle] * z_factor(image, level),
-                (*_model_facts(model.facts), *_gain_rows(gains, channel), *quality.rows()),
+            _channel_report(
+                channel, image, target, model, gains, counted, output_offset, background
             )
         )
     _, name = places.parent_and_name(url)
@@ -179,6 +170,71 @@ def write_flatfield_report(
     html = report_url(url)
     write_report(written_to(html), written_to(html.removesuffix(".html") + ".png"), report)
     return html
+
+
+def _channel_report(
+    channel: Channel,
+    image: MosaicImage,
+    target: TargetImage,
+    model: ChannelModel,
+    gains: ImageGains,
+    counts: PixelCounts,
+    output_offset: float,
+    background: BackgroundToReport | None,
+) -> ChannelReport:
+    """Read some planes of a channel before and after, and measure what was done to them."""
+    level = coarse_level(image.levels)
+    numbers, shape = planes_shown(image, level), image.levels[level].shape[-2:]
+    y, x = (slice(0, size) for size in shape)
+    middle, factor = len(numbers) // 2, shrinking(image.levels, level)
+    pixel_mm = (image.voxel_size_um["y"] / 1000, image.voxel_size_um["x"] / 1000)
+    boxes = [plane_box(image.axes, channel.index, slice(z, z + 1), y, x) for z in numbers]
+    before, after = (
+        np.stack([whole.read(level, box).reshape(shape) for box in boxes])
+        for whole in (image, target)
+    )
+    correction = model.correction(image.layout.tile_shape)
+    profile = model.profile.resampled(image.layout.tile_shape)
+    dark, rows = model.profile.darkfield, _model_facts(model.facts)
+    offset = model.offset if dark is None else float(np.mean(dark))
+    flat, added, added_last = after, output_offset, output_offset
+    if background is not None:
+
+        def correction_of(tile: Tile) -> TileCorrection:
+            return replace(correction, tile_gain=gain_of(gains, channel.index, tile.number))
+
+        flat, added = flattened(before, image.layout, correction_of, factor=factor), 0.0
+        added_last = background.output_offset
+    quality = ShadingQuality.measure(
+        profile,
+        before.mean(axis=0),
+        flat.mean(axis=0),
+        image.layout,
+        offset=offset,
+        output_offset=added,
+        factor=factor,
+        counts=counts,
+    )
+    if quality.seam_text is not None:
+        logger.info("Channel %s: step at the tile seams %s", channel.label, quality.seam_text)
+    if channel.index in gains:
+        rows += gains[channel.index].rows()
+    rows += quality.rows()
+    if background is not None:
+        rows += background.rows(channel.label)
+    return ChannelReport(
+        channel.label,
+        profile,
+        before[middle],
+        after[middle],
+        image.layout,
+        pixel_mm,
+        factor,
+        offset,
+        added_last,
+        numbers[middle] * z_factor(image, level),
+        rows,
+    )
 
 
 def report_url(url: str) -> str:
@@ -211,52 +267,6 @@ def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if "resampled" in facts:
         rows.append(("Resampled", str(facts["resampled"])))
     return tuple(rows)
-
-
-def _gain_rows(gains: ImageGains, channel: Channel) -> tuple[tuple[str, str], ...]:
-    own = gains.get(channel.index)
-    return () if own is None else own.rows()
-
-
-def coarse_level(levels: Sequence[Level | TargetLevel]) -> int:
-    """The level to look at: the first whose planes have no more than `PLANE_PIXELS`."""
-    small = (i for i, level in enumerate(levels) if prod(level.shape[-2:]) <= PLANE_PIXELS)
-    return next(small, len(levels) - 1)
-
-
-def shrinking(levels: Sequence[Level | TargetLevel], level: int) -> tuple[int, int]:
-    """By how much (y, x) have shrunk from full resolution to a level."""
-    fine, coarse = levels[0].scale, levels[level].scale
-    y, x = (max(1, round(c / f)) for f, c in zip(fine[-2:], coarse[-2:], strict=True))
-    return y, x
-
-
-def plane_box(axes: Axes, channel: int, z: slice, y: slice, x: slice) -> Box:
-    """The box of some planes of a channel, at the first time point."""
-    box = {"t": slice(0, 1), "c": slice(channel, channel + 1), "z": z, "y": y, "x": x}
-    return axes.box(box)
-
-
-def _planes(image: MosaicImage, level: int) -> Sequence[int]:
-    """Numbers of the planes looked at, within as few chunks as possible."""
-    depth = plane_count(image, level)
-    number = min(PLANES, depth)
-    # Planes around the middle, or else from end to end.
-    if _chunk_depth(image, level) >= number:
-        start = max(0, min(depth // 2 - number // 2, depth - number))
-        return range(start, start + number)
-    return sorted({round((i + 0.5) * depth / number - 0.5) for i in range(number)})
-
-
-def _cost(image: MosaicImage, level: int, planes: Sequence[int]) -> int:
-    """Bytes of pixels that are decoded for these planes of all channels."""
-    chunk = _chunk_depth(image, level)
-    pixels = len({z // chunk for z in planes}) * chunk * prod(image.levels[level].shape[-2:])
-    return 2 * pixels * image.dtype.itemsize * len(image.channels)
-
-
-def _chunk_depth(image: MosaicImage, level: int) -> int:
-    return image.axes.length("z", image.levels[level].chunks)
 
 
 def write_report(

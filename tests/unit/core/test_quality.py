@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.core.quality import ShadingQuality, flatness, seam_step
+from fractal_mesospim_shading.core.quality import ShadingQuality, flatness, flattened, seam_step
 
 GRID = TileLayout.from_origins([(0, 0), (0, 32), (24, 0), (24, 32)], (24, 32), (48, 64))
 PAIR = TileLayout.from_origins([(0, 0), (0, 32)], (24, 32), (24, 64))
@@ -127,3 +127,30 @@ def test_what_is_said_of_seams() -> None:
     assert said(0.1, nan) == "10.0 % before; nothing is left to measure after"
     assert said(nan, nan) is None
     assert said(nan, 0.1) is None
+
+
+@pytest.mark.parametrize("factor", [(1, 1), (2, 4), (5, 3)])
+def test_planes_without_their_shading(factor: tuple[int, int]) -> None:
+    """An even sample comes out even, at the brightness that it has without the fall-off."""
+    y, x = np.linspace(-1, 1, 24)[:, None], np.linspace(-1, 1, 32)[None]
+    flat = (1 - 0.1 * (x**2 + y**2)).astype(np.float32)
+    dark = (100 + 3 * y + x).astype(np.float32)
+    fine = np.tile(200 * flat + dark, (2, 2))
+    height, width = 48 // factor[0], 64 // factor[1]
+    blocks = fine[: height * factor[0], : width * factor[1]]
+    coarse = blocks.reshape(height, factor[0], width, factor[1]).mean(axis=(1, 3))
+    coarse[0, 0] = 0
+    found = flattened(coarse, GRID, lambda tile: TileCorrection(flat, dark), factor=factor)
+    assert found.shape == (1, height, width)
+    assert found[0, 0, 0] == 0
+    inside = found[found != 0]
+    np.testing.assert_allclose(inside, 200, rtol=1e-6)
+    assert (
+        inside.size
+        == sum(
+            ((t.y + 24) // factor[0] - -(-t.y // factor[0]))
+            * ((t.x + 32) // factor[1] - -(-t.x // factor[1]))
+            for t in GRID.tiles
+        )
+        - 1
+    )

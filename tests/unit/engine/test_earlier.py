@@ -57,28 +57,38 @@ def test_what_a_job_corrects():
 
 
 @pytest.mark.parametrize(
-    ("mark", "correction", "warned"),
+    ("mark", "corrections", "warned"),
     [
-        (FLAT, "flatfield", True),
-        (FLAT, "background", False),
-        (FLAT, None, False),
-        (BACK, "background", True),
-        ({**BACK, "history": [FLAT]}, "flatfield", True),
-        (imported(before=FLAT), "flatfield", True),
-        (imported(corrected=True), "flatfield", True),
-        (imported(), "flatfield", False),
+        (FLAT, ["flatfield"], True),
+        (FLAT, ["background"], False),
+        (FLAT, [], False),
+        (BACK, ["background"], True),
+        (BACK, ["flatfield", "background"], True),
+        ({**BACK, "history": [FLAT]}, ["flatfield"], True),
+        (imported(before=FLAT), ["flatfield"], True),
+        (imported(corrected=True), ["flatfield"], True),
+        (imported(), ["flatfield", "background"], False),
     ],
 )
-def test_the_same_correction_twice_is_worth_a_warning(mark, correction, warned, caplog):
+def test_the_same_correction_twice_is_worth_a_warning(mark, corrections, warned, caplog):
     with caplog.at_level(logging.INFO):
-        tell_history("/data/a.zarr", steps_of({"mesospim_shading": mark}), correction)
+        tell_history("/data/a.zarr", steps_of({"mesospim_shading": mark}), corrections)
     (record,) = caplog.records
     assert (record.levelname == "WARNING") == warned
     assert ("second time" in record.getMessage()) == warned
     assert "/data/a.zarr" in record.getMessage()
 
 
+def test_both_corrections_a_second_time_are_two_warnings(caplog):
+    steps = steps_of({"mesospim_shading": {**BACK, "history": [FLAT]}})
+    tell_history("/data/a.zarr", steps, ["flatfield", "background"])
+    said = [record.getMessage() for record in caplog.records]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "flat-field was corrected before (correct_flatfield" in said[0]
+    assert "local background was corrected before (correct_background" in said[1]
+
+
 def test_originals_are_not_spoken_of(caplog):
     with caplog.at_level(logging.INFO):
-        tell_history("/data/a.zarr", (), "flatfield")
+        tell_history("/data/a.zarr", (), ["flatfield"])
     assert not caplog.records

@@ -12,7 +12,10 @@ import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from math import ceil
+from typing import Any
 from xml.sax.saxutils import escape
+
+import numpy as np
 
 from fractal_mesospim_shading.errors import (
     ImageFormatError,
@@ -72,12 +75,21 @@ class ImportStyle:
 
 
 def import_levels(
-    mosaic: NativeMosaic, style: ImportStyle, options: StorageOptions
+    mosaic: NativeMosaic,
+    style: ImportStyle,
+    options: StorageOptions,
+    dtype: np.dtype[Any] | None = None,
 ) -> tuple[TargetLevel, ...]:
     """The arrays of an imported mosaic: halved along y and x from level to level.
 
     Chunks divide the tile, so that no chunk belongs to two tiles and each chunk of the
     source is read once.
+
+    Args:
+        mosaic: that is imported.
+        style: of the image.
+        options: of a remote address.
+        dtype: of the pixels where it is not the acquisition's.
 
     Raises:
         ParameterError: chunks or shards that are no sizes.
@@ -88,7 +100,7 @@ def import_levels(
     sharded = style.zarr_format == 3 and (
         style.shards is not None or first.levels[0].shards is not None
     )
-    chunks = _chunks(mosaic, style)
+    chunks, kind = _chunks(mosaic, style), mosaic.dtype if dtype is None else dtype
     result: list[TargetLevel] = []
     shape = mosaic.shape
     for level in range(style.levels):
@@ -98,14 +110,14 @@ def import_levels(
                 break
             shape = (*shape[:-2], *smaller)
         fitted = tuple(min(c, n) for c, n in zip(chunks, shape, strict=True))
-        shards = _shards(mosaic, style, fitted, shape) if sharded else None
+        shards = _shards(mosaic, style, fitted, shape, kind) if sharded else None
         document = output_document(
             source,
             zarr_format=style.zarr_format,
             shape=shape,
             chunks=fitted,
             shards=shards,
-            dtype=mosaic.dtype,
+            dtype=kind,
             dimension_names=list(mosaic.axes),
         )
         document["attributes"] = {}
@@ -137,11 +149,15 @@ def _divisor(size: int, most: int) -> int:
 
 
 def _shards(
-    mosaic: NativeMosaic, style: ImportStyle, chunks: tuple[int, ...], shape: tuple[int, ...]
+    mosaic: NativeMosaic,
+    style: ImportStyle,
+    chunks: tuple[int, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
 ) -> tuple[int, ...]:
     if style.shards is None:
         limit = (*shape[:-2], *mosaic.layout.tile_shape)
-        return own_shards(chunks, limit, mosaic.dtype.itemsize)
+        return own_shards(chunks, limit, dtype.itemsize)
     if len(style.shards) != 3 or any(
         s < 1 or s % c for s, c in zip(style.shards, chunks[-3:], strict=True)
     ):
