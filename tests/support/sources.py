@@ -129,16 +129,17 @@ def _flattened(raw: NDArray[Any]) -> NDArray[np.float64]:
     return (raw - DARK) / np.tile(FLAT, (1, raw.shape[-1] // TILE[1]))
 
 
-def _written(values: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """As an image stores numbers: rounded half to even, and no less than 0."""
-    return np.clip(np.rint(values), 0, 65535).astype(np.uint16)
+def _stored(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """As an image stores numbers: integers are rounded half to even, and no less than 0."""
+    whole = np.issubdtype(dtype, np.integer)
+    return (np.clip(np.rint(values), 0, 65535) if whole else values).astype(dtype)
 
 
-CORRECTED: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    "copied": lambda raw: raw,
-    "flat-field": lambda raw: _written(_flattened(raw)),
-    "background": lambda raw: _written(raw - BACKGROUND),
-    "both": lambda raw: _written(_flattened(raw) - BACKGROUND),
+CORRECTED: Mapping[str, Callable[[NDArray[Any]], NDArray[np.float64]]] = {
+    "copied": lambda raw: raw.astype(np.float64),
+    "flat-field": _flattened,
+    "background": lambda raw: raw - BACKGROUND,
+    "both": lambda raw: _flattened(raw) - BACKGROUND,
 }
 """What becomes of the pixels of a tile."""
 
@@ -209,8 +210,10 @@ def _import(place: Place, kind: str = "copied", **more: Any) -> None:
     results = import_mesospim(str(place.source), str(place.out), sign_x=-1, sign_y=-1, **more)
     assert len(results) == len(place.mosaics)
     found = [pixels for r in results for pixels in _pixels(Path(r.image_url)).values()]
-    change = CORRECTED[kind]
-    expected = [change(pixels).ravel() for pixels in _pixels(place.source).values()]
+    (dtype,) = {pixels.dtype for pixels in found}
+    expected = [
+        _stored(CORRECTED[kind](pixels), dtype).ravel() for pixels in _pixels(place.source).values()
+    ]
     # Where each tile lies is the matter of other tests: here all their pixels are there.
     np.testing.assert_array_equal(
         np.sort(np.concatenate([pixels.ravel() for pixels in found])),
@@ -265,7 +268,8 @@ def _same_structure(source: Path, result: Path, kind: str) -> None:
     raw, found = _pixels(source), _pixels(result)
     assert found.keys() == raw.keys()
     for name, pixels in raw.items():
-        np.testing.assert_array_equal(found[name], CORRECTED[kind](pixels))
+        expected = _stored(CORRECTED[kind](pixels), found[name].dtype)
+        np.testing.assert_array_equal(found[name], expected)
 
 
 @contextmanager
