@@ -124,9 +124,8 @@ def known_truth(name: str, seed: int, changes: Mapping[str, Any]) -> None:
     views = {number: in_bins(stack.mean(axis=0)) for number, stack in stacks.items()}
     found = refine_flatfield(pairs, before, views, origins, world.tile_shape)
     truth = np.log(in_bins(world.flatfield()))
-    log_gains = found.log_gains or {}
-    gains = np.log(world.gains())[[number - 1 for number in log_gains]]
-    wrong = np.std(np.array(list(log_gains.values())) - gains)
+    gains = np.log(world.gains())[[number - 1 for number in found.log_gains]]
+    wrong = np.std(np.array(list(found.log_gains.values())) - gains)
     row(
         name,
         seed,

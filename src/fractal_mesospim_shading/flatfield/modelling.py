@@ -21,6 +21,7 @@ from fractal_mesospim_shading.flatfield.models import (
     processor_warning,
     uncorrected_model,
 )
+from fractal_mesospim_shading.flatfield.refining import light_of_tiles, refined_profile
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
     PlaneRef,
@@ -115,6 +116,10 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
         if cause is None:
             raise
         raise type(error)(f"{error} Most likely because {cause}") from error
+    if options.overlap_refine:
+        views = light_of_tiles(stack, sampled.tiles, dark_counts)
+        profile, told = refined_profile(profile, views, choice, group, offset)
+        more |= told
     warning = question_offset(choice, stack, facts, profile.flatfield, dark)
     if warning is not None:
         logger.warning("Channel %s: %s", group.label, warning)

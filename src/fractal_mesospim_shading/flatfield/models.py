@@ -311,6 +311,9 @@ def facts_line(label: str, model: ChannelModel) -> str:
         text += f", {facts['planes_rejected']} left out because they hold sample"
     if facts.get("planes_partly_used"):
         text += f", {facts['planes_partly_used']} used without the parts that hold sample"
+    refined = facts.get("overlap_refine", {})
+    if refined.get("used"):
+        text += f", refined by {refined['pairs']} overlaps"
     low, high = np.percentile(model.profile.flatfield, [1, 99])
     # Which noise it was told from is in the provenance.
     facts["offset_from"] = facts["offset_from"].partition(" (")[0]

@@ -37,18 +37,21 @@ _SHARE = 50
 
 
 def refuse_unplaced(images: Sequence[MultitileImage], options: EstimationOptions) -> None:
-    """Refuse gains where tiles show nothing twice, as far as their positions tell.
+    """Refuse what compares overlaps where tiles show nothing twice, as far as positions tell.
 
     Args:
         images: that are corrected together.
-        options: that may ask for gains.
+        options: that may ask for gains, or for a flat-field refined by overlaps.
 
     Raises:
         ParameterError: positions are not known, or no two tiles of any image overlap.
     """
-    if options.tile_gains == "none" or not images:
+    asked = ["`tile_gains=overlaps`"] if options.tile_gains == "overlaps" else []
+    asked += ["`overlap_refine`"] if options.overlap_refine and not options.models_folder else []
+    if not asked or not images:
         return
-    start = "`tile_gains=overlaps` compares tiles where they overlap, but"
+    verb, rest = ("compares", "it") if len(asked) == 1 else ("compare", "them")
+    start = f"{' and '.join(asked)} {verb} tiles where they overlap, but"
     overlapping = False
     for image in images:
         origins = image.origins_px
@@ -57,13 +60,13 @@ def refuse_unplaced(images: Sequence[MultitileImage], options: EstimationOptions
                 f"{start} '{image.url}' does not tell where its tiles really were: expected "
                 "columns 'x_micrometer_original' and 'y_micrometer_original' in its table of "
                 "tiles, as an import writes them. Import the acquisition again, or leave "
-                "`tile_gains` out."
+                f"{rest} out."
             )
         overlapping |= bool(neighbours(origins, image.layout.tile_shape))
     if not overlapping:
         raise ParameterError(
             f"{start} in '{images[0].url}' no two tiles do, by at least {LEAST_OVERLAP_PX} "
-            "pixels, where they really were. Leave `tile_gains` out."
+            f"pixels, where they really were. Leave {rest} out."
         )
 
 

@@ -155,6 +155,13 @@ class EstimationOptions(BaseModel):
         "Needs the true positions of the tiles: a native acquisition, or a table of tiles with "
         "their original positions.",
     )
+    overlap_refine: Decisive[bool] = Field(
+        default=False,
+        description="Make the flat-field of BaSiC or of a few empty planes better by what "
+        "neighbouring tiles show of the same tissue, where the sample fills the tiles. It stays as "
+        "it is where the overlaps do not speak for a change. Needs the true positions of the "
+        "tiles, as `tile_gains` does.",
+    )
     background: Decisive[LocalBackground | None] = Field(
         default=None,
         description="Also take the local background away, in the same pass: a method such as "
@@ -188,6 +195,7 @@ class EstimationArguments(TypedDict, total=False):
     zero_is: Literal["auto", "data", "no_data"]
     subtract_baseline: bool
     tile_gains: Literal["none", "overlaps"]
+    overlap_refine: bool
     background: BackgroundStep | Mapping[str, Any] | str | None
     save_models: bool
 

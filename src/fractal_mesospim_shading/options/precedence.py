@@ -47,6 +47,7 @@ _OF_ESTIMATES = (
     "n_zplanes",
     "resolution_level",
     "skip_empty_channels",
+    "overlap_refine",
 )
 
 

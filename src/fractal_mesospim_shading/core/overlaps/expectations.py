@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,10 @@ class Expectations:
     scatter: FloatArray
     length: FloatArray
 
+    @cached_property
+    def _polynomials(self) -> FloatArray:
+        return polynomials(self.estimate.shape)
+
     def smoothness(self, amplitude: float) -> FloatArray:
         """Variance of the coefficients of a flat-field of which nothing is known."""
         return amplitude**2 / np.maximum(self.length, 1) ** 4
@@ -62,7 +67,7 @@ class Expectations:
         Polynomials come to the cosines, because a slope at the edges of the tile is no sum of a
         few of these: without them the coefficients would seem to know it.
         """
-        shapes = polynomials(self.estimate.shape)[:, *place]
+        shapes = self._polynomials[:, *place]
         smooth = np.diag(self.smoothness(amplitude)[place])
         return np.asarray(smooth + _POLYNOMIAL**2 * shapes.T @ shapes)
 

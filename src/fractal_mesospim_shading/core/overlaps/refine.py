@@ -12,7 +12,7 @@ and Machine Learning, Springer 2006, section 3.5): where the estimate is good it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,9 @@ class Residual:
     p90: float
 
 
+_UNKNOWN = Residual(np.nan, np.nan)
+
+
 @dataclass(frozen=True)
 class Refinement:
     """A flat-field and what its overlaps say of it.
@@ -83,7 +86,8 @@ class Refinement:
         pairs: of tiles that were compared.
         error_before, error_after: RMS error of the flat-field that is expected, as a fraction; not
             known (infinite) where nothing could be compared.
-        before, after: what is left of overlaps from which nothing was learnt (cross-validated).
+        before, after: what is left of overlaps from which nothing was learnt (cross-validated);
+            NaN where nothing could be compared.
         log_gains: of the tiles by number, as they came out beside the flat-field, mean 0.
     """
 
@@ -93,9 +97,9 @@ class Refinement:
     pairs: int
     error_before: float = np.inf
     error_after: float = np.inf
-    before: Residual | None = None
-    after: Residual | None = None
-    log_gains: Mapping[int, float] | None = None
+    before: Residual = _UNKNOWN
+    after: Residual = _UNKNOWN
+    log_gains: Mapping[int, float] = field(default_factory=dict)
 
 
 def refine_flatfield(

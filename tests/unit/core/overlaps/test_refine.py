@@ -163,7 +163,8 @@ def test_two_pairs_say_too_little():
     found = refined(world, stacks, mean_tile(stacks))
     assert not found.used and not found.log_change.any()
     assert "2 overlaps could be compared" in found.reason
-    assert found.before is None and not np.isfinite(found.error_after)
+    assert np.isnan(found.before.median) and not np.isfinite(found.error_after)
+    assert found.log_gains == {}
 
 
 def test_overlaps_of_noise_change_nothing(stacks):
