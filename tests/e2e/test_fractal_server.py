@@ -271,6 +271,35 @@ def test_a_background_is_taken_away(server: Server, image: Path) -> None:
     assert zarr.open_array(result / "0", mode="r").dtype == np.float32
 
 
+def test_both_corrections_of_one_pass_are_listed(server: Server, image: Path) -> None:
+    """The types of an update go beside those that the manifest declares for the task.
+
+    The server keeps what a task returns, and lays the declared types over it: what the
+    manifest does not name stays. A task that wants images without a background corrected then
+    finds none.
+    """
+    options = {"fov_list": [1, 3, 7, 9], "camera_offset": 100}
+    both = {"method": {"method": "median", "radius": 12}}
+    seen = server.run("Correct Flat-Field", image.parts[-3], [image], background=both, **options)
+    assert seen["status"] == "done", seen["log"]
+    assert seen["warnings"] == 0, seen["logs"]
+    result = image.with_name("raw_image_flatfield_corr_background_corr")
+    listed = seen["images"][str(result)]
+    assert listed["types"] == {"flatfield_corrected": True, "background_corrected": True}
+    assert listed["origin"] == str(image)
+    attributes: Any = zarr.open_group(result, mode="r").attrs.asdict()
+    mark = attributes["mesospim_shading"]
+    assert mark["complete"] is True
+    assert [m["task"] for m in (*mark["history"], mark)] == [
+        "correct_flatfield",
+        "correct_background",
+    ]
+    again = server.run("Correct Flat-Field", image.parts[-3], [image], **options)
+    assert again["status"] == "done", again["log"]
+    alone = again["images"][str(image.with_name("raw_image_flatfield_corr"))]
+    assert alone["types"] == {"flatfield_corrected": True}
+
+
 def test_a_run_that_fails_leaves_the_list_alone(server: Server, image: Path) -> None:
     seen = server.run("Correct Flat-Field", image.parts[-3], [image], z_levels=[4, 60])
     assert seen["status"] == "failed"
@@ -293,3 +322,25 @@ def test_an_import_lists_the_mosaic(
     [listed] = seen["images"].values()
     assert listed["types"]["flatfield_corrected"] is False
     assert zarr.open_group(listed["zarr_url"], mode="r")["0"].ndim == 4
+
+
+def test_an_import_with_both_corrections_lists_both(
+    server: Server, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    settings = SyntheticSettings()
+    container = write_acquisition(tmp_path, "brain.ome.zarr", grid_stacks(2, 2, settings), settings)
+    seen = server.run(
+        "Import mesoSPIM OME-Zarr",
+        request.node.name,
+        [],
+        containers=[str(container)],
+        correct_flatfield=True,
+        camera_offset=100,
+        fov_list=[1, 4],
+        background={"method": {"method": "tile_median", "tile_size": 16}},
+    )
+    assert seen["status"] == "done", seen["log"]
+    [listed] = seen["images"].values()
+    assert Path(listed["zarr_url"]).name == "raw_image_flatfield_corr_background_corr"
+    types = {"is_3D": True, "flatfield_corrected": True, "background_corrected": True}
+    assert listed["types"] == types

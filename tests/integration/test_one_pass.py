@@ -7,8 +7,11 @@ copy of the source.
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from dataclasses import replace
 from itertools import product
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +19,24 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading import (
+    cli,
     correct_background,
     correct_flatfield,
     errors,
+    estimate_flatfield,
     import_mesospim,
 )
 from fractal_mesospim_shading.engine import plan
-from fractal_mesospim_shading.jobs import background_parts
+from fractal_mesospim_shading.engine.resources import needed_memory
+from fractal_mesospim_shading.images import mosaic, target
+from fractal_mesospim_shading.images.native import mosaic as native_mosaic
+from fractal_mesospim_shading.jobs import background as background_job
+from fractal_mesospim_shading.jobs import background_parts, flatfield
 from fractal_mesospim_shading.jobs.work import image_list_update
+from fractal_mesospim_shading.options.background import BackgroundOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.synthetic.images import write_image
+from fractal_mesospim_shading.tasks.correct_flatfield import correct_flatfield as task
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 from tests.support.tile_images import write_tile_images
@@ -382,3 +394,172 @@ def test_an_import_that_is_finished_stays(acquired, side_models, tmp_path, caplo
     for wrong in ({"save_background": True}, {"mask": {"kind": "label", "label_name": "cells"}}):
         with pytest.raises(errors.ParameterError, match="import first"):
             import_mesospim(container, str(tmp_path / "b"), **{**options, "background": wrong})
+
+
+# --- The run -----------------------------------------------------------------------------------
+
+
+def _decoded(monkeypatch, kind, url=None):
+    """Counts how often each chunk of an image is decoded."""
+    read, counted = kind.read, Counter()
+
+    def counting(image, level, box):
+        if url is None or image.url == str(url):
+            units = image.read_units(level)
+            ranges = (
+                range(s.start // c, ceil(s.stop / c)) for s, c in zip(box, units, strict=True)
+            )
+            counted.update((image.url, level, *index) for index in product(*ranges))
+        return read(image, level, box)
+
+    monkeypatch.setattr(kind, "read", counting)
+    return counted
+
+
+def test_each_chunk_of_a_mosaic_is_read_once(make_mosaic, make_models, monkeypatch):
+    source = make_mosaic(array=scene(), chunks=(2, 48, 40))
+    models = str(make_models())
+    counted = _decoded(monkeypatch, mosaic.MosaicImage, source)
+    masked = {"method": "gaussian:9", "mask": "threshold:900"}
+    for number, background in enumerate(("tile_median:16", "median:9", masked)):
+        counted.clear()
+        correct_flatfield(
+            source,
+            models_folder=models,
+            background=background,
+            report=False,
+            output_image_name=f"r{number}",
+            **OFFSET,
+        )
+        found = {key: times for key, times in counted.items() if key[1] == 0}
+        assert set(found.values()) == {1}
+        assert len(found) == 2 * 2 * 2 * 2
+
+
+def test_each_chunk_of_an_acquisition_is_read_once(acquired, side_models, tmp_path, monkeypatch):
+    container, _ = acquired()
+    stacks = _decoded(monkeypatch, mosaic.MosaicImage)
+    correct_flatfield(container, models_folder=side_models, background="median:3")
+    assert set(stacks.values()) == {1} and len(stacks) == 8 * 2 * 2 * 2
+    whole = _decoded(monkeypatch, native_mosaic.NativeMosaic)
+    options = {"models_folder": side_models, "correct_flatfield": True, **SIGNS}
+    import_mesospim(container, str(tmp_path), background="median:3", **options)
+    assert set(whole.values()) == {1}
+
+
+@pytest.mark.slow
+def test_all_doors_write_the_same_bytes(make_mosaic, make_models, tree, tmp_path):
+    source, models = str(make_mosaic(array=scene())), str(make_models())
+    background = {
+        "method": {"method": "median", "radius": 9},
+        "mask": {"kind": "threshold", "threshold": 900},
+        "save_background": True,
+    }
+    options = {"models_folder": models, "camera_offset": 100, "report": False}
+    folders = [str(tmp_path / name) for name in ("python", "command", "task")]
+    correct_flatfield(
+        source, background=background, output_folder=folders[0], n_workers=1, **options
+    )
+    command = ["correct-flatfield", source, "--models-folder", models, "--camera-offset", "100"]
+    command += ["--no-report", "--output-folder", folders[1], "--n-workers", "2", "--background"]
+    short = {"method": "median:9", "mask": "threshold:900", "save_background": True}
+    assert cli.main([*command, json.dumps(short)]) == 0
+    update = task(
+        zarr_url=source, output_folder=folders[2], n_workers=3, background=background, **options
+    )
+    types = {"flatfield_corrected": True, "background_corrected": True}
+    assert update["image_list_updates"][0]["types"] == types
+    trees = [tree(Path(folder)) for folder in folders]
+    assert trees[0] == trees[1] == trees[2]
+    assert any("_background.zarr" in name for name in trees[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [12, 60])
+def test_a_run_that_was_stopped_goes_on_to_equal_bytes(
+    blocks, make_mosaic, make_models, tree, tmp_path, monkeypatch, small_blocks
+):
+    source, models = make_mosaic(array=scene()), str(make_models())
+    options = {"models_folder": models, "report": False, "n_workers": 1, **OFFSET}
+    options["background"] = {"method": "median:9", "save_background": True}
+    whole = correct_flatfield(source, output_folder=str(tmp_path / "whole"), **options)
+    write, seen = target.TargetImage.write, []
+
+    def failing(image, level, box, data):
+        seen.append(box)
+        if len(seen) > blocks:
+            raise errors.OutputWriteError("No space left on device")
+        return write(image, level, box, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target.TargetImage, "write", failing)
+        with pytest.raises(errors.OutputWriteError):
+            correct_flatfield(source, **options)
+    with pytest.raises(errors.JobMismatchError, match="background"):
+        correct_flatfield(
+            source,
+            **{**options, "background": "median:8"},
+            output_image_name=("{image_name}_flatfield_corr_background_corr"),
+        )
+    result = correct_flatfield(source, **options)
+    assert tree(Path(result.image_url)) == tree(Path(whole.image_url))
+    other = result.companions["background"]
+    assert tree(Path(other)) == tree(Path(whole.companions["background"]))
+    assert result.counts == whole.counts
+    assert result.background_counts == whole.background_counts
+
+
+def test_the_report_and_the_log_tell_of_both(run_both, caplog):
+    with caplog.at_level(logging.INFO):
+        one, _, _ = run_both(scene(), "median:5", report=True)
+    page = Path(one.report).read_text()
+    assert "Local background" in page and "median, radius 5 px" in page
+    assert page.count("Pixels never acquired") == page.count("Pixels cut off after it") == 2
+    assert one.facts()["background_pixels"].keys() == set(LABELS)
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+def test_a_second_correction_of_either_kind_is_warned_of(run_both, caplog):
+    one, _, _ = run_both(scene(), "median:5")
+    models = str(Path(one.source_url).parent / "models")
+    for again, said in (
+        (lambda: correct_background(one.image_url, method="median:5"), "local background"),
+        (
+            lambda: correct_flatfield(one.image_url, models_folder=models, report=False, **OFFSET),
+            "flat-field",
+        ),
+    ):
+        caplog.clear()
+        again()
+        lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        assert any(f"its {said} was corrected before" in line for line in lines)
+
+
+def test_what_can_do_nothing_is_refused(make_mosaic, make_models, tmp_path):
+    source, models = make_mosaic(array=scene()), str(make_models())
+    with pytest.raises(
+        errors.ParameterError, match="In `?background`?: `?reference`? can do nothing"
+    ):
+        correct_flatfield(source, models_folder=models, background={"reference": 5})
+    with pytest.raises(errors.ParameterError, match="background"):
+        estimate_flatfield(source, str(tmp_path / "m"), camera_offset=100, background="median:5")
+    with pytest.raises(errors.ParameterError, match="save_noise.*tile_median"):
+        wrong = {"method": "median:5", "save_noise": True}
+        correct_flatfield(source, models_folder=models, background=wrong)
+    with pytest.raises(errors.BackgroundError, match="48 x 40"):
+        correct_flatfield(source, models_folder=models, background="median:100")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["brain.zarr", "models"]
+
+
+def test_the_memory_that_is_foreseen_holds_both(make_mosaic, make_models):
+    """The same blocks as the background alone, and room for raw and corrected pixels of each."""
+    source = make_mosaic(array=scene())
+    image = mosaic.MosaicImage.open(str(source))
+    options = {"models_folder": str(make_models()), "camera_offset": 100, "report": False}
+    both = flatfield.prepare_flatfield(image, FlatfieldOptions(background="median:5", **options))
+    alone = background_job.prepare_background(image, BackgroundOptions(method="median:5"))
+    plans = [work.parts[0].plan for work in (both, alone)]
+    assert plans[0].grid.boxes == plans[1].grid.boxes
+    shape = [min(b, n) for b, n in zip(plans[0].grid.boxes[0], SHAPE, strict=True)]
+    pixels = int(np.prod(shape))
+    assert needed_memory(plans[0], 1) >= needed_memory(plans[1], 1) + 4 * pixels
