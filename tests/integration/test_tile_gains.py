@@ -304,3 +304,19 @@ def test_gains_of_a_job_are_kept_to_the_last_bit(mosaic: tuple[str, str]) -> Non
     for found in corrected(*mosaic).tile_gains.values():
         assert ChannelGains.from_bytes(found.to_bytes()) == found
         json.dumps(found.facts(), allow_nan=False)
+
+
+@pytest.mark.slow
+def test_with_the_local_background_in_the_same_pass(mosaic: tuple[str, str]) -> None:
+    """What it finds are tiles that are equally bright."""
+    source, models = mosaic
+    method = "constant:10"
+    together = corrected(source, models, background=method, output_image_name="together")
+    first = corrected(source, models, output_image_name="first", report=False)
+    raw = finest(source).astype(np.float64)
+    got, plain = finest(together.image_url), finest(first.image_url)
+    assert got.shape == raw.shape == plain.shape
+    assert together.tile_gains == first.tile_gains
+    # One is rounded to whole counts, and cut off at 0.
+    inside = plain > 0
+    np.testing.assert_allclose(got[inside], plain[inside] - 10.0, atol=0.51)

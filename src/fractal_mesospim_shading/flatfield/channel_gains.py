@@ -29,12 +29,18 @@ class ChannelGains:
         names: of the tiles, by number.
         tiles: gain of each tile, by number.
         rejected: pairs of tiles that could not be compared.
+        side: gain of the side that lit all of them, on top; None where sides are not compared.
     """
 
     label: str
     names: Mapping[int, str]
     tiles: Mapping[int, TileGain]
     rejected: tuple[Rejected, ...] = ()
+    side: TileGain | None = None
+
+    def factor(self, number: int) -> float:
+        """What the light of a tile is multiplied with."""
+        return self.tiles[number].gain * (self.side.gain if self.side is not None else 1.0)
 
     @property
     def all_one(self) -> bool:
@@ -55,8 +61,8 @@ class ChannelGains:
         """Those of one tile alone."""
         return replace(self, tiles={number: self.tiles[number]}, rejected=())
 
-    def facts(self) -> Document:
-        """For provenance, a list for each column."""
+    def columns(self) -> Document:
+        """A list for each column of a table."""
         return {
             "tile": list(self.tiles),
             "name": [self.names[number] for number in self.tiles],
@@ -65,6 +71,13 @@ class ChannelGains:
             "overlaps": [tile.pairs for tile in self.tiles.values()],
             "linked_part": [tile.component for tile in self.tiles.values()],
         }
+
+    def facts(self) -> Document:
+        """For provenance: the columns of the tiles, and the gain of the side."""
+        if self.side is None:
+            return self.columns()
+        side = {"gain": self.side.gain, "uncertainty": _rounded(self.side.uncertainty)}
+        return {**self.columns(), "side": side}
 
     def rows(self) -> tuple[tuple[str, str], ...]:
         """For the report: what they are, and each of them."""
@@ -111,7 +124,7 @@ class ChannelGains:
                 {"number": number, "name": self.names[number], **asdict(tile)}
                 for number, tile in self.tiles.items()
             ],
-            "rejected": [asdict(pair) for pair in self.rejected],
+            "rejected": [[pair.first, pair.second, pair.reason] for pair in self.rejected],
         }
         return json.dumps(content).encode()
 
@@ -124,7 +137,7 @@ class ChannelGains:
             number = entry.pop("number")
             names[number] = entry.pop("name")
             tiles[number] = TileGain(**entry)
-        rejected = tuple(Rejected(**pair) for pair in content["rejected"])
+        rejected = tuple(Rejected(*pair) for pair in content["rejected"])
         return cls(content["label"], names, tiles, rejected)
 
 
@@ -135,7 +148,7 @@ ImageGains = Mapping[int, ChannelGains]
 def gain_of(gains: ImageGains, channel: int, tile: int) -> float:
     """What the light of a tile is multiplied with."""
     own = gains.get(channel)
-    return own.tiles[tile].gain if own is not None and tile in own.tiles else 1.0
+    return own.factor(tile) if own is not None and tile in own.tiles else 1.0
 
 
 def _rounded(uncertainty: float) -> float | None:

@@ -283,9 +283,9 @@ def flatfield_kernel(
     ]
     look = ZeroLook(image.axes, (image.layout,), tuple(rules))
     tile_gains = {
-        (channel, number): tile.gain
+        (channel, number): own.factor(number)
         for channel, own in (gains or {}).items()
-        for number, tile in own.tiles.items()
+        for number in own.tiles
     }
     names = profile_names(image)
     return FlatfieldKernel(

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.overlaps.gains import (
     LogFlatfield,
-    PairRatio,
+    TileGain,
     pair_ratios,
     solve_gains,
     with_doubts,
 )
 from fractal_mesospim_shading.core.overlaps.neighbours import LEAST_OVERLAP_PX, neighbours
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
+from fractal_mesospim_shading.core.overlaps.observing import Rejected
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
 from fractal_mesospim_shading.errors import ParameterError
@@ -32,6 +33,8 @@ FloatArray = NDArray[np.float64]
 
 # How much of the variance of what a flat-field is wrong by is a tilt along y, and along x.
 _TILT = 1 / 8
+# Overlaps that cannot be registered are compared as they lie, and are that much less sure.
+_UNREGISTERED = 4.0
 # Part of a channel that is read at most.
 _SHARE = 50
 
@@ -127,45 +130,47 @@ def _measured(
         {tile: planes for group in groups for tile, planes in group.planes.items()},
         unwritten=frozenset().union(*(group.unwritten for group in groups)),
     )
-    darks = [_dark(models[group.label], tile_shape) for group in groups]
+    darks = [dark_of(models[group.label], tile_shape) for group in groups]
     offset = sum(darks[1:], darks[0]) / len(darks)
     seen = observe_overlaps(image, whole, offset, seed=seed, budget=_budget(image))
-    logs = {group.label: _log_flatfield(models[group.label], tile_shape) for group in groups}
+    logs = {group.label: log_flatfield_of(models[group.label], tile_shape) for group in groups}
     of_tile = {tile: logs[group.label] for group in groups for tile in group.planes}
-    gains = solve_gains(sorted(whole.planes), pair_ratios(seen.pairs, of_tile))
-    doubted = _doubted(seen.pairs, of_tile, [models[group.label] for group in groups], tile_shape)
-    sure = with_doubts(gains, [solve_gains(list(gains), ratios) for ratios in doubted])
-    names = {tile: image.layout.tile(tile).name for tile in sure}
-    return ChannelGains(channel.label, names, sure, seen.rejected)
+    loose = [pair.unregistered for pair in seen.rejected if pair.unregistered is not None]
 
-
-def _doubted(
-    pairs: Sequence[OverlapPair],
-    log_flatfields: Mapping[int, LogFlatfield],
-    models: Sequence[ChannelModel],
-    tile_shape: tuple[int, int],
-) -> list[list[PairRatio]]:
-    """Ratios as they would be with the camera offset and the flat-field off by their uncertainties.
-
-    An offset that is taken off too much of makes the dimmer view too dim. A flat-field that is
-    off by a tilt makes a ramp of gains along a row, and nothing contradicts it.
-    """
-    doubted = []
-    offset = max(model.facts.get("offset_uncertainty") or 0.0 for model in models)
-    if offset > 0:
-        brighter = [
-            replace(p, light_first=p.light_first + offset, light_second=p.light_second + offset)
-            for p in pairs
+    def solved(
+        log_flatfields: Mapping[int, LogFlatfield], counts: float = 0.0
+    ) -> dict[int, TileGain]:
+        ratios = pair_ratios(brightened(seen.pairs, counts), log_flatfields)
+        ratios += [
+            replace(ratio, variance=_UNREGISTERED * ratio.variance)
+            for ratio in pair_ratios(brightened(loose, counts), log_flatfields)
         ]
-        doubted.append(pair_ratios(brighter, log_flatfields))
-    shape = max(model.facts.get("relative_uncertainty") or 0.0 for model in models)
-    if shape > 0:
-        for axis in range(2):
-            tilted = {
-                tile: _tilted(log, axis, shape, tile_shape) for tile, log in log_flatfields.items()
-            }
-            doubted.append(pair_ratios(pairs, tilted))
-    return doubted
+        return solve_gains(sorted(whole.planes), ratios)
+
+    # An offset that is taken off too much of makes the dimmer view too dim. A flat-field that is
+    # off by a tilt makes a ramp of gains along a row, and nothing contradicts it.
+    facts = [models[group.label].facts for group in groups]
+    counts = max(fact.get("offset_uncertainty") or 0.0 for fact in facts)
+    shape = max(fact.get("relative_uncertainty") or 0.0 for fact in facts)
+    doubted = [solved(of_tile, counts)] if counts > 0 else []
+    for axis in range(2) if shape > 0 else ():
+        tilted = {tile: _tilted(log, axis, shape, tile_shape) for tile, log in of_tile.items()}
+        doubted.append(solved(tilted))
+    gains = with_doubts(solved(of_tile), doubted)
+    names = {tile: image.layout.tile(tile).name for tile in gains}
+    return ChannelGains(channel.label, names, gains, tuple(map(_without_bins, seen.rejected)))
+
+
+def _without_bins(pair: Rejected) -> Rejected:
+    return replace(pair, unregistered=None)
+
+
+def brightened(pairs: Sequence[OverlapPair], counts: float) -> list[OverlapPair]:
+    """Pairs as they would be with a camera offset lower by these counts."""
+    return [
+        replace(p, light_first=p.light_first + counts, light_second=p.light_second + counts)
+        for p in pairs
+    ]
 
 
 def _tilted(
@@ -186,17 +191,26 @@ def _budget(image: MultitileImage) -> int:
     return max(budget_of(image), channel // _SHARE)
 
 
-def _dark(model: ChannelModel, tile_shape: tuple[int, int]) -> float | NDArray[np.float32]:
+def dark_of(model: ChannelModel, tile_shape: tuple[int, int]) -> float | NDArray[np.float32]:
     """Counts without light: a number, or (y, x) of a tile."""
     dark = model.profile.resampled(tile_shape).darkfield
     return model.offset if dark is None else dark
 
 
-def _log_flatfield(model: ChannelModel, tile_shape: tuple[int, int]) -> LogFlatfield:
-    """The logarithm of a flat-field at places between pixels."""
-    from scipy.ndimage import map_coordinates
+def log_flatfield_of(
+    model: ChannelModel, tile_shape: tuple[int, int], over: int = 1
+) -> LogFlatfield:
+    """The logarithm of a flat-field at places between pixels.
 
-    logarithm = np.log(model.profile.resampled(tile_shape).flatfield)
+    Args:
+        model: that holds it.
+        tile_shape: (y, x) in pixels.
+        over: side of the square that it is averaged over, in pixels; an odd number, or one more.
+    """
+    from scipy.ndimage import map_coordinates, uniform_filter
+
+    flat = model.profile.resampled(tile_shape).flatfield
+    logarithm = np.log(uniform_filter(flat, over | 1, mode="nearest"))
 
     def at(y: FloatArray, x: FloatArray) -> FloatArray:
         values = map_coordinates(logarithm, [y, x], output=np.float64, order=1, mode="nearest")

@@ -14,6 +14,7 @@ from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
+from fractal_mesospim_shading.flatfield.side_gains import refuse_one_sided
 from fractal_mesospim_shading.flatfield.tile_gains import refuse_unplaced
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
@@ -128,6 +129,8 @@ def _choices(
     """The planes that the models of each image are made from."""
     with problems.collected():
         refuse_unplaced(images, options)
+    with problems.collected():
+        refuse_one_sided(images, options)
     choices = []
     for image in images:
         choice = choose_models(image, options, problems, saves=saves)

@@ -16,6 +16,8 @@ from fractal_mesospim_shading.engine.job_folder import unfinished_url
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError, Problems
 from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import CopyKernel
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.flatfield.side_gains import partners, refuse_one_sided
 from fractal_mesospim_shading.flatfield.tile_gains import refuse_unplaced
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MARK
@@ -233,16 +235,13 @@ def prepare_import(
         problems.errors.append(
             ParameterError("`output_shards` needs OME-Zarr 0.5. Give `ngff_version=0.5`.")
         )
-    choice = choose_models(mosaic, options, problems) if options.correct_flatfield else None
-    with problems.collected():
-        refuse_unplaced(collection.mosaics(), options)
+    choices, compared = _choices(collection, mosaic, options, problems)
     style = ImportStyle(zarr_format, options.levels, options.chunks, options.output_shards)
     after = Following.of(options)
     kernel = after.mosaic_kernel(mosaic, problems)
     made = problems.run(lambda: import_levels(mosaic, style, storage, after.dtype))
     levels = problems.passed(made)
     target = TargetImage(unfinished_url(unit.zarr_url, storage), zarr_format, levels, storage)
-    choices = () if choice is None else (choice,)
     copied = CopyKernel(mosaic.axes, {channel.index: True for channel in mosaic.channels})
     plan = block_plan(mosaic, target, unit.zarr_url, None if choices else copied)
     folder = f"{unit.zarr_url}_shading_models"
@@ -255,8 +254,9 @@ def prepare_import(
         final_url=unit.zarr_url,
         options=options,
         parts=(Part(plan, attributes, facts=import_facts(collection, mosaic, earlier)),),
-        source_states=(mosaic.state(),),
+        source_states=tuple(image.state() for image in (mosaic, *(c.image for c in compared))),
         choices=choices,
+        compared=compared,
         models_folder=folder if options.save_models and choices else None,
         parent_format=zarr_format,
         add_tables=partial(_write_tables, mosaic),
@@ -277,6 +277,26 @@ def prepare_import(
         refuse_unfit(work, problems, "zarr_dir")
     rehearse(work)
     return work
+
+
+def _choices(
+    collection: TileCollection, mosaic: NativeMosaic, options: ImportOptions, problems: Problems
+) -> tuple[tuple[PlaneChoice, ...], tuple[PlaneChoice, ...]]:
+    """What models are made from: those of the image, and those that its side is compared with."""
+    if not options.correct_flatfield:
+        return (), ()
+    mosaics = collection.mosaics()
+    with problems.collected():
+        refuse_unplaced(mosaics, options)
+    with problems.collected():
+        refuse_one_sided(mosaics, options)
+    own = choose_models(mosaic, options, problems)
+    number = next(k for k, other in enumerate(mosaics) if other.suffix == mosaic.suffix)
+    others = [m for m in partners(mosaics) if number in m] if options.side_gains else []
+    compared = [
+        choose_models(mosaics[k], options, problems) for m in others for k in m if k != number
+    ]
+    return tuple(c for c in (own,) if c is not None), tuple(c for c in compared if c is not None)
 
 
 def imported_before(work: Work) -> bool:

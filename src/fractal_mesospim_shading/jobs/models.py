@@ -18,6 +18,7 @@ from fractal_mesospim_shading.flatfield.models import (
     save_used_models,
 )
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
+from fractal_mesospim_shading.flatfield.side_gains import find_side_gains
 from fractal_mesospim_shading.flatfield.tile_gains import find_gains
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.output import split_name
@@ -80,14 +81,14 @@ def save_all_models(folder: str, choices: Sequence[PlaneChoice], models: Sequenc
 def find_all_gains(
     choices: Sequence[PlaneChoice], models: Sequence[Models], job: Job | None = None
 ) -> list[ImageGains]:
-    """The tile gains of each choice of planes; none where they are not asked for.
+    """The gains of tiles and sides of each choice of planes; none where they are not asked for.
 
     Args:
         choices: of planes.
         models: of these.
         job: that keeps what was found.
     """
-    return [
+    gains: list[ImageGains] = [
         find_gains(
             choice.image,
             own,
@@ -99,6 +100,10 @@ def find_all_gains(
         else {}
         for number, (choice, own) in enumerate(zip(choices, models, strict=True))
     ]
+    if not any(choice.options.side_gains for choice in choices):
+        return gains
+    images, seed = [choice.image for choice in choices], choices[0].options.seed
+    return find_side_gains(images, models, gains, seed=seed, job=job)
 
 
 def labelled_gains(
@@ -132,10 +137,12 @@ def write_gains(work: Work, gains: Sequence[ImageGains], job: Job) -> str | None
         return None
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(("channel", "tile", "name", "gain", "uncertainty", "overlaps", "linked_part"))
+    columns = list(next(iter(found.values())).columns())
+    table.writerow(("channel", *columns, "side_gain"))
     for label, own in found.items():
-        columns = own.facts().values()
-        table.writerows((label, *row) for row in zip(*columns, strict=True))
+        side = "" if own.side is None else own.side.gain
+        rows = zip(*own.columns().values(), strict=True)
+        table.writerows((label, *row, side) for row in rows)
     url = gains_url(work.replaces or work.final_url)
     places.write_bytes(job.beside(url), text.getvalue().encode(), work.storage)
     return url

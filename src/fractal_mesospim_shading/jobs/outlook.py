@@ -18,6 +18,7 @@ from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.jobs.models import gains_url
 from fractal_mesospim_shading.jobs.story import refuse_unwritable_work
 from fractal_mesospim_shading.jobs.work import Work
 from fractal_mesospim_shading.messages import counted, shown
@@ -99,6 +100,8 @@ def outlook(work: Work) -> Outlook:
     beside = {kind: companion_url(work.final_url, kind) for kind in work.companions}
     if work.models_folder is not None:
         beside["models"] = work.models_folder
+    if any(c.options.tile_gains != "none" or c.options.side_gains for c in work.choices):
+        beside["gains"] = gains_url(work.replaces or work.final_url)
     return Outlook(
         work.source_url,
         work.replaces or work.final_url,

@@ -111,8 +111,10 @@ def carry_out(work: Work) -> JobResult:
         # Also of a continued run: the earlier one may have been killed while it did this.
         begin(work, job.unfinished_url)
         watch = _watch(work, job)
-        models = make_models(work.choices, options, job)
-        gains = find_all_gains(work.choices, models, job)
+        every = (*work.choices, *work.compared)
+        models = make_models(every, options, job)
+        gains = find_all_gains(every, models, job)[: len(work.choices)]
+        models = models[: len(work.choices)]
         _keep_warnings(job)
         _run(work, models, gains, job, watch)
         with workable(work.source_url):
@@ -239,7 +241,7 @@ def _watch(work: Work, job: Job) -> Watch:
     wholly = [array for plan in plans.values() for array in arrays_read(plan)]
     partly = [
         array
-        for choice in work.choices
+        for choice in (*work.choices, *work.compared)
         for level in range(len(choice.image.levels))
         for array in choice.image.stored(level)
     ]

@@ -130,6 +130,7 @@ class Work:
         parts: the images that are written.
         source_states: fingerprints of the sources.
         choices: of planes for models; none where no model is needed.
+        compared: choices of planes of images that those of `choices` are compared with.
         enclosure: the group around several images.
         companions: kinds of the images that go with each part, in the order of its targets.
         details: what else decides the bytes of the result.
@@ -156,6 +157,7 @@ class Work:
     parts: tuple[Part, ...]
     source_states: tuple[str, ...]
     choices: tuple[PlaneChoice, ...] = ()
+    compared: tuple[PlaneChoice, ...] = ()
     enclosure: Enclosure | None = None
     companions: tuple[str, ...] = ()
     details: Document = field(default_factory=dict)
@@ -222,7 +224,7 @@ class Work:
             # The names of blocks in the journal mean boxes of these sizes.
             "blocks": {part.name: list(part.plan.grid.boxes[0]) for part in self.parts},
             "parameters": parameters_of(self.options),
-            **request_details(self.choices),
+            **request_details((*self.choices, *self.compared)),
             **self.details,
         }
 

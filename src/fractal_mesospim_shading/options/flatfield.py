@@ -155,6 +155,12 @@ class EstimationOptions(BaseModel):
         "Needs the true positions of the tiles: a native acquisition, or a table of tiles with "
         "their original positions.",
     )
+    side_gains: Decisive[bool] = Field(
+        default=False,
+        description="Make both illumination sides equally bright: one gain for each side and "
+        "channel, from tiles that were taken from both. Needs a native acquisition whose tiles "
+        "have both sides.",
+    )
     overlap_refine: Decisive[bool] = Field(
         default=False,
         description="Make the flat-field of BaSiC or of a few empty planes better by what "
@@ -195,6 +201,7 @@ class EstimationArguments(TypedDict, total=False):
     zero_is: Literal["auto", "data", "no_data"]
     subtract_baseline: bool
     tile_gains: Literal["none", "overlaps"]
+    side_gains: bool
     overlap_refine: bool
     background: BackgroundStep | Mapping[str, Any] | str | None
     save_models: bool

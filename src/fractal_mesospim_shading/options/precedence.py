@@ -32,6 +32,7 @@ IMAGE_OPTIONS = (
     "output_offset",
     "subtract_baseline",
     "tile_gains",
+    "side_gains",
     "outside_tiles",
     "execution",
     "scheduler_address",

@@ -51,6 +51,11 @@ def budget_of(image: MultitileImage) -> int:
     return max(_LEAST_BYTES, min(BUDGET_BYTES, int(_LARGEST_SHARE * whole)))
 
 
+def bin_side(image: MultitileImage) -> int:
+    """Side of the bins in which views are compared, in pixels."""
+    return max(_LEAST_BIN, min(image.layout.tile_shape) // _MOST_BINS)
+
+
 def observe_overlaps(
     image: MultitileImage,
     group: ModelGroup,
@@ -81,7 +86,7 @@ def observe_overlaps(
     by_pair: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, part in enumerate(parts):
         by_pair[part.pair.first, part.pair.second].append(number)
-    bin_px = max(_LEAST_BIN, min(image.layout.tile_shape) // _MOST_BINS)
+    bin_px = bin_side(image)
     for numbers in by_pair.values():
         pieces = [reader.piece(number, offset) for number in numbers]
         seen = observe(parts[numbers[0]].pair, pieces, bin_px)
@@ -119,7 +124,7 @@ class _Reader:
             self._read(run)
         views = self._views.pop(number)
         lights = [
-            _light(view, offset if isinstance(offset, float | int) else offset[_slices(y, x)])
+            light_of(view, offset if isinstance(offset, float | int) else offset[_slices(y, x)])
             for view, (_, y, x) in zip(views, part.places(), strict=True)
         ]
         corner = (part.window[0][0], part.window[1][0])
@@ -176,7 +181,7 @@ def _slices(y: tuple[int, int], x: tuple[int, int]) -> tuple[slice, slice]:
     return slice(*y), slice(*x)
 
 
-def _light(pixels: NDArray[Any], dark: float | FloatImage) -> FloatImage:
+def light_of(pixels: NDArray[Any], dark: float | FloatImage) -> FloatImage:
     """Counts above the offset; NaN where a pixel holds no data or the most its type can hold."""
     light = pixels.astype(np.float32) - np.asarray(dark, dtype=np.float32)
     unusable = pixels == 0

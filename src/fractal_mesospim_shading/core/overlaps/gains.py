@@ -46,7 +46,7 @@ _AT_REST = 1e-5
 _LEAST_LEFT = 0.05
 # Standard deviations of log gains, and of what pairs scatter beyond their errors: the first is 0.
 _SPREADS = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 49)])
-_SCATTERS = np.geomspace(1e-4, 0.1, 10)
+_SCATTERS = np.geomspace(1e-4, 0.3, 11)
 # Of scatters, an exponential distribution with the mean that registration typically leaves, also
 # where no loop tells; of spreads, half for equal tiles, and the other half for all others alike.
 _TYPICAL_SCATTER = 0.003

@@ -51,11 +51,14 @@ class Rejected:
     Attributes:
         first, second: numbers of the tiles.
         reason: in words.
+        unregistered: where both views hold light, they as the positions say, which may be some
+            pixels off: for what a whole overlap tells, not for what is in it.
     """
 
     first: int
     second: int
     reason: str
+    unregistered: OverlapPair | None = None
 
 
 def observe(
@@ -85,7 +88,7 @@ def observe(
     if len(bins.variance) < _LEAST_BINS:
         return Rejected(pair.first, pair.second, "too little light, or saturated")
     if not found.holds and bins.roughness > _EVEN:
-        return Rejected(pair.first, pair.second, found.reason or "")
+        return Rejected(pair.first, pair.second, found.reason or "", bins)
     return bins
 
 
