@@ -19,7 +19,7 @@ exclude_patterns = ["images"]
 
 # Headings can be linked to by the names that GitHub gives them.
 myst_heading_anchors = 3
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist"]
 
 # Docstrings put names between single backticks.
 default_role = "py:obj"
