@@ -47,7 +47,12 @@ _options: set[str] = set()
 _NAMED = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`\s]+))?`(?=( is | has |:)?)")
 _BEGINS = (". ", "- ", "\n  ")
 # What the command line calls otherwise.
-_COMMAND_NAMES = {"zarr_url": "IMAGE", "containers": "CONTAINER", "methods": "--method"}
+_COMMAND_NAMES = {
+    "zarr_url": "IMAGE",
+    "containers": "CONTAINER",
+    "methods": "--method",
+    "flatfield_files": "--flatfield-file",
+}
 
 # Control characters, what changes the direction of writing, and halves of surrogate pairs.
 _HIDDEN = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"

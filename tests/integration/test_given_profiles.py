@@ -512,3 +512,27 @@ def test_what_is_said_where_the_microscope_took_the_offset_away(
     told = [line for line in caplog.messages if "is subtracted" in line]
     assert len(told) == (said is not None)
     assert said is None or said in told[0]
+
+
+def test_a_flatfield_in_a_tiff_gives_the_pixels_of_a_models_folder(
+    make_mosaic: Any, make_models: Any, tmp_path: Path
+) -> None:
+    source, folder = str(make_mosaic()), make_models()
+    files = {}
+    for label in ("488 nm", "561 nm"):
+        with np.load(folder / label / "profiles.npz") as content:
+            files[label.split()[0]] = path = str(tmp_path / f"{label}.tif")
+            tifffile.imwrite(path, content["flatfield"])
+    options: dict[str, Any] = {"camera_offset": 100.0, "report": False}
+    one = correct_flatfield(source, models_folder=str(folder), **options)
+    two = correct_flatfield(source, flatfield_files=files, output_image_name="two", **options)
+    arrays = [
+        zarr.open_array(f"{result.image_url}/0", mode="r")[:].astype(int) for result in (one, two)
+    ]
+    # A frame is read as float32, the models of the folder are float64: a count may round.
+    np.testing.assert_allclose(*arrays, rtol=0, atol=1)
+    assert np.mean(arrays[0] != arrays[1]) < 1e-3
+    with pytest.raises(errors.ProfileError, match="no file for the channel '561 nm'"):
+        correct_flatfield(
+            source, flatfield_files={"488": files["488"]}, output_image_name="three", **options
+        )

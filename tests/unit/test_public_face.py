@@ -53,6 +53,7 @@ def _accepted(kind: Any) -> set[Any]:
         list[int]: {Sequence[int], str},
         list[str]: {Sequence[str]},
         dict[str, Any]: {Mapping[str, Any], str},
+        dict[str, str]: {Mapping[str, str], Sequence[str], str},
     }
     given = set().union(*(wider.get(part, {part}) for part in _parts(kind) - models))
     if models:

@@ -90,6 +90,9 @@ def _option(model: type[BaseModel], name: str, *, hidden: bool) -> Option:
         return Option(both, name, shown=None if info.default else flag, **settings)
     if get_origin(info.annotation) is Literal:
         return Option(flag, name, type=OneOf(get_args(info.annotation)), **settings)
+    if name == "flatfield_files":
+        settings |= {"multiple": True, "metavar": "[CHANNEL=]FILE", "type": click.Path()}
+        return Option("--flatfield-file", flag, name, shown="--flatfield-file FILE", **settings)
     lists = [kind for kind in kinds if get_origin(kind) is list]
     if lists:
         numbers = get_args(lists[0]) == (int,)

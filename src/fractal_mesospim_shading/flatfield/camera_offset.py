@@ -24,7 +24,7 @@ from fractal_mesospim_shading.flatfield.sampling import (
     drawn_planes,
     every_plane,
 )
-from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
+from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup
 
 if TYPE_CHECKING:

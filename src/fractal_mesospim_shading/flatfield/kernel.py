@@ -35,7 +35,7 @@ from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.sampling import drawn_planes, every_plane, plane_count
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
-from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
+from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import Axes, MultitileImage, PixelSource
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 

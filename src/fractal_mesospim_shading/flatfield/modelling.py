@@ -31,7 +31,7 @@ from fractal_mesospim_shading.flatfield.sampling import (
     time_count,
     z_factor,
 )
-from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
+from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup
 from fractal_mesospim_shading.messages import counted
 from fractal_mesospim_shading.options.precedence import Basic, MeasuredProfile

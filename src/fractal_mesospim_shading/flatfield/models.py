@@ -17,13 +17,13 @@ from fractal_mesospim_shading.core.correct import TileCorrection, tile_correctio
 from fractal_mesospim_shading.core.profile import ShadingProfile, fits_tile, shape_text
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.light_path import LightPath
-from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.models.folder import (
     ModelName,
     Origin,
     SavedModel,
     write_models,
 )
+from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import Channel, ModelGroup, MultitileImage
 
 

@@ -25,8 +25,8 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.threads import freed_memory_kept, in_order
 from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
 from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.models.dark_frames import DarkFrame
 from fractal_mesospim_shading.images.models.folder import SavedModel
+from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 from fractal_mesospim_shading.options.precedence import (

@@ -19,7 +19,13 @@ from fractal_mesospim_shading.options.base import (
     OutsideTiles,
     ZeroIs,
 )
-from fractal_mesospim_shading.options.values import Decisive, Neutral, NumberList, parse_options
+from fractal_mesospim_shading.options.values import (
+    Decisive,
+    FlatfieldFiles,
+    Neutral,
+    NumberList,
+    parse_options,
+)
 
 
 class BasicpyModelParams(BaseModel):
@@ -84,8 +90,16 @@ class EstimationOptions(BaseModel):
     models_folder: Neutral[str | None] = Field(
         default=None,
         description="Folder of measured models: one folder a channel, named as the channel, with a "
-        "file `profiles.npz` holding `flatfield` and, where known, `darkfield` and `baseline`. "
+        "file `profiles.npz` holding `flatfield` and, where known, `darkfield` and `baseline`; or "
+        "with `flatfield.tif` and, where known, `darkfield.tif`. "
         "Goes before all other sources.",
+    )
+    flatfield_files: Neutral[FlatfieldFiles | None] = Field(
+        default=None,
+        description="Measured flat-fields as files, by channel (label or wavelength, such as 488): "
+        ".npz with the key `flatfield`, .npy or TIFF, in the orientation of a stored tile, with "
+        "the camera's offset taken off. One with an empty name is for all other channels. They go "
+        "before `models_folder`.",
     )
     fov_list: Decisive[NumberList | None] = Field(
         default=None,
@@ -187,6 +201,7 @@ class EstimationArguments(TypedDict, total=False):
     """`EstimationOptions`, key by key."""
 
     models_folder: str | None
+    flatfield_files: Mapping[str, str] | Sequence[str] | str | None
     fov_list: Numbers | None
     z_levels: Numbers | None
     basicpy_model_params: BasicpyModelParams | Mapping[str, Any] | str

@@ -56,7 +56,7 @@ _OF_ESTIMATES = (
 class MeasuredProfile:
     """Scenario 1: flat-fields measured before."""
 
-    models_folder: str
+    models_folder: str | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def choose_scenario(options: EstimationOptions) -> Scenario:
 
     An empty list or text means "not given".
     """
-    if options.models_folder:
+    if options.models_folder or options.flatfield_files:
         return MeasuredProfile(options.models_folder)
     if options.fov_list or options.z_levels:
         tiles = tuple(options.fov_list) if options.fov_list else None
@@ -140,8 +140,10 @@ def refuse_idle(
         reasons.append((tuple(EstimationOptions.model_fields), "without `correct_flatfield`"))
     if writes_image and values.get("execution") != "dask":
         reasons.append((("scheduler_address",), "without `execution=dask`"))
-    if not (values.get("models_folder") or values.get("darkfield_file")):
-        reasons.append((("profile_shape",), "without `models_folder` or `darkfield_file`"))
+    files = ("flatfield_files", "models_folder", "darkfield_file")
+    if not any(values.get(name) for name in files):
+        named = "`flatfield_files`, `models_folder` or `darkfield_file`"
+        reasons.append((("profile_shape",), f"without {named}"))
     if values.get("mode") == "subtract":
         reasons.append((("reference",), "without `mode=divide`"))
     lines = [
@@ -197,7 +199,8 @@ def passed_over(
     """
     lines = []
     if isinstance(scenario, MeasuredProfile):
-        lines += _line(options, _OF_ESTIMATES, "`models_folder` goes first")
+        first = "models_folder" if scenario.models_folder else "flatfield_files"
+        lines += _line(options, _OF_ESTIMATES, f"`{first}` goes first")
     if isinstance(scenario, EmptyRegions):
         lines += _line(options, ("basicpy_model_params",), "empty regions go first")
     if with_dark:

@@ -52,6 +52,26 @@ def parse_options(value: Any) -> Any:
 NumberList = Annotated[list[int], BeforeValidator(parse_list)]
 
 
+def files_in_short(value: Any) -> Any:
+    """Accept `flat.tif`, `488=flat.tif`, several of these, and JSON."""
+    if isinstance(value, str):
+        value = parse_options(value) if value.lstrip().startswith("{") else [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        return value
+    files: dict[str, str] = {}
+    for item in value:
+        channel, equals, path = item.partition("=")
+        key, path = (channel.strip(), path.strip()) if equals else ("", item)
+        if key in files:
+            which = f"the channel {key}" if key else "all channels"
+            raise ValueError(f"expected one file for {which}")
+        files[key] = path
+    return files
+
+
+FlatfieldFiles = Annotated[dict[str, str], BeforeValidator(files_in_short)]
+
+
 def validated(model: type[OptionsT], arguments: dict[str, Any]) -> OptionsT:
     """Build an options model; all wrong arguments come in one readable error.
 

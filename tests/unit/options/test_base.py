@@ -107,6 +107,7 @@ def test_what_decides_no_byte():
         "save_models",
         "report",
         "models_folder",
+        "flatfield_files",
         "darkfield_file",
     }
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +33,17 @@ from fractal_mesospim_shading.images.models.files import (
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )
+from fractal_mesospim_shading.images.models.frames import measured_profile
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.local_files import sync_folder
 
 FILE_NAME = "profiles.npz"
+
+FLATFIELD_FILES = (FILE_NAME, "flatfield.tif", "flatfield.tiff", "flatfield.npy")
+"""Names that the file of a measured flat-field may have in the folder of its channel."""
+
+DARKFIELD_FILES = (FILE_NAME, "darkfield.tif", "darkfield.tiff", "darkfield.npy")
+"""The same of a dark-field."""
 ORIGIN_KEY = "shading_provenance"
 _SIDES = ("left", "right", "both")
 _KEYS = ("flatfield", "darkfield", "baseline")
@@ -109,7 +116,12 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
         ProfileError: not there, not readable, no `flatfield`, or values that cannot be
             divided by; the message names the file.
     """
-    content = read_npz(Path(path), (*_KEYS, ORIGIN_KEY))
+    path = Path(path)
+    if path.suffix.lower() != ".npz":
+        beside = [path.with_name(name) for name in DARKFIELD_FILES[1:]]
+        dark = next((file for file in beside if file.exists()), None)
+        return SavedModel(measured_profile(path, dark))
+    content = read_npz(path, (*_KEYS, ORIGIN_KEY))
     text = content.pop(ORIGIN_KEY, None)
     if "flatfield" not in content:
         raise ProfileError(f"'{path}' has no key 'flatfield' (its keys: {npz_keys(Path(path))}).")
@@ -277,18 +289,26 @@ def _fingerprint(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def model_file(root: Path, label: str, side: str | None) -> Path:
+def model_file(
+    root: Path, label: str, side: str | None, names: Sequence[str] | None = None
+) -> Path:
     """The file of a channel's model, of one illumination side where it has its own.
+
+    Args:
+        root: the folder of all models.
+        label: of the channel.
+        side: of the illumination.
+        names: that the file may have, the first goes first; None for those of flat-fields.
 
     Raises:
         ProfileError: there is none; the message says what there is.
     """
     channel = root / folder_name(label)
-    if side is not None and (channel / side / FILE_NAME).exists():
-        return channel / side / FILE_NAME
+    for folder in (channel / side, channel) if side is not None else (channel,):
+        for name in names or FLATFIELD_FILES:
+            if (folder / name).exists():
+                return folder / name
     path = channel / FILE_NAME
-    if path.exists():
-        return path
     if not channel.is_dir():
         present = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
         listed = ", ".join(present[:10]) or "no folder"

@@ -12,7 +12,8 @@ import pytest
 import tifffile
 
 from fractal_mesospim_shading.errors import ProfileError
-from fractal_mesospim_shading.images.models.dark_frames import averaged, load_darkfield, read_tiff
+from fractal_mesospim_shading.images.models.dark_frames import load_darkfield
+from fractal_mesospim_shading.images.models.frames import averaged, read_tiff
 
 RNG = np.random.default_rng(3)
 FLAT = 0.5 + RNG.random((6, 8))
