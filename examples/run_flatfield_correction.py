@@ -79,6 +79,14 @@ PARAMETERS = {
     "outside_tiles": "refuse",
     # Also subtract the model's baseline. For BaSiC that erases tissue.
     "subtract_baseline": False,
+    # "overlaps": make tiles equally bright, by what neighbours show twice. "none": leave them.
+    "tile_gains": "none",
+    # Make both illumination sides equally bright (acquisitions whose tiles have both).
+    "side_gains": False,
+    # Make the flat-field better by what neighbours show twice, where sample fills the tiles.
+    "overlap_refine": False,
+    # Also take the local background away in the same pass, such as "median:25".
+    "background": None,
     # ------------------------------------------------------------------------------
     # The result.
     # ------------------------------------------------------------------------------
