@@ -13,6 +13,7 @@ from fractal_mesospim_shading.cli.commands import COMMANDS, EXAMPLES, EXIT_CODES
 from fractal_mesospim_shading.core.background import METHODS
 from fractal_mesospim_shading.jobs import background, flatfield
 from fractal_mesospim_shading.jobs.work import JobResult
+from fractal_mesospim_shading.messages import Door, rendered, through
 from fractal_mesospim_shading.options import precedence
 
 
@@ -115,8 +116,25 @@ def test_help_names_every_parameter(capsys):
 
     assert cli.main(["correct-flatfield", "--help"]) == 0
     text = capsys.readouterr().out
-    for name in FlatfieldOptions.model_fields:
-        assert "--" + name.replace("_", "-") in text
+    with through(Door.COMMAND):
+        flags = [rendered(f"`{name}`") for name in FlatfieldOptions.model_fields]
+    assert "--flatfield-file" in flags and "--fov-list" in flags
+    assert not [flag for flag in flags if flag not in text]
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (["--flatfield-file", "flat.tif"], {"": "flat.tif"}),
+        (
+            ["--flatfield_files", "488=a.tif", "--flatfield-file", "b.npy"],
+            {"488": "a.tif", "": "b.npy"},
+        ),
+    ],
+)
+def test_flatfields_in_files(asked, words, files):
+    assert cli.main(["correct-flatfield", "/a.zarr", *words]) == 0
+    assert asked[0][1].flatfield_files == files
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,12 @@ _OF_NAMES = {
 """The fields that belong to another group than those of their class."""
 
 
-_SPELLINGS = {"method": "NAME[:RADIUS]", "mask": "LABEL[:DILATION]", "memory_limit": "SIZE"}
+_SPELLINGS = {
+    "method": "NAME[:RADIUS]",
+    "background": "NAME[:RADIUS]",
+    "mask": "LABEL[:DILATION]",
+    "memory_limit": "SIZE",
+}
 
 
 def options_of(model: type[BaseModel], hidden: Collection[str] = ()) -> list[click.Parameter]:
