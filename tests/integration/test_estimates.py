@@ -96,18 +96,18 @@ def test_what_was_estimated_and_not_used_is_said():
         "scenario": "BaSiCPy",
         "offset": 0.0,
         "offset_from": "estimated (noise within planes)",
-        "offset_uncertainty": 35.5,
-        "offset_rejected": 102.04,
-        "offset_rejected_because": "too uncertain",
+        "offset_uncertainty": 1.25,
+        "offset_rejected": 0.84,
+        "offset_rejected_because": "no different from 0",
         "scale": 1.0,
     }
     assert offset_text(facts) == (
-        "0.0, none taken off (102.0 +- 35.5 was estimated (noise within planes), too uncertain, "
+        "0.0, none taken off (0.8 +- 1.2 was estimated (noise within planes), no different from 0, "
         "and is not used)"
     )
     model = ChannelModel(_profile(), 0.0, facts)
-    assert "0.0 +- 35.5" not in facts_line("A", model)
-    assert "102.0 +- 35.5" in facts_line("A", model)
+    assert "0.0 +- 1.2" not in facts_line("A", model)
+    assert "0.8 +- 1.2" in facts_line("A", model)
     assert "nan" not in offset_text({**facts, "offset_uncertainty": None})
     used = {"offset": 99.4, "offset_uncertainty": 1.44, "offset_from": "estimated (x)"}
     assert offset_text(used) == "99.4 +- 1.4 (estimated (x))"

@@ -124,7 +124,7 @@ def test_zeros_of_dim_planes_count_where_the_offset_comes_out_as_0(
 ) -> None:
     """Without them the dim half would look as bright as the other one.
 
-    The planes are all alike: without noise no offset can be told, so 0 is used.
+    The planes are all alike, so there is no noise; but no camera with an offset measures zeros.
     """
     tile = np.full((64, 64), 40, np.uint16)
     # Half of the pixels, in every cell and bin.

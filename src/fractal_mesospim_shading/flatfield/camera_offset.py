@@ -1,35 +1,26 @@
-"""The camera offset of a channel: where it comes from, and what the data say of it.
-
-An offset that was not estimated from an image is held against the planes of the estimate, and at
-the end of a pass over the image against the noise that was taken on the way.
-"""
+"""The camera offset of a channel: measured, given, or estimated from the noise."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
-from fractal_mesospim_shading.flatfield.models import ChannelModel, dark_facts, processor_warning
+from fractal_mesospim_shading.errors import SamplingError
+from fractal_mesospim_shading.flatfield.models import dark_facts, processor_warning
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
     Sample,
     drawn_planes,
     every_plane,
 )
-from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup
 
 if TYPE_CHECKING:
     from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate
-    from fractal_mesospim_shading.core.flatfield.offset_check import OffsetDoubt
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +30,14 @@ _OFFSET_PLANES = 48
 OFFSET_PIXELS = 2**23
 """Pixels that tell the offset well; more planes are read where those of the estimate hold fewer."""
 
-_WORST_OFFSET = 5.0
-_WORST_SHARE = 0.1
-"""Counts of uncertainty, and share of the offset, above both of which it is not used."""
+_WIDE = 1 / 8
+"""Uncertainty of an offset, as a share of the light, from which on a person should look at it."""
 
-_MOST_UNEXPLAINED = 0.01
-"""Share of pixels below the offset beyond what noise explains."""
+_USELESS = 1 / 2
+"""The same from which on nothing can be made of it."""
 
-_MOST_BELOW = 0.5
-"""Share of the pixels of an image below the offset that noise explains at most."""
-
-_LEAST_LOST = 0.001
-"""Share of pixels that became 0 from which on that is said."""
+_NO_DIFFERENT = 1 / 20
+"""An offset that is 0 within its uncertainty, and that is sure to this share of the light, is 0."""
 
 
 def find_offset(
@@ -66,6 +53,9 @@ def find_offset(
 
     Returns:
         Counts to subtract, 0 where a dark frame is; and what is known about them.
+
+    Raises:
+        SamplingError: the offset is less sure than half of the light.
     """
     dark, given = choice.dark.get(group.channel.label), choice.options.camera_offset
     warning = processor_warning(group, dark=dark is not None, offset=given)
@@ -77,43 +67,54 @@ def find_offset(
         return given, {"offset": given, "offset_from": "given"}
     if group.offset_gone:
         return 0.0, {"offset": 0.0, "offset_from": "taken away by an image processor"}
-    estimate = _estimate(choice, group, stack, workers)
+    estimate, brightness = _estimate(choice, group, stack, workers)
+    value, uncertainty = estimate.value, estimate.uncertainty
+    light = brightness - value
+    if not uncertainty <= _USELESS * light:
+        raise SamplingError(
+            f"The camera offset cannot be told from the image: {value:.4g} +- {uncertainty:.2g} "
+            f"counts ({estimate.method}), where the planes have {brightness:.4g} in all. Give "
+            "`camera_offset` (0 if it was taken away before), or `darkfield_file`."
+        )
+    if uncertainty > _WIDE * light:
+        logger.warning(
+            "Channel %s: the camera offset is not well known (%.4g +- %.2g counts, with %.4g "
+            "counts of light above it). Give `camera_offset` or `darkfield_file` for a better "
+            "flat-field.",
+            group.label,
+            value,
+            uncertainty,
+            light,
+        )
     facts: dict[str, Any] = {
-        "offset": estimate.value,
-        "offset_uncertainty": estimate.uncertainty,
+        "offset": value,
+        "offset_uncertainty": uncertainty,
         "offset_from": f"estimated ({estimate.method})",
     }
     facts |= {
-        key: estimate.details[key] for key in ("gain", "read_noise") if key in estimate.details
+        key: estimate.details[key]
+        for key in ("gain", "read_noise", "photons")
+        if key in estimate.details
     }
-    if not estimate.uncertainty <= max(_WORST_OFFSET, _WORST_SHARE * estimate.value):
-        logger.warning(
-            "Channel %s: the camera offset cannot be told from the noise (%s counts); 0 is used, "
-            "and the flat-field will be too flat. Give `camera_offset` or `darkfield_file`.",
-            group.label,
-            _number(estimate.value, estimate.uncertainty),
-        )
-        return 0.0, {**facts, **_not_used(estimate.value, "too uncertain")}
-    if estimate.uncertainty > _WORST_OFFSET:
-        logger.warning(
-            "Channel %s: the camera offset is not well known (%.1f +- %.1f counts). Give "
-            "`camera_offset` or `darkfield_file` for a better flat-field.",
-            group.label,
-            estimate.value,
-            estimate.uncertainty,
-        )
-    if estimate.value <= estimate.uncertainty:
-        return 0.0, {**facts, **_not_used(estimate.value, "no different from 0")}
-    return estimate.value, facts
+    if value <= uncertainty <= _NO_DIFFERENT * light:
+        return 0.0, {**facts, **_not_used(value, "no different from 0")}
+    return value, facts
 
 
 def _estimate(
     choice: PlaneChoice, group: ModelGroup, stack: BinnedStack | None, workers: int
-) -> OffsetEstimate:
-    """The offset from the noise of the planes read, or of more where they are few."""
-    from fractal_mesospim_shading.core.flatfield.offset import estimate_offset
+) -> tuple[OffsetEstimate, float]:
+    """The offset from the noise of the planes read, or of more where they are few.
+
+    Returns:
+        The estimate, and the brightness of the planes that the flat-field is made from, counts.
+    """
+    from fractal_mesospim_shading.core.flatfield.offset import Pixels, estimate_offset
 
     image, options = choice.image, choice.options
+    # A microscope that names its image processors may have changed the noise.
+    raw = image.dtype == np.uint16 and not group.processors
+    pixels = Pixels(raw=raw, processed=bool(group.processors))
 
     def read(candidates: dict[int, list[int]], number: int) -> BinnedStack:
         refs = drawn_planes(image, candidates, 0, number, options.seed)
@@ -126,196 +127,13 @@ def _estimate(
         # The noise of averaged pixels says nothing about the camera.
         candidates = every if stack is None else choice.at_full_resolution(group)
         stack = read(candidates, _OFFSET_PLANES)
-    estimate = estimate_offset(stack, mostly_empty=choice.mostly_empty)
+    estimate = estimate_offset(stack, mostly_empty=choice.mostly_empty, pixels=pixels)
     enough = -(-OFFSET_PIXELS // prod(stack.tile_shape))
     if len(stack.mean) < min(enough, sum(len(planes) for planes in every.values())):
-        more = estimate_offset(read(every, enough), mostly_empty=False)
+        more = estimate_offset(read(every, enough), mostly_empty=False, pixels=pixels)
         estimate = min(estimate, more, key=lambda one: one.uncertainty)
-    return estimate
+    return estimate, float(np.nanmedian(stack.noise_mean))
 
 
 def _not_used(value: float, why: str) -> dict[str, Any]:
     return {"offset": 0.0, "offset_rejected": value, "offset_rejected_because": why}
-
-
-def _number(value: float, uncertainty: float) -> str:
-    return f"{value:.1f} +- {uncertainty:.1f}" if np.isfinite(uncertainty) else "no value"
-
-
-def question_offset(
-    choice: PlaneChoice,
-    stack: BinnedStack,
-    facts: Mapping[str, Any],
-    flatfield: NDArray[np.float32] | None,
-    dark: DarkFrame | None,
-) -> str | None:
-    """What the planes of an estimate say against the offset that was not estimated from them.
-
-    Args:
-        choice: of planes.
-        stack: the planes, with the dark frame taken off where there is one.
-        facts: from `find_offset`.
-        flatfield: that was estimated; None where it could not be.
-        dark: the dark frame.
-
-    Returns:
-        One line; None where nothing speaks against it.
-    """
-    if "offset_uncertainty" in facts:
-        return None
-    from fractal_mesospim_shading.core.flatfield.noise import NoiseSquares
-    from fractal_mesospim_shading.core.flatfield.offset import estimate_offset
-    from fractal_mesospim_shading.core.flatfield.offset_check import doubt_offset
-
-    given = float(facts["offset"])
-    if dark is not None:
-        stack = replace(
-            stack,
-            mean=stack.mean + np.float32(given),
-            noise_mean=stack.noise_mean + np.float32(given),
-        )
-    # The noise of averaged pixels says nothing about the camera.
-    whole = choice.level == 0
-    estimate = estimate_offset(stack, mostly_empty=choice.mostly_empty) if whole else None
-    doubt = doubt_offset(NoiseSquares.of(stack), given, estimate)
-    if doubt is None:
-        return None
-    brightness = float(np.nanmedian(stack.noise_mean))
-    return doubt_text(doubt, facts, harm_to_flatfield(doubt, flatfield, brightness))
-
-
-def doubt_text(doubt: OffsetDoubt, facts: Mapping[str, Any], harm: str) -> str:
-    """An offset, what contradicts it, what harm it does, and what to do.
-
-    Args:
-        doubt: from `doubt_offset`.
-        facts: of the model that the offset belongs to.
-        harm: what follows a colon.
-    """
-    given, origin = f"{doubt.given:.4g}", facts["offset_from"]
-    if origin == "given":
-        what = f"you gave a camera offset of {given} counts"
-        todo = "Leave `camera_offset` out to have it estimated"
-        todo += f", or give `camera_offset={doubt.noise.value:.0f}`." if doubt.noise else "."
-    elif "measured" in origin:
-        what = f"the dark-field given has {given} counts in the mean"
-        todo = "It has to be measured with the camera settings of this image."
-    else:
-        what = f"a camera offset of {given} counts is taken off ({origin})"
-        todo = "Give the right `camera_offset`."
-    against = []
-    if doubt.noise is not None:
-        against.append(f"the noise says {doubt.noise.value:.1f} +- {doubt.noise.error:.1f}")
-    if doubt.darkest is not None:
-        darkest = f"{doubt.darkest.value:.1f} +- {doubt.darkest.error:.1f}"
-        against.append(
-            f"the darkest parts of the image have {darkest}, and no offset can be higher"
-        )
-    return f"{what}, but {'; '.join(against)}: {harm}. {todo}"
-
-
-def harm_to_flatfield(
-    doubt: OffsetDoubt, flatfield: NDArray[np.float32] | None, brightness: float
-) -> str:
-    """What a wrong offset does to a flat-field that is estimated with it.
-
-    Args:
-        doubt: from `doubt_offset`.
-        flatfield: that was estimated; None where it could not be.
-        brightness: of the medium with the offset, counts.
-    """
-    if doubt.noise is None:
-        return "what is as dark becomes 0, and the flat-field too steep"
-    left = doubt.noise.value - doubt.given
-    light = brightness - doubt.noise.value
-    shape = "flat" if left > 0 else "steep"
-    spread = np.inf if flatfield is None else float(np.std(flatfield))
-    wrong = 100 * abs(left) * spread / light if light > 0 else np.inf
-    if wrong > 100:
-        return f"the flat-field comes out far too {shape}"
-    return f"the flat-field comes out too {shape}, wrong by about {wrong:.2g} % (RMS)"
-
-
-def is_given(model: ChannelModel) -> bool:
-    """Whether the offset of a model was not estimated from the image that it corrects."""
-    return model.corrects and (
-        model.facts.get("origin") is not None or "offset_uncertainty" not in model.facts
-    )
-
-
-def judge(model: ChannelModel, texts: Sequence[str], counts: PixelCounts) -> str | None:
-    """What speaks against an offset at the end of a pass; None where nothing does.
-
-    Args:
-        model: that the pixels were corrected with.
-        texts: the noise found on the way, in an order that is always the same.
-        counts: of all pixels of its channel.
-    """
-    lost = counts.clipped_low / max(counts.pixels, 1)
-    doubt = _doubt(model, texts, lost)
-    if doubt is not None or lost <= _MOST_BELOW + _MOST_UNEXPLAINED:
-        return doubt
-    return (
-        f"{100 * lost:.0f} % of all pixels are darker than the camera offset of "
-        f"{model.facts['offset']:.4g} counts and became 0; noise explains half at most. Give the "
-        "right `camera_offset` or `darkfield_file`."
-    )
-
-
-def lost_to_noise(counts: PixelCounts) -> str | None:
-    """A plain line about pixels that noise took below the offset; None where they are few."""
-    lost = counts.clipped_low / max(counts.pixels, 1)
-    if lost < _LEAST_LOST:
-        return None
-    return (
-        f"{100 * lost:.2g} % of the pixels are darker than the camera offset, as their noise "
-        "explains, and became 0. `output_offset` keeps them."
-    )
-
-
-def _doubt(model: ChannelModel, texts: Sequence[str], lost: float) -> str | None:
-    if not texts:
-        return None
-    from fractal_mesospim_shading.core.flatfield.offset import offset_of_squares
-    from fractal_mesospim_shading.core.flatfield.offset_check import (
-        NoisePiece,
-        doubt_offset,
-        joined,
-        shifted,
-        unexplained_below,
-    )
-
-    facts = model.facts
-    given = float(facts["offset"])
-    squares, below = joined([NoisePiece.from_text(text) for text in texts])
-    raw = shifted(squares, given)
-    # The noise of the planes of an estimate at full resolution has been looked at.
-    looked = facts.get("level") == 0
-    doubt = doubt_offset(raw, given, None if looked else offset_of_squares(raw))
-    if doubt is not None:
-        if "level" in facts:
-            brightness = float(np.nanmedian(raw.noise_mean))
-            harm = harm_to_flatfield(doubt, model.profile.flatfield, brightness)
-        else:
-            left = 0.0 if doubt.noise is None else doubt.noise.value - given
-            harm = _harm_to_pixels(model, left, lost)
-        return doubt_text(doubt, facts, harm)
-    unexplained = unexplained_below(squares, below)
-    if unexplained <= _MOST_UNEXPLAINED:
-        return None
-    return (
-        f"{100 * unexplained:.0f} % of the pixels are darker than the camera offset of {given:.4g} "
-        "counts beyond what their noise explains. Give the right `camera_offset` or "
-        "`darkfield_file`."
-    )
-
-
-def _harm_to_pixels(model: ChannelModel, left: float, lost: float) -> str:
-    """What a wrong offset does to the pixels."""
-    if left <= 0:
-        return f"what is as dark is too dark now, and {100 * lost:.3g} % of the pixels became 0"
-    low, high = np.percentile(left / model.profile.flatfield, [1, 99])
-    return (
-        f"{left:.0f} counts are left under all pixels, and the flat-field makes {low:.0f} to "
-        f"{high:.0f} of them"
-    )

@@ -13,7 +13,7 @@ from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.emptiness import refuse_darkness, without_margins
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
-from fractal_mesospim_shading.flatfield.camera_offset import find_offset, question_offset
+from fractal_mesospim_shading.flatfield.camera_offset import find_offset
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
     dark_facts,
@@ -21,6 +21,7 @@ from fractal_mesospim_shading.flatfield.models import (
     processor_warning,
     uncorrected_model,
 )
+from fractal_mesospim_shading.flatfield.offset_doubts import question_offset
 from fractal_mesospim_shading.flatfield.refining import light_of_tiles, refined_profile
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
@@ -40,9 +41,6 @@ logger = logging.getLogger(__name__)
 
 _MOST_STRUCTURE = 0.05
 """Fine structure of a flat-field, as a fraction, that may be a sample's."""
-
-_DARK_STRUCTURE = 0.5
-"""Counts of fine structure that a dark frame leaves which was not taken off."""
 
 
 def estimate_model(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelModel:
@@ -107,25 +105,28 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
     sampled = replace(sampled, stack=stack)
     try:
         if isinstance(choice.scenario, Basic):
-            settings = choice.scenario.params.model_dump()
-            profile, more = _basic(choice, group, sampled, dark_counts, settings)
+            profile, more = _basic(choice, choice.scenario, group, sampled, dark_counts, facts)
         else:
             profile, more = _empty(group, sampled, dark_counts, facts)
     except (SamplingError, ProfileError) as error:
         cause = question_offset(choice, stack, facts, None, dark)
-        if cause is None:
+        if cause is None or cause.text is None:
             raise
-        raise type(error)(f"{error} Most likely because {cause}") from error
+        raise type(error)(f"{error} Most likely because {cause.text}") from error
+    used = float(more.get("offset", offset))
     if options.overlap_refine:
-        views = light_of_tiles(stack, sampled.tiles, dark_counts)
-        profile, told = refined_profile(profile, views, choice, group, offset)
+        views = light_of_tiles(stack, sampled.tiles, 0.0 if dark is not None else used)
+        profile, told = refined_profile(profile, views, choice, group, used)
         more |= told
-    warning = question_offset(choice, stack, facts, profile.flatfield, dark)
-    if warning is not None:
-        logger.warning("Channel %s: %s", group.label, warning)
+    question = question_offset(choice, stack, facts, profile.flatfield, dark)
+    if question is not None:
+        if question.text is not None:
+            logger.warning("Channel %s: %s", group.label, question.text)
+        uncertainty = more.get("relative_uncertainty", 0.0)
+        more["relative_uncertainty"] = float(np.hypot(uncertainty, question.wrong))
     if dark is not None:
         profile = replace(profile, darkfield=choice.dark[group.channel.label])
-    return ChannelModel(profile, offset, _as_json({**facts, **more}))
+    return ChannelModel(profile, used, _as_json({**facts, **more}))
 
 
 def planes_to_read(choice: PlaneChoice, group: ModelGroup) -> tuple[PlaneRef, ...]:
@@ -248,16 +249,16 @@ def _empty(
 
 def _basic(
     choice: PlaneChoice,
+    scenario: Basic,
     group: ModelGroup,
     sampled: _Sampled,
     offset: float,
-    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> tuple[ShadingProfile, dict[str, Any]]:
     from fractal_mesospim_shading.core.flatfield.basic import (
         FEW_PLANES,
         LEAST_PLANES,
-        basic_planes,
-        fit_basic,
+        fit_in_turn,
         profile_from_basic,
     )
     from fractal_mesospim_shading.core.flatfield.smoothing import fine_structure
@@ -269,9 +270,17 @@ def _basic(
             f"BaSiC was given {number} plane{'' if number == 1 else 's'} with data; it needs at "
             f"least {LEAST_PLANES}, better 100. {advice}"
         )
-    planes = basic_planes(sampled.stack, offset, settings["working_size"])
-    fit = fit_basic(planes, settings)
-    profile = profile_from_basic(fit, choice.image.layout.tile_shape, offset)
+    uncertainty = float(facts.get("offset_uncertainty", 0.0))
+    settings = scenario.params.model_dump()
+    fit, planes, used, changed = fit_in_turn(sampled.stack, offset, uncertainty, settings)
+    profile = profile_from_basic(fit, choice.image.layout.tile_shape, used)
+    brightness = float(np.median(planes))
+    if changed is not None:
+        logger.warning(
+            "Channel %s: BaSiC was %s. Look at the flat-field, or give `camera_offset`.",
+            group.label,
+            changed,
+        )
     if number < FEW_PLANES:
         logger.warning(
             "Channel %s: BaSiC was fitted to %d planes. From fewer than %d it prints the sample "
@@ -283,15 +292,24 @@ def _basic(
         )
     else:
         structure = fine_structure(fit.flatfield)
-        _warn_of_structure(group, structure, float(np.median(planes)), sampled, advice)
-    return profile, {"scenario": "BaSiCPy", "planes_used": len(planes), "scale": profile.scale}
+        _warn_of_structure(group, structure, brightness, sampled, advice)
+    more = {"scenario": "BaSiCPy", "planes_used": len(planes), "scale": profile.scale}
+    if used != offset:
+        more["offset"] = used
+    if uncertainty:
+        # BaSiC tells no error of its own.
+        spread = float(np.std(profile.flatfield))
+        more["relative_uncertainty_of_offset"] = spread * uncertainty / brightness
+    return profile, more
 
 
 def _warn_of_structure(
     group: ModelGroup, structure: float, brightness: float, sampled: _Sampled, advice: str
 ) -> None:
     """Say where a flat-field may be a picture of the sample."""
-    dark_frame = 0.0 if sampled.dark is not None else _DARK_STRUCTURE / brightness
+    from fractal_mesospim_shading.core.flatfield.estimate import dark_structure
+
+    dark_frame = 0.0 if sampled.dark is not None else dark_structure(sampled.stack) / brightness
     if structure <= np.hypot(_MOST_STRUCTURE, dark_frame):
         return
     logger.warning(

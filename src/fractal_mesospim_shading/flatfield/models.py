@@ -285,15 +285,29 @@ def offset_text(facts: Mapping[str, Any]) -> str:
     """The camera offset that was used, with its uncertainty and where it comes from."""
     uncertainty = facts.get("offset_uncertainty")
     rejected = facts.get("offset_rejected")
-    if rejected is None:
-        error = "" if uncertainty is None else f" +- {uncertainty:.1f}"
-        return f"{facts['offset']:.1f}{error} ({facts['offset_from']})"
     if uncertainty is None:
-        return f"{facts['offset']:.1f}, none taken off ({facts['offset_from']})"
+        none = "" if rejected is None else ", none taken off"
+        return f"{facts['offset']:.1f}{none} ({facts['offset_from']})"
+    # Images of floats may be of any scale.
+    digits = ".1f" if uncertainty >= 0.1 else ".4g"
+    error = f" +- {uncertainty:{digits}}"
+    if rejected is None:
+        return f"{facts['offset']:{digits}}{error} ({facts['offset_from']})"
     return (
-        f"{facts['offset']:.1f}, none taken off ({rejected:.1f} +- {uncertainty:.1f} was "
+        f"{facts['offset']:.1f}, none taken off ({rejected:{digits}}{error} was "
         f"{facts['offset_from']}, {facts['offset_rejected_because']}, and is not used)"
     )
+
+
+def uncertainty_text(facts: Mapping[str, Any]) -> str | None:
+    """That of the flat-field; None where nothing is known."""
+    whole, of_offset = (facts.get(f"relative_uncertainty{part}") for part in ("", "_of_offset"))
+    if whole is not None:
+        given = ", if the offset given is right" if facts.get("offset_from") == "given" else ""
+        return f"{100 * whole:.2f} %{given}"
+    if of_offset is not None:
+        return f"{100 * of_offset:.2f} % from the camera offset; BaSiC tells none of its own"
+    return None
 
 
 def facts_line(label: str, model: ChannelModel) -> str:

@@ -20,10 +20,10 @@ from fractal_mesospim_shading.core.layout import Tile, TileLayout
 from fractal_mesospim_shading.core.quality import Seam, flattened, seams
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.schedule import PartOfJob
-from fractal_mesospim_shading.flatfield.camera_offset import is_given, judge, lost_to_noise
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.kernel import OffsetLook, offset_look, profile_names
 from fractal_mesospim_shading.flatfield.models import Models
+from fractal_mesospim_shading.flatfield.offset_doubts import is_given, judge, lost_to_noise
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
 from fractal_mesospim_shading.images.target import TargetImage

@@ -19,7 +19,7 @@ from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.core.quality import ShadingQuality, flattened
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
-from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text
+from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text, uncertainty_text
 from fractal_mesospim_shading.flatfield.refining import refined_text
 from fractal_mesospim_shading.flatfield.sampling import z_factor
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -265,8 +265,9 @@ def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         rows.append(("Planes used in part", str(facts["planes_partly_used"])))
     if "overlap_refine" in facts:
         rows.append(("Refined by overlaps", refined_text(facts["overlap_refine"])))
-    if facts.get("relative_uncertainty") is not None:
-        rows.append(("Flat-field uncertainty", f"{100 * facts['relative_uncertainty']:.2f} %"))
+    uncertainty = uncertainty_text(facts)
+    if uncertainty is not None:
+        rows.append(("Flat-field uncertainty", uncertainty))
     if "resampled" in facts:
         rows.append(("Resampled", str(facts["resampled"])))
     return tuple(rows)

@@ -28,6 +28,6 @@ def bin_world() -> BinWorld:
             partial = bin_block(world.tile_planes(tile, planes), 0, 0, gathered.bin_px, dark)
             gathered.add(partial, range(slot, slot + len(planes)))
             slot += len(planes)
-        return gathered.finish()
+        return gathered.finish(integer=world.pixel_type != "float32")
 
     return run

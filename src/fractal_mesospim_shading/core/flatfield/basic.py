@@ -124,6 +124,53 @@ def fit_basic(planes: FloatStack, settings: Mapping[str, Any]) -> BasicFit:
     return fit
 
 
+def fit_in_turn(
+    stack: BinnedStack, offset: float, uncertainty: float, settings: Mapping[str, Any]
+) -> tuple[BasicFit, FloatStack, float, str | None]:
+    """Fit BaSiC; where nothing comes of it, with a lower offset and in the other mode.
+
+    An offset too high leaves too little light in dark corners, and BaSiC then may end below 0.
+
+    Args:
+        stack: binned planes of one channel.
+        offset: counts to subtract; 0 where a dark frame was taken off.
+        uncertainty: of the offset, counts; 0 where it was given.
+        settings: of `basicpy.BaSiC`, with `working_size`.
+
+    Returns:
+        The fit, the planes that it was made from, the offset taken off them, and what was changed
+        for it, in words; None for nothing.
+
+    Raises:
+        SamplingError, ProfileError: nothing came of any, with what was tried.
+    """
+    mode = settings["fitting_mode"]
+    other = "ladmap" if mode == "approximate" else "approximate"
+    attempts = dict.fromkeys(
+        (max(offset - lower * uncertainty, min(offset, 0.0)), fitting)
+        for lower, fitting in ((0, mode), (1, mode), (0, other), (2, other))
+    )
+    first: ProfileError | SamplingError | None = None
+    for counts, fitting in attempts:
+        try:
+            planes = basic_planes(stack, counts, settings["working_size"])
+            fit = fit_basic(planes, {**settings, "fitting_mode": fitting})
+        except (ProfileError, SamplingError) as error:
+            first = first or error
+            continue
+        return fit, planes, counts, None if first is None else _changed(counts, fitting, first)
+    tried = "; ".join(f"{counts:.4g} counts, {fitting}" for counts, fitting in attempts)
+    raise ProfileError(
+        f"{first} Tried: {tried}. Dark corners that hardly differ from the camera offset do that: "
+        "give the right `camera_offset`, or `fov_list` or `z_levels` without sample."
+    )
+
+
+def _changed(counts: float, mode: str, error: Exception) -> str:
+    cause = str(error).partition(";")[0]
+    return f"fitted with an offset of {counts:.4g} counts and in mode '{mode}', because: {cause}"
+
+
 def profile_from_basic(
     fit: BasicFit, tile_shape: tuple[int, int], offset: float = 0.0
 ) -> ShadingProfile:

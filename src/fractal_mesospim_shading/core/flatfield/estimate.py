@@ -36,6 +36,8 @@ _ROWS_AT_ONCE = 16
 # Structure of the dark frame that a single number cannot take off, counts (RMS of what
 # survives the smoothing).
 _DARK_STRUCTURE = 0.5
+# The same as a share of the noise of a pixel, at most.
+_OF_NOISE = 0.05
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def estimate_flatfield(
     spread = float(np.std(profile.flatfield))
     systematic = spread * offset_uncertainty
     if dark_frame is None:
-        systematic = float(np.hypot(systematic, _DARK_STRUCTURE))
+        systematic = float(np.hypot(systematic, dark_structure(stack)))
     return EmptyEstimate(
         profile=profile,
         planes_used=empty.used,
@@ -131,6 +133,16 @@ def estimate_flatfield(
         fine_structure=fine_structure(smoothed.image),
         unshared_structure=_unshared(stack, offset, empty, tiles),
     )
+
+
+def dark_structure(stack: BinnedStack) -> float:
+    """What a dark frame leaves of itself when one number is taken off, counts.
+
+    Floats may be of any scale; their noise tells it.
+    """
+    if stack.integer or not np.isfinite(stack.spatial).any():
+        return _DARK_STRUCTURE
+    return min(_DARK_STRUCTURE, _OF_NOISE * float(np.sqrt(np.nanmedian(stack.spatial))))
 
 
 def split_in_halves(planes: Sequence[int], tiles: Sequence[int] | None) -> list[list[int]]:
@@ -253,7 +265,8 @@ def _variance_of_squares(stack: BinnedStack, empty: EmptySquares) -> FloatArray:
     if not known.any():
         return np.full(variance.shape, np.inf)
     # At least the variance of rounding, so that noise-free planes are not all clipped.
-    return np.maximum(np.where(known, variance, np.max(variance[known])), 0.1)
+    least = 0.1 if stack.integer else 0.0
+    return np.maximum(np.where(known, variance, np.max(variance[known])), least)
 
 
 def _shrunk(keep: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.flatfield.binning import NOISE_BINS, BinnedPlanes, bin_block
-from fractal_mesospim_shading.core.flatfield.noise import NoiseSquares
+from fractal_mesospim_shading.core.flatfield.noise import Level, NoiseSquares, darkest_squares
 from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate
 
 FloatArray = NDArray[np.float64]
@@ -39,35 +39,8 @@ _WORST_SHARE = 0.1
 _LEAST_SHARE = 0.5
 _MOST_MISFIT = 2.0
 _LEAST_CONTRAST = 1.5
-# Share of the squares that are the darkest, at least so many of them.
-_DARKEST_SHARE = 0.01
-_LEAST_SQUARES = 8
-# Structure of a dark frame that is left in the mean of squares, counts.
-_DARK_STRUCTURE = 0.3
 # A result below minus half a count is rounded to less than 0.
 _BELOW = 0.5
-
-
-@dataclass(frozen=True)
-class Level:
-    """A number of counts with its standard deviation."""
-
-    value: float
-    error: float
-
-    def differs(self, given: float) -> float:
-        """-1 or 1 where it lies clearly below or above a number, else 0."""
-        apart = self.value - given
-        clear = abs(apart) > max(_SIGMAS * self.error, _LEAST_COUNTS)
-        return float(np.sign(apart)) if clear else 0.0
-
-    def agrees(self, other: Level) -> bool:
-        """Whether two levels, each well known, are the same within their errors."""
-        worst = max(_WORST_ERROR, _WORST_SHARE * abs(self.value))
-        if not max(self.error, other.error) <= worst:
-            return False
-        joint = _AGREE_SIGMAS * float(np.hypot(self.error, other.error))
-        return abs(self.value - other.value) <= joint
 
 
 @dataclass(frozen=True)
@@ -104,28 +77,6 @@ def doubt_offset(
     return OffsetDoubt(given, noise, darkest if above else None)
 
 
-def darkest_squares(squares: NoiseSquares) -> Level | None:
-    """Mean brightness of the darkest squares, counts; None without any.
-
-    They are found by one half of their bins and measured by the other, whose noise is
-    independent, so that choosing the darkest does not make them darker.
-    """
-    chosen_by, measured = squares.halves
-    known = np.isfinite(chosen_by) & np.isfinite(measured)
-    if not known.any():
-        return None
-    order = np.argsort(chosen_by[known], kind="stable")
-    number = min(len(order), max(_LEAST_SQUARES, round(_DARKEST_SHARE * len(order))))
-    darkest = measured[known][order[:number]]
-    spread = np.std(darkest) / np.sqrt(number) if number > 1 else 0.0
-    pixels = squares.half_pixels[1][known][order[:number]]
-    variance = squares.spatial[known][order[:number]]
-    variance = np.where(np.isfinite(variance), variance, 0.0)
-    noise = np.sqrt((variance / np.maximum(pixels, 1)).sum()) / number
-    error = np.hypot(max(spread, noise), _DARK_STRUCTURE if squares.integer else 0.0)
-    return Level(float(darkest.mean()), float(error))
-
-
 def contradicting_offset(
     estimate: OffsetEstimate, darkest: Level | None, given: float
 ) -> Level | None:
@@ -145,15 +96,31 @@ def contradicting_offset(
         both = _level(estimate.value, estimate.uncertainty, details)
         if not _one_camera(details["gain"], both, line, third):
             return None
-        sides = {level.differs(given) for level in (line, third, both)}
+        sides = {_differs(level, given) for level in (line, third, both)}
         if len(sides) == 1 and 0.0 not in sides:
             return both
     for way in (line, third):
-        if way is None or darkest is None or not way.agrees(darkest):
+        if way is None or darkest is None or not _agree(way, darkest):
             continue
-        if way.differs(given) == darkest.differs(given) != 0.0:
+        if _differs(way, given) == _differs(darkest, given) != 0.0:
             return way
     return None
+
+
+def _differs(level: Level, given: float) -> float:
+    """-1 or 1 where a level lies clearly below or above a number, else 0."""
+    apart = level.value - given
+    clear = abs(apart) > max(_SIGMAS * level.error, _LEAST_COUNTS)
+    return float(np.sign(apart)) if clear else 0.0
+
+
+def _agree(one: Level, other: Level) -> bool:
+    """Whether two levels, each well known, are the same within their errors."""
+    worst = max(_WORST_ERROR, _WORST_SHARE * abs(one.value))
+    if not max(one.error, other.error) <= worst:
+        return False
+    joint = _AGREE_SIGMAS * float(np.hypot(one.error, other.error))
+    return abs(one.value - other.value) <= joint
 
 
 def _straight(details: Mapping[str, float]) -> bool:
@@ -281,7 +248,7 @@ def joined(pieces: Sequence[NoisePiece]) -> tuple[NoiseSquares, FloatArray]:
         for name, target in arrays.items():
             target[(..., *place)] = vars(piece.squares)[name]
         start = stop
-    for name in ("half_pixels", "roughness_bins"):
+    for name in ("half_pixels", "roughness_bins", "change_bins"):
         arrays[name] = np.nan_to_num(arrays[name])
     return replace(first, **arrays), below
 

@@ -16,6 +16,7 @@ from fractal_mesospim_shading.core.flatfield.basic import (
     BasicFit,
     basic_planes,
     fit_basic,
+    fit_in_turn,
     profile_from_basic,
 )
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
@@ -144,3 +145,27 @@ def test_a_fitted_darkfield_is_added_to_what_was_subtracted() -> None:
     profile = profile_from_basic(fit, (32, 48), 100.0)
     np.testing.assert_allclose(profile.darkfield, np.full((32, 48), 102.5), rtol=1e-6)
     assert profile.baseline == 40
+
+
+@pytest.mark.slow
+def test_a_lower_offset_is_tried_where_nothing_comes_of_the_first(stack: BinnedStack) -> None:
+    """The median of the planes is far below 400 counts above the dark; so are their corners."""
+    fit, planes, used, changed = fit_in_turn(stack, 900.0, 400.0, {**SETTINGS, "working_size": 48})
+    assert used == 100.0 or used == 500.0
+    assert fit.flatfield.min() > 0
+    assert len(fit.baseline) == len(planes)
+    assert changed is not None
+    assert f"offset of {used:g} counts" in changed
+    assert "because" in changed
+    with pytest.raises(ProfileError, match="Tried: 900 counts, approximate; 900 counts, ladmap"):
+        fit_in_turn(stack, 900.0, 0.0, {**SETTINGS, "working_size": 48})
+
+
+def test_a_fit_that_works_is_the_only_one(stack: BinnedStack) -> None:
+    settings = {**SETTINGS, "working_size": 48}
+    fit, planes, used, changed = fit_in_turn(stack, 100.0, 5.0, settings)
+    assert used == 100.0
+    assert changed is None
+    expected = fit_basic(basic_planes(stack, 100.0, 48), settings)
+    np.testing.assert_array_equal(fit.flatfield, expected.flatfield)
+    assert planes.shape == (54, 48, 48)
