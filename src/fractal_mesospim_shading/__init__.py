@@ -30,9 +30,11 @@ from fractal_mesospim_shading.errors import (
 from fractal_mesospim_shading.messages import listen
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Unpack
 
     from fractal_mesospim_shading.flatfield.models import ChannelModel
+    from fractal_mesospim_shading.jobs.checking import CheckResult
     from fractal_mesospim_shading.jobs.work import JobResult
     from fractal_mesospim_shading.options.background import (
         BackgroundArguments,
@@ -53,6 +55,7 @@ __all__ = [
     "BackgroundStep",
     "BasicpyModelParams",
     "ChannelModel",
+    "CheckResult",
     "FlatfieldOptions",
     "FolderError",
     "ImageFormatError",
@@ -77,6 +80,7 @@ __all__ = [
     "WorkerLostError",
     "WorkerVersionError",
     "__version__",
+    "check_overlaps",
     "correct_background",
     "correct_flatfield",
     "estimate_flatfield",
@@ -90,6 +94,7 @@ _HOME = {
     "BackgroundStep": "options.background",
     "BasicpyModelParams": "options.flatfield",
     "ChannelModel": "flatfield.models",
+    "CheckResult": "jobs.checking",
     "FlatfieldOptions": "options.flatfield",
     "ImportOptions": "options.flatfield",
     "JobResult": "jobs.work",
@@ -179,6 +184,54 @@ def estimate_flatfield(
         address(output, "output"),
         combined(FlatfieldOptions, options, {**arguments}),
     )
+
+
+def check_overlaps(
+    zarr_url: str,
+    *,
+    models_folder: str | None = None,
+    against: str | None = None,
+    camera_offset: float | None = None,
+    seed: int = 0,
+    storage_options: Mapping[str, Any] | None = None,
+) -> CheckResult:
+    """Measure how far the tiles of an image differ where they show the same tissue.
+
+    Nothing is written, and any program may have corrected the image.
+
+    Args:
+        zarr_url: address of the image, or of a native acquisition; its metadata must tell where
+            the tiles really were.
+        models_folder: of models whose correction is foretold.
+        against: address of the same image, corrected.
+        camera_offset: counts without light in the image; None where the overlaps are to tell.
+        seed: of the sample of planes and places.
+        storage_options: of remote addresses.
+
+    Returns:
+        For each channel and illumination side the differences before and after, of gain and of
+        shape, with their uncertainty, and what is left of the camera offset.
+
+    Raises:
+        ShadingError: one readable error, before a pixel is read.
+
+    Example:
+        >>> from fractal_mesospim_shading import check_overlaps
+        >>> found = check_overlaps("acquisition.ome.zarr")
+        >>> [check.label for check in found.channels]
+        ['488 nm']
+    """
+    from fractal_mesospim_shading.jobs.checking import CheckWanted, check_image
+    from fractal_mesospim_shading.options.values import address
+
+    wanted = CheckWanted(
+        models_folder=None if models_folder is None else address(models_folder, "models_folder"),
+        against=None if against is None else address(against, "against"),
+        camera_offset=camera_offset,
+        seed=seed,
+        storage_options=storage_options,
+    )
+    return check_image(address(zarr_url, "zarr_url"), wanted)
 
 
 def correct_background(

@@ -120,6 +120,20 @@ def info(given: Given) -> None:
     refuse_lost_output()
 
 
+def check(given: Given) -> None:
+    """Print how far tiles differ where they show the same tissue."""
+    from fractal_mesospim_shading.jobs.checking import CheckWanted, check_image
+
+    names = ("models_folder", "against", "camera_offset", "seed")
+    wanted = CheckWanted(**{n: given[n] for n in names}, storage_options=_storage_options(given))
+    found = check_image(given["image"], wanted)
+    if given["json"]:
+        print(json.dumps(found.facts(), indent=2))
+    else:
+        print("\n".join(shown(line) for line in found.lines()))
+    refuse_lost_output()
+
+
 def correct_flatfield(given: Given) -> None:
     """Correct an image or an acquisition, and print the address of the result."""
     from fractal_mesospim_shading.jobs import flatfield

@@ -112,6 +112,46 @@ def methods() -> dict[str, list[tuple[str, str]]]:
     return {"Methods, with the radius that they have by default": methods_table()}
 
 
+def check_arguments() -> list[click.Parameter]:
+    """Of `check`."""
+    source = Heading.INPUT
+    return [
+        _image(required=True),
+        Option(
+            "--models-folder",
+            heading=source,
+            metavar="FOLDER",
+            type=click.Path(),
+            help="Models whose correction is foretold. Unset: the image as it is.",
+        ),
+        Option(
+            "--against",
+            heading=source,
+            metavar="RESULT",
+            type=click.Path(),
+            help="The same image, corrected by whatever program.",
+        ),
+        Option(
+            "--camera-offset",
+            heading=source,
+            type=float,
+            metavar="COUNTS",
+            help="Counts without light in the image. Unset: the overlaps tell it themselves.",
+        ),
+        Option(
+            "--seed",
+            heading=source,
+            type=int,
+            default=0,
+            metavar="N",
+            show_default=True,
+            help="Of the sample of planes and places.",
+        ),
+        _storage(),
+        *_common(),
+    ]
+
+
 def import_arguments() -> list[click.Parameter]:
     """Of `import`."""
     from fractal_mesospim_shading.cli.options import options_of

@@ -38,6 +38,11 @@ EXAMPLES = {
     "estimate": [
         "estimate empty.zarr/raw_image --fov-list 1 3 7 9 --output models",
     ],
+    "check": [
+        "check brain.zarr/raw_image --models-folder models",
+        "check brain.zarr/raw_image --against brain.zarr/raw_image_flatfield_corr",
+        "check acquisition.ome.zarr --json",
+    ],
     "correct-background": [
         "correct-background brain.zarr/raw_image_flatfield_corr --method median:25",
         "correct-background brain.zarr/raw_image_flatfield_corr --method tophat:15um",
@@ -115,6 +120,12 @@ _COMMANDS = (
         "Only estimate the flat-fields and write the models.",
         actions.estimate,
         arguments.estimate_arguments,
+    ),
+    (
+        "check",
+        "Measure how far tiles differ where they show the same tissue; write nothing.",
+        actions.check,
+        arguments.check_arguments,
     ),
     (
         "correct-background",

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import Tile, TileLayout
-from fractal_mesospim_shading.core.quality import Seam, flattened, seams
+from fractal_mesospim_shading.core.quality import flattened
+from fractal_mesospim_shading.core.seams import Seam, seams
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
@@ -87,15 +88,25 @@ def judge_offsets(work: Work, models: Sequence[Models], job: Job, counts: Counts
             spoken.add(counted)
 
 
-def judge_seams(work: Work, models: Sequence[Models], gains: Sequence[ImageGains]) -> None:
+def judge_seams(
+    work: Work,
+    models: Sequence[Models],
+    gains: Sequence[ImageGains],
+    measured: Sequence[bool],
+) -> None:
     """Warn of steps at the seams that a correction made larger.
 
     Stacks that are images of their own have no seam. A result without its local background no
     longer shows the steps of the flat-field; a coarse level of the source does, where it has one.
+
+    Args:
+        work: that was done.
+        models, gains: of each choice of planes.
+        measured: whether most overlaps of each have been compared, which say more.
     """
     for part in work.parts if work.choices else ():
         choice = work.choices[part.choice]
-        if len(part.plan.source.layout.tiles) > 1:
+        if len(part.plan.source.layout.tiles) > 1 and not measured[part.choice]:
             anew = work.then is not None
             _warn_of_growth(part, choice, models[part.choice], gains[part.choice], anew=anew)
 

@@ -26,6 +26,7 @@ from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import refuse_useless_codecs
+from fractal_mesospim_shading.jobs.certifying import Checks, check_overlaps
 from fractal_mesospim_shading.jobs.ending import begin, complete_all
 from fractal_mesospim_shading.jobs.finished import told_counts, with_counts
 from fractal_mesospim_shading.jobs.judging import judge_offsets, judge_seams, planned_look
@@ -126,11 +127,11 @@ def carry_out(work: Work) -> JobResult:
         job.sync()
         watch.confirm()
         counts = complete_all(work, models, gains, job)
-        _judge(work, models, gains, job, counts)
+        checks = _judge(work, models, gains, job, counts)
         used = labelled(work.choices, models)
         # Now: a run that is killed after the next lines has nothing left to do, and the source may
         # be gone.
-        report = _report(work, used, gains, counts, job, time.monotonic() - started)
+        report = _report(work, used, gains, checks, counts, job, time.monotonic() - started)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
     noise = {
@@ -145,6 +146,7 @@ def carry_out(work: Work) -> JobResult:
         noise_factors=noise,
         tile_gains=labelled_gains(work.choices, gains),
         gains_table=table,
+        overlaps=checks,
     )
     return with_counts(result, counts)
 
@@ -169,7 +171,7 @@ def _judge(
     gains: Sequence[ImageGains],
     job: Job,
     counts: Sequence[Counts],
-) -> None:
+) -> Checks:
     """Say what the counts of each step and the pixels of a complete result mean."""
     work.tell(counts[0])
     if work.then is not None:
@@ -177,14 +179,20 @@ def _judge(
     judge_offsets(work, models, job, counts[0])
     if work.corrections:
         tell_zeros(counts[0])
+    checks: tuple[Checks, ...] = tuple({} for _ in work.choices)
+    with _only_warning("The comparison of overlaps"):
+        checks = check_overlaps(work.choices, models, gains)
     with _only_warning("The comparison of the tile seams"):
-        judge_seams(work, models, gains)
+        telling = [any(check.says_enough for check in own.values()) for own in checks]
+        judge_seams(work, models, gains, telling)
+    return {label: check for own in checks for label, check in own.items()}
 
 
 def _report(
     work: Work,
     models: Models,
     gains: Sequence[ImageGains],
+    checks: Checks,
     counts: Sequence[Counts],
     job: Job,
     seconds: float,
@@ -205,6 +213,7 @@ def _report(
             target,
             models,
             gains[0],
+            checks,
             counts[0],
             work.choices[0].options.output_offset,
             seconds,

@@ -30,6 +30,7 @@ from fractal_mesospim_shading.jobs.steps import Counts, SecondStep
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import parameters_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
+from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
 
@@ -263,6 +264,8 @@ class JobResult:
         report: the report, if one was written.
         tile_gains: gain of each tile by channel label, where tiles were made equally bright.
         gains_table: the same as a table, if one was written.
+        overlaps: how far the views of the same tissue in two tiles differ, before and after, by
+            label of the model; nothing where tiles are not known to overlap.
         attributes: of the result in Fractal's image list.
         types: the same.
     """
@@ -278,6 +281,7 @@ class JobResult:
     report: str | None = None
     tile_gains: Mapping[str, ChannelGains] = field(default_factory=dict, repr=False)
     gains_table: str | None = None
+    overlaps: Mapping[str, OverlapCheck] = field(default_factory=dict, repr=False)
     attributes: Document = field(default_factory=dict)
     types: dict[str, bool] = field(default_factory=dict)
 
@@ -297,6 +301,7 @@ class JobResult:
             "noise_factors": dict(self.noise_factors),
             "tile_gains": {label: found.facts() for label, found in self.tile_gains.items()},
             "gains_table": self.gains_table,
+            "overlaps": {label: check.facts() for label, check in self.overlaps.items()},
         }
 
 

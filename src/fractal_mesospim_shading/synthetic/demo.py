@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import Tile, TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.core.quality import seam_step
+from fractal_mesospim_shading.core.seams import seam_step
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions

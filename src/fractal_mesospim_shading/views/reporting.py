@@ -1,13 +1,11 @@
-"""The report of a corrected image: what it shows, and its page, one HTML file, and picture."""
+"""The report of a corrected image: what it shows."""
 
 from __future__ import annotations
 
-import base64
+import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from html import escape
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ import numpy as np
 from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.core.quality import ShadingQuality, flattened
-from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text, uncertainty_text
 from fractal_mesospim_shading.flatfield.refining import refined_text
@@ -27,7 +24,8 @@ from fractal_mesospim_shading.images.output import split_name
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.messages import heard_so_far, shown
+from fractal_mesospim_shading.messages import heard_so_far
+from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.views.coarse import (
     READ_BYTES,
     coarse_level,
@@ -36,57 +34,10 @@ from fractal_mesospim_shading.views.coarse import (
     planes_shown,
     shrinking,
 )
-from fractal_mesospim_shading.views.figures import (
-    ChannelReport,
-    Facts,
-    channel_figure,
-    overview_figure,
-    shortened,
-)
+from fractal_mesospim_shading.views.figures import ChannelReport, Facts
+from fractal_mesospim_shading.views.report_page import ImageReport, write_report
 
 logger = logging.getLogger(__name__)
-
-_CSS = """
-body { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #222;
-       max-width: 1200px; margin: 2em auto; padding: 0 1em; line-height: 1.4; }
-h1 { font-size: 1.5em; overflow-wrap: anywhere; }
-h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc; overflow-wrap: anywhere; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { text-align: left; vertical-align: top; padding: 0.25em 1.2em 0.25em 0;
-         border-bottom: 1px solid #e4e4e4; overflow-wrap: anywhere; }
-th { font-weight: normal; color: #555; white-space: nowrap; }
-img { max-width: 100%; height: auto; }
-.note { background: #f3f3f3; border-left: 4px solid #999; padding: 0.4em 0.8em; }
-.warning { background: #fff6df; border-left: 4px solid #d9a400; padding: 0.4em 0.8em; }
-.caption { color: #555; font-size: 0.9em; }
-"""
-
-_MOST = 200
-"""Letters of a label in a heading."""
-
-_CAPTION = (
-    "Before and after have the same logarithmic contrast; the ticks at their edges mark where "
-    "tiles meet. A good correction leaves no step there, while the sample keeps its brightness."
-)
-
-
-@dataclass(frozen=True)
-class ImageReport:
-    """A corrected image.
-
-    Attributes:
-        title: such as the name of the image.
-        channels: in the order of the image.
-        facts: of the whole image: shape, size, time, throughput.
-        notes: lines that a person may want to read.
-        warnings: lines that a person should look at.
-    """
-
-    title: str
-    channels: tuple[ChannelReport, ...]
-    facts: Facts = ()
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,13 +85,16 @@ def write_flatfield_report(
     target: TargetImage,
     models: Mapping[str, ChannelModel],
     gains: ImageGains,
+    checks: Mapping[str, OverlapCheck],
     counts: Mapping[str, PixelCounts],
     output_offset: float,
     seconds: float,
     written_to: Callable[[str], str],
     background: BackgroundToReport | None = None,
 ) -> str:
-    """Write `<name>_report.html` and `.png` beside a result, from some planes of a coarse level.
+    """Write the report of a result from some planes of a coarse level, and what overlaps say.
+
+    Beside it lie `<name>_report.html`, `.png` and `.json` then.
 
     Args:
         url: of the result.
@@ -148,6 +102,7 @@ def write_flatfield_report(
         target: the result.
         models, counts: by channel label.
         gains: of the tiles.
+        checks: of the overlaps, by channel label.
         output_offset: counts that were added.
         seconds: that the correction took.
         written_to: where to write the file that goes to an address.
@@ -162,14 +117,25 @@ def write_flatfield_report(
         model, counted = models[channel.label], counts[channel.label]
         channels.append(
             _channel_report(
-                channel, image, target, model, gains, counted, output_offset, background
+                channel,
+                image,
+                target,
+                model,
+                gains,
+                checks.get(channel.label),
+                counted,
+                output_offset,
+                background,
             )
         )
     _, name = places.parent_and_name(url)
     facts = _image_facts(image, seconds)
     report = ImageReport(name, tuple(channels), facts, image.notes, heard_so_far())
     html = report_url(url)
-    write_report(written_to(html), written_to(html.removesuffix(".html") + ".png"), report)
+    stem = html.removesuffix(".html")
+    write_report(written_to(html), written_to(f"{stem}.png"), report)
+    told = {"channels": [check.facts() for check in checks.values()]}
+    Path(written_to(f"{stem}.json")).write_text(json.dumps(told, indent=2))
     return html
 
 
@@ -179,6 +145,7 @@ def _channel_report(
     target: TargetImage,
     model: ChannelModel,
     gains: ImageGains,
+    check: OverlapCheck | None,
     counts: PixelCounts,
     output_offset: float,
     background: BackgroundToReport | None,
@@ -208,19 +175,27 @@ def _channel_report(
         added_last = background.output_offset
     quality = ShadingQuality.measure(
         profile,
-        before.mean(axis=0),
-        flat.mean(axis=0),
+        before,
+        flat,
         image.layout,
         offset=offset,
         output_offset=added,
         factor=factor,
         counts=counts,
     )
-    if quality.seam_text is not None:
-        logger.info("Channel %s: step at the tile seams %s", channel.label, quality.seam_text)
+    measured = check is not None and check.says_enough
+    if quality.seam_text is not None and not measured:
+        logger.info(
+            "Channel %s: step at the tile seams, in empty medium, %s: weaker evidence than "
+            "overlaps, which this image does not tell.",
+            channel.label,
+            quality.seam_text,
+        )
     if channel.index in gains:
         rows += gains[channel.index].rows()
-    rows += quality.rows()
+    if check is not None:
+        rows += check.rows()
+    rows += quality.rows(seams=not measured)
     if background is not None:
         rows += background.rows(channel.label)
     return ChannelReport(
@@ -271,70 +246,3 @@ def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if "resampled" in facts:
         rows.append(("Resampled", str(facts["resampled"])))
     return tuple(rows)
-
-
-def write_report(
-    path_html: str | os.PathLike[str], path_png: str | os.PathLike[str], report: ImageReport
-) -> None:
-    """Write the report of an image.
-
-    Args:
-        path_html: one file that needs no other; folders above it are made.
-        path_png: the overview picture.
-        report: what to show.
-
-    Raises:
-        OutputWriteError: no permission, or no space.
-    """
-    page, picture = report_html(report).encode(), overview_figure(report.title, report.channels)
-    for path, content in ((Path(path_html), page), (Path(path_png), picture)):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        except OSError as error:
-            raise OutputWriteError(
-                f"The report '{path}' cannot be written: {error}. Check the free space and the "
-                "rights."
-            ) from error
-
-
-def report_html(report: ImageReport) -> str:
-    """The report as the text of an HTML page."""
-    title = _text(report.title)
-    parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        f"<title>{title}: shading correction</title><style>{_CSS}</style></head><body>",
-        f"<h1>Shading correction of {title}</h1>",
-        *(f'<p class="warning">WARNING: {_text(line)}</p>' for line in report.warnings),
-        *(f'<p class="note">{_text(note)}</p>' for note in report.notes),
-        _table(report.facts),
-        *(_channel(channel) for channel in report.channels),
-        "</body></html>",
-    ]
-    return "\n".join(part for part in parts if part) + "\n"
-
-
-def _channel(channel: ChannelReport) -> str:
-    image = base64.b64encode(channel_figure(channel)).decode()
-    label = _text(shortened(channel.label, _MOST))
-    description = f"Flat-field of channel {label}, and one plane before and after"
-    parts = (
-        f"<h2>Channel {label}</h2>",
-        _table(channel.facts),
-        f'<img alt="{description}" src="data:image/png;base64,{image}">',
-        f'<p class="caption">{_CAPTION}</p>',
-    )
-    return "\n".join(parts)
-
-
-def _table(facts: Facts) -> str:
-    if not facts:
-        return ""
-    rows = (f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts)
-    return "<table>\n" + "\n".join(rows) + "\n</table>"
-
-
-def _text(value: str) -> str:
-    """A text from outside as it may stand in a page."""
-    return escape(shown(value))

@@ -10,7 +10,8 @@ import pytest
 from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.core.quality import ShadingQuality, flatness, flattened, seam_step
+from fractal_mesospim_shading.core.quality import ShadingQuality, flatness, flattened
+from fractal_mesospim_shading.core.seams import medium_steps, seam_step
 
 GRID = TileLayout.from_origins([(0, 0), (0, 32), (24, 0), (24, 32)], (24, 32), (48, 64))
 PAIR = TileLayout.from_origins([(0, 0), (0, 32)], (24, 32), (24, 64))
@@ -107,7 +108,7 @@ def test_quality_of_a_perfect_correction() -> None:
     assert quality.profile_high == pytest.approx(1.5, abs=0.02)
     assert (quality.clipped, quality.saturated, quality.no_data) == (0.003, 0.004, 0.05)
     rows = dict(quality.rows())
-    assert rows["Step across tile seams"] == "90.3% before, 0.0% after"
+    assert rows["Step across tile seams, in empty medium"] == "90.3% before, 0.0% after"
     assert rows["Pixels clipped"] == "0.30%"
 
 
@@ -154,3 +155,21 @@ def test_planes_without_their_shading(factor: tuple[int, int]) -> None:
         )
         - 1
     )
+
+
+def test_steps_in_medium_are_those_of_the_flat_field_without_noise() -> None:
+    rng = np.random.default_rng(0)
+    flat = np.linspace(0.9, 1.1, 48)[None, :] * np.ones((256, 1))
+    layout = TileLayout.from_origins([(0, 0), (0, 48), (0, 96)], (256, 48), (256, 144))
+    light = 60 + 2.0 * rng.standard_normal((256, 144))
+    # Different tissue on both sides of half of each seam is no step.
+    light[128:, 48:96] += 900
+    before, after = medium_steps(light * np.tile(flat, (1, 3)), light, layout)
+    # Of the means of the outer four pixels.
+    assert before == pytest.approx(0.2 - 3 * 0.2 / 47, rel=0.1)
+    assert after < 0.004, "noise of 2 counts in boxes of 64 pixels, without itself"
+    assert seam_step(light, layout) > 0.05
+
+
+def test_tissue_alone_tells_no_step_in_medium() -> None:
+    assert all(math.isnan(step) for step in medium_steps(*(np.zeros((24, 64)),) * 2, PAIR))

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.core.quality import seam_step
+from fractal_mesospim_shading.core.seams import seam_step
 from fractal_mesospim_shading.jobs.judging import SeamGrowth, seam_growth
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 

@@ -19,7 +19,7 @@ from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.quality import ShadingQuality
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.views.figures import ChannelReport, overview_figure
-from fractal_mesospim_shading.views.reporting import ImageReport, report_html, write_report
+from fractal_mesospim_shading.views.report_page import ImageReport, report_html, write_report
 
 LAYOUT = TileLayout.from_origins([(0, 0), (0, 32), (24, 0)], (24, 32), (48, 64))
 FLAT = np.linspace(0.6, 1.4, 32)[None, :] * np.ones((24, 1))
@@ -74,7 +74,8 @@ def test_one_file_with_everything(tmp_path: Path) -> None:
         "<tr><th>Time</th><td>3 s</td></tr>",
         "<tr><th>Scenario</th><td>&lt;empty&gt; &amp; done</td></tr>",
         "<tr><th>Offset</th><td>100 ± 0.4 counts</td></tr>",
-        "<tr><th>Step across tile seams</th><td>80.0% before, 0.0% after</td></tr>",
+        "<tr><th>Step across tile seams, in empty medium</th>",
+        "<td>80.0% before, 0.0% after</td></tr>",
         "<tr><th>Pixels clipped</th><td>25.00%</td></tr>",
         "<h2>Channel 561 nm</h2>",
     ):

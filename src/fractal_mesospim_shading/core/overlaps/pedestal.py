@@ -33,6 +33,8 @@ _LEAST_LEFT = 0.1
 _BLEACHING = 0.1
 # A pedestal counts beyond so many of its standard deviations.
 _SIGMAS = 2.0
+# Without bright tissue it counts if it is known to this part of the dimmest light.
+_SURE = 0.05
 # Scatter of log ratios beside their noise, at least.
 _SCATTER = 0.003
 # Structure that no smooth function follows counts less beyond so many standard deviations.
@@ -60,11 +62,13 @@ class Pedestal:
         value: counts; above 0 where the offset that was taken off is too small.
         uncertainty: counts, one standard deviation, by leaving out one pair after another.
         bright_pairs: number of pairs that hold tissue three times as bright as the medium.
+        light: typical light of the dimmest bins, without the pedestal, in counts.
     """
 
     value: float
     uncertainty: float
     bright_pairs: int
+    light: float = 0.0
 
     @property
     def known(self) -> bool:
@@ -73,8 +77,12 @@ class Pedestal:
 
     @property
     def supported(self) -> float:
-        """The value as far as its uncertainty supports one; 0 where the overlaps cannot tell."""
-        if not self.known or self.value == 0:
+        """The value as far as its uncertainty supports one, else 0.
+
+        Tissue that is hardly brighter than the rest may tell it as well, if well enough.
+        """
+        sure = self.known or self.uncertainty < _SURE * self.light
+        if not sure or self.value == 0:
             return 0.0
         return self.value * max(0.0, 1 - (_SIGMAS * self.uncertainty / self.value) ** 2)
 
@@ -107,7 +115,8 @@ def pedestal(pairs: Sequence[OverlapPair]) -> Pedestal:
     left = [_solved([*equations[:k], *equations[k + 1 :]])[-1] for k in range(len(equations))]
     spread = np.sum((np.array(left) - np.mean(left)) ** 2) * (len(left) - 1) / len(left)
     # Where it has not come to rest, the last step is what it may be off.
-    return Pedestal(value, float(np.hypot(np.sqrt(spread), step)), _bright(pairs, value))
+    uncertainty = float(np.hypot(np.sqrt(spread), step))
+    return Pedestal(value, uncertainty, _bright(pairs, value), max(dimmest - value, 0.0))
 
 
 def _lights(pairs: Sequence[OverlapPair]) -> FloatArray:

@@ -43,4 +43,5 @@ def test_only_what_is_beyond_its_uncertainty_is_supported():
     assert Pedestal(1.9, 1.0, 9).supported == 0
     assert 0 < Pedestal(3.0, 1.0, 9).supported < 3
     assert Pedestal(100.0, 1.0, 9).supported == pytest.approx(100, abs=0.1)
-    assert Pedestal(100.0, 1.0, 4).supported == 0
+    assert Pedestal(100.0, 1.0, 4, light=10.0).supported == 0
+    assert Pedestal(100.0, 1.0, 4, light=60.0).supported == pytest.approx(100, abs=0.1)

@@ -1,0 +1,200 @@
+"""Where tiles meet: what both sides of a seam show, and by how much they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.layout import Tile, TileLayout
+
+Span = tuple[int, int]
+
+# Boxes at seams up to this multiple of the dimmest ones, this part of all, are empty medium.
+_MEDIUM = 1.5
+_DIMMEST = 0.1
+
+
+def seam_step(
+    planes: NDArray[Any],
+    layout: TileLayout,
+    offset: float = 0.0,
+    *,
+    factor: Span = (1, 1),
+    depth: int = 4,
+    length: int = 16,
+) -> float:
+    """The typical jump of brightness where two tiles meet, relative to the brightness there.
+
+    Along every seam, means `a` and `b` of the boxes on both sides are compared; the result
+    is the median of `2 |a - b| / (a + b)` over all boxes. Half of the seam may thus be
+    crossed by edges of the sample without changing it much.
+
+    Args:
+        planes: (y, x) or (n, y, x); several planes or a coarser level lower the noise,
+            which adds to the result: boxes whose mean is known to 1 % give 1 % without any
+            step.
+        layout: tiles at full resolution; only tiles that touch have a seam.
+        offset: counts without light, subtracted first. Too large a value raises the result.
+        factor: by how much y and x have shrunk from full resolution to these planes.
+            A coarse pixel that lies on a seam belongs to neither side.
+        depth: of a box across the seam, in pixels of these planes; larger values take
+            gradients of the sample for a step.
+        length: of a box along the seam.
+
+    Returns:
+        0 for no step; NaN where there is no seam with light on both sides. Boxes that hold
+        a pixel of 0 (nothing acquired) or no light are left out.
+    """
+    steps = [np.zeros(0)]
+    for seam in seams(planes, layout, offset, factor=factor, depth=depth, length=length):
+        a, b = seam.first, seam.second
+        lit = (a > 0) & (b > 0)
+        steps.append(2 * np.abs(a[lit] - b[lit]) / (a[lit] + b[lit]))
+    every = np.concatenate(steps)
+    return float(np.median(every)) if every.size else float("nan")
+
+
+def medium_steps(
+    before: NDArray[Any], after: NDArray[Any], layout: TileLayout, *, factor: Span = (1, 1)
+) -> tuple[float, float]:
+    """The typical jump at the seams in empty medium, before and after a correction.
+
+    Two tiles that meet show different tissue, but the same medium. What noise adds is taken off,
+    by what neighbouring boxes along a seam differ. It says less than overlaps: nothing of a wrong
+    offset, for counts that are no light lie under both sides alike.
+
+    Args:
+        before, after: (y, x) light of the same pixels, without the offset.
+        layout: tiles at full resolution.
+        factor: by how much y and x have shrunk from full resolution to these pixels.
+
+    Returns:
+        A fraction of the brightness each; NaN where no seam lies in medium. Medium is what is no
+        brighter after the correction than 1.5 times the dimmest boxes.
+    """
+    pairs = [list(seams(light, layout, factor=factor)) for light in (before, after)]
+    corrected = [np.minimum(seam.first, seam.second)[0] for seam in pairs[1]]
+    lit = [np.concatenate([c[c > 0] for c in corrected]) if corrected else np.zeros(0)]
+    if not lit[0].size:
+        return float("nan"), float("nan")
+    limit = _MEDIUM * float(np.quantile(lit[0], _DIMMEST))
+    empty = [
+        (np.fmin(seam.first, seam.second)[0] > 0) & (np.fmax(seam.first, seam.second)[0] <= limit)
+        for seam in pairs[1]
+    ]
+    first, second = (_step_in(some, empty) for some in pairs)
+    return first, second
+
+
+def _step_in(some: Sequence[Seam], empty: Sequence[NDArray[np.bool_]]) -> float:
+    """Median step in the boxes that are empty, without noise; NaN for no box."""
+    steps, bends = [np.zeros(0)], [np.zeros(0)]
+    for seam, chosen in zip(some, empty, strict=True):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            step = 2 * (seam.first[0] - seam.second[0]) / (seam.first[0] + seam.second[0])
+        step = np.where(chosen, step, np.nan)
+        steps.append(step[np.isfinite(step)])
+        bend = np.diff(step, 2)
+        bends.append(bend[np.isfinite(bend)])
+    every, bent = np.concatenate(steps), np.concatenate(bends)
+    if not every.size:
+        return float("nan")
+    noise = float(np.median(bent**2)) / 6 if bent.size else 0.0
+    return float(np.sqrt(max(float(np.median(np.abs(every))) ** 2 - noise, 0.0)))
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Boxes on both sides of a seam.
+
+    Attributes:
+        tiles: the two that meet.
+        across: the axis across the seam, 0 for y.
+        depths: span of the boxes of either side across the seam, in pixels of the planes.
+        boxes: span of each box along the seam.
+        first, second: (n, boxes) means above the offset; NaN where a box holds a pixel of 0.
+    """
+
+    tiles: tuple[Tile, Tile]
+    across: int
+    depths: tuple[Span, Span]
+    boxes: tuple[Span, ...]
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+
+
+def seams(
+    planes: NDArray[Any],
+    layout: TileLayout,
+    offset: float = 0.0,
+    *,
+    factor: Span = (1, 1),
+    depth: int = 4,
+    length: int = 16,
+) -> Iterator[Seam]:
+    """The seams of some planes; arguments as for `seam_step`."""
+    stack = as_stack(planes)
+    for first, second, across in _touching(layout):
+        along = 1 - across
+        spans_a, spans_b = coarse_spans(first, layout, factor), coarse_spans(second, layout, factor)
+        end, start = spans_a[across][1], spans_b[across][0]
+        low = max(spans_a[along][0], spans_b[along][0])
+        high = min(spans_a[along][1], spans_b[along][1])
+        reach = min(depth, end - spans_a[across][0], spans_b[across][1] - start)
+        if reach < 1 or high <= low:
+            continue
+        n_boxes = max((high - low) // length, 1)
+        boxes = tuple(spans_between(np.linspace(low, high, n_boxes + 1).astype(int)))
+        depths = ((end - reach, end), (start, start + reach))
+        means = [_box_means(stack, across, side, boxes) - offset for side in depths]
+        yield Seam((first, second), across, depths, boxes, means[0], means[1])
+
+
+def as_stack(planes: NDArray[Any]) -> NDArray[np.float64]:
+    """Planes (n, y, x) of one plane or several."""
+    array = np.asarray(planes, dtype=np.float64)
+    return array.reshape(-1, *array.shape[-2:])
+
+
+def _touching(layout: TileLayout) -> Iterator[tuple[Tile, Tile, int]]:
+    """Pairs of tiles that share a seam, and the axis across it (0 is y)."""
+    height, width = layout.tile_shape
+    at = {(tile.row, tile.column): tile for tile in layout.tiles}
+    for (row, column), tile in sorted(at.items()):
+        below, right = at.get((row + 1, column)), at.get((row, column + 1))
+        if below is not None and below.y == tile.y + height:
+            yield tile, below, 0
+        if right is not None and right.x == tile.x + width:
+            yield tile, right, 1
+
+
+def coarse_spans(tile: Tile, layout: TileLayout, factor: Span) -> tuple[Span, Span]:
+    """Coarse pixels (y, x) that lie wholly in a tile."""
+    (fy, fx), (height, width) = factor, layout.tile_shape
+    return (
+        (-(-tile.y // fy), (tile.y + height) // fy),
+        (-(-tile.x // fx), (tile.x + width) // fx),
+    )
+
+
+def _box_means(
+    stack: NDArray[np.float64], across: int, depth: Span, boxes: Sequence[Span]
+) -> NDArray[np.float64]:
+    """Means of boxes along one side of a seam, NaN where one holds a pixel of 0."""
+    if across == 1:
+        strip = stack[:, :, depth[0] : depth[1]]
+    else:
+        strip = stack[:, depth[0] : depth[1]].swapaxes(1, 2)
+    cut = [strip[:, start:stop] for start, stop in boxes]
+    means = [np.where((box == 0).any(axis=(1, 2)), np.nan, box.mean(axis=(1, 2))) for box in cut]
+    return np.stack(means, axis=1)
+
+
+def spans_between(edges: NDArray[Any]) -> list[Span]:
+    """From each edge to the next."""
+    return [(int(a), int(b)) for a, b in pairwise(edges)]

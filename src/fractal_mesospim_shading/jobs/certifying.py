@@ -1,0 +1,78 @@
+"""What a job says of its own correction by the overlaps of the image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
+from fractal_mesospim_shading.flatfield.models import Models
+from fractal_mesospim_shading.flatfield.overlap_check import check_models
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
+from fractal_mesospim_shading.overlaps.sampling import budget_of
+
+logger = logging.getLogger(__name__)
+
+Checks = dict[str, OverlapCheck]
+"""By the label of a model, as results show it."""
+
+# Beside a correction, less is read than for its own sake.
+_PART_OF_BUDGET = 4
+
+
+def check_overlaps(
+    choices: Sequence[PlaneChoice], models: Sequence[Models], gains: Sequence[ImageGains]
+) -> tuple[Checks, ...]:
+    """Compare the overlaps before and after, where it is known how tiles lie, and tell of it.
+
+    Args:
+        choices: of planes, one for each mosaic.
+        models, gains: of these.
+
+    Returns:
+        The checks of each mosaic; none where positions are not known or no tiles overlap.
+    """
+    found = []
+    for choice, own, own_gains in zip(choices, models, gains, strict=True):
+        image = choice.image
+        checks: Checks = {}
+        if image.origins_px is not None and len(image.layout.tiles) > 1:
+            budget = budget_of(image) // _PART_OF_BUDGET
+            seed = choice.options.seed
+            for check in check_models(image, own, own_gains, seed=seed, budget=budget):
+                if check.measured or check.rejected:
+                    checks[choice.prefix + check.label] = check
+        for label, check in checks.items():
+            tell(label, check)
+        found.append(checks)
+    return tuple(found)
+
+
+def tell(label: str, check: OverlapCheck) -> None:
+    """Say what a check has found, and warn where the correction did harm."""
+    for line in check.lines():
+        logger.info("Channel %s: %s", label, line)
+    if check.grew and check.after is not None:
+        logger.warning(
+            "Channel %s: after the correction the same tissue differs more between tiles than "
+            "before (%.1f %% before, %.1f %% after, in %d overlaps): the flat-field does not fit "
+            "this image. It may be of another channel or objective, turned or mirrored, or hold "
+            "sample.",
+            label,
+            100 * check.before.whole.median,
+            100 * check.after.whole.median,
+            len(check.before.pairs),
+        )
+    if check.offset_doubted:
+        found = check.pedestal
+        logger.warning(
+            "Channel %s: by the overlaps, the camera offset that was used is too %s by %.0f +- "
+            "%.0f counts: bright and dim tissue does not differ alike between tiles. The "
+            "flat-field is too %s then. Give the right `camera_offset` or `darkfield_file`.",
+            label,
+            "small" if found.value > 0 else "large",
+            abs(found.value),
+            found.uncertainty,
+            "flat" if found.value > 0 else "steep",
+        )

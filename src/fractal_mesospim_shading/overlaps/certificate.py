@@ -1,0 +1,279 @@
+"""The certificate of a correction, by the overlaps of the image: numbers, and plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
+from fractal_mesospim_shading.core.overlaps.observing import Rejected
+from fractal_mesospim_shading.core.overlaps.pedestal import LEAST_PAIRS, Pedestal, pedestal
+from fractal_mesospim_shading.core.overlaps.residual import (
+    PairResidual,
+    Residual,
+    Taken,
+    pair_residuals,
+    summary,
+)
+
+# A residual has grown beyond so many of its standard deviations, and this fraction.
+_SIGMAS = 3.0
+_LEAST_GROWTH = 0.005
+# Counts of the offset are doubted beyond so many standard deviations, and this number.
+_OFFSET_SIGMAS = 4.0
+_LEAST_COUNTS = 5.0
+# A flat-field is as good as the overlaps can tell up to this multiple of the floor.
+_AT_FLOOR = 1.3
+
+
+@dataclass(frozen=True)
+class Views:
+    """How the tiles of one image differ where they show the same tissue.
+
+    Attributes:
+        whole: of all pairs.
+        along: of those that are neighbours along `y`, and along `x`.
+        pairs: of each pair, in the order of the numbers.
+    """
+
+    whole: Residual
+    along: Mapping[str, Residual]
+    pairs: tuple[PairResidual, ...]
+
+    @classmethod
+    def of(
+        cls, pairs: Sequence[OverlapPair], taken: Taken | None = None, left: float = 0.0
+    ) -> Views:
+        """Those of some pairs; arguments as for `pair_residuals`."""
+        each = pair_residuals(pairs, taken, left)
+        along = {
+            axis: summary([pair for pair in each if pair.axis == axis])
+            for axis in "yx"
+            if any(pair.axis == axis for pair in each)
+        }
+        return cls(summary(each), along, each)
+
+    def facts(self) -> dict[str, float | None]:
+        """Its numbers in percent; None where there is none."""
+        return _facts(self.whole)
+
+
+@dataclass(frozen=True)
+class OverlapCheck:
+    """What the overlaps say of the correction of one channel and illumination side.
+
+    Attributes:
+        label: of the channel, with the side where models are kept by it.
+        side: of the illumination, None where it is not known.
+        before: of the image.
+        after: once corrected; None where nothing was to compare with.
+        pedestal: counts without light that are left under the light, by the overlaps.
+        seen_in_result: whether that was seen in a result, where a flat-field has changed these
+            counts: it says then whether there are any, not how many.
+        rejected: pairs of tiles that could not be compared.
+    """
+
+    label: str
+    side: str | None
+    before: Views
+    after: Views | None
+    pedestal: Pedestal
+    seen_in_result: bool = False
+    rejected: tuple[Rejected, ...] = ()
+
+    @classmethod
+    def of_models(
+        cls,
+        label: str,
+        side: str | None,
+        pairs: Sequence[OverlapPair],
+        rejected: Sequence[Rejected],
+        taken: Taken | None,
+    ) -> OverlapCheck:
+        """From the image alone: what models would make of it, or what it is.
+
+        A correction does to each pixel what its model says, so the corrected views follow from
+        those of the image.
+        """
+        left = pedestal(pairs)
+        before = Views.of(pairs, None, left.supported)
+        after = None if taken is None else Views.of(pairs, taken, left.supported)
+        return cls(label, side, before, after, left, rejected=tuple(rejected))
+
+    @classmethod
+    def of_result(
+        cls,
+        label: str,
+        side: str | None,
+        raw: Sequence[OverlapPair],
+        done: Sequence[OverlapPair],
+        rejected: Sequence[Rejected],
+    ) -> OverlapCheck:
+        """From an image and its result, of which pairs that both show are compared."""
+        both = {(p.first, p.second) for p in raw} & {(p.first, p.second) for p in done}
+        views, lefts = [], []
+        for pairs in (raw, done):
+            common = [pair for pair in pairs if (pair.first, pair.second) in both]
+            left = pedestal(common)
+            views.append(Views.of(common, None, left.supported))
+            lefts.append(left)
+        return cls(label, side, views[0], views[1], lefts[1], True, tuple(rejected))
+
+    @property
+    def measured(self) -> bool:
+        """Whether any pair could be compared."""
+        return bool(self.before.pairs)
+
+    @property
+    def says_enough(self) -> bool:
+        """Whether at least half of the overlaps could be compared."""
+        return self.measured and len(self.before.pairs) >= len(self.rejected)
+
+    @property
+    def grew(self) -> bool:
+        """Whether the correction made the views differ more, beyond doubt."""
+        if self.after is None or not self.measured:
+            return False
+        before, after = self.before.whole, self.after.whole
+        error = math.hypot(before.error, after.error)
+        growth = after.median - before.median
+        return bool(growth > max(_SIGMAS * error, _LEAST_GROWTH))
+
+    @property
+    def offset_doubted(self) -> bool:
+        """Whether the overlaps show counts without light under the light, beyond doubt."""
+        found = self.pedestal
+        doubt = max(_OFFSET_SIGMAS * found.uncertainty, _LEAST_COUNTS)
+        return bool(found.known and abs(found.value) > doubt)
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        along = {}
+        for axis, before in self.before.along.items():
+            after = None if self.after is None else _facts(self.after.along[axis])
+            along[axis] = {"before": _facts(before), "after": after}
+        last = self._views[-1]
+        known = self.pedestal.known
+        counted = known and not self.seen_in_result
+        return {
+            "label": self.label,
+            "side": self.side,
+            "pairs": len(self.before.pairs),
+            "before": self.before.facts(),
+            "after": None if self.after is None else self.after.facts(),
+            "uncertainty_percent": _percent(last.whole.error),
+            "along": along,
+            "rejected": [
+                {"tiles": [pair.first, pair.second], "reason": pair.reason}
+                for pair in self.rejected
+            ],
+            "offset": {
+                "known": known,
+                "right": not self.offset_doubted if known and self.after is not None else None,
+                "counts_left": _rounded(self.pedestal.value) if counted else None,
+                "uncertainty": _rounded(self.pedestal.uncertainty) if counted else None,
+            },
+            "map": [_pair_facts(self, number) for number in range(len(self.before.pairs))],
+            "says": list(self.lines()),
+        }
+
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """For a report: what was measured, as names and values."""
+        if not self.measured:
+            return (("Same tissue in two tiles", self.lines()[0]),)
+        rows = [("Same tissue in two tiles differs by", self._differ())]
+        for axis in self.before.along:
+            values = [views.along[axis].median for views in self._views]
+            rows.append((f"Neighbours along {axis} differ by", _changed(values)))
+        gains = [views.whole.gain for views in self._views]
+        rows.append(("Tiles differ in brightness by", _changed(gains)))
+        rows.append(("Camera offset, by overlaps", self._offset_words()))
+        return tuple(rows)
+
+    @property
+    def _views(self) -> tuple[Views, ...]:
+        return (self.before,) if self.after is None else (self.before, self.after)
+
+    def lines(self) -> tuple[str, ...]:
+        """What it means, in plain words, one sentence each."""
+        if not self.measured:
+            number = len(self.rejected)
+            why = "no two tiles overlap" if not number else f"none of {number} overlaps can be used"
+            return (f"overlaps say nothing of the correction: {why}.",)
+        lines = [f"the same tissue in two tiles differs by {self._differ()}."]
+        if self.after is not None:
+            whole = self.after.whole
+            if whole.median <= _AT_FLOOR * whole.noise_floor:
+                lines.append("That is as good as the overlaps can tell.")
+        lines.append(f"Camera offset: {self._offset_words()}.")
+        return tuple(lines)
+
+    def _differ(self) -> str:
+        last = self._views[-1].whole
+        median = _changed([views.whole.median for views in self._views])
+        p90 = _changed([views.whole.p90 for views in self._views])
+        return (
+            f"{median} (a tenth of the places by more than {p90}; {len(self.before.pairs)} "
+            f"overlaps; uncertainty {_words(last.error)}; noise and stage errors leave "
+            f"{_words(last.noise_floor)})"
+        )
+
+    def _offset_words(self) -> str:
+        found = self.pedestal
+        if not found.known:
+            return (
+                "the overlaps cannot tell whether it is right: fewer than "
+                f"{LEAST_PAIRS} of them hold tissue three times as bright as the medium"
+            )
+        counts = f"{found.value:.1f} +- {found.uncertainty:.1f} counts"
+        if self.after is None:
+            return f"by the overlaps, {counts} under the light are no light"
+        if not self.offset_doubted:
+            return f"right, as far as the overlaps can tell ({counts} are left)"
+        if self.seen_in_result:
+            return "wrong: by the overlaps, counts of the result are no light"
+        if found.value > 0:
+            return f"too small by {counts}: so many are left under the light, and are no light"
+        return f"too large by {-found.value:.1f} +- {found.uncertainty:.1f} counts"
+
+
+def _pair_facts(check: OverlapCheck, number: int) -> dict[str, Any]:
+    before = check.before.pairs[number]
+    after = None if check.after is None else check.after.pairs[number]
+    return {
+        "tiles": [before.first, before.second],
+        "axis": before.axis,
+        "before_percent": _percent(before.shape),
+        "after_percent": None if after is None else _percent(after.shape),
+        "gain_before_percent": _percent(before.gain),
+        "gain_after_percent": None if after is None else _percent(after.gain),
+    }
+
+
+def _facts(residual: Residual) -> dict[str, float | None]:
+    return {
+        "median_percent": _percent(residual.median),
+        "p90_percent": _percent(residual.p90),
+        "noise_floor_percent": _percent(residual.noise_floor),
+        "gain_percent": _percent(residual.gain),
+    }
+
+
+def _percent(fraction: float) -> float | None:
+    return _rounded(100 * fraction)
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def _words(fraction: float) -> str:
+    return f"{100 * fraction:.2g} %" if fraction < 0.1 else f"{100 * fraction:.1f} %"
+
+
+def _changed(values: Sequence[float]) -> str:
+    """One number, or those before and after."""
+    words = [_words(value) for value in values]
+    return words[0] if len(words) == 1 else f"{words[0]} before, {words[1]} after"

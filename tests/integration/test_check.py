@@ -1,0 +1,175 @@
+"""The overlaps of whole images: by the command, beside a correction, on every kind of source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from fractal_mesospim_shading import check_overlaps, correct_flatfield, import_mesospim
+from fractal_mesospim_shading.cli import main
+from fractal_mesospim_shading.errors import ParameterError, ShadingError
+from fractal_mesospim_shading.synthetic.images import write_image
+from fractal_mesospim_shading.synthetic.overlapping import (
+    OverlappingWorld,
+    write_overlapping_mosaic,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]
+
+WORLD = OverlappingWorld(
+    tile_shape=(128, 160), grid=(2, 3), planes=8, overlap=0.25, gain_range=0.1, contrast=0.3
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    url = tmp_path_factory.mktemp("check") / "brain.zarr"
+    write_overlapping_mosaic(url, WORLD)
+    return str(url)
+
+
+@pytest.fixture(scope="module")
+def true_models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "488 nm").mkdir()
+    np.savez(folder / "488 nm" / "profiles.npz", flatfield=WORLD.flatfield(), darkfield=100.0)
+    return str(folder)
+
+
+def _tree(url):
+    return {str(p.relative_to(url)): p.read_bytes() for p in Path(url).rglob("*") if p.is_file()}
+
+
+def _shown(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_command_foretells_what_models_do(source, true_models, capsys):
+    before = _tree(source)
+    assert main(["check", source, "--models-folder", true_models, "--json"]) == 0
+    (channel,) = _shown(capsys)["channels"]
+    assert (channel["label"], channel["side"], channel["pairs"]) == ("488 nm", None, 7)
+    assert channel["before"]["median_percent"] > 3
+    after = channel["after"]
+    assert after["median_percent"] <= 1.3 * after["noise_floor_percent"]
+    assert after["p90_percent"] < channel["before"]["p90_percent"] / 4
+    assert _tree(source) == before and sorted(Path(source).parent.iterdir()) == [Path(source)]
+
+
+def test_a_result_is_measured_as_it_was_foretold(source, true_models, tmp_path):
+    result = correct_flatfield(
+        source, models_folder=true_models, output_folder=str(tmp_path), output_offset=50
+    )
+    told = result.overlaps["488 nm"]
+    seen = check_overlaps(source, against=result.image_url).channels[0]
+    alone = check_overlaps(result.image_url).channels[0]
+    for found in (seen.after, alone.before):
+        assert found.whole.median == pytest.approx(told.after.whole.median, abs=0.002)
+        assert found.whole.gain == pytest.approx(told.after.whole.gain, abs=0.004)
+    assert seen.before.whole.median == pytest.approx(told.before.whole.median, rel=0.1)
+    # Beside the result, for people and for programs.
+    report = Path(result.report)
+    assert "Same tissue in two tiles differs by" in report.read_text()
+    written = json.loads(report.with_suffix(".json").read_text())
+    assert (
+        written
+        == {"channels": [told.facts()]}
+        == {"channels": list(result.facts()["overlaps"].values())}
+    )
+
+
+def test_the_same_numbers_again(source, true_models):
+    one, other = (check_overlaps(source, models_folder=true_models).facts() for _ in range(2))
+    assert one == other
+
+
+def test_a_flat_field_of_another_channel_is_warned_of(source, tmp_path, caplog):
+    folder = tmp_path / "models" / "488 nm"
+    folder.mkdir(parents=True)
+    wrong = 1 / WORLD.flatfield()
+    np.savez(folder / "profiles.npz", flatfield=wrong / wrong.mean(), darkfield=100.0)
+    correct_flatfield(source, models_folder=str(tmp_path / "models"), output_folder=str(tmp_path))
+    (line,) = [r.getMessage() for r in caplog.records if "differs more between tiles" in r.message]
+    assert "The flat-field does not fit" in line or "the flat-field does not fit" in line
+
+
+def test_a_wrong_offset_is_warned_of(source, tmp_path, caplog):
+    folder = tmp_path / "models" / "488 nm"
+    folder.mkdir(parents=True)
+    np.savez(folder / "profiles.npz", flatfield=WORLD.flatfield(), darkfield=20.0)
+    result = correct_flatfield(
+        source, models_folder=str(tmp_path / "models"), output_folder=str(tmp_path)
+    )
+    check = result.overlaps["488 nm"]
+    if check.pedestal.known:
+        assert check.pedestal.value == pytest.approx(80, abs=3 * check.pedestal.uncertainty + 5)
+        assert any("is too small by" in record.getMessage() for record in caplog.records)
+    assert check.after.whole.p90 > 0.01
+
+
+def test_native_containers_and_imports_tell_the_same(native, tmp_path):
+    """The sample holds two channels, each with its flat-field."""
+    options = {"camera_offset": 100, "z_levels": native.z_levels}
+    (imported,) = import_mesospim(
+        str(native.container), str(tmp_path), correct_flatfield=True, **options
+    )
+    assert set(imported.overlaps) == {"488 nm", "561 nm"}
+    corrected = correct_flatfield(str(native.container), output_folder=str(tmp_path), **options)
+    for label, check in imported.overlaps.items():
+        assert len(check.before.pairs) >= 6
+        assert check.after.whole.median < 0.3 * check.before.whole.median
+        other = corrected.overlaps[label]
+        assert other.after.whole.median == pytest.approx(check.after.whole.median, abs=1e-9)
+    foretold = check_overlaps(str(native.container), against=corrected.image_url)
+    for check in foretold.channels:
+        told = corrected.overlaps[check.label]
+        assert check.after.whole.median == pytest.approx(told.after.whole.median, abs=0.003)
+
+
+def test_an_image_without_positions_is_refused_with_what_to_do(tmp_path):
+    url = write_image(
+        tmp_path / "a.zarr", np.ones((1, 2, 64, 64), np.uint16), channels=["A"], tile_shape=(32, 32)
+    )
+    with pytest.raises(ParameterError, match="where its tiles really were"):
+        check_overlaps(str(url))
+    assert main(["check", str(url)]) == 2
+
+
+def test_tiles_that_show_nothing_twice_are_refused(tmp_path):
+    places = {n: (100.0 * n, 0.0) for n in (1, 2)}
+    url = write_image(
+        tmp_path / "a.zarr",
+        np.ones((1, 2, 64, 32), np.uint16),
+        channels=["A"],
+        tile_shape=(32, 32),
+        original_um=places,
+    )
+    with pytest.raises(ParameterError, match="No two tiles"):
+        check_overlaps(str(url))
+
+
+def test_what_does_not_belong_together_is_refused(source, true_models, tmp_path):
+    other = tmp_path / "other.zarr"
+    write_overlapping_mosaic(other, WORLD, channels=("561 nm",))
+    with pytest.raises(ParameterError, match="has the channels"):
+        check_overlaps(source, against=str(other))
+    with pytest.raises(ParameterError, match="give one of them"):
+        check_overlaps(source, against=str(other), models_folder=true_models)
+    with pytest.raises(ShadingError):
+        check_overlaps(source, models_folder=str(tmp_path / "nothing"))
+
+
+def test_a_result_of_another_program_need_not_know_the_places(source, true_models, tmp_path):
+    result = correct_flatfield(source, models_folder=true_models, output_folder=str(tmp_path))
+    pixels = np.asarray(zarr.open_array(f"{result.image_url}/0", mode="r")[...])
+    plain = write_image(
+        tmp_path / "plain.zarr", pixels, channels=["488 nm"], tile_shape=WORLD.tile_shape
+    )
+    one, other = (
+        check_overlaps(source, against=url).channels[0] for url in (result.image_url, str(plain))
+    )
+    assert other.after.whole == one.after.whole

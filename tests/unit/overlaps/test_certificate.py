@@ -1,0 +1,93 @@
+"""What a person reads of the overlaps, and what a program does."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.overlaps.observing import Rejected
+from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
+from tests.unit.core.overlaps.conftest import error_of_flatfield, grid_pairs, log_flatfield
+
+
+def taken_by(log_flat):
+    def taken(pair):
+        return log_flat(pair.y_first, pair.x_first) - log_flat(pair.y_second, pair.x_second)
+
+    return taken
+
+
+def checked(log_flat=log_flatfield, pairs=None, rejected=()):
+    taken = None if log_flat is None else taken_by(log_flat)
+    pairs = grid_pairs() if pairs is None else pairs
+    return OverlapCheck.of_models("488 nm", "left", pairs, rejected, taken)
+
+
+def test_a_right_correction_is_said_to_be_right():
+    check = checked()
+    assert check.measured and not check.grew and not check.offset_doubted
+    first, second, third = check.lines()
+    assert "before" in first and "after" in first and "12 overlaps" in first
+    assert second == "That is as good as the overlaps can tell."
+    assert third.startswith("Camera offset: right, as far as the overlaps can tell")
+
+
+def test_a_flat_field_of_something_else_made_it_worse():
+    check = checked(lambda y, x: -log_flatfield(y, x))
+    assert check.grew
+    assert "as good as" not in " ".join(check.lines())
+
+
+def test_a_small_error_is_no_growth():
+    assert not checked(lambda y, x: log_flatfield(y, x) + 0.01 * error_of_flatfield(y, x)).grew
+
+
+@pytest.mark.parametrize(("counts", "said"), [(80.0, "too small by"), (-25.0, "too large by")])
+def test_a_wrong_offset_is_told_with_its_counts(counts, said):
+    check = checked(pairs=grid_pairs(pedestal=counts))
+    assert check.offset_doubted
+    assert said in check.lines()[-1]
+    assert check.facts()["offset"]["right"] is False
+    assert check.facts()["offset"]["counts_left"] == pytest.approx(counts, abs=5)
+
+
+def test_what_cannot_be_told_is_said():
+    assert "cannot tell whether it is right" in checked(pairs=grid_pairs(sample=0.0)).lines()[-1]
+    nothing = checked(pairs=[], rejected=[Rejected(1, 2, "dark")])
+    assert not nothing.measured and not nothing.grew
+    assert nothing.lines() == (
+        "overlaps say nothing of the correction: none of 1 overlaps can be used.",
+    )
+    assert nothing.facts()["before"]["median_percent"] is None
+    json.dumps(nothing.facts(), allow_nan=False)
+
+
+def test_the_json_is_that_of_the_command():
+    facts = checked(rejected=[Rejected(3, 6, "dark")]).facts()
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    numbers = {"median_percent", "p90_percent", "noise_floor_percent", "gain_percent"}
+    assert set(facts["before"]) == set(facts["after"]) == numbers
+    assert (facts["label"], facts["side"], facts["pairs"]) == ("488 nm", "left", 12)
+    assert set(facts["along"]) == {"x", "y"}
+    assert facts["rejected"] == [{"tiles": [3, 6], "reason": "dark"}]
+    assert len(facts["map"]) == 12
+    assert facts["after"]["median_percent"] < facts["before"]["median_percent"] / 5
+
+
+def test_an_image_alone_has_no_after():
+    check = checked(None)
+    assert check.after is None and check.facts()["after"] is None
+    assert "before" not in check.lines()[0]
+    assert dict(check.rows())["Tiles differ in brightness by"].count("%") == 1
+
+
+def test_a_result_is_compared_with_its_source_where_both_show_a_pair():
+    raw = grid_pairs(pedestal=100.0)
+    done = [pair for pair in grid_pairs(log_flat=lambda y, x: np.zeros_like(y)) if pair.first > 1]
+    check = OverlapCheck.of_result("488 nm", None, raw, done, [])
+    facts = check.facts()
+    assert facts["pairs"] == len(done) == 10
+    assert facts["after"]["median_percent"] < 0.2 * facts["before"]["median_percent"]
+    assert facts["offset"]["right"] is True and facts["offset"]["counts_left"] is None
