@@ -149,6 +149,8 @@ def estimate_flatfield(
     zarr_url: str,
     output: str,
     options: FlatfieldOptions | None = None,
+    *,
+    tiff: bool = False,
     **arguments: Unpack[FlatfieldArguments],
 ) -> dict[str, ChannelModel]:
     """Estimate the flat-fields of an image and save them as a models folder.
@@ -157,6 +159,8 @@ def estimate_flatfield(
         zarr_url: address of the image.
         output: folder for the models, to be given as `models_folder` later.
         options: what is asked for, as an object; None for the defaults.
+        tiff: also write `flatfield.tif` and `darkfield.tif` beside each model, for ImageJ and
+            stitchers.
         **arguments: fields of `FlatfieldOptions` that concern the estimate. They go before
             those of `options`.
 
@@ -183,6 +187,7 @@ def estimate_flatfield(
         address(zarr_url, "zarr_url"),
         address(output, "output"),
         combined(FlatfieldOptions, options, {**arguments}),
+        tiff=tiff,
     )
 
 

@@ -159,7 +159,9 @@ def estimate(given: Given) -> None:
         choices = flatfield.plan_estimate(image, given["output"], options)
         found = Outlook(image, given["output"], {}, models_from(choices))
         return _show_outlooks(given, [found])
-    models = flatfield.estimate_models(image, given["output"], options)
+    models = flatfield.estimate_models(
+        image, given["output"], options, tiff=given["format"] == "tiff"
+    )
     facts = {"models_folder": given["output"], "models": model_facts(models)}
     _show(given, [given["output"]], facts)
 

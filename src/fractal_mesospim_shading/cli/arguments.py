@@ -85,6 +85,15 @@ def estimate_arguments() -> list[click.Parameter]:
             type=click.Path(),
             help="Folder for the models.",
         ),
+        Option(
+            "--format",
+            heading=Heading.OUTPUT,
+            type=OneOf(("npz", "tiff")),
+            default="npz",
+            show_default=True,
+            help="tiff: also flatfield.tif and darkfield.tif beside each file, which ImageJ and "
+            "stitchers read.",
+        ),
         *options_of(FlatfieldOptions, hidden=IMAGE_OPTIONS),
         _dry_run(),
         *_common(),

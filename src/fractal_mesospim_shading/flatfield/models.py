@@ -230,18 +230,18 @@ def saved_model(model: ChannelModel, tile_shape: tuple[int, int]) -> SavedModel:
     return SavedModel(profile, Origin(__version__, model.facts))
 
 
-def save_used_models(folder: str, image: MultitileImage, models: Models) -> None:
+def save_used_models(
+    folder: str, image: MultitileImage, models: Models, *, tiff: bool = False
+) -> None:
     """Write models so that `models_folder` reads them and they give the same result."""
     tile_shape = image.layout.tile_shape
     names = model_names(image)
-    write_models(
-        folder,
-        {
-            names[label]: saved_model(model, tile_shape)
-            for label, model in models.items()
-            if model.corrects
-        },
-    )
+    saved = {
+        names[label]: saved_model(model, tile_shape)
+        for label, model in models.items()
+        if model.corrects
+    }
+    write_models(folder, saved, tiff=tiff)
 
 
 def model_names(image: MultitileImage) -> dict[str, ModelName]:

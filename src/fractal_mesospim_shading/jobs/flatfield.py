@@ -85,7 +85,7 @@ def plan_flatfield(zarr_url: str, options: FlatfieldOptions) -> Work:
 
 
 def estimate_models(
-    zarr_url: str, folder: str, options: FlatfieldOptions
+    zarr_url: str, folder: str, options: FlatfieldOptions, *, tiff: bool = False
 ) -> dict[str, ChannelModel]:
     """Estimate and save the models of an image or a container without correcting it.
 
@@ -93,10 +93,11 @@ def estimate_models(
         zarr_url: of the image, or of the container.
         folder: for the models; `models_folder` of a later correction or import.
         options: of the estimate.
+        tiff: also write `flatfield.tif` and `darkfield.tif`, for other programs.
     """
     folder, choices = normalise_url(folder), plan_estimate(zarr_url, folder, options)
     models = make_models(choices, options)
-    save_all_models(folder, choices, models)
+    save_all_models(folder, choices, models, tiff=tiff)
     return labelled(choices, models)
 
 

@@ -70,11 +70,13 @@ def refuse_folder_of_models(folder: str, choices: Sequence[PlaneChoice]) -> None
     )
 
 
-def save_all_models(folder: str, choices: Sequence[PlaneChoice], models: Sequence[Models]) -> None:
-    """Save models so that `models_folder` reads them again."""
+def save_all_models(
+    folder: str, choices: Sequence[PlaneChoice], models: Sequence[Models], *, tiff: bool = False
+) -> None:
+    """Save models so that `models_folder` reads them again, with TIFFs beside them if wanted."""
     for choice, own in zip(choices, models, strict=True):
         inner = places.join_url(folder, choice.folder) if choice.folder else folder
-        save_used_models(inner, choice.image, own)
+        save_used_models(inner, choice.image, own, tiff=tiff)
     logger.info("The models used are in %s", folder)
 
 

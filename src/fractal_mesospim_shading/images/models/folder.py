@@ -33,7 +33,7 @@ from fractal_mesospim_shading.images.models.files import (
     refuse_one_folder_for_two,
     refuse_shared_folders,
 )
-from fractal_mesospim_shading.images.models.frames import measured_profile
+from fractal_mesospim_shading.images.models.frames import measured_profile, write_tiffs
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.local_files import sync_folder
 
@@ -150,7 +150,7 @@ def save_models(
 
 
 def write_models(
-    folder: str | os.PathLike[str], models: Mapping[ModelName, SavedModel]
+    folder: str | os.PathLike[str], models: Mapping[ModelName, SavedModel], *, tiff: bool = False
 ) -> dict[ModelName, Path]:
     """Write the models of channels; `load_models` reads them again.
 
@@ -160,6 +160,7 @@ def write_models(
     Args:
         folder: made where it is not there.
         models: by channel and side.
+        tiff: write each as TIFF too, for other programs.
 
     Returns:
         The file of each model.
@@ -181,6 +182,8 @@ def write_models(
         if model.origin is not None:
             arrays[ORIGIN_KEY] = np.array(_origin_text(name, model.origin, arrays))
         places.write_bytes(str(path), npz_bytes(arrays))
+        if tiff:
+            write_tiffs(path.parent, model.profile)
         files[name] = path
     written_in = {place for path in files.values() for place in path.parents}
     for place in sorted(written_in - set(root.parent.parents)):

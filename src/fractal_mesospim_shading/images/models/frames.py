@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.profile import ShadingProfile, fits_tile
 from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.images.models.files import guarded, npz_keys, read_npy, read_npz
+from fractal_mesospim_shading.images.storage import places
 
 if TYPE_CHECKING:
     from tifffile import TiffPageSeries
@@ -113,6 +115,30 @@ def _frame_of(path: Path, key: str) -> DarkFrame:
         return averaged(values)
     except ProfileError as error:
         raise ProfileError(f"'{path}' {error}") from error
+
+
+def write_tiffs(folder: Path, profile: ShadingProfile) -> None:
+    """Write a profile as `flatfield.tif` and `darkfield.tif`, float32, for other programs.
+
+    Args:
+        folder: that is there.
+        profile: of one channel; a dark-field that is one number becomes a frame of it.
+
+    Raises:
+        OutputWriteError: no permission, or no space.
+    """
+    import tifffile
+
+    frames: dict[str, DarkFrame | None] = {
+        "flatfield.tif": profile.flatfield,
+        "darkfield.tif": profile.darkfield,
+    }
+    for name, values in frames.items():
+        if values is not None:
+            frame = np.broadcast_to(np.asarray(values, np.float32), profile.shape)
+            buffer = io.BytesIO()
+            tifffile.imwrite(buffer, frame, photometric="minisblack")
+            places.write_bytes(str(folder / name), buffer.getvalue())
 
 
 def _refuse_last_axis(shape: tuple[int, ...], tile_shape: tuple[int, int] | None) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import ParameterError, ProfileError
 from fractal_mesospim_shading.images.models.dark_frames import load_darkfield
 from fractal_mesospim_shading.images.models.flatfield_files import load_flatfield_files
 from fractal_mesospim_shading.images.models.folder import load_models
+from fractal_mesospim_shading.images.models.frames import write_tiffs
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.values import validated
@@ -121,3 +123,21 @@ def test_spellings(given, expected):
 def test_two_files_for_one_channel():
     with pytest.raises(ParameterError, match="expected one file for the channel 488"):
         validated(FlatfieldOptions, {"flatfield_files": ["488=a.tif", "488=b.tif"]})
+
+
+def test_what_is_written_as_tiff_is_read_as_it_was(tmp_path, flat):
+    """By tifffile, as other programs would, and by ourselves."""
+    profile = ShadingProfile.create(flat, 99.5, None)
+    (tmp_path / "a").mkdir()
+    write_tiffs(tmp_path / "a", profile)
+    read = tifffile.imread(tmp_path / "a" / "flatfield.tif")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, profile.flatfield)
+    dark = tifffile.imread(tmp_path / "a" / "darkfield.tif")
+    np.testing.assert_array_equal(dark, np.full((32, 40), 99.5, np.float32))
+    again = load_models(tmp_path, ["a"])["a"].profile
+    np.testing.assert_allclose(again.flatfield, profile.flatfield, rtol=1e-6)
+    np.testing.assert_array_equal(again.darkfield, dark)
+    before = (tmp_path / "a" / "flatfield.tif").read_bytes()
+    write_tiffs(tmp_path / "a", profile)
+    assert (tmp_path / "a" / "flatfield.tif").read_bytes() == before
