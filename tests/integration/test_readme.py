@@ -93,6 +93,23 @@ python docs/generate_tasks.py
     assert sum(len(commands(page.read_text(encoding="utf-8"))) for page in PAGES) > 20
 
 
+@pytest.fixture(scope="module")
+def known_options() -> set[str]:
+    """All spellings of all options, and those of other programs that the pages name."""
+    known = {"--version", "--no-", "--ffp", "--dfp", "--durations"}
+    for name, command in COMMANDS.commands.items():
+        command.make_context(name, [], resilient_parsing=True)
+        for parameter in command.params:
+            known |= {*parameter.opts, *parameter.secondary_opts}
+    return known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_that_pages_name_exist(page: Path, known_options: set[str]) -> None:
+    named = set(re.findall(r"`(--[a-z][\w-]*)", page.read_text("utf-8")))
+    assert not {name.replace("_", "-") for name in named} - known_options
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_scripts_that_pages_call_are_there(page: Path) -> None:
     called = re.findall(r"python3? ((?:docs|benchmarks|examples)/\w+\.py)", page.read_text("utf-8"))
