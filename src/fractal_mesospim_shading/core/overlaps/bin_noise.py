@@ -68,13 +68,14 @@ def _of_differences(pieces: Iterable[BinsOfPiece]) -> tuple[FloatArray, FloatArr
     for first, second, _ in pieces:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = first.mean(axis=0) / second.mean(axis=0)
-        step = np.diff(first - ratio * second, axis=0)
-        # The variances of both views add up; that of the second counts by the ratio squared.
-        light = (first[1:] + first[:-1] + ratio**2 * (second[1:] + second[:-1])) / 2
-        share = 2 / (1 + ratio**2)
-        good = np.isfinite(step) & np.isfinite(light) & (light > 0)
-        lights.append((light * share / 2)[good])
-        squares.append((step**2 / 4 * share)[good])
+            step = np.diff(first - ratio * second, axis=0)
+            # The variances of both views add up; that of the second counts by the ratio squared.
+            light = (first[1:] + first[:-1] + ratio**2 * (second[1:] + second[:-1])) / 2
+            share = 1 / (1 + ratio**2)
+            light, square = light * share, step**2 / 2 * share
+        good = np.isfinite(square) & np.isfinite(light) & (light > 0)
+        lights.append(light[good])
+        squares.append(square[good])
     return np.concatenate(lights), np.concatenate(squares), 0.5, MEDIAN_CHI
 
 

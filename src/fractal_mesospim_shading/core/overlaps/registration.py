@@ -30,7 +30,7 @@ _LEAST_POWER = 0.3
 _ROUNDS = 8
 _AT_REST = 0.003
 # Pixels of a pair that are looked at, at most: those pieces with the most detail.
-_MOST_PIXELS = 2**21
+_MOST_PIXELS = 2**19
 # Views agree from this correlation of their details on, and two parts of a pair to this distance.
 _LEAST_CORRELATION = 0.4
 _MOST_APART_PX = 1.0
