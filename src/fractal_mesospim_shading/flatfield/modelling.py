@@ -116,7 +116,8 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
     used = float(more.get("offset", offset))
     if options.overlap_refine:
         views = light_of_tiles(stack, sampled.tiles, 0.0 if dark is not None else used)
-        profile, told = refined_profile(profile, views, choice, group, used)
+        doubt = float({**facts, **more}.get("offset_uncertainty") or 0.0)
+        profile, told = refined_profile(profile, views, choice, group, used, doubt)
         more |= told
     question = question_offset(choice, stack, facts, profile.flatfield, dark)
     if question is not None:

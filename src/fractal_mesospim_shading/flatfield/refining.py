@@ -54,6 +54,7 @@ def refined_profile(
     choice: PlaneChoice,
     group: ModelGroup,
     offset: float,
+    offset_uncertainty: float,
 ) -> tuple[ShadingProfile, dict[str, Any]]:
     """The profile as the overlaps of its tiles make it, and facts about that, as JSON.
 
@@ -63,6 +64,7 @@ def refined_profile(
         choice: of planes; its image tells where the tiles really were.
         group: that the profile is of.
         offset: counts to subtract where the channel has no dark frame.
+        offset_uncertainty: counts.
 
     Returns:
         The same profile where the overlaps do not speak for a change.
@@ -80,7 +82,13 @@ def refined_profile(
     if not found.used:
         return profile, facts
     changed = _changed(profile, found.log_change)
-    facts |= {"scale": changed.scale, "relative_uncertainty": found.error_after}
+    # An offset that is off by a count flattens what the light multiplies, and sharpens it.
+    light = float(np.median([np.nanmedian(view) for view in views.values()]))
+    systematic = float(np.std(changed.flatfield)) * offset_uncertainty / light
+    facts |= {
+        "scale": changed.scale,
+        "relative_uncertainty": float(np.hypot(found.error_after, systematic)),
+    }
     return changed, facts
 
 

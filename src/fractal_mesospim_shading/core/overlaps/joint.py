@@ -31,6 +31,11 @@ _FIRST_SCATTER = 0.02
 # Bins within so many bins of each other may show the same error.
 _REACH_BINS = 3.2
 _MOST_ALIKE = 20.0
+# Views of one place at several heights scatter by so much beyond their noise, about.
+_HEIGHTS_SCATTER = 0.01
+# Places that are looked at in all pairs together, about, and of each pair at least.
+_MOST_PLACES = 30_000
+_FEW_PLACES = 100
 
 
 @dataclass(frozen=True)
@@ -116,19 +121,21 @@ def pair_equations(
         cosines: of the flat-field.
         tiles: place of each tile among the gains, by its number.
     """
+    places = [_places(pair) for pair in pairs]
+    share = min(1.0, _MOST_PLACES / sum(len(one.ratio) for one in places))
     made = []
-    for pair in pairs:
-        gains = np.zeros((len(pair.variance), len(tiles)))
+    for pair, every in zip(pairs, places, strict=True):
+        one = every.drawn(max(int(share * len(every.ratio)), min(len(every.ratio), _FEW_PLACES)))
+        gains = np.zeros((len(one.ratio), len(tiles)))
         gains[:, tiles[pair.first]], gains[:, tiles[pair.second]] = 1, -1
-        shape = cosines.at(pair.y_first, pair.x_first) - cosines.at(pair.y_second, pair.x_second)
-        weight = np.full(len(pair.variance), _FIRST_SCATTER**-2)
+        shape = cosines.at(*one.first.T) - cosines.at(*one.second.T)
         made.append(
             PairEquations(
                 design=np.hstack([shape, gains]),
-                ratio=pair.log_ratio,
-                noise=pair.variance,
-                near=_near(pair),
-                weight=weight,
+                ratio=one.ratio,
+                noise=one.noise,
+                near=_near(one.first),
+                weight=np.full(len(one.ratio), _FIRST_SCATTER**-2),
                 common=_FIRST_COMMON**2,
             )
         )
@@ -214,14 +221,47 @@ def _alike(
     return float(np.clip(1 + 2 * products / squares, 1, _MOST_ALIKE)) if squares > 0 else 1.0
 
 
-def _near(pair: OverlapPair) -> NDArray[np.intp]:
-    """Numbers of bins that lie near each other, two by two."""
+@dataclass(frozen=True)
+class _Places:
+    """Places of an overlap, (places, 2) along y and x in both tiles, and what was seen there."""
+
+    first: FloatArray
+    second: FloatArray
+    ratio: FloatArray
+    noise: FloatArray
+
+    def drawn(self, number: int) -> _Places:
+        """So many of them, evenly spread by chance, the same ones every time."""
+        if number >= len(self.ratio):
+            return self
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self.ratio))[:number])
+        return _Places(
+            self.first[chosen], self.second[chosen], self.ratio[chosen], self.noise[chosen]
+        )
+
+
+def _places(pair: OverlapPair) -> _Places:
+    """The bins of a pair, those of all heights at a place joined to their weighted mean."""
+    every = np.stack([pair.y_first, pair.x_first, pair.y_second, pair.x_second], axis=1)
+    places, which = np.unique(every, axis=0, return_inverse=True)
+    which = which.ravel()
+    weight = 1 / (pair.variance + _HEIGHTS_SCATTER**2)
+    total_weight = np.bincount(which, weight)
+    return _Places(
+        places[:, :2],
+        places[:, 2:],
+        np.bincount(which, weight * pair.log_ratio) / total_weight,
+        np.bincount(which, weight**2 * pair.variance) / total_weight**2,
+    )
+
+
+def _near(places: FloatArray) -> NDArray[np.intp]:
+    """Numbers of places that lie near each other, two by two."""
     from scipy.spatial import cKDTree
 
-    places = np.stack([pair.y_first, pair.x_first], axis=1)
-    different = np.unique(places, axis=0)
-    if len(different) < 2:
+    if len(places) < 2:
         return np.zeros((0, 2), np.intp)
-    step = float(np.median(cKDTree(different).query(different, 2)[0][:, 1]))
-    near: NDArray[np.intp] = cKDTree(places).query_pairs(_REACH_BINS * step, output_type="ndarray")
+    tree = cKDTree(places)
+    step = float(np.median(tree.query(places, 2)[0][:, 1]))
+    near: NDArray[np.intp] = tree.query_pairs(_REACH_BINS * step, output_type="ndarray")
     return near

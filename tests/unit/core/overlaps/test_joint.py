@@ -9,6 +9,7 @@ import pytest
 from scipy.linalg import block_diag
 from scipy.stats import multivariate_normal
 
+from fractal_mesospim_shading.core.overlaps import joint
 from fractal_mesospim_shading.core.overlaps.cosines import shading_cosines
 from fractal_mesospim_shading.core.overlaps.joint import (
     Expected,
@@ -121,3 +122,29 @@ def test_bins_that_show_the_same_error_count_once():
     np.testing.assert_allclose(
         np.sqrt(np.diag(found.covariance)), np.sqrt(np.diag(once.covariance)), rtol=0.05
     )
+
+
+def test_heights_of_a_place_are_joined_and_large_mosaics_thinned(monkeypatch):
+    """A place seen at many heights is one; of many places some are looked at, always the same."""
+    rng = np.random.default_rng(0)
+    one = pair(1, 2, "x", rng, bins=400)
+    repeated = {
+        name: np.tile(getattr(one, name), 3)
+        for name in ("y_first", "x_first", "y_second", "x_second", "planes", "variance")
+    }
+    ratio = 0.01 * rng.standard_normal((3, 400))
+    high = replace(
+        one,
+        **repeated,
+        sheet=np.repeat(np.arange(3), 400),
+        light_first=200 * np.exp(ratio).ravel(),
+        light_second=np.full(1200, 200.0),
+    )
+    (joined,) = pair_equations([high], COSINES, {1: 0, 2: 1})
+    order = np.lexsort((one.x_first, one.y_first))
+    np.testing.assert_allclose(joined.ratio, ratio.mean(axis=0)[order], atol=1e-12)
+    np.testing.assert_allclose(joined.noise, one.variance[order] / 3)
+    monkeypatch.setattr(joint, "_MOST_PLACES", 150)
+    first, again = (pair_equations([high], COSINES, {1: 0, 2: 1})[0] for _ in range(2))
+    assert len(first.ratio) == 150 and set(first.ratio) < set(joined.ratio)
+    np.testing.assert_array_equal(first.ratio, again.ratio)
