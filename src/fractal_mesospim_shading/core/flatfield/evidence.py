@@ -38,7 +38,7 @@ _CHANGED: Mixture = ((0.7, 0.0, 0.1), (0.3, 0.5, 0.5))
 _FILTERED: Mixture = ((0.6, 0.15, 0.2), (0.4, 0.5, 0.5))
 # How probable it is that the third cumulant is that of photons, that it is nearly, and
 # by how much, as a fraction, it differs from gain squared then.
-_EXACTLY, _NEARLY = 0.7, 0.2
+_EXACTLY, _NEARLY = 0.4, 0.5
 _EXACTLY_WITHIN, _NEARLY_WITHIN = 0.01, 0.1
 # The same where an image processor of the microscope is named.
 _PROCESSED = 0.3
@@ -63,6 +63,8 @@ _REMOVED, _REMOVED_OTHERS, _REMOVED_WITH_ZEROS = 0.05, 0.3, 0.9
 # From this share of zeros on.
 _ZEROS = 0.001
 _ELSEWHERE = 0.05
+# What the structure of a dark frame leaves open at least, counts.
+_DARK_STRUCTURE = 0.5
 # Points of each part of the grid of offsets.
 _POINTS = 400
 
@@ -129,7 +131,7 @@ def posterior(evidence: Evidence) -> Posterior:
     value = _quantile(grid, probability, 0.5)
     low, high = (_quantile(grid, probability, share) for share in (0.023, 0.977))
     uncertainty = max(value - low, high - value) / 2
-    least = 0.2 if evidence.integer else 0.0
+    least = _DARK_STRUCTURE if evidence.integer else 0.0
     return Posterior(value, float(np.hypot(uncertainty, least)), photons, read_noise)
 
 

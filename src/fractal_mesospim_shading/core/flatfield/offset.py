@@ -38,8 +38,8 @@ _GAIN_ERROR = 0.015
 _GAIN_ERROR_FILTERED = 0.05
 # A dark frame that follows the light across the tile by so many counts changes it, too; where the
 # scale is not known, by this share of the noise.
-_DRIFT = 0.1
-_DRIFT_OF_NOISE = 0.01
+_DRIFT = 0.15
+_DRIFT_OF_NOISE = 0.015
 # Electrons and read variance of squares at least; noise that grows faster is none of photons.
 _LEAST_ELECTRONS = 1.0
 # Read variance of a usual camera, electrons squared, and how far it is off.
