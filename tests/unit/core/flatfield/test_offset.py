@@ -38,7 +38,7 @@ def test_the_uncertainty_covers_the_error(
     world = replace(WORLD, **changes)
     found = estimate_offset(bin_world(world, [(1, range(16)), (2, range(16))]), mostly_empty=True)
     assert abs(found.value - world.offset) < 2 * found.uncertainty
-    assert found.uncertainty < 8
+    assert found.uncertainty < 10
     assert found.details["gain"] == pytest.approx(world.gain, rel=0.15)
 
 
@@ -148,7 +148,7 @@ def test_noise_that_is_not_of_photons_is_seen(bin_world: BinWorld, camera: str) 
     stack = bin_world(world, slabs)
     for mostly_empty in (True, False):
         found = estimate_offset(stack, mostly_empty=mostly_empty, pixels=_pixels(world))
-        assert found.details["photons"] < 0.2
+        assert found.details["photons"] < 0.5
         assert "third_moment" not in found.details
         assert abs(found.value - 100) <= 2 * found.uncertainty
 
