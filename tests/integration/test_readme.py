@@ -110,6 +110,23 @@ def test_options_that_pages_name_exist(page: Path, known_options: set[str]) -> N
     assert not {name.replace("_", "-") for name in named} - known_options
 
 
+def test_messages_are_quoted_as_they_are_said() -> None:
+    """Each piece between quotes in the tables of `troubleshooting.md` is one of our messages."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    cells = re.findall(r"^\| (.*?\".*?) \|", text, re.MULTILINE)
+    pieces = [
+        piece.strip(" ,")
+        for cell in cells
+        for quoted in re.findall(r'"([^"]+)"', cell)
+        for piece in quoted.split("...")
+    ]
+    assert len(pieces) > 15
+    files = (ROOT / "src" / "fractal_mesospim_shading").rglob("*.py")
+    source = " ".join(path.read_text("utf-8") for path in files)
+    said = re.sub(r"\"\s*f?\"", "", re.sub(r"\{[^{}]*\}|%[.\d]*[sdfg]", "...", source))
+    assert not [piece for piece in pieces if piece not in said]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_scripts_that_pages_call_are_there(page: Path) -> None:
     called = re.findall(r"python3? ((?:docs|benchmarks|examples)/\w+\.py)", page.read_text("utf-8"))
