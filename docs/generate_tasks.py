@@ -65,6 +65,8 @@ Commands that are no tasks:
 - `mesospim-shading preview IMAGE [--method NAME[:RADIUS]]...` draws background methods side by
   side on one plane, to choose method and radius by eye. `--channel`, `--tile`, `--z`, `--level`
   and `--label` choose what is shown; `--output` the picture's name.
+- `mesospim-shading check IMAGE` measures how far tiles
+  differ where they show the same tissue ([more](overlaps.md)), and writes nothing.
 - `mesospim-shading demo [--folder FOLDER]` makes a small mosaic of known truth, corrects it, and
   shows the errors.
 """

@@ -95,8 +95,10 @@ python docs/generate_tasks.py
 
 @pytest.fixture(scope="module")
 def known_options() -> set[str]:
-    """All spellings of all options, and those of other programs that the pages name."""
+    """All spellings of all options, those of the benchmarks, and of others that the pages name."""
     known = {"--version", "--no-", "--ffp", "--dfp", "--durations"}
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r"\"(--[a-z][\w-]*)\"", script.read_text("utf-8")))
     for name, command in COMMANDS.commands.items():
         command.make_context(name, [], resilient_parsing=True)
         for parameter in command.params:
