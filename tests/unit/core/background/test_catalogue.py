@@ -64,7 +64,8 @@ def test_what_users_may_not_write_is_no_field(name):
 def test_in_short(name):
     assert method_in_short(f" {name} ") == {"method": name}
     short = method_in_short(f"{name}:9")
-    assert short == {"method": name, METHODS[name].short: "9"}
+    unit = {"radius_unit": "pixels"} if METHODS[name].short_in_radii else {}
+    assert short == {"method": name, METHODS[name].short: "9", **unit}
     assert TypeAdapter(Method).validate_python(short).name == name
     assert method_in_short('{"method": "median"}') == '{"method": "median"}'
     assert method_in_short({"method": name}) == {"method": name}
