@@ -135,6 +135,12 @@ def test_scripts_that_pages_call_are_there(page: Path) -> None:
     assert not [script for script in called if not (ROOT / script).is_file()]
 
 
+def test_no_page_keeps_what_a_merge_left() -> None:
+    pages = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "tests").rglob("README.md"))]
+    left = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    assert not [page.name for page in pages if left.search(page.read_text("utf-8"))]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
