@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,10 +158,19 @@ def test_what_does_not_belong_together_is_refused(source, true_models, tmp_path)
     write_overlapping_mosaic(other, WORLD, channels=("561 nm",))
     with pytest.raises(ParameterError, match="has the channels"):
         check_overlaps(source, against=str(other))
+    planes = write_overlapping_mosaic(tmp_path / "planes.zarr", replace(WORLD, planes=2))
+    with pytest.raises(ParameterError, match=r"pixels of c,z,y,x \(1, 2, .*the image \(1, 8"):
+        check_overlaps(source, against=planes)
     with pytest.raises(ParameterError, match="give one of them"):
         check_overlaps(source, against=str(other), models_folder=true_models)
     with pytest.raises(ShadingError):
         check_overlaps(source, models_folder=str(tmp_path / "nothing"))
+
+
+def test_another_acquisition_is_no_result_of_this_one(source, tmp_path):
+    other = write_overlapping_mosaic(tmp_path / "other.zarr", replace(WORLD, seed=1))
+    with pytest.raises(ParameterError, match="no result of this image"):
+        check_overlaps(source, against=other)
 
 
 def test_a_result_of_another_program_need_not_know_the_places(source, true_models, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from fractal_mesospim_shading.core.overlaps.gains import LARGEST_GAIN, TileGain
 from fractal_mesospim_shading.core.overlaps.observing import Rejected
 from fractal_mesospim_shading.images.arrays.documents import Document
-from fractal_mesospim_shading.messages import listed
+from fractal_mesospim_shading.messages import counted, listed
 
 logger = logging.getLogger(__name__)
 
@@ -94,16 +94,11 @@ class ChannelGains:
         if not linked:
             return _why_unlinked(self)
         error = 100 * float(np.median([tile.uncertainty for tile in linked]))
-        overlaps = sum(tile.pairs for tile in linked) // 2
+        overlaps = counted(sum(tile.pairs for tile in linked) // 2, "overlap")
         if self.all_one:
-            return (
-                f"all 1: {overlaps} overlaps show tiles of equal brightness (within {error:.2g} %)"
-            )
+            return f"all 1: tiles of equal brightness in {overlaps} (within {error:.2g} %)"
         gains = [tile.gain for tile in linked]
-        return (
-            f"{min(gains):.3f} to {max(gains):.3f} from {overlaps} overlaps, each known to "
-            f"{error:.2g} %"
-        )
+        return f"{min(gains):.3f} to {max(gains):.3f} from {overlaps}, each known to {error:.2g} %"
 
     @property
     def most_different(self) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import hypot
+from statistics import median
 
 from fractal_mesospim_shading.core.overlaps.neighbours import LEAST_OVERLAP_PX, neighbours
 from fractal_mesospim_shading.errors import ParameterError
@@ -26,6 +28,9 @@ from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.overlaps.sampling import OverlapEvidence, observe_overlaps
 
 know_options("against")
+
+# Two registrations of the same views agree to this, in pixels.
+_MOST_APART_PX = 1.5
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +159,7 @@ def _refuse_unlike(image: MultitileImage, other: MultitileImage) -> None:
         ("tiles of (y, x)", image.layout.tile_shape, other.layout.tile_shape),
         ("the tiles", sorted(image.layout.by_number), sorted(other.layout.by_number)),
         ("the channels", _labels(image), _labels(other)),
+        ("pixels of " + ",".join(image.axes), image.levels[0].shape, other.levels[0].shape),
     ):
         if own != others:
             raise ParameterError(
@@ -199,7 +205,30 @@ def _against(
         other, _same(other, group), _added(other.url, wanted.storage_options), seed=wanted.seed
     )
     _tell_cost(group, raw, done)
-    return OverlapCheck.of_result(group.label, group.side, raw.pairs, done.pairs, raw.rejected)
+    _refuse_other_places(group, raw, done)
+    return OverlapCheck.of_result(
+        group.label, group.side, raw.pairs, done.pairs, (*raw.rejected, *done.rejected)
+    )
+
+
+def _refuse_other_places(group: ModelGroup, raw: OverlapEvidence, done: OverlapEvidence) -> None:
+    """Refuse the result of another acquisition, whose stage was off by something else.
+
+    Raises:
+        ParameterError: views of the same pairs lie otherwise to each other.
+    """
+    of_result = {(pair.first, pair.second): pair.registration for pair in done.pairs}
+    apart = []
+    for pair in raw.pairs:
+        one, other = pair.registration, of_result.get((pair.first, pair.second))
+        if other is not None and one.holds and other.holds:
+            apart.append(hypot(one.y - other.y, one.x - other.x))
+    if apart and median(apart) > _MOST_APART_PX:
+        raise ParameterError(
+            f"`against` is no result of this image: in channel {group.label} the same two tiles "
+            f"show the same tissue {median(apart):.1f} pixels apart in both. Expected the same "
+            "image, corrected."
+        )
 
 
 def _same(other: MultitileImage, group: ModelGroup) -> ModelGroup:

@@ -17,6 +17,7 @@ from fractal_mesospim_shading.core.overlaps.residual import (
     pair_residuals,
     summary,
 )
+from fractal_mesospim_shading.messages import counted
 
 # A residual has grown beyond so many of its standard deviations, and this fraction.
 _SIGMAS = 3.0
@@ -156,7 +157,7 @@ class OverlapCheck:
             along[axis] = {"before": _facts(before), "after": after}
         last = self._views[-1]
         known = self.pedestal.known
-        counted = known and not self.seen_in_result
+        told = known and not self.seen_in_result
         return {
             "label": self.label,
             "side": self.side,
@@ -172,8 +173,8 @@ class OverlapCheck:
             "offset": {
                 "known": known,
                 "right": not self.offset_doubted if known and self.after is not None else None,
-                "counts_left": _rounded(self.pedestal.value) if counted else None,
-                "uncertainty": _rounded(self.pedestal.uncertainty) if counted else None,
+                "counts_left": _rounded(self.pedestal.value) if told else None,
+                "uncertainty": _rounded(self.pedestal.uncertainty) if told else None,
             },
             "map": [_pair_facts(self, number) for number in range(len(self.before.pairs))],
             "says": list(self.lines()),
@@ -199,8 +200,12 @@ class OverlapCheck:
     def lines(self) -> tuple[str, ...]:
         """What it means, in plain words, one sentence each."""
         if not self.measured:
-            number = len(self.rejected)
-            why = "no two tiles overlap" if not number else f"none of {number} overlaps can be used"
+            why = "no two tiles overlap"
+            if self.rejected:
+                number = len({(pair.first, pair.second) for pair in self.rejected})
+                reasons = "; ".join(dict.fromkeys(pair.reason for pair in self.rejected))
+                none = "the one overlap cannot" if number == 1 else f"none of {number} overlaps can"
+                why = f"{none} be used ({reasons})"
             return (f"overlaps say nothing of the correction: {why}.",)
         lines = [f"the same tissue in two tiles differs by {self._differ()}."]
         if self.after is not None:
@@ -214,10 +219,11 @@ class OverlapCheck:
         last = self._views[-1].whole
         median = _changed([views.whole.median for views in self._views])
         p90 = _changed([views.whole.p90 for views in self._views])
+        unsure = _words(last.error) if math.isfinite(last.error) else "not known"
         return (
-            f"{median} (a tenth of the places by more than {p90}; {len(self.before.pairs)} "
-            f"overlaps; uncertainty {_words(last.error)}; noise and stage errors leave "
-            f"{_words(last.noise_floor)})"
+            f"{median} (a tenth of the places by more than {p90}; "
+            f"{counted(len(self.before.pairs), 'overlap')}; uncertainty {unsure}; noise and stage "
+            f"errors leave {_words(last.noise_floor)})"
         )
 
     def _offset_words(self) -> str:

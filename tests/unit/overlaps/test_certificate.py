@@ -58,10 +58,17 @@ def test_what_cannot_be_told_is_said():
     nothing = checked(pairs=[], rejected=[Rejected(1, 2, "dark")])
     assert not nothing.measured and not nothing.grew
     assert nothing.lines() == (
-        "overlaps say nothing of the correction: none of 1 overlaps can be used.",
+        "overlaps say nothing of the correction: the one overlap cannot be used (dark).",
     )
     assert nothing.facts()["before"]["median_percent"] is None
     json.dumps(nothing.facts(), allow_nan=False)
+
+
+def test_one_overlap_tells_no_uncertainty():
+    check = checked(pairs=grid_pairs()[:1])
+    first = check.lines()[0]
+    assert "; 1 overlap; uncertainty not known; " in first and "inf" not in first
+    assert check.facts()["uncertainty_percent"] is None
 
 
 def test_the_json_is_that_of_the_command():

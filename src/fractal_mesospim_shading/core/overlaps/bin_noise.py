@@ -19,6 +19,9 @@ BinsOfPiece = tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray]]
 MEDIAN_CHI = 0.4549
 """Median of the square of a standard normal variable."""
 
+# Variance of a log ratio at least: views may be copies of each other, as in a mosaic that was cut
+# out of a fused image.
+_LEAST = 1e-10
 _CLASSES = 8
 _LEAST_IN_CLASS = 12
 # Of single planes, the part of the bins in a class that are taken to be without texture.
@@ -48,7 +51,7 @@ class BinNoise:
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             each = [(self.gain * light + self.ground) / light**2 for light in (first, second)]
-        variance: FloatArray = (each[0] + each[1]) / planes
+        variance: FloatArray = np.maximum((each[0] + each[1]) / planes, _LEAST)
         return variance
 
 

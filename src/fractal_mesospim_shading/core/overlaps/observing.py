@@ -206,7 +206,9 @@ def _observed(
         y, x = np.meshgrid(part.y, part.x, indexing="ij")
         variance = noise.of_log_ratio(first, second, len(part.first))
         with np.errstate(invalid="ignore"):
-            keep = (first > 0) & (second > 0) & (variance <= _MOST_NOISE**2)
+            # Pixels that do not even hold noise were not seen by a camera.
+            seen = np.all([(view != 0).any(axis=0) for view in part.texture], axis=0)
+            keep = seen & (first > 0) & (second > 0) & (variance <= _MOST_NOISE**2)
         sheet = np.full(y.shape, float(piece.sheet))
         columns.append([c[keep] for c in (y, x, first, second, variance, sheet)])
     y, x, first, second, variance, sheet = (

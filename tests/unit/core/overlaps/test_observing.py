@@ -10,6 +10,7 @@ from scipy.ndimage import shift as shifted
 from fractal_mesospim_shading.core.overlaps.neighbours import Neighbours
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 from fractal_mesospim_shading.core.overlaps.observing import Piece, Rejected, observe
+from fractal_mesospim_shading.core.overlaps.residual import pair_residuals, summary
 
 PAIR = Neighbours(1, 4, "x", (0, 200), ((0, 256), (200, 256)))
 
@@ -119,3 +120,19 @@ def test_bins_with_unusable_pixels_are_left_out():
 def test_dark_views_say_nothing():
     dark = [Piece(p.first * 0 + 0.01, p.second * 0 - 0.01, p.corner, p.sheet) for p in pieces()]
     assert isinstance(observe(PAIR, dark), Rejected)
+
+
+def test_pixels_without_noise_were_not_seen_by_a_camera():
+    """A constant, as of a channel that was not recorded, is no tissue that both views show."""
+    even = [Piece(p.first * 0 + 100, p.second * 0 + 100, p.corner, p.sheet) for p in pieces()]
+    assert isinstance(observe(PAIR, even), Rejected)
+
+
+def test_copies_of_one_image_differ_by_nothing():
+    """As in a mosaic that was cut out of a fused image; nothing is divided by a noise of 0."""
+    copies = [Piece(p.first, p.first, p.corner, p.sheet) for p in pieces()]
+    seen = observe(PAIR, copies)
+    assert isinstance(seen, OverlapPair) and not seen.log_ratio.any()
+    assert (seen.variance > 0).all()
+    found = summary(pair_residuals([seen, seen]))
+    assert found.median == 0 and found.noise_floor == pytest.approx(0, abs=1e-4)
