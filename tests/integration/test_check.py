@@ -74,7 +74,9 @@ def test_a_result_is_measured_as_it_was_foretold(source, true_models, tmp_path):
     assert seen.before.whole.median == pytest.approx(told.before.whole.median, rel=0.1)
     # Beside the result, for people and for programs.
     report = Path(result.report)
-    assert "Same tissue in two tiles differs by" in report.read_text()
+    page = report.read_text()
+    assert "Same tissue in two tiles differs by" in page
+    assert 'alt="Pairs of tiles of channel 488 nm, by how much their views differ"' in page
     written = json.loads(report.with_suffix(".json").read_text())
     assert (
         written

@@ -1,49 +1,32 @@
-"""What a report shows of an image, and its figures as PNG.
-
-Matplotlib is used by its objects alone: no window, no backend chosen for the process of
-the user, no figure left behind. The same content gives the same bytes.
-"""
+"""What a report shows of a channel, and its figures as PNG."""
 
 from __future__ import annotations
 
-import io
-import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.core.profile import ShadingProfile, resample
-from fractal_mesospim_shading.core.threads import warnings_ignored
-from fractal_mesospim_shading.engine.process import logs_quieted
-from fractal_mesospim_shading.messages import shown
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
+from fractal_mesospim_shading.views.drawing import (
+    AFTER,
+    BEFORE,
+    colour_bar,
+    contrast,
+    drawable,
+    legend_above,
+    png,
+    reduced,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-
-BEFORE, AFTER, BACKGROUND = "#c8553d", "#1f6f8b", "#8a6d00"
-
-_MOST_PIXELS = 800
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "image.interpolation": "nearest",
-    "figure.constrained_layout.w_pad": 0.1,
-    "figure.constrained_layout.h_pad": 0.08,
-}
 
 Extent = tuple[float, float, float, float]
 Facts = tuple[tuple[str, str], ...]
@@ -64,6 +47,7 @@ class ChannelReport:
         offset, output_offset: counts without light, before and after.
         plane: which one along z is shown, for the caption.
         facts: what is to be said: scenario, offset, planes used and rejected, what was measured.
+        check: what the overlaps of the tiles say; None where it is not known how they lie.
     """
 
     label: str
@@ -77,6 +61,7 @@ class ChannelReport:
     output_offset: float = 0.0
     plane: int = 0
     facts: Facts = ()
+    check: OverlapCheck | None = None
 
 
 def channel_figure(channel: ChannelReport) -> bytes:
@@ -260,89 +245,3 @@ def _round_levels(low: float, high: float) -> NDArray[np.float64]:
     decade = 10.0 ** np.floor(np.log10(least))
     step = next(s * decade for s in (1, 2, 5, 10) if s * decade >= least * 0.999)
     return np.asarray(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step)
-
-
-def legend_above(axes: Axes, *, with_zero: bool = False) -> None:
-    """A legend in one row over the lines; whether 0 must be on the y axis is the caller's."""
-    axes.margins(x=0)
-    bottom, top = axes.get_ylim()
-    bottom = min(0.0, bottom) if with_zero else bottom
-    axes.set_ylim(bottom, top + 0.15 * (top - bottom))
-    axes.legend(loc="upper right", ncols=3, framealpha=0.8)
-
-
-def colour_bar(figure: Figure, axes: Axes, picture: AxesImage, label: str) -> None:
-    """A colour bar as high as the image beside it."""
-    from matplotlib.colors import LogNorm
-    from matplotlib.ticker import LogLocator
-
-    bar = figure.colorbar(picture, cax=axes.inset_axes((1.03, 0.0, 0.045, 1.0)))
-    if isinstance(picture.norm, LogNorm):
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    bar.ax.yaxis.set_major_formatter("{x:g}")
-    bar.ax.yaxis.set_minor_formatter("")
-    bar.outline.set_visible(False)
-    if label:
-        bar.set_label(label)
-
-
-def contrast(planes: list[NDArray[np.float32]]) -> tuple[float, float]:
-    """Limits that show nearly all pixels of several planes; pixels of 0 do not count."""
-    values = np.concatenate([reduced(plane).ravel() for plane in planes])
-    values = values[np.isfinite(values) & (values != 0)]
-    if not values.size:
-        return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
-    return low, high if high > low else low + 1
-
-
-def reduced(plane: NDArray[Any]) -> NDArray[np.float32]:
-    """A plane for the screen, averaged where it has more pixels than that."""
-    array = np.asarray(plane, dtype=np.float32)
-    shape = tuple(min(n, _MOST_PIXELS) for n in array.shape)
-    return array if shape == array.shape else resample(array, (shape[0], shape[1]))
-
-
-def shortened(text: str, most: int) -> str:
-    """A text of no more than so many letters, on one line, nothing hidden in it."""
-    # No more is looked at: an escaped character is longer than the character.
-    line = shown(text[: most + 1])
-    return line if len(line) <= most else line[: most - 3] + "..."
-
-
-def drawable(text: str) -> str:
-    """A text for a figure: letters that the font lacks are question marks.
-
-    Set it with `parse_math=False`: a dollar sign in it is a dollar sign.
-    """
-    return "".join(c if c == "\n" or _has_glyph(c) else "?" for c in text)
-
-
-@lru_cache(maxsize=4096)
-def _has_glyph(character: str) -> bool:
-    from matplotlib.font_manager import findfont, get_font
-
-    return bool(get_font(findfont("DejaVu Sans")).get_char_index(ord(character)))
-
-
-_drawing = threading.Lock()
-"""Settings of matplotlib are those of the process: one figure at a time."""
-
-
-def png(draw: Callable[[Figure], None], size_inches: tuple[float, float]) -> bytes:
-    """Draw a figure and give it as PNG; importing matplotlib waits until here."""
-    # What matplotlib says of fonts, folders and odd proportions would mark a server's job.
-    with _drawing, logs_quieted(logging.ERROR, "matplotlib"), warnings_ignored:
-        import matplotlib
-        import matplotlib.style
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        # The user's own settings of matplotlib stay out of the figure, and as they were.
-        with matplotlib.style.context("default"), matplotlib.rc_context(_STYLE):
-            figure = Figure(figsize=size_inches, dpi=100, layout="constrained", facecolor="white")
-            FigureCanvasAgg(figure)
-            draw(figure)
-            content = io.BytesIO()
-            figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()

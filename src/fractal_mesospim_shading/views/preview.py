@@ -28,7 +28,7 @@ from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.messages import counted, know_options, rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions
 from fractal_mesospim_shading.options.values import validated
-from fractal_mesospim_shading.views.figures import (
+from fractal_mesospim_shading.views.drawing import (
     AFTER,
     BACKGROUND,
     BEFORE,

@@ -10,26 +10,32 @@ from pathlib import Path
 
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.messages import shown
+from fractal_mesospim_shading.views.drawing import shortened
 from fractal_mesospim_shading.views.figures import (
     ChannelReport,
     Facts,
     channel_figure,
     overview_figure,
-    shortened,
 )
+from fractal_mesospim_shading.views.pair_map import pair_map
 
 _CSS = """
 body { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #222;
-       max-width: 1200px; margin: 2em auto; padding: 0 1em; line-height: 1.4; }
-h1 { font-size: 1.5em; overflow-wrap: anywhere; }
-h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc; overflow-wrap: anywhere; }
+       max-width: 1200px; margin: 2em auto; padding: 0 1em; line-height: 1.4;
+       overflow-wrap: anywhere; }
+h1 { font-size: 1.5em; }
+h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { text-align: left; vertical-align: top; padding: 0.25em 1.2em 0.25em 0;
-         border-bottom: 1px solid #e4e4e4; overflow-wrap: anywhere; }
-th { font-weight: normal; color: #555; white-space: nowrap; }
+         border-bottom: 1px solid #e4e4e4; }
+th { font-weight: normal; color: #555; white-space: nowrap; overflow-wrap: normal; }
 img { max-width: 100%; height: auto; }
 .note { background: #f3f3f3; border-left: 4px solid #999; padding: 0.4em 0.8em; }
 .warning { background: #fff6df; border-left: 4px solid #d9a400; padding: 0.4em 0.8em; }
+@media (max-width: 700px) {
+  th { white-space: normal; }
+  th, td { padding-right: 0.6em; }
+}
 .caption { color: #555; font-size: 0.9em; }
 """
 
@@ -39,6 +45,13 @@ _MOST = 200
 _CAPTION = (
     "Before and after have the same logarithmic contrast; the ticks at their edges mark where "
     "tiles meet. A good correction leaves no step there, while the sample keeps its brightness."
+)
+
+
+_PAIRS_CAPTION = (
+    "Tiles by number; each line is a pair of neighbours that show the same tissue, coloured by how "
+    "much the two views differ in shape, which is what a flat-field should take off. One scale for "
+    "before and after. Dashed grey: pairs that could not be compared."
 )
 
 
@@ -104,16 +117,30 @@ def report_html(report: ImageReport) -> str:
 
 
 def _channel(channel: ChannelReport) -> str:
-    image = base64.b64encode(channel_figure(channel)).decode()
     label = _text(shortened(channel.label, _MOST))
     description = f"Flat-field of channel {label}, and one plane before and after"
     parts = (
         f"<h2>Channel {label}</h2>",
         _table(channel.facts),
-        f'<img alt="{description}" src="data:image/png;base64,{image}">',
+        _image(description, channel_figure(channel)),
         f'<p class="caption">{_CAPTION}</p>',
+        *_pairs(channel, label),
     )
     return "\n".join(parts)
+
+
+def _pairs(channel: ChannelReport, label: str) -> tuple[str, ...]:
+    """The map of the pairs of tiles, where overlaps were looked at."""
+    if channel.check is None:
+        return ()
+    description = f"Pairs of tiles of channel {label}, by how much their views differ"
+    picture = pair_map(channel.check, channel.layout)
+    return _image(description, picture), f'<p class="caption">{_PAIRS_CAPTION}</p>'
+
+
+def _image(description: str, picture: bytes) -> str:
+    data = base64.b64encode(picture).decode()
+    return f'<img alt="{description}" src="data:image/png;base64,{data}">'
 
 
 def _table(facts: Facts) -> str:

@@ -210,6 +210,7 @@ def _channel_report(
         added_last,
         numbers[middle] * z_factor(image, level),
         rows,
+        check,
     )
 
 

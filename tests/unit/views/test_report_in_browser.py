@@ -1,0 +1,92 @@
+"""The page of a report in a browser: nothing runs over its box, and no label is obeyed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import escape, unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.overlaps.observing import Rejected
+from fractal_mesospim_shading.core.overlaps.pedestal import pedestal
+from fractal_mesospim_shading.core.overlaps.residual import summary
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.overlaps.certificate import OverlapCheck, Views
+from fractal_mesospim_shading.views.figures import ChannelReport
+from fractal_mesospim_shading.views.report_page import ImageReport, report_html
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+LABEL = '<script>document.title = "obeyed"</script>' + "x" * 150
+
+WIDTHS = (500, 1400)
+
+# The page in a frame of each width; then, which elements are wider than what they lie in.
+_FRAMES = """<!DOCTYPE html><body>%s<script>
+addEventListener("load", () => {
+  const told = [...document.querySelectorAll("iframe")].map((frame) => {
+    const view = frame.contentWindow, page = frame.contentDocument;
+    const over = [...page.body.querySelectorAll("*")].filter((e) =>
+      e.scrollWidth > e.clientWidth + 1 && view.getComputedStyle(e).display !== "inline"
+      || e.getBoundingClientRect().right > view.innerWidth + 1);
+    return {width: view.innerWidth, title: page.title,
+      heading: page.querySelector("h2").textContent,
+      over: over.map((e) => e.outerHTML.slice(0, 80)),
+      pictures: [...page.images].map((e) => e.naturalWidth)};
+  });
+  document.body.innerHTML = "<pre id=told></pre>";
+  document.getElementById("told").textContent = JSON.stringify(told);
+});
+</script></body>"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine"),
+]
+
+
+def page() -> str:
+    layout = TileLayout.from_origins([(0, 0), (0, 32)], (24, 32), (24, 64))
+    none = Views(summary(()), {}, ())
+    check = OverlapCheck(LABEL, None, none, none, pedestal(()), rejected=(Rejected(1, 2, LABEL),))
+    plane = np.full((24, 64), 200.0)
+    channel = ChannelReport(
+        LABEL,
+        ShadingProfile.create(np.ones((24, 32))),
+        plane,
+        plane,
+        layout,
+        (0.001, 0.001),
+        facts=(("A name of some length, as they are", "word " * 60), ("Path", "/a" * 200)),
+        check=check,
+    )
+    facts = (("Source", "z" * 240),)
+    return report_html(ImageReport("brain" * 40, (channel,), facts, ("n" * 300,), (LABEL,)))
+
+
+def test_nothing_runs_over_its_box(tmp_path: Path) -> None:
+    frames = [
+        f'<iframe style="width: {width}px; border: 0" srcdoc="{escape(page())}"></iframe>'
+        for width in WIDTHS
+    ]
+    (tmp_path / "frames.html").write_text(_FRAMES % "".join(frames))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--disable-background-networking"]
+    command += ["--disable-dev-shm-usage", "--dump-dom", (tmp_path / "frames.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    match = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert match is not None, done.stderr
+    told = json.loads(unescape(match[1]))
+    assert [found["width"] for found in told] == list(WIDTHS)
+    for found in told:
+        assert found["over"] == []
+        assert found["title"] != "obeyed"
+        assert found["heading"].startswith("Channel <script>document")
+        assert len(found["pictures"]) == 2 and min(found["pictures"]) > 500
