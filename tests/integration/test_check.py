@@ -169,6 +169,19 @@ def test_what_does_not_belong_together_is_refused(source, true_models, tmp_path)
         check_overlaps(source, models_folder=str(tmp_path / "nothing"))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seed": -1}, "seed is -1; expected a number of at least 0"),
+        ({"camera_offset": float("nan")}, "camera_offset is nan; expected a finite number"),
+        ({"camera_offset": "x"}, "camera_offset is 'x'; expected a number"),
+    ],
+)
+def test_wrong_numbers_are_told_before_the_image_is_looked_at(given, said, tmp_path):
+    with pytest.raises(ParameterError, match=said):
+        check_overlaps(str(tmp_path / "nothing.zarr"), **given)
+
+
 def test_another_acquisition_is_no_result_of_this_one(source, tmp_path):
     other = write_overlapping_mosaic(tmp_path / "other.zarr", replace(WORLD, seed=1))
     with pytest.raises(ParameterError, match="no result of this image"):

@@ -130,6 +130,7 @@ def test_help_names_every_parameter(capsys):
             ["--flatfield_files", "488=a.tif", "--flatfield-file", "b.npy"],
             {"488": "a.tif", "": "b.npy"},
         ),
+        (["--flatfield-file", '{"488": "a.tif"}'], {"488": "a.tif"}),
     ],
 )
 def test_flatfields_in_files(asked, words, files):
@@ -166,6 +167,8 @@ def test_lists_in_words_of_their_own(words, joined):
         (["estimate", "/a", "--output", "m", "--zero-is", "x"], ["--zero-is: 'x'", "no_data"]),
         (["preview", "/a", "--z", "x"], ["--z", "'x'", "Usage: mesospim-shading preview"]),
         (["info", "/a", "/b"], ["/b", "Usage: mesospim-shading info"]),
+        (["correct-flatfield", "/a", "--models-folder", ""], ["--models-folder: it is empty"]),
+        (["check", "/a", "--against", ""], ["--against: it is empty", "give a path"]),
     ],
 )
 def test_wrong_use_says_what_was_meant_and_how_it_is_used(words, said, capsys):

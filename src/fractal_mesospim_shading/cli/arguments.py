@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fractal_mesospim_shading.cli.command import Heading, OneOf, Option, manner_options
+from fractal_mesospim_shading.cli.command import Heading, OneOf, Option, Place, manner_options
 
 
 def _storage() -> Option:
@@ -37,7 +37,7 @@ def _dry_run() -> Option:
 
 def _image(*, required: bool) -> click.Argument:
     text = "Address of the image: a folder on disk, s3://..., or within a zip archive."
-    return click.Argument(["image"], required=required, type=click.Path(), help=text)
+    return click.Argument(["image"], required=required, type=Place(), help=text)
 
 
 def _common() -> list[click.Parameter]:
@@ -82,7 +82,7 @@ def estimate_arguments() -> list[click.Parameter]:
             heading=Heading.OUTPUT,
             required=True,
             metavar="FOLDER",
-            type=click.Path(),
+            type=Place(),
             help="Folder for the models.",
         ),
         Option(
@@ -130,14 +130,14 @@ def check_arguments() -> list[click.Parameter]:
             "--models-folder",
             heading=source,
             metavar="FOLDER",
-            type=click.Path(),
+            type=Place(),
             help="Models whose correction is foretold. Unset: the image as it is.",
         ),
         Option(
             "--against",
             heading=source,
             metavar="RESULT",
-            type=click.Path(),
+            type=Place(),
             help="The same image, corrected by whatever program.",
         ),
         Option(
@@ -172,7 +172,7 @@ def import_arguments() -> list[click.Parameter]:
             nargs=-1,
             required=True,
             metavar="CONTAINER...",
-            type=click.Path(),
+            type=Place(),
             help="Folders that mesoSPIM-control wrote.",
         ),
         Option(
@@ -180,7 +180,7 @@ def import_arguments() -> list[click.Parameter]:
             heading=Heading.OUTPUT,
             required=True,
             metavar="FOLDER",
-            type=click.Path(),
+            type=Place(),
             help="Folder for the imported images.",
         ),
         *options_of(ImportOptions),
@@ -196,7 +196,7 @@ def demo_arguments() -> list[click.Parameter]:
         heading=Heading.OUTPUT,
         default="demo_output",
         metavar="FOLDER",
-        type=click.Path(),
+        type=Place(),
         show_default=True,
         help="Where to work.",
     )
@@ -230,7 +230,7 @@ def preview_arguments() -> list[click.Parameter]:
             heading=output,
             default="background_preview.png",
             metavar="FILE",
-            type=click.Path(),
+            type=Place(),
             show_default=True,
             help="Picture to write.",
         ),

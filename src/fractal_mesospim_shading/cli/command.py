@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -71,6 +72,21 @@ class OneOf(click.Choice[str]):
     def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
         """What was found and what was expected."""
         return f"'{shown(value)}' is none of {', '.join(self.choices)}."
+
+
+class Place(click.Path):
+    """A path or an address; an empty one is a variable of the shell that was not set."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """The same, if it is not empty."""
+        if value == "":
+            self.fail("it is empty; give a path, or leave the option out.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic import BaseModel
 
-from fractal_mesospim_shading.cli.command import Heading, OneOf, Option, dashes
+from fractal_mesospim_shading.cli.command import Heading, OneOf, Option, Place, dashes
 from fractal_mesospim_shading.core.background import ALIASES, METHODS
 from fractal_mesospim_shading.messages import rendered
 from fractal_mesospim_shading.options.background import LocalBackgroundOptions
@@ -71,7 +71,7 @@ def options_of(model: type[BaseModel], hidden: Collection[str] = ()) -> list[cli
             "--params",
             heading=Heading.INPUT,
             metavar="FILE",
-            type=click.Path(),
+            type=Place(),
             help="JSON file of arguments, as a Fractal server writes them.",
         )
     ]
@@ -96,7 +96,7 @@ def _option(model: type[BaseModel], name: str, *, hidden: bool) -> Option:
     if get_origin(info.annotation) is Literal:
         return Option(flag, name, type=OneOf(get_args(info.annotation)), **settings)
     if name == "flatfield_files":
-        settings |= {"multiple": True, "metavar": "[CHANNEL=]FILE", "type": click.Path()}
+        settings |= {"multiple": True, "metavar": "[CHANNEL=]FILE", "type": Place()}
         return Option("--flatfield-file", flag, name, shown="--flatfield-file FILE", **settings)
     lists = [kind for kind in kinds if get_origin(kind) is list]
     if lists:
@@ -105,7 +105,7 @@ def _option(model: type[BaseModel], name: str, *, hidden: bool) -> Option:
         return Option(flag, name, metavar="N N ..." if numbers else "NAME", **settings)
     suffix = name.rpartition("_")[2]
     if suffix in ("file", "folder"):
-        return Option(flag, name, metavar=suffix.upper(), type=click.Path(), **settings)
+        return Option(flag, name, metavar=suffix.upper(), type=Place(), **settings)
     metavar = _SPELLINGS.get(name) or _metavar(kinds)
     return Option(flag, name, metavar=metavar, type=click.UNPROCESSED, **settings)
 

@@ -24,6 +24,7 @@ from fractal_mesospim_shading.jobs.preparation import open_collection
 from fractal_mesospim_shading.jobs.work import prefix_of
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+from fractal_mesospim_shading.options.values import validated
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.overlaps.sampling import OverlapEvidence, observe_overlaps
 
@@ -88,6 +89,9 @@ def check_image(url: str, wanted: CheckWanted) -> CheckResult:
     """
     if wanted.models_folder is not None and wanted.against is not None:
         raise ParameterError("`models_folder` and `against` were both given; give one of them.")
+    shared = ("models_folder", "camera_offset", "seed")
+    options = validated(FlatfieldOptions, {name: getattr(wanted, name) for name in shared})
+    wanted = replace(wanted, camera_offset=options.camera_offset, seed=options.seed)
     with workable(url):
         images = _opened(url, wanted.storage_options)
         _refuse_unplaced(images, url)

@@ -167,8 +167,11 @@ def step_in_short(value: Any) -> Any:
     given = parse_options(method_in_short(value))
     if not isinstance(given, Mapping) or given.keys() <= BackgroundStep.model_fields.keys():
         return given
-    method = METHODS.get(str(given.get("method")))
-    alone = method is not None and given.keys() <= method.model_fields.keys()
+    name = given.get("method")
+    if not isinstance(name, str):
+        return given
+    # Whatever else is given with a name that is none: the name is what is wrong.
+    alone = name not in METHODS or given.keys() <= METHODS[name].model_fields.keys()
     return {"method": given} if alone else given
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from fractal_mesospim_shading.core.background.inputs import parse_list
 from fractal_mesospim_shading.errors import ParameterError
@@ -55,7 +55,9 @@ NumberList = Annotated[list[int], BeforeValidator(parse_list)]
 def files_in_short(value: Any) -> Any:
     """Accept `flat.tif`, `488=flat.tif`, several of these, and JSON."""
     if isinstance(value, str):
-        value = parse_options(value) if value.lstrip().startswith("{") else [value]
+        value = [value]
+    if isinstance(value, list | tuple) and len(value) == 1 and _is_json(value[0]):
+        value = parse_options(value[0])
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         return value
     files: dict[str, str] = {}
@@ -69,7 +71,13 @@ def files_in_short(value: Any) -> Any:
     return files
 
 
-FlatfieldFiles = Annotated[dict[str, str], BeforeValidator(files_in_short)]
+def _is_json(value: Any) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith("{")
+
+
+FlatfieldFiles = Annotated[
+    dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(files_in_short)
+]
 
 
 def validated(model: type[OptionsT], arguments: dict[str, Any]) -> OptionsT:
@@ -219,19 +227,25 @@ _WITH_KINDS = ("method", "mask")
 
 
 def _sentence(problem: ErrorDetails) -> str:
-    place = [shown(part) for part in problem["loc"]] or ["arguments"]
+    # Numbers are those of values in a list; a key may be made of digits as well.
+    place = [
+        f"Value {part + 1}" if isinstance(part, int) else shown(part) for part in problem["loc"]
+    ] or ["arguments"]
     first = place[0]
     name = f"`{first}`" if first in known_options() else first
     if first in _WITH_KINDS and len(place) > 2:
         # Its second part is no name of a person's, but which of the kinds it is.
         name = f"`{first}={place.pop(1)}`"
+    elif len(place) > 3 and place[1] in _WITH_KINDS:
+        within, kind_of_it = place.pop(1), place.pop(1)
+        name = f"the {within} {kind_of_it} of {name}"
     within = ".".join(place[1:])
     kind, found = problem["type"], value_text(problem["input"])
     if kind == "extra_forbidden":
         where = f" of {name}" if within else ""
         return f"{within or first}{where}: there is no such parameter."
     if within:
-        part = f"Value {int(within) + 1}" if within.isdigit() else f"'{within}'"
+        part = within if isinstance(problem["loc"][-1], int) else f"'{within}'"
         name = f"{part} of {name}"
     if kind == "missing":
         return f"{name} is missing."

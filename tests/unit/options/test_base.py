@@ -124,3 +124,30 @@ def test_counts_are_numbers_that_a_pixel_can_hold(name, value):
 def test_parameters_of_basicpy_are_finite(name):
     with pytest.raises(ParameterError, match=f"{name}.*finite"):
         validated(FlatfieldOptions, {"basicpy_model_params": {name: float("inf")}})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"flatfield_files": {"488": 5}}, "'488' of `flatfield_files` is 5; expected a text."),
+        ({"flatfield_files": ""}, "`flatfield_files` is ''; expected a text that is not empty."),
+        ({"fov_list": [1, "x"]}, "Value 2 of `fov_list` is 'x'; expected a whole number."),
+        (
+            {"background": "median:-3"},
+            "'radius' of the method median of `background` is '-3'; expected a number above 0.",
+        ),
+        (
+            {"background": "nothing:3"},
+            "'method' of `background` is 'nothing'; expected one of tile_median, median, opening, "
+            "rolling_ball, sliding_paraboloid, gaussian, difference_of_filters, constant.",
+        ),
+        (
+            {"background": {"method": "median", "stength": 1}},
+            "stength of `background`: there is no such parameter.",
+        ),
+    ],
+)
+def test_what_is_wrong_within_an_option_is_one_sentence(given, said):
+    with pytest.raises(ParameterError) as error:
+        validated(FlatfieldOptions, given)
+    assert error.value.args[0] == said

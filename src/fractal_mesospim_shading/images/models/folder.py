@@ -117,6 +117,8 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
             divided by; the message names the file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ProfileError(f"'{path}' is a folder; expected a file: .npz, .npy or TIFF.")
     if path.suffix.lower() != ".npz":
         beside = [path.with_name(name) for name in DARKFIELD_FILES[1:]]
         dark = next((file for file in beside if file.exists()), None)

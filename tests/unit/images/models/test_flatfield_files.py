@@ -141,3 +141,9 @@ def test_what_is_written_as_tiff_is_read_as_it_was(tmp_path, flat):
     before = (tmp_path / "a" / "flatfield.tif").read_bytes()
     write_tiffs(tmp_path / "a", profile)
     assert (tmp_path / "a" / "flatfield.tif").read_bytes() == before
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    for path in (str(tmp_path), "."):
+        with pytest.raises(ProfileError, match="is a folder; expected a file"):
+            load_flatfield_files({"": path}, CHANNELS)
