@@ -189,8 +189,11 @@ def test_repeated_and_after_a_kill_to_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_continued_run_reads_no_overlap_again(
-    mosaic: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tree: Tree
+def test_a_continued_run_reads_no_overlap_again_and_tells_the_same(
+    mosaic: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tree: Tree,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     source, models = mosaic
     expected = corrected(source, models, output_image_name="whole")
@@ -202,7 +205,9 @@ def test_a_continued_run_reads_no_overlap_again(
         patch.setattr("fractal_mesospim_shading.images.target.TargetImage.write", full)
         corrected(source, models, n_workers=1)
     monkeypatch.setattr(sampling, "choose_parts", None)
+    caplog.set_level(logging.INFO)
     result = corrected(source, models)
+    assert caplog.text.count(": tile gains: ") == len(LABELS)
     np.testing.assert_array_equal(finest(result.image_url), finest(expected.image_url))
     assert result.tile_gains == expected.tile_gains
 

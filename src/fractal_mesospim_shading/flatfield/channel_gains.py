@@ -151,9 +151,14 @@ def _rounded(uncertainty: float) -> float | None:
     return round(uncertainty, 6) if np.isfinite(uncertainty) else None
 
 
-def tell_gains(found: ChannelGains) -> None:
-    """Say what the gains of a channel are, in plain words."""
-    label, linked = found.label, found.linked
+def tell_gains(found: ChannelGains, prefix: str = "") -> None:
+    """Say what the gains of a channel are, in plain words.
+
+    Args:
+        found: the gains.
+        prefix: goes before the label where a job has several mosaics.
+    """
+    label, linked = prefix + found.label, found.linked
     if not linked:
         logger.warning("Channel %s: tile gains: %s.", label, found.text)
         return
@@ -161,7 +166,7 @@ def tell_gains(found: ChannelGains) -> None:
     logger.info("Channel %s: tile gains: %s%s.", label, found.text, f": {words}" if words else "")
     if found.unlinked:
         logger.info("Channel %s: %s.", label, _why_unlinked(found))
-    _tell_parts(found)
+    _tell_parts(label, found)
     limited = [number for number, tile in linked.items() if tile.limited]
     if limited:
         logger.warning(
@@ -187,7 +192,7 @@ def _why_unlinked(found: ChannelGains) -> str:
     return f"{text} ({listed(reasons)})" if reasons else text
 
 
-def _tell_parts(found: ChannelGains) -> None:
+def _tell_parts(label: str, found: ChannelGains) -> None:
     """Say which tiles are linked where not all are."""
     parts: dict[int, list[str]] = {}
     for number, tile in found.linked.items():
@@ -196,7 +201,7 @@ def _tell_parts(found: ChannelGains) -> None:
         logger.info(
             "Channel %s: overlaps link the tiles in %d parts, each with gains around 1; how "
             "bright these are to each other, nothing tells: %s.",
-            found.label,
+            label,
             len(parts),
             "; ".join(listed(numbers) for numbers in parts.values()),
         )

@@ -114,29 +114,29 @@ def find_models(
     for note in notes_on_given(GivenProfiles(choice.models, choice.dark), tile_shape):
         logger.info("%s", note)
     for index, group in enumerate(groups):
-        name = f"{prefix}{index}.npz"
+        name, label = f"{prefix}{index}.npz", choice.prefix + group.label
         kept = job.recall(name) if job is not None else None
         if kept is not None:
             model = ChannelModel.from_bytes(kept)
         else:
             try:
-                with noted_reads() as notes, _named(group):
+                with noted_reads() as notes, _named(label):
                     model = estimate_model(choice, group, workers)
             except NoLightError as error:
                 dark.append(error)
                 continue
             model = _with_resampling(model, choice, group)
             level = logging.INFO if model.corrects else logging.WARNING
-            logger.log(level, "%s", facts_line(group.label, model))
+            logger.log(level, "%s", facts_line(label, model))
             if job is not None and not _at_hand(model, choice, group):
                 job.remember(name, model.to_bytes())
             if job is not None:
                 remember_reads(job, name, notes)
         if "resampled" in model.facts:
-            logger.info("Channel %s: resampled: %s", group.label, model.facts["resampled"])
+            logger.info("Channel %s: resampled: %s", label, model.facts["resampled"])
         strange = range_warning(model.profile.flatfield)
         if strange is not None:
-            logger.warning("Channel %s: the flat-field %s", group.label, strange)
+            logger.warning("Channel %s: the flat-field %s", label, strange)
         models[group.label] = model
     if dark or not any(model.corrects for model in models.values()):
         raise _no_light(dark, models, len(groups))
@@ -163,12 +163,12 @@ def _no_light(
 
 
 @contextmanager
-def _named(group: ModelGroup) -> Iterator[None]:
+def _named(label: str) -> Iterator[None]:
     """Let the error of a model name the channel that it is for."""
     try:
         yield
     except (NoLightError, SamplingError, ProfileError) as error:
-        start = f"Channel {group.label}"
+        start = f"Channel {label}"
         start += " holds no light." if isinstance(error, NoLightError) else ":"
         raise type(error)(f"{start} {error}") from error
 

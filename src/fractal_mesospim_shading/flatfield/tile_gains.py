@@ -80,6 +80,7 @@ def find_gains(
     seed: int,
     job: Job | None = None,
     prefix: str = "",
+    mosaic: str = "",
 ) -> ImageGains:
     """The gains of an image: kept by an earlier run of the job, else from its overlaps.
 
@@ -89,6 +90,7 @@ def find_gains(
         seed: of the sample of planes and places.
         job: that keeps what was found.
         prefix: tells the images of one job apart.
+        mosaic: goes before labels in what is said, where a job has several.
     """
     gains: dict[int, ChannelGains] = {}
     for channel in image.channels:
@@ -102,14 +104,15 @@ def find_gains(
         name = f"{prefix}gains-{channel.index}.json"
         kept = job.recall(name) if job is not None else None
         if kept is not None:
-            gains[channel.index] = ChannelGains.from_bytes(kept)
-            continue
-        with noted_reads() as notes:
-            found = _measured(image, channel, groups, models, seed)
-        if job is not None:
-            job.remember(name, found.to_bytes())
-            remember_reads(job, name, notes)
-        tell_gains(found)
+            found = ChannelGains.from_bytes(kept)
+        else:
+            with noted_reads() as notes:
+                found = _measured(image, channel, groups, models, seed)
+            if job is not None:
+                job.remember(name, found.to_bytes())
+                remember_reads(job, name, notes)
+        # A run that goes on says it again: its report holds all that was warned of.
+        tell_gains(found, mosaic)
         gains[channel.index] = found
     return gains
 

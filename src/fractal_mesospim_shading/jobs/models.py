@@ -97,6 +97,7 @@ def find_all_gains(
             seed=choice.options.seed,
             job=job,
             prefix=f"{number}-" if len(choices) > 1 else "",
+            mosaic=choice.prefix,
         )
         if choice.options.tile_gains == "overlaps"
         else {}

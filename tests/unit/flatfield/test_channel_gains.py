@@ -78,3 +78,11 @@ def test_the_report_has_a_number_for_each_tile() -> None:
     rows = dict(FOUND.rows())
     assert "tile 1 was 20 % dimmer" in rows["Tile gains"]
     assert rows["Gain of each tile"].startswith("1: 1.250, 2: 0.800, 3: 1.000")
+
+
+def test_the_log_tells_the_mosaics_of_a_job_apart(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    tell_gains(FOUND, "left: ")
+    assert caplog.records
+    for record in caplog.records:
+        assert record.getMessage().startswith(f"Channel left: {FOUND.label}: ")
