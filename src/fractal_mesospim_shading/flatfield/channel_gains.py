@@ -28,7 +28,8 @@ class ChannelGains:
         label: of the channel.
         names: of the tiles, by number.
         tiles: gain of each tile, by number.
-        rejected: pairs of tiles that could not be compared.
+        rejected: pairs of tiles that could not be registered.
+        as_placed: number of these that were compared as the positions say.
         side: gain of the side that lit all of them, on top; None where sides are not compared.
     """
 
@@ -36,6 +37,7 @@ class ChannelGains:
     names: Mapping[int, str]
     tiles: Mapping[int, TileGain]
     rejected: tuple[Rejected, ...] = ()
+    as_placed: int = 0
     side: TileGain | None = None
 
     def factor(self, number: int) -> float:
@@ -59,7 +61,7 @@ class ChannelGains:
 
     def of_tile(self, number: int) -> ChannelGains:
         """Those of one tile alone."""
-        return replace(self, tiles={number: self.tiles[number]}, rejected=())
+        return replace(self, tiles={number: self.tiles[number]}, rejected=(), as_placed=0)
 
     def columns(self) -> Document:
         """A list for each column of a table."""
@@ -120,6 +122,7 @@ class ChannelGains:
                 for number, tile in self.tiles.items()
             ],
             "rejected": [[pair.first, pair.second, pair.reason] for pair in self.rejected],
+            "as_placed": self.as_placed,
         }
         return json.dumps(content).encode()
 
@@ -133,7 +136,7 @@ class ChannelGains:
             names[number] = entry.pop("name")
             tiles[number] = TileGain(**entry)
         rejected = tuple(Rejected(*pair) for pair in content["rejected"])
-        return cls(content["label"], names, tiles, rejected)
+        return cls(content["label"], names, tiles, rejected, content["as_placed"])
 
 
 ImageGains = Mapping[int, ChannelGains]
@@ -167,6 +170,13 @@ def tell_gains(found: ChannelGains, prefix: str = "") -> None:
     if found.unlinked:
         logger.info("Channel %s: %s.", label, _why_unlinked(found))
     _tell_parts(label, found)
+    if found.as_placed and 2 * found.as_placed >= sum(tile.pairs for tile in linked.values()):
+        logger.warning(
+            "Channel %s: in none of the overlaps do two tiles show the same tissue (%s); they were "
+            "compared as the positions say. Look at these: do they belong to other tiles?",
+            label,
+            listed([f"{pair.first} and {pair.second}: {pair.reason}" for pair in found.rejected]),
+        )
     limited = [number for number, tile in linked.items() if tile.limited]
     if limited:
         logger.warning(

@@ -161,7 +161,8 @@ def _measured(
         doubted.append(solved(tilted))
     gains = with_doubts(solved(of_tile), doubted)
     names = {tile: image.layout.tile(tile).name for tile in gains}
-    return ChannelGains(channel.label, names, gains, tuple(map(_without_bins, seen.rejected)))
+    rejected = tuple(map(_without_bins, seen.rejected))
+    return ChannelGains(channel.label, names, gains, rejected, as_placed=len(loose))
 
 
 def _without_bins(pair: Rejected) -> Rejected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,3 +87,16 @@ def test_the_log_tells_the_mosaics_of_a_job_apart(caplog: pytest.LogCaptureFixtu
     assert caplog.records
     for record in caplog.records:
         assert record.getMessage().startswith(f"Channel left: {FOUND.label}: ")
+
+
+def test_where_no_overlap_shows_the_same_tissue_positions_are_doubted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tiles = {number: TileGain(1.0, 0.05, 1, 0) for number in (1, 2)}
+    pair = Rejected(1, 2, "what both views show does not correlate (0.30)")
+    found = ChannelGains("561 nm", {1: "a", 2: "b"}, tiles, (pair,), as_placed=1)
+    level, line = said(found, caplog)[-1]
+    assert level == "WARNING" and "none of the overlaps" in line and "does not correlate" in line
+    assert ChannelGains.from_bytes(found.to_bytes()) == found
+    caplog.clear()
+    assert all(level == "INFO" for level, _ in said(replace(found, as_placed=0), caplog))

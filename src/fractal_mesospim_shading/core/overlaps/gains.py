@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float64]
 LogFlatfield = Callable[[FloatArray, FloatArray], FloatArray]
 
 LARGEST_GAIN = 3.0
-"""Gains beyond it, or below its inverse, are cut off there."""
+"""Gains that differ from the median of their tiles by more than this factor are cut off there."""
 
 # Parts along the seam whose means tell how sure the mean of a pair is, and least bins of one.
 _PARTS = 12
@@ -54,8 +54,7 @@ _PRIOR = np.outer(
     _SCATTERS * np.exp(-_SCATTERS / _TYPICAL_SCATTER),
     np.concatenate([[1.0], np.full(len(_SPREADS) - 1, 1 / (len(_SPREADS) - 1))]),
 )
-# Gains are given to so many decimals, more than anybody measures: the
-# last bits of a float differ from machine to machine.
+# Decimals of gains, more than anybody measures: last bits of floats differ between machines.
 _DECIMALS = 5
 
 
@@ -197,6 +196,7 @@ def solve_gains(numbers: Sequence[int], ratios: Sequence[PairRatio]) -> dict[int
     _, labels = connected_components(links, directed=False)
     degree = np.bincount(np.concatenate([first, second]), minlength=len(numbers))
     logs, errors = np.zeros(len(numbers)), np.full(len(numbers), np.inf)
+    limited = np.zeros(len(numbers), dtype=bool)
     for label in np.unique(labels):
         tiles = np.flatnonzero(labels == label)
         if len(tiles) == 1:
@@ -211,19 +211,29 @@ def solve_gains(numbers: Sequence[int], ratios: Sequence[PairRatio]) -> dict[int
             np.array([ratios[k].value for k in own]),
             np.array([ratios[k].variance for k in own]),
         )
-        logs[tiles], errors[tiles] = component.solved()
-    largest = np.log(LARGEST_GAIN)
-    gains = np.round(np.exp(-np.clip(logs, -largest, largest)), _DECIMALS)
+        solved, errors[tiles] = component.solved()
+        logs[tiles], limited[tiles] = _limited(solved)
+    gains = np.round(np.exp(-logs), _DECIMALS)
     return {
         number: TileGain(
             float(gains[i]),
             float(errors[i]),
             int(degree[i]),
             int(labels[i]),
-            bool(abs(logs[i]) > largest),
+            bool(limited[i]),
         )
         for number, i in place.items()
     }
+
+
+def _limited(logs: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Log brightness cut off, and where: one tile without light does not dim all the others."""
+    middle, largest = np.median(logs), np.log(LARGEST_GAIN)
+    beyond = np.abs(logs - middle) > largest
+    if not beyond.any():
+        return logs, beyond
+    cut = np.clip(logs, middle - largest, middle + largest)
+    return cut - cut.mean(), beyond
 
 
 def with_doubts(

@@ -151,6 +151,16 @@ def test_uncertainties_cover_also_where_pairs_scatter_more_than_they_say(
     assert np.sqrt(np.mean(squares)) < 2 * caused
 
 
+def test_a_tile_without_light_does_not_dim_the_others() -> None:
+    pairs = [(a, a + 1) for a in range(1, 5)] + [(1, 3), (2, 4), (3, 5)]
+    brightness = np.log([0.01, 1.0, 1.0, 1.0, 1.0])
+    gains = solve_gains(range(1, 6), ratios(pairs, brightness, np.zeros(7), 1e-3))
+    assert [gains[n].limited for n in range(1, 6)] == [True, False, False, False, False]
+    logs = np.log([gains[n].gain for n in range(1, 6)])
+    assert logs.mean() == pytest.approx(0, abs=1e-4)
+    np.testing.assert_allclose(logs[1:], -np.log(LARGEST_GAIN) / 5, atol=0.02)
+
+
 def test_gains_beyond_the_limit_are_cut_off_there() -> None:
     logs = np.log([0.01, 1.0, 1.0, 100.0])
     gains = solve_gains(range(1, 5), ratios([(1, 2), (2, 3), (3, 4)], logs, np.zeros(3), 1e-3))
