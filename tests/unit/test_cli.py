@@ -215,6 +215,10 @@ def test_every_option_has_a_group_of_its_own(capsys):
     assert places == sorted(places)
     assert places[1] < text.index("--fov-list") < places[2] < text.index("--output-folder")
     assert places[4] < text.index("--basicpy-model-params")
+    cli.main(["correct-background", "--help"])
+    text = capsys.readouterr().out
+    own = text[text.index("\nBackground:\n") : text.index("\nOutput:\n")]
+    assert all(f"\n  --{name} " in own for name in ("method", "mask", "mode", "weight", "tiles"))
 
 
 def test_an_estimate_offers_nothing_of_an_image_it_does_not_write(capsys):

@@ -12,13 +12,13 @@ from pydantic import BaseModel
 from fractal_mesospim_shading.cli.command import Heading, OneOf, Option, Place, dashes
 from fractal_mesospim_shading.core.background import ALIASES, METHODS
 from fractal_mesospim_shading.messages import rendered
-from fractal_mesospim_shading.options.background import LocalBackgroundOptions
+from fractal_mesospim_shading.options.background import BackgroundStep
 from fractal_mesospim_shading.options.base import ExecutionOptions, ordered_fields
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 
 _OF_CLASSES: dict[type[BaseModel], Heading] = {
     EstimationOptions: Heading.ESTIMATE,
-    LocalBackgroundOptions: Heading.BACKGROUND,
+    BackgroundStep: Heading.BACKGROUND,
     ExecutionOptions: Heading.RUNNING,
 }
 """The group of the fields of a class; those of all others are about the output."""
