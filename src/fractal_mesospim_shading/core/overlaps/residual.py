@@ -232,17 +232,20 @@ def _places(
 def _scatter_of_sheets(pair: OverlapPair, left: FloatArray, variance: FloatArray) -> float:
     """Scatter of what several heights show of a place over that of their noise, at least 1.
 
-    A flat-field is the same at all of them; stage errors in structured tissue are not.
+    A flat-field is the same at all of them; stage errors in structured tissue are not. Bins
+    without noise (of pixels that are all equal, as in synthetic images) tell of no such ratio.
     """
     labels, count = _labels(pair)
+    noisy = variance > 0
+    labels, left, variance = labels[noisy], left[noisy], variance[noisy]
     weight = 1 / variance
-    total = np.bincount(labels, weight, count)
-    mean = np.bincount(labels, weight * left, count) / total
-    share = 1 - (weight / total[labels])
+    total = np.bincount(labels, weight, count)[labels]
+    mean = np.bincount(labels, weight * left, count)[labels] / total
+    share = 1 - (weight / total)
     several = share > 0.2
     if not several.any():
         return 1.0
-    squares = (left - mean[labels])[several] ** 2 / (variance * share)[several]
+    squares = (left - mean)[several] ** 2 / (variance * share)[several]
     return float(np.sqrt(max(1.0, float(np.median(squares)) / MEDIAN_CHI)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,21 @@ def test_noise_is_taken_off(make_pairs):
     assert noisy.p90 == pytest.approx(quiet.p90, rel=0.15)
     # Three sheets average it.
     assert noisy.noise_floor == pytest.approx(0.6745 * 0.02 / np.sqrt(3), rel=0.15)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("every", [1, 3])
+def test_bins_without_noise_are_measured_too(make_pairs, every):
+    """Pixels that are all equal, as in synthetic images."""
+    noisy = make_pairs(noise=0.002, seed=3)
+    rows = [np.arange(len(pair.variance)) % every == 0 for pair in noisy]
+    pairs = [
+        replace(pair, variance=np.where(row, 0.0, pair.variance))
+        for pair, row in zip(noisy, rows, strict=True)
+    ]
+    expected, found = measured(noisy, wrong_by(0.03)), measured(pairs, wrong_by(0.03))
+    assert found.median == pytest.approx(expected.median, rel=0.05)
+    assert found.gain == pytest.approx(expected.gain, abs=0.001)
 
 
 def test_gains_are_told_apart_from_the_shape(make_pairs):
