@@ -154,7 +154,7 @@ def _assert_reported(result):
     assert Path(result.report).with_suffix(".png").stat().st_size > 1000
 
 
-def test_a_report_of_stacks_reads_no_pixel_and_can_be_left_out(native, tmp_path, monkeypatch):
+def test_a_report_of_stacks_reads_no_pixel_and_can_be_left_out(native_v04, tmp_path, monkeypatch):
     write, reading = story.write_flatfield_report, []
 
     def watched(*arguments):
@@ -169,13 +169,14 @@ def test_a_report_of_stacks_reads_no_pixel_and_can_be_left_out(native, tmp_path,
             return write(*arguments)
 
     monkeypatch.setattr(story, "write_flatfield_report", watched)
-    options = {"camera_offset": 100, "z_levels": native.z_levels}
-    container = str(native.container)
+    options = {"camera_offset": 100, "z_levels": native_v04.z_levels}
+    container = str(native_v04.container)
     one = correct_flatfield(container, output_folder=str(tmp_path / "1"), **options)
     (two,) = import_mesospim(container, str(tmp_path / "2"), correct_flatfield=True, **options)
     assert one.report is not None and two.report is not None and not reading
     # Planes of a mosaic are shown: the count would see them.
-    correct_flatfield(two.image_url, output_folder=str(tmp_path), camera_offset=0, fov_list=[1])
+    again = {"camera_offset": 0, "z_levels": native_v04.z_levels}
+    correct_flatfield(two.image_url, output_folder=str(tmp_path), **again)
     assert reading
     plain = correct_flatfield(container, output_folder=str(tmp_path / "3"), report=False, **options)
     other = import_mesospim(
