@@ -22,8 +22,10 @@ IMAGE = "brain.zarr/raw_image"
 PARAMETERS = {
     # ------------------------------------------------------------------------------
     # Where the flat-field comes from. The first that is given wins:
-    # models_folder, then fov_list and z_levels, then BaSiCPy.
+    # flatfield_files, then models_folder, then fov_list and z_levels, then BaSiCPy.
     # ------------------------------------------------------------------------------
+    # Measured flat-fields as TIFF, .npy or .npz, such as {"488": "flat_488.tif"}.
+    "flatfield_files": None,
     # Measured flat-fields: <folder>/<channel label>/profiles.npz
     "models_folder": None,
     # Tiles without sample, such as [1, 4, 9, 12]. Numbers start at 1 and run down the
@@ -32,7 +34,7 @@ PARAMETERS = {
     # Two planes, such as [50, 600]: the planes 0 to 49 and those from 601 on hold no
     # sample. Alone: in the four corner tiles. With fov_list: in those tiles.
     "z_levels": None,
-    # BaSiCPy, where none of the three above is given. Write {"working_size": 256} to
+    # BaSiCPy, where none of the four above is given. Write {"working_size": 256} to
     # change one of its values; {} keeps them all.
     "basicpy_model_params": {
         # Leave the sample out of the fit, found by a threshold.

@@ -72,7 +72,7 @@ def test_all_doors_give_equal_bytes(make_mosaic, tree, tmp_path):
     [
         (["--method", '{"method": "median", "radius": 41}'], 2, "The radius of the method median"),
         (["--method", "{median"], 2, "expected JSON"),
-        (["--method", "medium"], 2, "'median'"),
+        (["--method", "medium"], 2, "expected one of tile_median, median"),
         (["--mask", '{"kind": "label", "label_name": "x"}'], 2, "no label image 'x'"),
     ],
 )

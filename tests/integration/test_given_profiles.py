@@ -220,7 +220,7 @@ def test_on_square_tiles_the_log_says_that_a_turn_cannot_be_seen(
     assert len(said(darkfield_file=str(tmp_path / "dark.npy"))) == square
     if square:
         both = said(darkfield_file=str(tmp_path / "dark.npy"))[0]
-        assert "flat-field in models_folder" in both and "darkfield_file" in both
+        assert "flat-field that was given" in both and "darkfield_file" in both
         # An even frame looks the same however it is turned.
         assert "darkfield_file" not in said(darkfield_file=str(tmp_path / "even.npy"))[0]
     # A saved model is known to lie as the tiles do.
@@ -414,7 +414,7 @@ def test_an_estimated_model_says_later_that_it_was_estimated(
     (line,) = [text for text in caplog.messages if text.startswith("Channel A: estimated")]
     assert line.startswith("Channel A: estimated from empty regions, saved by fractal-mesospim")
     assert f", {made['planes_used']} planes used" in line
-    assert f"camera offset {offset} ({made['offset_from']}, saved with the model)" in line
+    assert f"camera offset {offset} (estimated)" in line
     assert "measured" not in line
     found = _attributes(again.image_url)["models"]["A"]
     assert found["scenario"].startswith("estimated from empty regions, saved by")
