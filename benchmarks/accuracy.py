@@ -363,13 +363,13 @@ def camera_header() -> None:
     )
 
 
-def camera_table(size: int, seeds: int) -> None:
+def camera_table(size: int, seeds: Sequence[int]) -> None:
     """Cameras of all kinds, each scenario, some seeds."""
     camera_header()
     for camera, changes in CAMERA_WORLDS.items():
         for scenario, (radius, candidates, number) in CAMERA_SCENARIOS.items():
             results = []
-            for seed in range(seeds):
+            for seed in seeds:
                 world = LightSheetWorld((size, size), planes=64, sample_radius=radius, seed=seed)
                 world = replace(world, **changes)
                 data = sample(world, candidates, number)
@@ -385,9 +385,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-variations", action="store_true")
     parser.add_argument("--cameras", action="store_true", help="the table of cameras alone")
     parser.add_argument("--seeds", type=int, default=3, help="worlds for each row of that")
+    parser.add_argument("--first-seed", type=int, default=0, help="of these worlds")
     options = parser.parse_args(arguments)
     if options.cameras:
-        camera_table(128 if options.quick else 512, options.seeds)
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        camera_table(128 if options.quick else 512, seeds)
         return
     n_empty, n_basic = (40, 40) if options.quick else (120, 200)
     sizes = options.sizes or ([128] if options.quick else [512, 2048])

@@ -38,7 +38,7 @@ _CHANGED: Mixture = ((0.7, 0.0, 0.1), (0.3, 0.5, 0.5))
 _FILTERED: Mixture = ((0.6, 0.15, 0.2), (0.4, 0.5, 0.5))
 # How probable it is that the third cumulant is that of photons, that it is nearly, and
 # by how much, as a fraction, it differs from gain squared then.
-_EXACTLY, _NEARLY = 0.4, 0.5
+_EXACTLY, _NEARLY = 0.55, 0.35
 _EXACTLY_WITHIN, _NEARLY_WITHIN = 0.01, 0.1
 # The same where an image processor of the microscope is named.
 _PROCESSED = 0.3
