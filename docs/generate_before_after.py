@@ -3,7 +3,7 @@
     python docs/generate_before_after.py
 
 The picture goes to docs/images/before_after.png. Both halves show the mean of the same planes, in
-counts above the camera offset, on the same scale.
+counts above the camera offset, on the same scale; tiles lie where they lie in the sample.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from fractal_mesospim_shading.synthetic.demo import run_demo
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 TARGET = Path(__file__).parent / "images" / "before_after.png"
 # What a thick optical section of the sample would show; one plane alone is mostly noise.
@@ -39,7 +40,21 @@ def main() -> None:
             mean_plane(run.url, run.truth.world.offset),
             mean_plane(run.result.image_url, 0),
         ]
-    draw(planes)
+        world = run.truth.world
+    draw([in_place(plane, world) for plane in planes])
+
+
+def in_place(mosaic: np.ndarray, world: LightSheetWorld) -> np.ndarray:
+    """The tiles of a mosaic where they lie in the sample: what neighbours share is shown once."""
+    height, width = world.tile_shape
+    origins = {number: world.tile_origin(number) for number in world.tile_numbers}
+    last_y, last_x = max(origins.values())
+    placed = np.empty((last_y + height, last_x + width), dtype=mosaic.dtype)
+    for number, (y, x) in origins.items():
+        row, column = world.tile_row_column(number)
+        tile = mosaic[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        placed[y : y + height, x : x + width] = tile
+    return placed
 
 
 def draw(planes: list[np.ndarray]) -> None:

@@ -47,8 +47,8 @@ def write_mosaic(
         world: what the microscope looks at, and how.
         channels: labels; exactly one where the axes have no `c`.
         missing: numbers of tiles that were not acquired: no row in the table, pixels 0.
-        original_um: (x, y[, z]) on the stage by tile number; None takes a grid whose tiles
-            overlap by a tenth.
+        original_um: (x, y[, z]) on the stage by tile number; None takes what is true where tiles
+            of the world overlap, else a grid that says that they overlap by a tenth.
         overwrite: replace what is there.
         storage_options: for a remote address.
         style: fields of `ImageStyle`. A t axis has length 1; without a z axis the world
@@ -96,7 +96,9 @@ def write_mosaic(
         planes,
         form,
         layout=layout,
-        original_um=_stage_positions(layout, size_um) if original_um is None else original_um,
+        original_um=_stage_positions(world, layout, size_um)
+        if original_um is None
+        else original_um,
         channels=channels,
         overwrite=overwrite,
         storage_options=storage_options,
@@ -120,11 +122,13 @@ def _mosaic_planes(
 
 
 def _stage_positions(
-    layout: TileLayout, size_um: Mapping[str, float]
+    world: LightSheetWorld, layout: TileLayout, size_um: Mapping[str, float]
 ) -> dict[int, tuple[float, float]]:
-    height, width = layout.tile_shape
-    step_y = height * size_um["y"] * (1 - _STAGE_OVERLAP)
-    step_x = width * size_um["x"] * (1 - _STAGE_OVERLAP)
+    said: tuple[float, float] = world.step
+    if not world.overlap:
+        height, width = layout.tile_shape
+        said = height * (1 - _STAGE_OVERLAP), width * (1 - _STAGE_OVERLAP)
+    step_y, step_x = said[0] * size_um["y"], said[1] * size_um["x"]
     return {t.number: (1000 + t.column * step_x, 2000 + t.row * step_y) for t in layout.tiles}
 
 
@@ -203,7 +207,12 @@ def make_demo_image(
         (192, 256)
     """
     world = LightSheetWorld(
-        tile_shape=(192, 256), planes=40, offset=100.0, sample_radius=0.47, seed=seed
+        tile_shape=(192, 256),
+        overlap=0.1,
+        planes=40,
+        offset=100.0,
+        sample_radius=0.39,
+        seed=seed,
     )
     channels = ("488 nm", "561 nm")
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ class LightSheetWorld:
     Attributes:
         tile_shape: (y, x) of a tile in pixels.
         grid: rows and columns of the mosaic; tiles are numbered from 1 down the columns.
+        overlap: part of a tile, along y and x, that its neighbour shows as well, 0 to below 1.
         planes: along z.
         offset: mean of the dark frame in counts.
         dark_structure: its standard deviation in counts: columns, pixels and a slow drift.
@@ -50,6 +51,7 @@ class LightSheetWorld:
 
     tile_shape: tuple[int, int] = (256, 256)
     grid: tuple[int, int] = (3, 3)
+    overlap: float = 0.0
     planes: int = 24
     offset: float = 100.0
     dark_structure: float = 1.0
@@ -75,6 +77,17 @@ class LightSheetWorld:
         """Row and column of a tile in the mosaic, from 0."""
         column, row = divmod(number - 1, self.grid[0])
         return row, column
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """From a tile to the next along y and x, in pixels."""
+        height, width = self.tile_shape
+        return round(height * (1 - self.overlap)), round(width * (1 - self.overlap))
+
+    def tile_origin(self, number: int) -> tuple[int, int]:
+        """Where a tile lies in the sample (y, x), in pixels from the first tile."""
+        row, column = self.tile_row_column(number)
+        return row * self.step[0], column * self.step[1]
 
     def flatfield(self, channel: int = 0) -> FloatImage:
         """The flat-field of a channel, (y, x), mean 1. Channels differ in focus and streaks."""
@@ -145,11 +158,8 @@ class LightSheetWorld:
         y, x = self._mosaic_coordinates(number)
         squared = (y[:, None] ** 2 + x[None, :] ** 2) / self.sample_radius**2
         inside = np.clip((1 - self._squared_z(z) - squared) * 12, 0, 1).astype(np.float32)
-        row, column = self.tile_row_column(number)
-        pixel_y, pixel_x = (
-            np.arange(height) + row * height,
-            np.arange(width) + column * width,
-        )
+        first_y, first_x = self.tile_origin(number)
+        pixel_y, pixel_x = np.arange(height) + first_y, np.arange(width) + first_x
         rng = self._generator(3, channel)
         texture = np.zeros(self.tile_shape, dtype=np.float32)
         for _ in range(10):
@@ -197,12 +207,13 @@ class LightSheetWorld:
         return frame
 
     def _mosaic_coordinates(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """y and x of a tile's pixels, from -1 to 1 across the mosaic."""
+        """y and x of a tile's pixels, from -1 to 1 across all tiles."""
         axes = []
-        for size, tiles, index in zip(
-            self.tile_shape, self.grid, self.tile_row_column(number), strict=True
+        for size, tiles, step, first in zip(
+            self.tile_shape, self.grid, self.step, self.tile_origin(number), strict=True
         ):
-            axes.append(2 * (np.arange(size) + 0.5 + index * size) / (size * tiles) - 1)
+            whole = size + (tiles - 1) * step
+            axes.append(2 * (np.arange(size) + 0.5 + first) / whole - 1)
         return axes[0], axes[1]
 
     def _squared_z(self, z: int) -> float:
