@@ -57,8 +57,6 @@ def test_all_doors_give_equal_bytes(acquisition, tree, tmp_path, state_of):
         "models_folder": str(tmp_path / "models"),
         "camera_offset": 100.0,
         "output_offset": 5.0,
-        # It holds the date.
-        "report": False,
     }
     server = tmp_path / "server"
     server.mkdir()
@@ -89,7 +87,7 @@ def test_all_doors_give_equal_bytes(acquisition, tree, tmp_path, state_of):
         }
 
     flags = ["--correct-flatfield", "--models-folder", options["models_folder"]]
-    flags += ["--camera-offset", "100", "--output-offset", "5", "--no-report"]
+    flags += ["--camera-offset", "100", "--output-offset", "5"]
     shell = subprocess.run(
         [*CLI, "import", acquisition, "--zarr-dir", tmp_path / "shell", *flags],
         capture_output=True,

@@ -17,7 +17,6 @@ from fractal_mesospim_shading.options.base import (
     OutputArguments,
     OutputOptions,
     OutsideTiles,
-    Report,
     ZeroIs,
 )
 from fractal_mesospim_shading.options.values import (
@@ -237,7 +236,9 @@ class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
         "is then gone.",
     )
     outside_tiles: Decisive[OutsideTiles] = "refuse"
-    report: Neutral[Report] = True
+    report: Neutral[bool] = Field(
+        default=True, description="Write a report with figures beside the result."
+    )
 
 
 class FlatfieldArguments(EstimationArguments, OutputArguments, ExecutionArguments, total=False):
@@ -300,7 +301,6 @@ class ImportStyleOptions(BaseModel):
     restart: Neutral[bool] = Field(
         default=False, description="Drop an unfinished run of this import instead of continuing it."
     )
-    report: Neutral[Report] = True
 
 
 class ImportOptions(ImportStyleOptions, EstimationOptions, ExecutionOptions):
@@ -321,7 +321,6 @@ class ImportArguments(EstimationArguments, ExecutionArguments, total=False):
     exclude_groups: Sequence[str] | None
     overwrite: bool
     restart: bool
-    report: bool
 
 
 class ImportTaskOptions(ImportStyleOptions, EstimationOptions):
