@@ -206,6 +206,7 @@ def test_a_continued_run_reads_no_overlap_again_and_tells_the_same(
         corrected(source, models, n_workers=1)
     monkeypatch.setattr(sampling, "choose_parts", None)
     caplog.set_level(logging.INFO)
+    caplog.clear()
     result = corrected(source, models)
     assert caplog.text.count(": tile gains: ") == len(LABELS)
     np.testing.assert_array_equal(finest(result.image_url), finest(expected.image_url))

@@ -66,7 +66,7 @@ def test_arguments_are_the_fields_of_the_options(model, typed):
     hints = get_type_hints(typed)
     assert hints.keys() == model.model_fields.keys()
     assert not typed.__required_keys__
-    fields = get_type_hints(model, include_extras=True)
+    fields = get_type_hints(model)
     for name, kind in hints.items():
         assert _parts(kind) == _accepted(fields[name]), name
 
