@@ -31,7 +31,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("views",),
     ("jobs",),
     ("synthetic",),
-    ("tasks", "cli", "__init__", "dev"),
+    ("tasks", "cli", "functions", "dev"),
+    ("__init__",),
     ("__main__",),
 )
 """The rooms, lowest floor first. A module imports from its own room and from lower floors.

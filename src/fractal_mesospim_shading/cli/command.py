@@ -7,14 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import click
 
-from fractal_mesospim_shading.engine.streams import is_terminal, without_bars
+from fractal_mesospim_shading.engine.progress import progress_shown
+from fractal_mesospim_shading.engine.streams import is_terminal
 from fractal_mesospim_shading.messages import LogLines, shown
 
 Given = Mapping[str, Any]
@@ -198,7 +198,7 @@ class Command(click.Command):
         """Run it."""
         manner = ctx.ensure_object(Manner)
         manner.begin_log()
-        with without_bars() if manner.verbosity < 0 else nullcontext():
+        with progress_shown(manner.verbosity >= 0 and is_terminal(sys.stderr)):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

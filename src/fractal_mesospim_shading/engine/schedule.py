@@ -6,6 +6,7 @@ bounded size; a node's mean is handed from its task to its parent's and then dro
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +22,13 @@ from fractal_mesospim_shading.engine.plan import (
     process_parent,
     recover,
 )
+from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.engine.records import Record
 from fractal_mesospim_shading.engine.resources import Resources, resources
-from fractal_mesospim_shading.engine.streams import Progress
+from fractal_mesospim_shading.messages import counted
 from fractal_mesospim_shading.options.base import ExecutionOptions
+
+logger = logging.getLogger(__name__)
 
 Accept = Callable[[Record], None]
 """Looks at the record of a block before it counts."""
@@ -48,6 +52,7 @@ def running(
     total = sum(plan.grid.total for plan in plans)
     use = _common(plans, options)
     folder = plans[0].target.url
+    logger.info("%s to write", counted(total - len(job.done), "block"))
     with (
         Progress(total, done=len(job.done)) as progress,
         workplace(options, use, folder) as place,

@@ -1,4 +1,4 @@
-"""What a run shows: how far it is, on standard streams that may be closed, full, or gone.
+"""Standard streams that may be closed, full, or gone.
 
 A terminal may be closed while a correction runs in the background, and a log may lie on a
 full disk. What is lost is a line of text; the result must not be.
@@ -7,26 +7,17 @@ full disk. What is lost is a line of text; the result must not be.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from types import TracebackType
 from typing import Any, TextIO
 
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.messages import counted
-
-logger = logging.getLogger(__name__)
 
 _STANDARD = (0, 1, 2)
-
-_SECONDS = 30.0
-"""Between two lines of a log on how far a run is."""
 
 _PIPE_SECONDS = 10.0
 """How long a program that writes to a pipe may take to begin."""
@@ -80,71 +71,6 @@ def is_terminal(stream: TextIO | None) -> bool:
     with suppress(ValueError, OSError):
         return stream is not None and stream.isatty()
     return False
-
-
-_bars: ContextVar[bool] = ContextVar("bars", default=True)
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Within this context no bar is drawn, for a person who wants to hear of trouble alone."""
-    before = _bars.set(False)
-    try:
-        yield
-    finally:
-        _bars.reset(before)
-
-
-class Progress:
-    """Counts finished blocks.
-
-    In a terminal it draws a bar. Elsewhere it logs a line at each tenth of the work,
-    but not more often than every half minute.
-    """
-
-    def __init__(self, total: int, done: int = 0, what: str = "block") -> None:
-        self._total = total
-        self._done = done
-        self._what = what
-        self._bar: Any = None
-        self._last = time.monotonic()
-        self._tenth = 10 * done // max(total, 1)
-
-    def __enter__(self) -> Progress:
-        if is_terminal(sys.stderr) and _bars.get():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=self._total,
-                initial=self._done,
-                unit=f" {self._what}s",
-                desc="Correcting",
-                file=SteadyStream(sys.stderr),
-            )
-        else:
-            logger.info("%s to write", counted(self._total - self._done, self._what))
-        return self
-
-    def advance(self) -> None:
-        """One more is finished."""
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update()
-            return
-        tenth, now = 10 * self._done // max(self._total, 1), time.monotonic()
-        if tenth > self._tenth and (now - self._last > _SECONDS or self._done == self._total):
-            of = counted(self._total, self._what)
-            logger.info("%d of %s (%d %%)", self._done, of, 10 * tenth)
-            self._last, self._tenth = now, tenth
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def read_file_or_pipe(path: str) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.emptiness import refuse_darkness, without_margins
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
 from fractal_mesospim_shading.flatfield.camera_offset import find_offset
 from fractal_mesospim_shading.flatfield.models import (
@@ -273,7 +274,10 @@ def _basic(
         )
     uncertainty = float(facts.get("offset_uncertainty", 0.0))
     settings = scenario.params.model_dump()
-    fit, planes, used, changed = fit_in_turn(sampled.stack, offset, uncertainty, settings)
+    logger.info("Channel %s: BaSiC is fitted to %s", group.label, counted(number, "plane"))
+    with Progress(1, doing="Fitting BaSiC", unit="model") as progress:
+        fit, planes, used, changed = fit_in_turn(sampled.stack, offset, uncertainty, settings)
+        progress.advance()
     profile = profile_from_basic(fit, choice.image.layout.tile_shape, used)
     brightness = float(np.median(planes))
     if changed is not None:

@@ -23,6 +23,7 @@ from fractal_mesospim_shading.core.flatfield.binning import (
 from fractal_mesospim_shading.core.flatfield.drawing import choose_planes, empty_planes
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.threads import freed_memory_kept, in_order
+from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.models.folder import SavedModel
@@ -272,11 +273,14 @@ class Sample:
         def reduced(box: Box) -> list[tuple[PartialBins, list[int]]]:
             return list(self._reduced(box, binned.bin_px, dark, zero_is_no_data))
 
-        with freed_memory_kept:
+        boxes = list(self.boxes())
+        progress = Progress(len(boxes), doing="Reading planes", unit="part")
+        with freed_memory_kept, progress:
             # Added here and in order, so that sums of floats do not depend on the workers.
-            for parts in in_order(reduced, self.boxes(), workers):
+            for parts in in_order(reduced, boxes, workers):
                 for partial, slots in parts:
                     binned.add(partial, slots)
+                progress.advance()
         return binned.finish(integer=np.issubdtype(self.image.dtype, np.integer))
 
     def boxes(self) -> Iterator[Box]:

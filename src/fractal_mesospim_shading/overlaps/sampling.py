@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 from fractal_mesospim_shading.core.overlaps.observing import Piece, Rejected, observe
+from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.overlaps.choosing import Cell, ChunkGrid, Part, choose_parts
 
@@ -87,13 +88,15 @@ def observe_overlaps(
     for number, part in enumerate(parts):
         by_pair[part.pair.first, part.pair.second].append(number)
     bin_px = bin_side(image)
-    for numbers in by_pair.values():
-        pieces = [reader.piece(number, offset) for number in numbers]
-        seen = observe(parts[numbers[0]].pair, pieces, bin_px)
-        if isinstance(seen, Rejected):
-            rejected.append(seen)
-        else:
-            pairs.append(seen)
+    with Progress(len(by_pair), doing="Comparing overlaps", unit="pair") as progress:
+        for numbers in by_pair.values():
+            pieces = [reader.piece(number, offset) for number in numbers]
+            seen = observe(parts[numbers[0]].pair, pieces, bin_px)
+            if isinstance(seen, Rejected):
+                rejected.append(seen)
+            else:
+                pairs.append(seen)
+            progress.advance()
     return OverlapEvidence(tuple(pairs), tuple(rejected), reader.decoded_bytes)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 
 from fractal_mesospim_shading.engine import streams
 from fractal_mesospim_shading.engine.streams import (
-    Progress,
     SteadyStream,
     is_terminal,
     read_file_or_pipe,
@@ -56,20 +54,6 @@ def test_is_terminal():
     assert not is_terminal(closed)
     assert not is_terminal(io.StringIO())
     assert is_terminal(Full())
-
-
-def test_a_bar_in_a_terminal_that_is_gone(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Full())
-    with Progress(3) as progress:
-        for _ in range(3):
-            progress.advance()
-
-
-def test_no_standard_error_at_all(monkeypatch):
-    """As in a program of Windows without a console."""
-    monkeypatch.setattr(sys, "stderr", None)
-    with Progress(1) as progress:
-        progress.advance()
 
 
 def test_output_that_is_all_a_command_gives(monkeypatch):
@@ -132,57 +116,3 @@ def test_files_and_pipes(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "_PIPE_SECONDS", 0.1)
     with pytest.raises(TimeoutError, match="nothing came"):
         read_file_or_pipe(str(pipe))
-
-
-def test_plain_lines_without_a_terminal(caplog, monkeypatch):
-    caplog.set_level(logging.INFO)
-    now = [0.0]
-    monkeypatch.setattr(streams.time, "monotonic", lambda: now[0])
-    with Progress(100, done=20) as bar:
-        for _ in range(80):
-            now[0] += 10.0
-            bar.advance()
-    lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "80 blocks to write"
-    assert lines[-1] == "100 of 100 blocks (100 %)"
-    # One for each tenth that is left.
-    assert len(lines) == 1 + 8
-
-
-def test_few_lines_where_it_goes_fast(caplog):
-    caplog.set_level(logging.INFO)
-    with Progress(1000) as bar:
-        for _ in range(1000):
-            bar.advance()
-    assert [record.getMessage() for record in caplog.records] == [
-        "1000 blocks to write",
-        "1000 of 1000 blocks (100 %)",
-    ]
-
-
-def test_nothing_to_do(caplog):
-    with Progress(0):
-        pass
-
-
-def test_a_bar_in_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(streams.sys.stderr, "isatty", lambda: True, raising=False)
-    with Progress(3) as bar:
-        for _ in range(3):
-            bar.advance()
-    assert "3/3" in capsys.readouterr().err
-
-
-def test_no_bar_for_a_person_who_wants_to_hear_of_trouble_alone(monkeypatch, capsys):
-    monkeypatch.setattr(streams.sys.stderr, "isatty", lambda: True, raising=False)
-    with streams.without_bars(), Progress(3) as bar:
-        bar.advance()
-    assert capsys.readouterr().err == ""
-
-
-def test_one_block_is_no_blocks(caplog):
-    caplog.set_level(logging.INFO)
-    with Progress(1) as bar:
-        bar.advance()
-    lines = [record.getMessage() for record in caplog.records]
-    assert lines == ["1 block to write", "1 of 1 block (100 %)"]
