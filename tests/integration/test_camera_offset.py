@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fractal_mesospim_shading import import_mesospim
-from fractal_mesospim_shading.flatfield.models import facts_line
+from fractal_mesospim_shading.flatfield.model_texts import facts_line
 from fractal_mesospim_shading.views.reporting import _model_facts
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]

@@ -13,7 +13,8 @@ import zarr
 
 from fractal_mesospim_shading import correct_flatfield, estimate_flatfield, import_mesospim
 from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
-from fractal_mesospim_shading.flatfield.models import ChannelModel, facts_line, offset_text
+from fractal_mesospim_shading.flatfield.model_texts import facts_line, offset_text
+from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld

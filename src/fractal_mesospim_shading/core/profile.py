@@ -1,22 +1,20 @@
-"""The shading profile of one channel: flat-field, dark-field and baseline; and whether it fits.
-
-A profile covers the field of view of a tile, perhaps with fewer or more pixels. One of another
-aspect is of another field of view, or turned; stretched over the tile, it would correct every
-pixel wrongly without a word.
-"""
+"""The shading profile of one channel: flat-field, dark-field and baseline."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fractal_mesospim_shading.core.profile_shapes import shape_text
 from fractal_mesospim_shading.errors import ProfileError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 FloatImage = NDArray[np.float32]
-Shape = tuple[int, int]
 
 _ROWS = 16
 """Rows handled at a time, so that they stay in the processor's cache."""
@@ -29,12 +27,6 @@ USUAL_RANGE = (0.05, 20.0)
 
 _LARGEST = float(np.finfo(np.float32).max)
 """Counts that a dark-field may hold at most."""
-
-ASPECT_TOLERANCE = 0.02
-"""By how much the aspects of a profile and of a tile may differ, as a fraction."""
-
-LEAST_SIDE = 16
-"""Pixels on the shorter side below which a profile says too little of a tile."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +115,73 @@ class ShadingProfile:
         return ShadingProfile(
             _frozen((flat / mean).astype(np.float32)), dark, self.baseline, self.scale * mean
         )
+
+    def apply(
+        self,
+        array: Any,
+        *,
+        camera_offset: float | None = None,
+        output_offset: float = 0.0,
+        zero_is: Literal["auto", "data", "no_data"] = "auto",
+        subtract_baseline: bool = False,
+        output_type: Literal["source", "float32"] = "source",
+    ) -> Any:
+        """Correct planes of a tile, with the bytes that the flat-field task gives.
+
+        Args:
+            array: (..., y, x), uint8, uint16 or float32, where (y, x) is the shape of the profile:
+                a NumPy array, masked array or memory map, or a Dask array.
+            camera_offset: counts to subtract; needed where the profile has no dark-field, and
+                only there.
+            output_offset: counts to add at the end.
+            zero_is: what a pixel of 0 is, as for the task.
+            subtract_baseline: also subtract the baseline, after the division.
+            output_type: `source`, the type of the array, in which values are rounded and cut off
+                at its ends; or `float32`, in which they are not.
+
+        Returns:
+            An array of the same shape. Of a Dask array, a Dask array in chunks of whole planes,
+            of which nothing is computed yet.
+
+        Raises:
+            ProfileError: planes of another shape.
+            ParameterError: another type of pixels, or an argument that does not fit.
+
+        Example:
+            >>> import numpy as np
+            >>> from fractal_mesospim_shading.core.profile import ShadingProfile
+            >>> profile = ShadingProfile.create([[0.5, 1.5]] * 2)
+            >>> planes = np.full((3, 2, 2), 400, np.uint16)
+            >>> profile.apply(planes, camera_offset=100)[0]
+            array([[600, 200],
+                   [600, 200]], dtype=uint16)
+        """
+        from fractal_mesospim_shading.core.profile_arrays import ProfileUse, apply_profile
+
+        use = ProfileUse(camera_offset, output_offset, zero_is, subtract_baseline, output_type)
+        return apply_profile(self, array, use)
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the flat-field, with lines of equal brightness.
+
+        Args:
+            axes: of matplotlib, to draw into; None for a new figure.
+
+        Returns:
+            The axes; `axes.figure.savefig("flatfield.png")` writes the picture.
+        """
+        from fractal_mesospim_shading.core.profile_picture import plot_flatfield
+
+        return plot_flatfield(self.flatfield, axes)
+
+    def __repr__(self) -> str:
+        low, high = float(self.flatfield.min()), float(self.flatfield.max())
+        parts = [f"{shape_text(self.shape)} pixels", f"flat-field {low:.3g} to {high:.3g}"]
+        if self.darkfield is not None:
+            parts.append(f"dark-field {float(np.mean(self.darkfield)):.4g} counts")
+        if self.baseline is not None:
+            parts.append(f"baseline {self.baseline:.4g} counts")
+        return f"ShadingProfile({', '.join(parts)})"
 
 
 def range_warning(flatfield: FloatImage) -> str | None:
@@ -249,63 +308,3 @@ def _checked_number(value: object, name: str) -> float:
 def _frozen(array: FloatImage) -> FloatImage:
     array.flags.writeable = False
     return array
-
-
-def fits_tile(shape: Shape, tile_shape: Shape) -> bool:
-    """Whether a profile has the shape of a tile, or its aspect within 2 % and 16 pixels a side.
-
-    Args:
-        shape, tile_shape: (y, x) in pixels.
-    """
-    if shape == tile_shape:
-        return True
-    return min(shape) >= LEAST_SIDE and _same_aspect(shape, tile_shape)
-
-
-def turn_is_unseen(shape: Shape, tile_shape: Shape) -> bool:
-    """Whether a profile that was turned by 90 degrees would have fitted as well."""
-    return _same_aspect(shape, tile_shape) and _same_aspect(shape[::-1], tile_shape)
-
-
-def shape_problem(shape: Shape, tile_shape: Shape) -> str | None:
-    """What is wrong with the shape of a profile, and what to do.
-
-    Args:
-        shape, tile_shape: (y, x) in pixels.
-
-    Returns:
-        Words that follow "The flat-field is"; None where it fits.
-    """
-    if fits_tile(shape, tile_shape):
-        return None
-    sizes = f"{shape_text(shape)} pixels (y, x), but a tile is {shape_text(tile_shape)}"
-    if min(shape) < LEAST_SIDE:
-        return (
-            f"{sizes}; expected the tile's shape, or its aspect with at least {LEAST_SIDE} pixels "
-            "a side (or, for a camera offset, a single number). If it is right as it is, set "
-            "`profile_shape=stretch`."
-        )
-    if _same_aspect(shape[::-1], tile_shape):
-        return (
-            f"{sizes}: turned by 90 degrees, it fits. mesoSPIM-control stores every camera frame "
-            "turned, as np.rot90(frame); a frame saved by the camera maker's software needs the "
-            "same, np.rot90(frame) (k=1), or np.rot90(frames, axes=(-2, -1)) for a stack. The "
-            "shape alone cannot tell this from the opposite turn (k=3) or a mirrored one, so look "
-            "at the corrected image. If it is right as it is, set `profile_shape=stretch`."
-        )
-    return (
-        f"{sizes}: heights over widths of {shape[0] / shape[1]:.3g} and "
-        f"{tile_shape[0] / tile_shape[1]:.3g} differ by more than {ASPECT_TOLERANCE:.0%}. It is of "
-        "another field of view, or of another part of the sensor. Give one of the tile's field of "
-        "view, or set `profile_shape=stretch`."
-    )
-
-
-def shape_text(shape: Shape) -> str:
-    """A shape as people write it."""
-    return f"{shape[0]} x {shape[1]}"
-
-
-def _same_aspect(shape: Shape, tile_shape: Shape) -> bool:
-    ratio = shape[0] * tile_shape[1] / (shape[1] * tile_shape[0])
-    return max(ratio, 1 / ratio) <= 1 + ASPECT_TOLERANCE

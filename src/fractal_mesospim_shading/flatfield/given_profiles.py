@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.profile import shape_problem, shape_text, turn_is_unseen
+from fractal_mesospim_shading.core.profile_shapes import shape_problem, shape_text, turn_is_unseen
 from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.images.models.dark_frames import load_darkfield
 from fractal_mesospim_shading.images.models.files import local_file, refuse_one_folder_for_two

@@ -22,11 +22,11 @@ from fractal_mesospim_shading.flatfield.given_profiles import (
     notes_on_given,
     read_given_profiles,
 )
+from fractal_mesospim_shading.flatfield.model_texts import facts_line
 from fractal_mesospim_shading.flatfield.modelling import estimate_model
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
     Models,
-    facts_line,
     profile_digest,
     refuse_duplicate_labels,
     resampling,

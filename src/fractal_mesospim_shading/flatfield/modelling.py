@@ -15,11 +15,11 @@ from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
 from fractal_mesospim_shading.flatfield.camera_offset import find_offset
+from fractal_mesospim_shading.flatfield.model_texts import processor_warning
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
     dark_facts,
     given_facts,
-    processor_warning,
     uncorrected_model,
 )
 from fractal_mesospim_shading.flatfield.offset_doubts import question_offset

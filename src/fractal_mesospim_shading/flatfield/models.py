@@ -6,15 +6,16 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import TileCorrection, tile_correction
-from fractal_mesospim_shading.core.profile import ShadingProfile, fits_tile, shape_text
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.profile_shapes import fits_tile, shape_text
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.light_path import LightPath
 from fractal_mesospim_shading.images.models.folder import (
@@ -24,7 +25,11 @@ from fractal_mesospim_shading.images.models.folder import (
     write_models,
 )
 from fractal_mesospim_shading.images.models.frames import DarkFrame
-from fractal_mesospim_shading.images.source import Channel, ModelGroup, MultitileImage
+from fractal_mesospim_shading.images.source import Channel, MultitileImage
+from fractal_mesospim_shading.messages import counted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,76 @@ class ChannelModel:
         """Whether an offset above 0 is taken off."""
         dark = self.profile.darkfield
         return bool(self.offset > 0 if dark is None else np.mean(dark) > 0)
+
+    @property
+    def relative_uncertainty(self) -> float | None:
+        """Standard uncertainty of the flat-field, as a fraction; None where it is not known."""
+        return self._told("relative_uncertainty")
+
+    @property
+    def offset_uncertainty(self) -> float | None:
+        """Standard uncertainty of the offset in counts; None where it was given or measured."""
+        return self._told("offset_uncertainty")
+
+    @property
+    def planes_used(self) -> int | None:
+        """Planes that the flat-field was estimated from; None where it was not estimated."""
+        found = self._told("planes_used")
+        return None if found is None else int(found)
+
+    def _told(self, name: str) -> float | None:
+        """A number among the facts, those of a model that was saved and read again included."""
+        found = {**self.facts.get("origin", {}).get("facts", {}), **self.facts}.get(name)
+        return None if found is None else float(found)
+
+    def apply(
+        self,
+        array: Any,
+        *,
+        output_offset: float = 0.0,
+        zero_is: Literal["auto", "data", "no_data"] = "auto",
+        subtract_baseline: bool = False,
+        output_type: Literal["source", "float32"] = "source",
+    ) -> Any:
+        """Correct planes of a tile, with the offset of the model; see `ShadingProfile.apply`.
+
+        Args:
+            array: (..., y, x), uint8, uint16 or float32: a NumPy array or memory map, or a Dask
+                array. (y, x) is the shape of the profile.
+            output_offset: counts to add at the end.
+            zero_is: what a pixel of 0 is, as for the task.
+            subtract_baseline: also subtract the baseline, after the division.
+            output_type: `source`, the type of the array, or `float32`.
+
+        Returns:
+            An array of the same shape; of a Dask array, one that is not computed yet.
+
+        Raises:
+            ProfileError: planes of another shape.
+            ParameterError: another type of pixels, or an argument that does not fit.
+        """
+        return self.profile.apply(
+            array,
+            camera_offset=self.offset if self.profile.darkfield is None else None,
+            output_offset=output_offset if self.corrects else 0.0,
+            zero_is=zero_is,
+            subtract_baseline=subtract_baseline,
+            output_type=output_type,
+        )
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the flat-field; see `ShadingProfile.plot`."""
+        return self.profile.plot(axes)
+
+    def __repr__(self) -> str:
+        parts = [str(self.facts["scenario"])] if "scenario" in self.facts else []
+        if self.profile.darkfield is None:
+            parts.append(f"offset {self.offset:.4g} counts")
+        if self.planes_used is not None:
+            parts.append(f"from {counted(self.planes_used, 'plane')}")
+        if self.relative_uncertainty is not None:
+            parts.append(f"uncertain by {100 * self.relative_uncertainty:.2g} %")
+        return f"ChannelModel({', '.join([*parts, repr(self.profile)])})"
 
     def correction(self, tile_shape: tuple[int, int]) -> TileCorrection:
         """What it does to a tile, with nothing subtracted or added after the division."""
@@ -116,47 +191,6 @@ def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:
             f"Channels of '{url}' share a label: {listed}. Each channel needs a label of its "
             "own, because models are kept under it; rename them in 'omero.channels'."
         )
-
-
-def processor_warning(group: ModelGroup, *, dark: bool, offset: float | None) -> str | None:
-    """What to say where the microscope has changed the data before it wrote them.
-
-    Args:
-        group: of stacks.
-        dark: whether a measured dark-field is subtracted.
-        offset: the camera offset that was given, in counts.
-
-    Returns:
-        One line; None where nothing is to be said.
-    """
-    if not group.processors:
-        return None
-    start = f"Channel {group.label}: image processors ({', '.join(group.processors)})"
-    if group.offset_gone and (dark or offset):
-        what = "a measured dark-field" if dark else f"an offset of {offset:g} counts"
-        return (
-            f"{start} took the camera offset away before the stacks were written, yet {what} is "
-            "subtracted, as was asked for. Leave it out unless the offset is still there."
-        )
-    if dark or offset is not None:
-        return None
-    if group.offset_gone:
-        partly = len(group.offset_gone) < len(group.planes)
-        tiles = f" in the tiles {', '.join(map(str, group.offset_gone))}" if partly else ""
-        rest = (
-            "; the other tiles keep theirs and are not corrected rightly: import them apart "
-            "(`exclude_groups`)"
-            if partly
-            else ""
-        )
-        return (
-            f"{start} took the camera offset away{tiles} before the stacks were written: no "
-            f"offset is subtracted again{rest}. If it is still there, give `camera_offset`."
-        )
-    return (
-        f"{start} changed the noise before the stacks were written: an offset estimated from the "
-        "noise cannot be trusted. Give `camera_offset` or `darkfield_file`."
-    )
 
 
 def given_facts(saved: SavedModel) -> dict[str, Any]:
@@ -279,59 +313,6 @@ def uncorrected_model(tile_shape: tuple[int, int], why: str) -> ChannelModel:
         "scale": 1.0,
     }
     return ChannelModel(ShadingProfile.create(np.ones(tile_shape, np.float32)), 0.0, facts)
-
-
-def offset_text(facts: Mapping[str, Any]) -> str:
-    """The camera offset that was used, with its uncertainty and where it comes from."""
-    uncertainty = facts.get("offset_uncertainty")
-    rejected = facts.get("offset_rejected")
-    if uncertainty is None:
-        none = "" if rejected is None else ", none taken off"
-        return f"{facts['offset']:.1f}{none} ({facts['offset_from']})"
-    # Images of floats may be of any scale.
-    digits = ".1f" if uncertainty >= 0.1 else ".4g"
-    error = f" +- {uncertainty:{digits}}"
-    if rejected is None:
-        return f"{facts['offset']:{digits}}{error} ({facts['offset_from']})"
-    return (
-        f"{facts['offset']:.1f}, none taken off ({rejected:{digits}}{error} was "
-        f"{facts['offset_from']}, {facts['offset_rejected_because']}, and is not used)"
-    )
-
-
-def uncertainty_text(facts: Mapping[str, Any]) -> str | None:
-    """That of the flat-field; None where nothing is known."""
-    whole, of_offset = (facts.get(f"relative_uncertainty{part}") for part in ("", "_of_offset"))
-    if whole is not None:
-        given = ", if the offset given is right" if facts.get("offset_from") == "given" else ""
-        return f"{100 * whole:.2f} %{given}"
-    if of_offset is not None:
-        return f"{100 * of_offset:.2f} % from the camera offset; BaSiC tells none of its own"
-    return None
-
-
-def facts_line(label: str, model: ChannelModel) -> str:
-    """One line for the log."""
-    if not model.corrects:
-        return (
-            f"Channel {label} holds no light: it is copied as it is, not corrected. "
-            f"{model.facts['reason']}"
-        )
-    facts = {**model.facts.get("origin", {}).get("facts", {}), **model.facts}
-    text = f"Channel {label}: {facts['scenario']}"
-    if "planes_used" in facts:
-        text += f", {facts['planes_used']} planes used"
-    if facts.get("planes_rejected"):
-        text += f", {facts['planes_rejected']} left out because they hold sample"
-    if facts.get("planes_partly_used"):
-        text += f", {facts['planes_partly_used']} used without the parts that hold sample"
-    refined = facts.get("overlap_refine", {})
-    if refined.get("used"):
-        text += f", refined by {refined['pairs']} overlaps"
-    low, high = np.percentile(model.profile.flatfield, [1, 99])
-    # Which noise it was told from is in the provenance.
-    facts["offset_from"] = facts["offset_from"].partition(" (")[0]
-    return f"{text}; camera offset {offset_text(facts)}; flat-field {low:.2f} to {high:.2f}"
 
 
 def profile_digest(profile: ShadingProfile) -> str:

@@ -16,7 +16,8 @@ from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.core.quality import ShadingQuality, flattened
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
-from fractal_mesospim_shading.flatfield.models import ChannelModel, offset_text, uncertainty_text
+from fractal_mesospim_shading.flatfield.model_texts import offset_text, uncertainty_text
+from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.refining import refined_text
 from fractal_mesospim_shading.flatfield.sampling import z_factor
 from fractal_mesospim_shading.images.mosaic import MosaicImage

@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.profile import (
-    ShadingProfile,
-    fits_tile,
-    resample,
-    shape_problem,
-    turn_is_unseen,
-)
+from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.core.profile_shapes import fits_tile, shape_problem, turn_is_unseen
 from fractal_mesospim_shading.errors import ProfileError
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import zarr
 
-from fractal_mesospim_shading.flatfield.models import processor_warning
+from fractal_mesospim_shading.flatfield.model_texts import processor_warning
 from fractal_mesospim_shading.images.source import Channel, ModelGroup
 from fractal_mesospim_shading.views.inspection import as_text, describe
 from tests.support.acquisition import grid_stacks, write_acquisition

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.profile import ShadingProfile, fits_tile
+from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.profile_shapes import fits_tile
 from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.images.models.files import guarded, npz_keys, read_npy, read_npz
 from fractal_mesospim_shading.images.storage import places
