@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections import Counter
@@ -219,6 +220,18 @@ def test_each_side_and_channel_has_its_own_profile(sides, state):
         str(path), models_folder=result.models_folder, output_image_name="again"
     )
     _check_equal(again, result, stacks)
+
+
+def test_what_is_said_of_an_estimate_names_the_side(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    stacks = grid_stacks(2, 1, SETTINGS, shutters=("Left", "Right"))
+    light = np.random.default_rng(0).poisson(200 * _flat(0), (6, *SETTINGS.tile_shape))
+    settings = replace(SETTINGS, pixels=lambda stack: light[: stack.planes].astype(np.uint16))
+    path = write_acquisition(tmp_path, "brain.ome.zarr", stacks, settings)
+    correct_flatfield(str(path), fov_list=[1], n_zplanes=2, camera_offset=0.0)
+    for words in ("reading 2 planes", "the flat-field rests on 2 planes"):
+        said = [line.partition(f": {words}")[0] for line in caplog.messages if words in line]
+        assert said == [f"Channel {side}: {LABELS[0]}" for side in ("left", "right")]
 
 
 def test_one_model_for_all_sides_where_there_is_no_other(sides):

@@ -61,7 +61,7 @@ def find_offset(
     dark, given = choice.dark.get(group.channel.label), choice.options.camera_offset
     warning = processor_warning(group, dark=dark is not None, offset=given)
     if warning:
-        logger.warning("%s", warning)
+        logger.warning("Channel %s: %s", choice.name_of(group), warning)
     if dark is not None:
         return 0.0, dark_facts(dark, "measured dark-field")
     if given is not None:
@@ -82,7 +82,7 @@ def find_offset(
             "Channel %s: the camera offset is not well known (%.4g +- %.2g counts, with %.4g "
             "counts of light above it). Give `camera_offset` or `darkfield_file` for a better "
             "flat-field.",
-            group.label,
+            choice.name_of(group),
             value,
             uncertainty,
             light,

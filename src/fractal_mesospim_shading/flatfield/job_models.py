@@ -139,7 +139,8 @@ def find_models(
             logger.warning("Channel %s: the flat-field %s", label, strange)
         models[group.label] = model
     if dark or not any(model.corrects for model in models.values()):
-        raise _no_light(dark, models, len(groups))
+        named = {choice.prefix + label: model for label, model in models.items()}
+        raise _no_light(dark, named, len(groups))
     return models
 
 

@@ -20,11 +20,11 @@ def processor_warning(group: ModelGroup, *, dark: bool, offset: float | None) ->
         offset: the camera offset that was given, in counts.
 
     Returns:
-        One line; None where nothing is to be said.
+        One line, to follow the name of the channel; None where nothing is to be said.
     """
     if not group.processors:
         return None
-    start = f"Channel {group.label}: image processors ({', '.join(group.processors)})"
+    start = f"image processors ({', '.join(group.processors)})"
     if group.offset_gone and (dark or offset):
         what = "a measured dark-field" if dark else f"an offset of {offset:g} counts"
         return (

@@ -108,7 +108,7 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
         if isinstance(choice.scenario, Basic):
             profile, more = _basic(choice, choice.scenario, group, sampled, dark_counts, facts)
         else:
-            profile, more = _empty(group, sampled, dark_counts, facts)
+            profile, more = _empty(choice.name_of(group), sampled, dark_counts, facts)
     except (SamplingError, ProfileError) as error:
         cause = question_offset(choice, stack, facts, None, dark)
         if cause is None or cause.text is None:
@@ -123,7 +123,7 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
     question = question_offset(choice, stack, facts, profile.flatfield, dark)
     if question is not None:
         if question.text is not None:
-            logger.warning("Channel %s: %s", group.label, question.text)
+            logger.warning("Channel %s: %s", choice.name_of(group), question.text)
         uncertainty = more.get("relative_uncertainty", 0.0)
         more["relative_uncertainty"] = float(np.hypot(uncertainty, question.wrong))
     if dark is not None:
@@ -163,7 +163,7 @@ def _sampled(choice: PlaneChoice, group: ModelGroup, workers: int) -> _Sampled:
     candidates = choice.of_group(group)
     refs = planes_to_read(choice, group)
     what = counted(len(refs), "plane")
-    logger.info("Channel %s: reading %s of level %d", group.label, what, choice.level)
+    logger.info("Channel %s: reading %s of level %d", choice.name_of(group), what, choice.level)
     sample = Sample(choice.image, group.channel.index, choice.level, refs)
     dark, tile_shape = choice.dark.get(group.channel.label), sample.layout.tile_shape
     if isinstance(dark, np.ndarray) and dark.shape != tile_shape:
@@ -205,14 +205,14 @@ def _measured(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelMo
         offset = None if frame else float(np.mean(profile.darkfield))
         warning = processor_warning(group, dark=frame, offset=offset)
         if warning:
-            logger.warning("%s", warning)
+            logger.warning("Channel %s: %s", choice.name_of(group), warning)
         return ChannelModel(profile, 0.0, facts)
     offset, more = find_offset(choice, group, None, workers)
     return ChannelModel(profile, offset, _as_json({**facts, **more}))
 
 
 def _empty(
-    group: ModelGroup, sampled: _Sampled, offset: float, facts: Mapping[str, Any]
+    name: str, sampled: _Sampled, offset: float, facts: Mapping[str, Any]
 ) -> tuple[ShadingProfile, dict[str, Any]]:
     from fractal_mesospim_shading.core.flatfield.estimate import estimate_flatfield
 
@@ -224,7 +224,7 @@ def _empty(
         logger.warning(
             "Channel %s: the flat-field rests on %d plane%s (tile %s). Sample cannot be told from "
             "shading in fewer than 3: choose more tiles or planes, or look at the flat-field.",
-            group.label,
+            name,
             len(estimate.planes_used),
             "" if len(estimate.planes_used) == 1 else "s",
             ", ".join(str(tile) for tile in sorted(set(sampled.tiles))),
@@ -234,7 +234,7 @@ def _empty(
         # Planes of one tile may show the same sample.
         structure = max(structure, estimate.fine_structure)
     _warn_of_structure(
-        group, structure, estimate.brightness, sampled, "Choose more, or other, tiles or planes."
+        name, structure, estimate.brightness, sampled, "Choose more, or other, tiles or planes."
     )
     return estimate.profile, {
         "scenario": "empty regions",
@@ -283,21 +283,21 @@ def _basic(
     if changed is not None:
         logger.warning(
             "Channel %s: BaSiC was %s. Look at the flat-field, or give `camera_offset`.",
-            group.label,
+            choice.name_of(group),
             changed,
         )
     if number < FEW_PLANES:
         logger.warning(
             "Channel %s: BaSiC was fitted to %d planes. From fewer than %d it prints the sample "
             "into the flat-field. %s",
-            group.label,
+            choice.name_of(group),
             number,
             FEW_PLANES,
             advice,
         )
     else:
         structure = fine_structure(fit.flatfield)
-        _warn_of_structure(group, structure, brightness, sampled, advice)
+        _warn_of_structure(choice.name_of(group), structure, brightness, sampled, advice)
     more = {"scenario": "BaSiCPy", "planes_used": len(planes), "scale": profile.scale}
     if used != offset:
         more["offset"] = used
@@ -309,7 +309,7 @@ def _basic(
 
 
 def _warn_of_structure(
-    group: ModelGroup, structure: float, brightness: float, sampled: _Sampled, advice: str
+    name: str, structure: float, brightness: float, sampled: _Sampled, advice: str
 ) -> None:
     """Say where a flat-field may be a picture of the sample."""
     from fractal_mesospim_shading.core.flatfield.estimate import dark_structure
@@ -320,7 +320,7 @@ def _warn_of_structure(
     logger.warning(
         "Channel %s: the flat-field has a structure of %.0f %% that is finer than a tenth of the "
         "tile and that no other planes confirm. It may be a picture of the sample. %s",
-        group.label,
+        name,
         100 * structure,
         advice,
     )

@@ -78,7 +78,7 @@ def refined_profile(
     flat = np.log(resample(profile.flatfield, (grid[0], grid[1])).astype(np.float64))
     found = refine_flatfield(seen.pairs, flat, views, image.origins_px or {}, tile_shape)
     facts: dict[str, Any] = {"overlap_refine": _facts(found, len(seen.rejected))}
-    logger.info("Channel %s: %s", group.label, _line(found))
+    logger.info("Channel %s: %s", choice.name_of(group), _line(found))
     if not found.used:
         return profile, facts
     changed = _changed(profile, found.log_change)

@@ -104,6 +104,10 @@ class PlaneChoice:
         """Whether the planes were chosen as empty."""
         return isinstance(self.scenario, EmptyRegions)
 
+    def name_of(self, group: ModelGroup) -> str:
+        """How a group is called in what is said: its label, with that of the mosaic."""
+        return self.prefix + group.label
+
     def of_group(self, group: ModelGroup) -> dict[int, list[int]]:
         """The planes of a group that may be drawn: those chosen that exist in its stacks.
 
@@ -123,8 +127,8 @@ class PlaneChoice:
                 planes[tile] = chosen
         if not planes:
             raise SamplingError(
-                f"{group.label}: none of the tiles {sorted(self.candidates)} has a plane of this "
-                f"channel among those chosen; its tiles are {sorted(group.planes)}. Choose "
+                f"{self.name_of(group)}: none of the tiles {sorted(self.candidates)} has a plane "
+                f"of this channel among those chosen; its tiles are {sorted(group.planes)}. Choose "
                 "`fov_list` and `z_levels` so that each channel (and each illumination side) has "
                 "empty planes."
             )

@@ -50,7 +50,7 @@ from fractal_mesospim_shading.jobs.preparation import (
     tell_notes,
 )
 from fractal_mesospim_shading.jobs.story import carry_out
-from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
+from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, prefix_of
 from fractal_mesospim_shading.options.flatfield import ImportOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 
@@ -293,10 +293,13 @@ def _choices(
     own = choose_models(mosaic, options, problems)
     number = next(k for k, other in enumerate(mosaics) if other.suffix == mosaic.suffix)
     others = [m for m in partners(mosaics) if number in m] if options.side_gains else []
-    compared = [
-        choose_models(mosaics[k], options, problems) for m in others for k in m if k != number
-    ]
-    return tuple(c for c in (own,) if c is not None), tuple(c for c in compared if c is not None)
+    compared = []
+    for k in (k for members in others for k in members if k != number):
+        choice = choose_models(mosaics[k], options, problems)
+        if choice is not None:
+            # What is said of it is not said of this image.
+            compared.append(replace(choice, prefix=prefix_of(mosaics[k], mosaics)))
+    return tuple(c for c in (own,) if c is not None), tuple(compared)
 
 
 def imported_before(work: Work) -> bool:
