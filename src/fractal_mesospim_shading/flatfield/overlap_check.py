@@ -70,7 +70,7 @@ def check_group(
     seen = observe_overlaps(image, group, dark, seed=seed, budget=budget)
     own = {tile: gain_of(gains or {}, group.channel.index, tile) for tile in group.planes}
     taken = None if model is None else taken_by(model, tile_shape, own)
-    return OverlapCheck.of_models(group.label, group.side, seen.pairs, seen.rejected, taken)
+    return OverlapCheck.of_models(group.label, group.side, seen, taken)
 
 
 def taken_by(model: ChannelModel, tile_shape: tuple[int, int], gains: Mapping[int, float]) -> Taken:

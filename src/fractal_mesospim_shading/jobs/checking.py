@@ -210,9 +210,7 @@ def _against(
     )
     _tell_cost(group, raw, done)
     _refuse_other_places(group, raw, done)
-    return OverlapCheck.of_result(
-        group.label, group.side, raw.pairs, done.pairs, (*raw.rejected, *done.rejected)
-    )
+    return OverlapCheck.of_result(group.label, group.side, raw, done)
 
 
 def _refuse_other_places(group: ModelGroup, raw: OverlapEvidence, done: OverlapEvidence) -> None:

@@ -18,13 +18,15 @@ from fractal_mesospim_shading.core.overlaps.residual import (
     summary,
 )
 from fractal_mesospim_shading.messages import counted
+from fractal_mesospim_shading.overlaps.sampling import OverlapEvidence
 
 # A residual has grown beyond so many of its standard deviations, and this fraction.
 _SIGMAS = 3.0
 _LEAST_GROWTH = 0.005
-# Counts of the offset are doubted beyond so many standard deviations, and this number.
+# Counts of the offset are doubted beyond so many standard deviations, and this share of the dimmest
+# light.
 _OFFSET_SIGMAS = 4.0
-_LEAST_COUNTS = 5.0
+_LEAST_SHARE = 0.03
 # A flat-field is as good as the overlaps can tell up to this multiple of the floor.
 _AT_FLOOR = 1.3
 
@@ -89,8 +91,7 @@ class OverlapCheck:
         cls,
         label: str,
         side: str | None,
-        pairs: Sequence[OverlapPair],
-        rejected: Sequence[Rejected],
+        seen: OverlapEvidence,
         taken: Taken | None,
     ) -> OverlapCheck:
         """From the image alone: what models would make of it, or what it is.
@@ -98,29 +99,30 @@ class OverlapCheck:
         A correction does to each pixel what its model says, so the corrected views follow from
         those of the image.
         """
-        left = pedestal(pairs)
-        before = Views.of(pairs, None, left.supported)
-        after = None if taken is None else Views.of(pairs, taken, left.supported)
-        return cls(label, side, before, after, left, rejected=tuple(rejected))
+        left = pedestal(seen.pairs, seen.dark_structure)
+        before = Views.of(seen.pairs, None, left.supported)
+        after = None if taken is None else Views.of(seen.pairs, taken, left.supported)
+        return cls(label, side, before, after, left, rejected=seen.rejected)
 
     @classmethod
     def of_result(
         cls,
         label: str,
         side: str | None,
-        raw: Sequence[OverlapPair],
-        done: Sequence[OverlapPair],
-        rejected: Sequence[Rejected],
+        raw: OverlapEvidence,
+        done: OverlapEvidence,
     ) -> OverlapCheck:
         """From an image and its result, of which pairs that both show are compared."""
-        both = {(p.first, p.second) for p in raw} & {(p.first, p.second) for p in done}
+        both = {(p.first, p.second) for p in raw.pairs} & {(p.first, p.second) for p in done.pairs}
         views, lefts = [], []
-        for pairs in (raw, done):
-            common = [pair for pair in pairs if (pair.first, pair.second) in both]
-            left = pedestal(common)
+        # Of a result nobody asks how many counts are left: what a dark frame adds does not matter.
+        for seen, structure in ((raw, raw.dark_structure), (done, 0.0)):
+            common = [pair for pair in seen.pairs if (pair.first, pair.second) in both]
+            left = pedestal(common, structure)
             views.append(Views.of(common, None, left.supported))
             lefts.append(left)
-        return cls(label, side, views[0], views[1], lefts[1], True, tuple(rejected))
+        rejected = (*raw.rejected, *done.rejected)
+        return cls(label, side, views[0], views[1], lefts[1], True, rejected)
 
     @property
     def measured(self) -> bool:
@@ -146,8 +148,18 @@ class OverlapCheck:
     def offset_doubted(self) -> bool:
         """Whether the overlaps show counts without light under the light, beyond doubt."""
         found = self.pedestal
-        doubt = max(_OFFSET_SIGMAS * found.uncertainty, _LEAST_COUNTS)
+        doubt = max(_OFFSET_SIGMAS * found.uncertainty, _LEAST_SHARE * found.light)
         return bool(found.known and abs(found.value) > doubt)
+
+    @property
+    def offset_right(self) -> bool | None:
+        """Whether the offset was right; None where the overlaps cannot tell."""
+        found = self.pedestal
+        if self.after is None or not found.known:
+            return None
+        if found.fits:
+            return True
+        return False if self.offset_doubted else None
 
     def facts(self) -> dict[str, Any]:
         """All of it as JSON."""
@@ -172,7 +184,7 @@ class OverlapCheck:
             ],
             "offset": {
                 "known": known,
-                "right": not self.offset_doubted if known and self.after is not None else None,
+                "right": self.offset_right,
                 "counts_left": _rounded(self.pedestal.value) if told else None,
                 "uncertainty": _rounded(self.pedestal.uncertainty) if told else None,
             },
@@ -229,15 +241,17 @@ class OverlapCheck:
     def _offset_words(self) -> str:
         found = self.pedestal
         if not found.known:
-            return (
-                "the overlaps cannot tell whether it is right: fewer than "
-                f"{LEAST_PAIRS} of them hold tissue three times as bright as the medium"
-            )
+            why = "there is too little shading in them"
+            if not found.enough_tissue:
+                why = f"fewer than {LEAST_PAIRS} hold tissue three times as bright as the medium"
+            return f"the overlaps cannot tell whether it is right: {why}"
         counts = f"{found.value:.1f} +- {found.uncertainty:.1f} counts"
         if self.after is None:
             return f"by the overlaps, {counts} under the light are no light"
-        if not self.offset_doubted:
+        if found.fits:
             return f"right, as far as the overlaps can tell ({counts} are left)"
+        if not self.offset_doubted:
+            return f"not far off, but perhaps not right: by the overlaps, {counts} are left"
         if self.seen_in_result:
             return "wrong: by the overlaps, counts of the result are no light"
         if found.value > 0:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 from fractal_mesospim_shading.core.overlaps.observing import Piece, Rejected, observe
+from fractal_mesospim_shading.core.overlaps.pedestal import DARK_STRUCTURE
 from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.overlaps.choosing import Cell, ChunkGrid, Part, choose_parts
@@ -39,11 +40,14 @@ class OverlapEvidence:
         pairs: that could be compared.
         rejected: those that could not, and why.
         decoded_bytes: pixels that were decoded for it.
+        dark_structure: counts (RMS) by which the dark frame may differ from place to place from
+            what was taken off; None where counts may be of any scale.
     """
 
     pairs: tuple[OverlapPair, ...]
     rejected: tuple[Rejected, ...]
     decoded_bytes: int
+    dark_structure: float | None
 
 
 def budget_of(image: MultitileImage) -> int:
@@ -97,7 +101,15 @@ def observe_overlaps(
             else:
                 pairs.append(seen)
             progress.advance()
-    return OverlapEvidence(tuple(pairs), tuple(rejected), reader.decoded_bytes)
+    measured = isinstance(offset, np.ndarray) and bool(np.ptp(offset) > 0)
+    structure = _dark_structure(image.dtype, measured=measured)
+    return OverlapEvidence(tuple(pairs), tuple(rejected), reader.decoded_bytes, structure)
+
+
+def _dark_structure(dtype: np.dtype[Any], *, measured: bool) -> float | None:
+    if measured:
+        return 0.0
+    return DARK_STRUCTURE if np.issubdtype(dtype, np.integer) else None
 
 
 @dataclass

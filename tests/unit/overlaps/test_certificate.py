@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fractal_mesospim_shading.core.overlaps.observing import Rejected
+from fractal_mesospim_shading.core.overlaps.pedestal import DARK_STRUCTURE
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
+from fractal_mesospim_shading.overlaps.sampling import OverlapEvidence
 from tests.unit.core.overlaps.conftest import error_of_flatfield, grid_pairs, log_flatfield
 
 
@@ -19,10 +22,14 @@ def taken_by(log_flat):
     return taken
 
 
-def checked(log_flat=log_flatfield, pairs=None, rejected=()):
+def evidence(pairs, rejected=(), dark_structure=DARK_STRUCTURE):
+    return OverlapEvidence(tuple(pairs), tuple(rejected), 0, dark_structure)
+
+
+def checked(log_flat=log_flatfield, pairs=None, rejected=(), dark_structure=DARK_STRUCTURE):
     taken = None if log_flat is None else taken_by(log_flat)
-    pairs = grid_pairs() if pairs is None else pairs
-    return OverlapCheck.of_models("488 nm", "left", pairs, rejected, taken)
+    seen = evidence(grid_pairs() if pairs is None else pairs, rejected, dark_structure)
+    return OverlapCheck.of_models("488 nm", "left", seen, taken)
 
 
 def test_a_right_correction_is_said_to_be_right():
@@ -51,6 +58,26 @@ def test_a_wrong_offset_is_told_with_its_counts(counts, said):
     assert said in check.lines()[-1]
     assert check.facts()["offset"]["right"] is False
     assert check.facts()["offset"]["counts_left"] == pytest.approx(counts, abs=5)
+
+
+def test_counts_beyond_their_uncertainty_are_not_said_to_be_right():
+    """Too few to be sure that the offset is wrong, too many to call it right."""
+    check = checked(pairs=grid_pairs(pedestal=2.5))
+    found = check.pedestal
+    assert 2 * found.uncertainty < found.value < 4 * found.uncertainty
+    assert check.lines()[-1].startswith("Camera offset: not far off, but perhaps not right: by the")
+    assert check.facts()["offset"]["right"] is None and not check.offset_doubted
+
+
+def test_views_that_are_alike_everywhere_tell_nothing_of_the_offset():
+    """As in a mosaic that was cut out of one fused image: no shading, no word of the offset."""
+    pairs = [replace(pair, light_second=pair.light_first) for pair in grid_pairs()]
+    assert checked(pairs=pairs).lines()[-1].endswith("there is too little shading in them.")
+
+
+def test_small_counts_matter_where_there_is_little_light():
+    check = checked(pairs=grid_pairs(medium=2.0, sample=60.0, pedestal=-0.8), dark_structure=0.0)
+    assert check.offset_doubted and "too large by 0." in check.lines()[-1]
 
 
 def test_what_cannot_be_told_is_said():
@@ -93,7 +120,7 @@ def test_an_image_alone_has_no_after():
 def test_a_result_is_compared_with_its_source_where_both_show_a_pair():
     raw = grid_pairs(pedestal=100.0)
     done = [pair for pair in grid_pairs(log_flat=lambda y, x: np.zeros_like(y)) if pair.first > 1]
-    check = OverlapCheck.of_result("488 nm", None, raw, done, [])
+    check = OverlapCheck.of_result("488 nm", None, evidence(raw), evidence(done))
     facts = check.facts()
     assert facts["pairs"] == len(done) == 10
     assert facts["after"]["median_percent"] < 0.2 * facts["before"]["median_percent"]

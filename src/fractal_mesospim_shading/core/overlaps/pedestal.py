@@ -6,7 +6,8 @@ places differ by other factors, and how much so tells the counts. Neither the fl
 gains need to be known: a smooth function that all pairs along an axis share, and a number for each
 pair, are fitted together with them. What earlier exposures have bleached dims tissue and not the
 medium, which looks alike; it goes one way all over an overlap, while shading turns from one view
-to the other.
+to the other. So does the structure of a dark frame from which one number was taken off, and nothing
+tells these two apart: how much of it the counts would take for theirs is in their uncertainty.
 """
 
 from __future__ import annotations
@@ -24,21 +25,30 @@ FloatArray = NDArray[np.float64]
 # Degrees of the shared function across and along an overlap.
 _ACROSS = 2
 _ALONG = 4
-# Rounds of the fit, and the step from which on it has come to rest, in counts.
-_ROUNDS = 12
-_AT_REST = 0.05
-# The dimmest bins keep this part of their light.
+# Rounds of the fit, and the step at which it has come to rest, as a share of the dimmest light.
+_ROUNDS = 20
+_AT_REST = 1e-3
+# The dimmest bins keep this part of their light in each round, and single ones half of that.
 _LEAST_LEFT = 0.1
 # What bleaching takes away of the tissue, standard deviation; a fraction.
 _BLEACHING = 0.1
+# Half waves over the tile of which the structure of a dark frame consists, along either axis.
+_DARK_WAVES = 2
+# What is added where the overlaps tell nothing of the pedestal.
+_NOTHING = 1e-200
 # A pedestal counts beyond so many of its standard deviations.
 _SIGMAS = 2.0
 # Without bright tissue it counts if it is known to this part of the dimmest light.
 _SURE = 0.05
+# It is known if its uncertainty is no larger than this part of the dimmest light.
+_USEFUL = 0.5
 # Scatter of log ratios beside their noise, at least.
 _SCATTER = 0.003
 # Structure that no smooth function follows counts less beyond so many standard deviations.
 _CAUCHY = 2.4
+
+DARK_STRUCTURE = 0.5
+"""How far a dark frame differs from its mean from place to place, counts (RMS), about."""
 
 BRIGHT = 3.0
 """Tissue is bright from this multiple of the medium on."""
@@ -60,7 +70,8 @@ class Pedestal:
 
     Attributes:
         value: counts; above 0 where the offset that was taken off is too small.
-        uncertainty: counts, one standard deviation, by leaving out one pair after another.
+        uncertainty: counts, one standard deviation, by leaving out one pair after another, and by
+            the structure of the dark frame where that was not measured.
         bright_pairs: number of pairs that hold tissue three times as bright as the medium.
         light: typical light of the dimmest bins, without the pedestal, in counts.
     """
@@ -72,8 +83,18 @@ class Pedestal:
 
     @property
     def known(self) -> bool:
-        """Whether the overlaps can tell: enough pairs of them hold bright tissue."""
+        """Whether the overlaps can tell: enough pairs hold bright tissue, and shading."""
+        return self.enough_tissue and self.uncertainty <= _USEFUL * self.light
+
+    @property
+    def enough_tissue(self) -> bool:
+        """Whether enough pairs hold bright tissue."""
         return self.bright_pairs >= LEAST_PAIRS
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is 0 within its uncertainty."""
+        return abs(self.value) <= _SIGMAS * self.uncertainty
 
     @property
     def supported(self) -> float:
@@ -87,11 +108,16 @@ class Pedestal:
         return self.value * max(0.0, 1 - (_SIGMAS * self.uncertainty / self.value) ** 2)
 
 
-def pedestal(pairs: Sequence[OverlapPair]) -> Pedestal:
+def pedestal(
+    pairs: Sequence[OverlapPair], dark_structure: float | None = DARK_STRUCTURE
+) -> Pedestal:
     """Find what is left of the offset.
 
     Args:
         pairs: of one channel and side, with the light above the offset that was taken off.
+        dark_structure: counts (RMS) from place to place by which the dark frame may differ from
+            what was taken off; 0 where it was measured, None where counts may be of any scale: then
+            the noise of the dimmest bins.
     """
     if len(pairs) < LEAST_PAIRS:
         return Pedestal(0.0, np.inf, 0)
@@ -107,16 +133,71 @@ def pedestal(pairs: Sequence[OverlapPair]) -> Pedestal:
         ]
         solution = _solved(equations)
         smooth = [e.smooth(solution) for e in equations]
-        step = float(np.clip(solution[-1], value - (1 - _LEAST_LEFT) * dimmest, dimmest))
+        step = float(np.clip(solution[-1], (_LEAST_LEFT - 1) * (dimmest - value), dimmest))
         value -= step
         # The first round finds the shading, without which nothing turns.
-        if number and abs(step) < _AT_REST:
+        if number and abs(step) < _AT_REST * (dimmest - value):
             break
+    if not _matrix(equations)[-1, -1] > _NOTHING:
+        # Without shading nothing turns.
+        return Pedestal(0.0, np.inf, _bright(pairs, 0.0), dimmest)
     left = [_solved([*equations[:k], *equations[k + 1 :]])[-1] for k in range(len(equations))]
     spread = np.sum((np.array(left) - np.mean(left)) ** 2) * (len(left) - 1) / len(left)
+    if dark_structure is None:
+        dark_structure = _dimmest_noise(pairs, dimmest)
+    structure = dark_structure * _response_to_dark(pairs, equations, value, dimmest)
     # Where it has not come to rest, the last step is what it may be off.
-    uncertainty = float(np.hypot(np.sqrt(spread), step))
-    return Pedestal(value, uncertainty, _bright(pairs, value), max(dimmest - value, 0.0))
+    uncertainty = float(np.hypot(np.hypot(np.sqrt(spread), step), structure))
+    return Pedestal(value, uncertainty, _bright(pairs, value), dimmest - value)
+
+
+def _dimmest_noise(pairs: Sequence[OverlapPair], dimmest: float) -> float:
+    """Noise of the bins that are about as dim as the dimmest, typically, in counts."""
+    deviations = np.concatenate([np.sqrt(pair.variance / 2) for pair in pairs])
+    lights = _lights(pairs)
+    dim = lights <= dimmest
+    return float(np.median(lights[dim] * deviations[dim]))
+
+
+def _response_to_dark(
+    pairs: Sequence[OverlapPair], equations: Sequence[_Equations], value: float, dimmest: float
+) -> float:
+    """Counts of the pedestal for each count (RMS) of smooth structure in the dark frame.
+
+    The pedestal is a sum of what the bins hold, once the weights are found.
+    """
+    number = np.arange(_DARK_WAVES + 1)
+    total = np.zeros((len(number), len(number)))
+    ends = [
+        max(
+            float(max(getattr(p, f"{axis}_first").max(), getattr(p, f"{axis}_second").max()))
+            for p in pairs
+        )
+        for axis in "yx"
+    ]
+    inverse = np.linalg.inv(_matrix(equations))[-1]
+    for pair, own in zip(pairs, equations, strict=True):
+        share = own.shares(inverse)
+        for y, x, light, sign in (
+            (pair.y_first, pair.x_first, pair.light_first, 1),
+            (pair.y_second, pair.x_second, pair.light_second, -1),
+        ):
+            told = sign * share / np.maximum(light - value, _floor(dimmest - value))
+            rows, columns = (
+                np.cos(np.pi * number * (at[:, None] + 0.5) / (end + 1))
+                for at, end in zip((y, x), ends, strict=True)
+            )
+            total += (rows * told[:, None]).T @ columns
+    total[1:] *= np.sqrt(2)
+    total[:, 1:] *= np.sqrt(2)
+    # A constant is no structure.
+    total[0, 0] = 0
+    return float(np.sqrt(np.sum(total**2) / (total.size - 1)))
+
+
+def _floor(dimmest: float) -> float:
+    """Light of a single bin, at least, by that of the dimmest ones."""
+    return _LEAST_LEFT * dimmest / 2
 
 
 def _lights(pairs: Sequence[OverlapPair]) -> FloatArray:
@@ -177,11 +258,19 @@ class _Equations:
         smooth: FloatArray = self.design[:, :-1] @ solution[:-1] + own[0]
         return smooth
 
+    def shares(self, inverse: FloatArray) -> FloatArray:
+        """How much of each bin's log ratio goes into an unknown, by its row of the inverse."""
+        inner = self.own.T @ (self.weight[:, None] * self.own) + np.diag(self.prior)
+        told = self.design @ inverse
+        kept = np.linalg.solve(inner, self.own.T @ (self.weight * told))
+        shares: FloatArray = self.weight * (told - self.own @ kept)
+        return shares
+
 
 def _equations(
     pair: OverlapPair, terms: FloatArray, smooth: FloatArray, value: float, dimmest: float
 ) -> _Equations:
-    floor = _LEAST_LEFT * dimmest / 2
+    floor = _floor(dimmest - value)
     first, second = (np.maximum(v - value, floor) for v in (pair.light_first, pair.light_second))
     light = np.sqrt(first * second)
     target = np.log(first / second)
@@ -194,7 +283,7 @@ def _equations(
     # ratio and the mean of both do not.
     turned = 2 * np.sinh(smooth / 2) / light
     design = np.concatenate([terms, turned[:, None]], axis=1)
-    own = np.stack([np.ones(len(light)), max(dimmest - value, floor) / light], axis=1)
+    own = np.stack([np.ones(len(light)), (dimmest - value) / light], axis=1)
     prior = np.array([0.0, _BLEACHING**-2])
     weighted = weight[:, None] * design
     cross = own.T @ weighted
@@ -205,10 +294,14 @@ def _equations(
 
 
 def _solved(equations: Sequence[_Equations]) -> FloatArray:
-    matrix = np.sum([e.matrix for e in equations], axis=0)
     right = np.sum([e.right for e in equations], axis=0)
-    # Shading of a factor of e is wide; the pedestal is held by nothing but the data.
-    ridge = np.ones(len(right))
-    ridge[-1] = 1e-12
-    solution: FloatArray = np.linalg.solve(matrix + np.diag(ridge), right)
+    solution: FloatArray = np.linalg.solve(_matrix(equations), right)
     return solution
+
+
+def _matrix(equations: Sequence[_Equations]) -> FloatArray:
+    matrix: FloatArray = np.sum([e.matrix for e in equations], axis=0)
+    # Shading of a factor of e is wide; the pedestal is held by nothing but the data.
+    ridge = np.ones(len(matrix))
+    ridge[-1] = _NOTHING
+    return matrix + np.diag(ridge)
