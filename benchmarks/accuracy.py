@@ -32,7 +32,7 @@ from fractal_mesospim_shading.core.flatfield.emptiness import median_along_first
 from fractal_mesospim_shading.core.flatfield.estimate import EmptyEstimate, estimate_flatfield
 from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate, Pixels, estimate_offset
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
-from fractal_mesospim_shading.options.flatfield import BasicpyModelParams
+from fractal_mesospim_shading.options.basic import BasicpyModelParams
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 Z_CHUNK = 8

@@ -38,7 +38,7 @@ from fractal_mesospim_shading.core.overlaps.neighbours import neighbours
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 from fractal_mesospim_shading.core.overlaps.observing import Piece, Rejected, observe
 from fractal_mesospim_shading.core.overlaps.refine import refine_flatfield
-from fractal_mesospim_shading.options.flatfield import BasicpyModelParams
+from fractal_mesospim_shading.options.basic import BasicpyModelParams
 from fractal_mesospim_shading.synthetic.overlapping import OverlappingWorld
 
 FloatArray = NDArray[np.float64]

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 import fractal_mesospim_shading.options.background
 import fractal_mesospim_shading.options.flatfield  # noqa: F401 messages know their options
+from fractal_mesospim_shading.core.flatfield.basic_python import find_basic_python
+from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
@@ -33,6 +35,15 @@ def unpack() -> Callable[[str, Path], None]:
             file.extractall(folder, **safe)
 
     return unpacked
+
+
+@pytest.fixture(scope="session")
+def basic_python() -> str:
+    """The Python that fits BaSiC; who asks for it is skipped where there is none."""
+    try:
+        return find_basic_python()
+    except ParameterError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

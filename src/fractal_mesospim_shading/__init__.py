@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from fractal_mesospim_shading.jobs.checking import CheckResult
     from fractal_mesospim_shading.jobs.work import JobResult
     from fractal_mesospim_shading.options.background import BackgroundOptions, BackgroundStep
+    from fractal_mesospim_shading.options.basic import BasicpyModelParams
     from fractal_mesospim_shading.options.flatfield import (
-        BasicpyModelParams,
         FlatfieldOptions,
         ImportOptions,
     )
@@ -90,7 +90,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BackgroundOptions": "options.background",
     "BackgroundStep": "options.background",
-    "BasicpyModelParams": "options.flatfield",
+    "BasicpyModelParams": "options.basic",
     "ChannelModel": "flatfield.models",
     "CheckResult": "jobs.checking",
     "FlatfieldOptions": "options.flatfield",

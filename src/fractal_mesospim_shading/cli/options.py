@@ -35,6 +35,7 @@ _OF_NAMES = {
     "save_noise": Heading.OUTPUT,
     "restart": Heading.RUNNING,
     "add_noise_bias": Heading.ADVANCED,
+    "basic_python": Heading.ADVANCED,
     "basicpy_model_params": Heading.ADVANCED,
     "durable": Heading.ADVANCED,
     "follow_links": Heading.ADVANCED,
@@ -104,7 +105,7 @@ def _option(model: type[BaseModel], name: str, *, hidden: bool) -> Option:
         settings |= {"multiple": True, "numbers": numbers}
         return Option(flag, name, metavar="N N ..." if numbers else "NAME", **settings)
     suffix = name.rpartition("_")[2]
-    if suffix in ("file", "folder"):
+    if suffix in ("file", "folder", "python"):
         return Option(flag, name, metavar=suffix.upper(), type=Place(), **settings)
     metavar = _SPELLINGS.get(name) or _metavar(kinds)
     return Option(flag, name, metavar=metavar, type=click.UNPROCESSED, **settings)

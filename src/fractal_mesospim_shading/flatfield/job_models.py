@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fractal_mesospim_shading.core.flatfield.basic_python import find_basic_python
 from fractal_mesospim_shading.core.profile import (
     range_warning,
 )
@@ -39,6 +40,7 @@ from fractal_mesospim_shading.images.models.files import (
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 from fractal_mesospim_shading.options.precedence import (
+    Basic,
     choose_scenario,
     passed_over,
     refuse_idle_baseline,
@@ -70,6 +72,9 @@ def choose_models(
         refuse_unclear_labels(image, saves=saves or options.save_models)
     given = problems.run(lambda: read_given_profiles(image, options)) or GivenProfiles()
     scenario = choose_scenario(options)
+    if isinstance(scenario, Basic):
+        with problems.collected():
+            find_basic_python(scenario.python)
     profiles = {label: model.profile for label, model in given.models.items()}
     with_dark = [label for label, one in profiles.items() if one.darkfield is not None]
     for line in passed_over(options, scenario, with_dark):

@@ -263,6 +263,7 @@ def _basic(
         fit_in_turn,
         profile_from_basic,
     )
+    from fractal_mesospim_shading.core.flatfield.basic_python import find_basic_python
     from fractal_mesospim_shading.core.flatfield.smoothing import fine_structure
 
     number = int(np.isfinite(sampled.stack.mean).any(axis=(1, 2)).sum())
@@ -273,10 +274,12 @@ def _basic(
             f"least {LEAST_PLANES}, better 100. {advice}"
         )
     uncertainty = float(facts.get("offset_uncertainty", 0.0))
-    settings = scenario.params.model_dump()
+    settings, python = scenario.params.model_dump(), find_basic_python(scenario.python)
     logger.info("Channel %s: BaSiC is fitted to %s", group.label, counted(number, "plane"))
     with Progress(1, doing="Fitting BaSiC", unit="model") as progress:
-        fit, planes, used, changed = fit_in_turn(sampled.stack, offset, uncertainty, settings)
+        fit, planes, used, changed = fit_in_turn(
+            sampled.stack, offset, uncertainty, settings, python
+        )
         progress.advance()
     profile = profile_from_basic(fit, choice.image.layout.tile_shape, used)
     brightness = float(np.median(planes))

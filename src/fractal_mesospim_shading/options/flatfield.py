@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.inputs import Counts
 from fractal_mesospim_shading.messages import know_options
@@ -19,67 +19,13 @@ from fractal_mesospim_shading.options.base import (
     OutsideTiles,
     ZeroIs,
 )
+from fractal_mesospim_shading.options.basic import BasicpyModelParams, BasicpyParams
 from fractal_mesospim_shading.options.values import (
     Decisive,
     FlatfieldFiles,
     Neutral,
     NumberList,
-    parse_options,
 )
-
-
-class BasicpyModelParams(BaseModel):
-    """Parameters of the BaSiCPy model, used where no empty regions and no models are given."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, title="BaSiCPy model parameters"
-    )
-
-    autosegment: bool = Field(
-        default=False,
-        description="Segment the sample by a threshold and leave it out of the fit.",
-    )
-    autosegment_margin: int = Field(
-        default=10,
-        ge=0,
-        description="Pixels (of the reduced planes) by which the segmented sample is widened.",
-    )
-    epsilon: float = Field(
-        default=0.1,
-        gt=0,
-        description="Weight regularisation; larger values give smoother profiles.",
-    )
-    get_darkfield: bool = Field(
-        default=False,
-        description="Also estimate a dark-field. Seldom of use: on data of known truth it made "
-        "the flat-field several times worse. A measured dark frame is better.",
-    )
-    max_workers: int = Field(
-        default=2,
-        ge=1,
-        description="Threads of BaSiCPy. The fit runs pinned to one processor, so that its "
-        "result is the same everywhere; more threads change nothing.",
-    )
-    smoothness_darkfield: float = Field(
-        default=1.0, gt=0, description="Weight of the dark-field's smoothness."
-    )
-    smoothness_flatfield: float = Field(
-        default=1.0, gt=0, description="Weight of the flat-field's smoothness."
-    )
-    working_size: int | None = Field(
-        default=128,
-        ge=16,
-        description="Side in pixels to which planes are reduced for the fit; unset uses the "
-        "planes as sampled, at many times the cost.",
-    )
-    fitting_mode: Literal["approximate", "ladmap"] = Field(
-        default="approximate",
-        description="Algorithm of the fit. `approximate` was never worse than `ladmap` on data "
-        "of known truth, and several times better on some.",
-    )
-
-
-BasicpyParams = Annotated[BasicpyModelParams, BeforeValidator(parse_options)]
 
 
 class EstimationOptions(BaseModel):
@@ -116,6 +62,13 @@ class EstimationOptions(BaseModel):
         default=BasicpyModelParams(),
         description="Parameters of BaSiCPy, the fallback where neither models nor empty regions "
         "are given.",
+    )
+    basic_python: Neutral[str | None] = Field(
+        default=None,
+        exclude=True,
+        description="Python of an environment that has BaSiCPy, such as basic/bin/python, where "
+        "this one has none (Python 3.13 and later). Unset: the environment variable "
+        "MESOSPIM_SHADING_BASIC_PYTHON. Not for the server: there the environment holds it.",
     )
     n_zplanes: Decisive[int] = Field(
         default=200,
@@ -205,6 +158,7 @@ class EstimationArguments(TypedDict, total=False):
     fov_list: Numbers | None
     z_levels: Numbers | None
     basicpy_model_params: BasicpyModelParams | Mapping[str, Any] | str
+    basic_python: str | None
     n_zplanes: int
     resolution_level: int | None
     seed: int

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.options.base import OutputOptions
+from fractal_mesospim_shading.options.basic import BasicpyModelParams
 from fractal_mesospim_shading.options.flatfield import (
-    BasicpyModelParams,
     EstimationOptions,
     ImportOptions,
 )
@@ -45,6 +45,7 @@ _OF_ESTIMATES = (
     "fov_list",
     "z_levels",
     "basicpy_model_params",
+    "basic_python",
     "n_zplanes",
     "resolution_level",
     "skip_empty_channels",
@@ -72,6 +73,7 @@ class Basic:
     """Scenario 3: the statistics of all planes."""
 
     params: BasicpyModelParams
+    python: str | None = None
 
 
 Scenario = MeasuredProfile | EmptyRegions | Basic
@@ -96,7 +98,7 @@ def choose_scenario(options: EstimationOptions) -> Scenario:
         tiles = tuple(options.fov_list) if options.fov_list else None
         levels = tuple(options.z_levels) if options.z_levels else None
         return EmptyRegions(tiles, levels)
-    return Basic(options.basicpy_model_params)
+    return Basic(options.basicpy_model_params, options.basic_python)
 
 
 def given(options: BaseModel, names: Collection[str]) -> list[str]:
@@ -202,7 +204,7 @@ def passed_over(
         first = "models_folder" if scenario.models_folder else "flatfield_files"
         lines += _line(options, _OF_ESTIMATES, f"`{first}` goes first")
     if isinstance(scenario, EmptyRegions):
-        lines += _line(options, ("basicpy_model_params",), "empty regions go first")
+        lines += _line(options, ("basicpy_model_params", "basic_python"), "empty regions go first")
     if with_dark:
         models = ", ".join(f"'{label}'" for label in with_dark)
         offsets = ("darkfield_file", "camera_offset")

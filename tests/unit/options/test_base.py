@@ -109,6 +109,7 @@ def test_what_decides_no_byte():
         "models_folder",
         "flatfield_files",
         "darkfield_file",
+        "basic_python",
     }
 
 

@@ -2,13 +2,12 @@
 
 The same fit gives different bytes with one CPU and with two, and only a process that
 is tied to one CPU before it imports jax is free of that. The child also keeps jax's
-threads, memory and messages away from the caller.
+threads, memory and messages away from the caller, and may be of another Python than these.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.flatfield import basic_child
+from fractal_mesospim_shading.core.flatfield.basic_python import basic_environment, module_places
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.smoothing import to_pixels
 from fractal_mesospim_shading.core.kernel_cache import scratch_folder
@@ -86,12 +87,15 @@ def basic_planes(stack: BinnedStack, offset: float, working_size: int | None) ->
     return result
 
 
-def fit_basic(planes: FloatStack, settings: Mapping[str, Any]) -> BasicFit:
+def fit_basic(
+    planes: FloatStack, settings: Mapping[str, Any], python: str = sys.executable
+) -> BasicFit:
     """Fit BaSiC in a child process that is tied to one CPU.
 
     Args:
         planes: (n, y, x) of the working size, offset taken off.
         settings: arguments of `basicpy.BaSiC`, as JSON.
+        python: interpreter that has BaSiCPy, from `find_basic_python`.
 
     Raises:
         ProfileError: the fit failed, or gave a flat-field that is not above 0 everywhere.
@@ -103,8 +107,8 @@ def fit_basic(planes: FloatStack, settings: Mapping[str, Any]) -> BasicFit:
         parameters = np.array(json.dumps(dict(settings)))
         np.savez(source, planes=planes.astype(np.float32), parameters=parameters)
         done = subprocess.run(
-            _child_command(source, target),
-            env=_child_environment(),
+            _child_command(python, source, target),
+            env=basic_environment(python),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -125,7 +129,11 @@ def fit_basic(planes: FloatStack, settings: Mapping[str, Any]) -> BasicFit:
 
 
 def fit_in_turn(
-    stack: BinnedStack, offset: float, uncertainty: float, settings: Mapping[str, Any]
+    stack: BinnedStack,
+    offset: float,
+    uncertainty: float,
+    settings: Mapping[str, Any],
+    python: str = sys.executable,
 ) -> tuple[BasicFit, FloatStack, float, str | None]:
     """Fit BaSiC; where nothing comes of it, with a lower offset and in the other mode.
 
@@ -136,6 +144,7 @@ def fit_in_turn(
         offset: counts to subtract; 0 where a dark frame was taken off.
         uncertainty: of the offset, counts; 0 where it was given.
         settings: of `basicpy.BaSiC`, with `working_size`.
+        python: interpreter that has BaSiCPy, from `find_basic_python`.
 
     Returns:
         The fit, the planes that it was made from, the offset taken off them, and what was changed
@@ -154,7 +163,7 @@ def fit_in_turn(
     for counts, fitting in attempts:
         try:
             planes = basic_planes(stack, counts, settings["working_size"])
-            fit = fit_basic(planes, {**settings, "fitting_mode": fitting})
+            fit = fit_basic(planes, {**settings, "fitting_mode": fitting}, python)
         except (ProfileError, SamplingError) as error:
             first = first or error
             continue
@@ -192,25 +201,11 @@ def profile_from_basic(
     return ShadingProfile.create(flat, dark, float(np.median(fit.baseline)))
 
 
-_CHILD = """
-import json, sys
-sys.path.extend(json.loads(sys.argv[1]))
-from fractal_mesospim_shading.core.flatfield.basic_child import main
-main(*sys.argv[2:])
-"""
-
-
-def _child_command(source: Path, target: Path) -> Sequence[str]:
-    # -P: what lies in the working directory must not be imported. Where the caller finds
-    # modules comes last for the same reason.
-    places = [place for place in sys.path if os.path.isabs(place)]
-    return [sys.executable, "-P", "-c", _CHILD, json.dumps(places), str(source), str(target)]
-
-
-def _child_environment() -> dict[str, str]:
-    dropped = ("XLA_FLAGS", "JAX_ENABLE_X64", "PYTHONSTARTUP")
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return kept | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
+def _child_command(python: str, source: Path, target: Path) -> Sequence[str]:
+    # -P: what lies beside the script or in the working directory must not be imported. Where
+    # the caller finds modules comes last for the same reason.
+    places = json.dumps(module_places(python))
+    return [python, "-P", str(basic_child.__file__), str(source), str(target), places]
 
 
 def _failure(done: subprocess.CompletedProcess[str], shape: tuple[int, ...]) -> str:

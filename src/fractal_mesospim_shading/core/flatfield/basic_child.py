@@ -1,4 +1,7 @@
-"""The child process of `basic`: reads planes, fits, writes the result."""
+"""The child process of `basic`: reads planes, fits, writes the result.
+
+A program for any Python with BaSiCPy and NumPy: it imports nothing of this package.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,18 @@ import sys
 from typing import Any
 
 
-def main(source: str, target: str) -> None:
+def main(source: str, target: str, places: str) -> None:
     """Fit the planes of one file and write the result to another.
 
     An error ends the process with the cause on one line, which the parent shows.
+
+    Args:
+        source: .npz file of planes and parameters.
+        target: .npz file of the fit.
+        places: folders in which modules are looked for as well, as a JSON list.
     """
     sys.excepthook = _report
+    sys.path.extend(json.loads(places))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     # Libraries with threads of their own look at the CPUs when they are imported.
@@ -43,3 +52,7 @@ def _fit(planes: Any, parameters: dict[str, Any]) -> Any:
     model = BaSiC(**parameters)
     model.fit(planes, skip_shape_warning=True)
     return model
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -21,7 +21,7 @@ from fractal_mesospim_shading.core.flatfield.basic import (
 )
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.errors import ProfileError, SamplingError
-from fractal_mesospim_shading.options.flatfield import BasicpyModelParams
+from fractal_mesospim_shading.options.basic import BasicpyModelParams
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 BinWorld = Callable[..., BinnedStack]
@@ -36,9 +36,9 @@ def stack(bin_world: BinWorld) -> BinnedStack:
 
 
 def test_a_fit_is_near_the_truth_and_silent(
-    stack: BinnedStack, capfd: pytest.CaptureFixture[str]
+    stack: BinnedStack, basic_python: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fit = fit_basic(basic_planes(stack, 100.0, 48), SETTINGS)
+    fit = fit_basic(basic_planes(stack, 100.0, 48), SETTINGS, basic_python)
     profile = profile_from_basic(fit, WORLD.tile_shape, 100.0)
     wrong = profile.flatfield / WORLD.flatfield() - 1
     assert np.sqrt(np.mean(wrong**2)) < 0.03
@@ -57,7 +57,7 @@ if sys.argv[1] != "all":
     os.sched_setaffinity(0, {int(cpu) for cpu in sys.argv[1].split(",")})
 from fractal_mesospim_shading.core.flatfield.basic import fit_basic
 planes = np.load(sys.argv[2])
-fit = fit_basic(planes, {"epsilon": 0.1})
+fit = fit_basic(planes, {"epsilon": 0.1}, sys.argv[3])
 print((fit.flatfield.tobytes() + fit.baseline.tobytes()).hex())
 """
 
@@ -65,7 +65,7 @@ print((fit.flatfield.tobytes() + fit.baseline.tobytes()).hex())
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity (Linux)")
 def test_equal_bytes_on_one_and_two_cpus_from_a_script_without_a_main_guard(
-    stack: BinnedStack, tmp_path: Path
+    stack: BinnedStack, basic_python: str, tmp_path: Path
 ) -> None:
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
@@ -80,7 +80,7 @@ def test_equal_bytes_on_one_and_two_cpus_from_a_script_without_a_main_guard(
         (tmp_path / name).write_text("raise RuntimeError('wrong module')")
     results = [
         subprocess.run(
-            [sys.executable, str(script), mask, str(planes)],
+            [sys.executable, str(script), mask, str(planes), basic_python],
             capture_output=True,
             text=True,
             check=True,
@@ -94,10 +94,10 @@ def test_equal_bytes_on_one_and_two_cpus_from_a_script_without_a_main_guard(
 
 
 @pytest.mark.slow
-def test_what_fails_in_the_child_is_one_clear_error() -> None:
+def test_what_fails_in_the_child_is_one_clear_error(basic_python: str) -> None:
     planes = np.ones((4, 16, 16), np.float32)
     with pytest.raises(ProfileError) as caught:
-        fit_basic(planes, {**SETTINGS, "epsilon": "high"})
+        fit_basic(planes, {**SETTINGS, "epsilon": "high"}, basic_python)
     message = str(caught.value)
     assert "BaSiC could not fit 4 planes of 16 x 16: ValidationError: " in message
     assert "epsilon" in message
@@ -148,9 +148,12 @@ def test_a_fitted_darkfield_is_added_to_what_was_subtracted() -> None:
 
 
 @pytest.mark.slow
-def test_a_lower_offset_is_tried_where_nothing_comes_of_the_first(stack: BinnedStack) -> None:
+def test_a_lower_offset_is_tried_where_nothing_comes_of_the_first(
+    stack: BinnedStack, basic_python: str
+) -> None:
     """The median of the planes is far below 400 counts above the dark; so are their corners."""
-    fit, planes, used, changed = fit_in_turn(stack, 900.0, 400.0, {**SETTINGS, "working_size": 48})
+    settings = {**SETTINGS, "working_size": 48}
+    fit, planes, used, changed = fit_in_turn(stack, 900.0, 400.0, settings, basic_python)
     assert used == 100.0 or used == 500.0
     assert fit.flatfield.min() > 0
     assert len(fit.baseline) == len(planes)
@@ -158,14 +161,14 @@ def test_a_lower_offset_is_tried_where_nothing_comes_of_the_first(stack: BinnedS
     assert f"offset of {used:g} counts" in changed
     assert "because" in changed
     with pytest.raises(ProfileError, match="Tried: 900 counts, approximate; 900 counts, ladmap"):
-        fit_in_turn(stack, 900.0, 0.0, {**SETTINGS, "working_size": 48})
+        fit_in_turn(stack, 900.0, 0.0, settings, basic_python)
 
 
-def test_a_fit_that_works_is_the_only_one(stack: BinnedStack) -> None:
+def test_a_fit_that_works_is_the_only_one(stack: BinnedStack, basic_python: str) -> None:
     settings = {**SETTINGS, "working_size": 48}
-    fit, planes, used, changed = fit_in_turn(stack, 100.0, 5.0, settings)
+    fit, planes, used, changed = fit_in_turn(stack, 100.0, 5.0, settings, basic_python)
     assert used == 100.0
     assert changed is None
-    expected = fit_basic(basic_planes(stack, 100.0, 48), settings)
+    expected = fit_basic(basic_planes(stack, 100.0, 48), settings, basic_python)
     np.testing.assert_array_equal(fit.flatfield, expected.flatfield)
     assert planes.shape == (54, 48, 48)

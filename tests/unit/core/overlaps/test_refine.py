@@ -21,7 +21,7 @@ from fractal_mesospim_shading.core.overlaps.neighbours import neighbours
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 from fractal_mesospim_shading.core.overlaps.observing import Piece, observe
 from fractal_mesospim_shading.core.overlaps.refine import refine_flatfield
-from fractal_mesospim_shading.options.flatfield import BasicpyModelParams
+from fractal_mesospim_shading.options.basic import BasicpyModelParams
 from fractal_mesospim_shading.synthetic.overlapping import OverlappingWorld
 
 BIN = 4
@@ -79,14 +79,14 @@ def mean_tile(stacks):
     return np.log(np.mean([in_bins(s.mean(axis=0)) for s in stacks.values()], axis=0))
 
 
-def with_basic(world, stacks):
+def with_basic(world, stacks, python):
     """BaSiC's flat-field of all planes, in bins."""
     planes = BinnedPlanes(len(stacks) * world.planes, world.tile_shape)
     for k, stack in enumerate(stacks.values()):
         slots = range(k * world.planes, (k + 1) * world.planes)
         planes.add(bin_block(stack, 0, 0, planes.bin_px), slots)
     settings = BasicpyModelParams().model_dump()
-    fit = fit_basic(basic_planes(planes.finish(), 0.0, settings["working_size"]), settings)
+    fit = fit_basic(basic_planes(planes.finish(), 0.0, settings["working_size"]), settings, python)
     return np.log(in_bins(profile_from_basic(fit, world.tile_shape).flatfield))
 
 
@@ -123,10 +123,10 @@ def test_a_filled_acquisition_gets_a_flat_field_from_its_mean_tile(stacks):
         {"seed": 5, "grid": (4, 5), "planes": 8, "shape": "band"},
     ],
 )
-def test_filled_acquisitions_at_most_5_percent_and_half_of_basic(changes):
+def test_filled_acquisitions_at_most_5_percent_and_half_of_basic(changes, basic_python):
     world = OverlappingWorld(gain_range=0.15, **changes)
     stacks = stacks_of(world)
-    basic = with_basic(world, stacks)
+    basic = with_basic(world, stacks, basic_python)
     found = refined(world, stacks, basic)
     after = error(world, basic + found.log_change)
     assert found.used
@@ -135,11 +135,11 @@ def test_filled_acquisitions_at_most_5_percent_and_half_of_basic(changes):
 
 
 @pytest.mark.slow
-def test_where_basic_is_good_nothing_gets_worse():
+def test_where_basic_is_good_nothing_gets_worse(basic_python):
     """A third of the area is sample: BaSiC finds the medium."""
     world = OverlappingWorld(gain_range=0.15, share=0.35, planes=8, seed=1)
     stacks = stacks_of(world)
-    basic = with_basic(world, stacks)
+    basic = with_basic(world, stacks, basic_python)
     found = refined(world, stacks, basic)
     assert error(world, basic) < 1
     assert error(world, basic + found.log_change) < error(world, basic) + 0.3
