@@ -19,6 +19,7 @@ from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+from tests.support.native_samples import extract_sample, state_of_files
 
 LABELS = ("488 nm", "561 nm")
 DATA = Path(__file__).parent / "data"
@@ -35,6 +36,19 @@ def unpack() -> Callable[[str, Path], None]:
             file.extractall(folder, **safe)
 
     return unpacked
+
+
+@pytest.fixture(scope="session", params=["v04", "v05"])
+def native(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    unpack: Callable[[str, Path], None],
+) -> Any:
+    """Each sample; after all tests every byte and modification time of it is as it was."""
+    sample = extract_sample(request.param, tmp_path_factory.mktemp("native"), unpack)
+    before = state_of_files(sample.folder)
+    yield sample
+    assert state_of_files(sample.folder) == before
 
 
 @pytest.fixture(scope="session")

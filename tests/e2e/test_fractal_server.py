@@ -24,6 +24,7 @@ from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
+from tests.support.environments import asked_for
 from tests.support.fractal.environment import VARIABLE
 from tests.support.fractal.server import Server, Step, live_server
 
@@ -44,8 +45,7 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server with the tasks of this package."""
-    asked = [request.config.option.markexpr.replace("not server", ""), *request.config.args]
-    if not (os.environ.get(VARIABLE) or any("server" in words for words in asked)):
+    if not (os.environ.get(VARIABLE) or asked_for(request.config, "server")):
         pytest.skip("a Fractal server is started when it is asked for: pytest -m server")
     with live_server(tmp_path_factory.mktemp("fractal")) as alive:
         yield alive

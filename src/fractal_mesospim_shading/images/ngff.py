@@ -103,7 +103,8 @@ def image_attributes(multiscale: Document, omero: Document, zarr_format: int) ->
     """Attributes of a new image: its pyramid and its channels, where their version has them."""
     version = ngff_version_of(zarr_format)
     if zarr_format == 2:
-        return {"multiscales": [{"version": version, **multiscale}], "omero": omero}
+        own = {"version": version}
+        return {"multiscales": [{**own, **multiscale}], "omero": {**own, **omero}}
     return {"ome": {"version": version, "multiscales": [multiscale], "omero": omero}}
 
 
@@ -215,7 +216,8 @@ def with_windows(
     given = content.get("omero")
     if given is not None and not isinstance(given, dict):
         return dict(attributes)
-    omero: Document = dict(given or {})
+    of_version = {"version": ngff_version_of(zarr_format)} if zarr_format == 2 else {}
+    omero: Document = dict(of_version if given is None else given)
     channels = [dict(channel) for channel in omero.get("channels") or []]
     channels += [{} for _ in range(len(windows) - len(channels))]
     colors = ("FFFFFF",) if len(windows) == 1 else ("00FF00", "FF00FF", "00FFFF", "FFFF00")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
-import pytest
+from tests.support.environments import made_environment, run_command
 
 ROOT = Path(__file__).parents[3]
 VARIABLE = "MESOSPIM_SHADING_FRACTAL_SERVER"
@@ -23,35 +21,11 @@ _NOT_SHARED = ("fractal_mesospim_shading", "__pycache__", "pip", "setuptools", "
 """Starts of names: this package, and what the server brings up to date itself."""
 
 
-def run_command(*words: Any, **settings: Any) -> str:
-    """What a command prints; it has to succeed."""
-    done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, check=False, **settings
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return done.stdout
-
-
 def server_python() -> Path:
-    """The interpreter of an environment with `SERVER`, which is made if none is named.
-
-    It is kept in `build`, so that only the first run installs it. Where it cannot be installed,
-    the tests are skipped.
-    """
+    """The interpreter of an environment with `SERVER`, which is made if none is named."""
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE], "bin", "python")
-    folder = ROOT / "build" / "fractal-server"
-    installed = folder / "installed.txt"
-    python = folder / "bin" / "python"
-    if not installed.exists():
-        run_command(sys.executable, "-m", "venv", "--clear", folder)
-        pip = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", *SERVER]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
-        if done.returncode:
-            error = (done.stderr.strip() or "pip failed").splitlines()[-1]
-            pytest.skip(f"{' and '.join(SERVER)} cannot be installed here: {error}")
-        installed.write_text(run_command(python, "-m", "pip", "freeze"))
-    return python
+    return made_environment("fractal-server", SERVER)
 
 
 def package_wheel(folder: Path) -> Path:

@@ -114,6 +114,10 @@ def test_windows_change_and_all_else_is_kept():
     made = with_windows({"ome": {"multiscales": []}}, 3, [window, window], ["a", "b"])
     assert [c["label"] for c in made["ome"]["omero"]["channels"]] == ["a", "b"]
     assert all(c["active"] and len(c["color"]) == 6 for c in made["ome"]["omero"]["channels"])
+    # Version 0.4 says in each part which it is; 0.5 once, for all.
+    assert "version" not in made["ome"]["omero"]
+    assert with_windows({"multiscales": []}, 2, [window], ["a"])["omero"]["version"] == "0.4"
+    assert "version" not in after["omero"]
 
 
 @pytest.mark.parametrize("window", ["x", 5, [1], None])
