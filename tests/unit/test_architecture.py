@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core",),
     ("core/flatfield", "core/background"),
-    ("core/overlaps",),
+    ("core/overlaps", "core/emptiness"),
     ("options", "images/storage"),
     ("images/arrays",),
     ("images",),

@@ -1,0 +1,1 @@
+"""Which planes hold medium and nothing else, decided without knowing the camera offset."""
