@@ -1,13 +1,15 @@
-"""An image whose pixels are those of another, flat-field corrected in float32 as they are read.
+"""The flat-field correction in float32: an image that is corrected as it is read, and its kernel.
 
-What comes after a flat-field correction reads it as it would read a finished result of that
-correction, and nothing of it is ever written.
+What comes after a flat-field correction reads the image as it would read a finished result of that
+correction, and nothing of it is ever written. The kernel writes the same pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +17,17 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.blocks import cut
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.threads import Kept, empty_array
-from fractal_mesospim_shading.engine.plan import channel_stacks
+from fractal_mesospim_shading.engine.plan import Processed, channel_stacks
 from fractal_mesospim_shading.engine.zero_look import Zeros
 from fractal_mesospim_shading.flatfield.kernel import ZYX, FlatfieldKernel
-from fractal_mesospim_shading.images.arrays.documents import Box
-from fractal_mesospim_shading.images.source import Axes, Channel, Level, PixelSource
+from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.source import (
+    Axes,
+    Channel,
+    Level,
+    MultitileImage,
+    PixelSource,
+)
 
 DTYPE = np.dtype(np.float32)
 """Of the pixels."""
@@ -160,3 +168,53 @@ class CorrectedImage:
         self._next[place] = stop
         y, x = (slice(own.start - part.start, own.stop - part.start) for part, own in edges)
         return slice(start - z.start, stop - z.start), y, x
+
+
+@dataclass(frozen=True)
+class Float32Kernel:
+    """Flat-field correction whose result is float32, whatever the source has.
+
+    Attributes:
+        shared_bytes: what all blocks of a process share: flat-field and dark-field of each model.
+        flatfield: what is done; None until the models are known.
+    """
+
+    shared_bytes: int
+    flatfield: FlatfieldKernel | None = None
+
+    besides: ClassVar[Sequence[StoredArray]] = ()
+    companions: ClassVar[Sequence[str]] = ()
+
+    @classmethod
+    def of(cls, image: MultitileImage) -> Self:
+        """That of an image whose models are not known yet."""
+        profiles = 2 * DTYPE.itemsize * len(image.model_groups)
+        return cls(profiles * prod(image.layout.tile_shape))
+
+    @property
+    def known(self) -> FlatfieldKernel:
+        """What is done, once it is known."""
+        if self.flatfield is None:
+            raise RuntimeError("The kernel has no models yet; estimate or load them first.")
+        return self.flatfield
+
+    @property
+    def zero_is_no_data(self) -> Mapping[int, bool]:
+        """By channel, for the contrast windows."""
+        return self.known.zero_is_no_data
+
+    def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
+        """What a block needs beside the pixels that it writes: the raw ones, and a look at zeros.
+
+        Args:
+            block: its shape.
+            source: that is read.
+        """
+        look = 0 if self.flatfield is None else self.flatfield.working_bytes(block, source)
+        return prod(block) * source.dtype.itemsize + look
+
+    def process(self, source: MultitileImage, box: Box) -> Processed:
+        """Read and correct a box."""
+        image = CorrectedImage(source, self.known, box)
+        data = image.read(0, box)
+        return Processed((data,), image.counts, image.noise)

@@ -179,8 +179,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         history=history,
         types=_TYPES,
     )
-    if kernel is not None:
-        work = after.added_to(work, {"": kernel})
+    work = after.added_to(work, None if kernel is None else {"": kernel})
     refuse_unfit(work, problems)
     workers = estimate_workers(box_bytes(image, 0), options)
     check_outside(image, image.layout, options.outside_tiles, workers)
@@ -209,8 +208,7 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     work = container_work(collection, mosaics, named(options), problems, correction)
     folder = models_folder_url(work.final_url, collection.url) if options.save_models else None
     work = replace(work, options=options, choices=choices, models_folder=folder)
-    if kernels is not None:
-        work = after.added_to(work, kernels.made)
+    work = after.added_to(work, None if kernels is None else kernels.made)
     refuse_unfit(work, problems)
     rehearse(work)
     return work

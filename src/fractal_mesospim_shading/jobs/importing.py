@@ -269,8 +269,7 @@ def prepare_import(
         listed=listed_attributes(collection, mosaic),
     )
     work = _with_digest(work, mosaic)
-    if kernel is not None:
-        work = after.added_to(work, {"": kernel})
+    work = after.added_to(work, None if kernel is None else {"": kernel})
     if not imported_before(work):
         with problems.collected():
             _refuse_taken(work)

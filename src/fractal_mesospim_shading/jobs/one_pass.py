@@ -17,7 +17,7 @@ import numpy as np
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.plan import Processed
 from fractal_mesospim_shading.errors import ParameterError, Problems
-from fractal_mesospim_shading.flatfield.corrected import DTYPE, CorrectedImage
+from fractal_mesospim_shading.flatfield.corrected import DTYPE, CorrectedImage, Float32Kernel
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -115,16 +115,18 @@ class Following:
     Attributes:
         step: what the background task would be asked for; None where nothing follows.
         kinds: of the images written beside the result.
+        floats: whether the result is float32 where nothing follows.
     """
 
     step: BackgroundOptions | None = None
     kinds: tuple[str, ...] = ()
+    floats: bool = False
 
     @classmethod
     def of(cls, options: FlatfieldOptions | ImportOptions) -> Following:
         """What was asked for."""
         if options.background is None:
-            return cls()
+            return cls(floats=options.output_type == "float32")
         values = {**dict(options), **dict(options.background)}
         shared = ("zero_is", "outside_tiles", "restart", *ExecutionOptions.model_fields)
         names = [n for n in (*BackgroundStep.model_fields, *shared) if n in values]
@@ -149,7 +151,7 @@ class Following:
     @property
     def dtype(self) -> np.dtype[Any] | None:
         """The type of the result; None for that of the source."""
-        floats = self.step is not None and self.step.output_type == "float32"
+        floats = self.floats if self.step is None else self.step.output_type == "float32"
         return DTYPE if floats else None
 
     def kernel(self, image: MosaicImage, problems: Problems) -> BackgroundKernel | None:
@@ -188,14 +190,17 @@ class Following:
         auto = self.step is not None and self.step.zero_is == "auto"
         return {channel.label: True for channel in image.channels} if auto else {}
 
-    def added_to(self, work: Work, kernels: Mapping[str, BackgroundKernel]) -> Work:
+    def added_to(self, work: Work, kernels: Mapping[str, BackgroundKernel] | None) -> Work:
         """The work of a flat-field correction with the second step behind it.
 
         Args:
             work: with targets of the type of the result, and those of the images beside it.
-            kernels: of the second step, by the name of the part.
+            kernels: of the second step, by the name of the part; None where there is none, or
+                something is wrong with it.
         """
-        if self.step is None:
+        if self.floats:
+            return replace(work, parts=tuple(map(_in_float32, work.parts)))
+        if self.step is None or kernels is None:
             return work
         begun = blocks_begun(work.final_url, self.step)
         parts = tuple(
@@ -268,6 +273,16 @@ def _both(
         plan=background_plan(part.plan, both, options, begun),
         joined=partial(_joined, both),
         facts_then={**part.facts_then, **noise_facts(labels, kernel)},
+    )
+
+
+def _in_float32(part: Part) -> Part:
+    """A part of a flat-field correction whose result is float32."""
+    kernel = Float32Kernel.of(part.plan.source)
+    return replace(
+        part,
+        plan=replace(part.plan, kernel=kernel),
+        joined=lambda flatfield: replace(kernel, flatfield=flatfield),
     )
 
 

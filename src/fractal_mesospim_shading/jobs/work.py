@@ -66,7 +66,7 @@ class Part:
         channels: of the image of its choice that it holds; None for all.
         tile: of that image, where it is a single one.
         narrowed: makes its kernel from that of its whole mosaic.
-        joined: puts a second step behind that.
+        joined: makes of that what gives float32, or what has a second step behind it.
         facts: what its provenance says besides.
         facts_then: what it says besides of the second step.
     """

@@ -109,6 +109,12 @@ class EstimationOptions(BaseModel):
         default=0.0,
         description="Counts to add to the result, so that noise below 0 is not cut off.",
     )
+    output_type: Decisive[Literal["source", "float32"]] = Field(
+        default="source",
+        description="source keeps the type of the image: values are rounded, and those below 0 are "
+        "cut off and counted, unless `output_offset` lifts them. float32 keeps all values as they "
+        "are.",
+    )
     zero_is: Decisive[ZeroIs] = "auto"
     subtract_baseline: Decisive[bool] = Field(
         default=False,
@@ -167,6 +173,7 @@ class EstimationArguments(TypedDict, total=False):
     profile_shape: Literal["keep_aspect", "stretch"]
     skip_empty_channels: bool
     output_offset: float
+    output_type: Literal["source", "float32"]
     zero_is: Literal["auto", "data", "no_data"]
     subtract_baseline: bool
     tile_gains: Literal["none", "overlaps"]

@@ -30,6 +30,7 @@ IMAGE_OPTIONS = (
     "save_models",
     "background",
     "output_offset",
+    "output_type",
     "subtract_baseline",
     "tile_gains",
     "side_gains",
@@ -146,6 +147,8 @@ def refuse_idle(
     if not any(values.get(name) for name in files):
         named = "`flatfield_files`, `models_folder` or `darkfield_file`"
         reasons.append((("profile_shape",), f"without {named}"))
+    if values.get("background") is not None:
+        reasons.append((("output_type",), "beside `background`, which holds one of its own"))
     if values.get("mode") == "subtract":
         reasons.append((("reference",), "without `mode=divide`"))
     lines = [
