@@ -532,7 +532,7 @@ def test_a_flatfield_in_a_tiff_gives_the_pixels_of_a_models_folder(
     # A frame is read as float32, the models of the folder are float64: a count may round.
     np.testing.assert_allclose(*arrays, rtol=0, atol=1)
     assert np.mean(arrays[0] != arrays[1]) < 1e-3
-    with pytest.raises(errors.ProfileError, match="no file for the channel '561 nm'"):
+    with pytest.raises(errors.ParameterError, match="no file for the channel '561 nm'"):
         correct_flatfield(
             source, flatfield_files={"488": files["488"]}, output_image_name="three", **options
         )

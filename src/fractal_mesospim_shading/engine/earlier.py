@@ -23,6 +23,7 @@ from fractal_mesospim_shading.engine.locks import JobLock
 from fractal_mesospim_shading.engine.process import DEAD_SECONDS, Holder
 from fractal_mesospim_shading.engine.records import RECORD, Ending, Journal, Request, blocks_planned
 from fractal_mesospim_shading.errors import ImageNotFoundError, ShadingError
+from fractal_mesospim_shading.images.mark_texts import origin_line
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, connection_errors
@@ -36,7 +37,6 @@ Correction = Literal["flatfield", "background"]
 
 State = Literal["running", "stopped"]
 
-_MOST_TEXT = 300
 _OPTIONS = {"correct_flatfield": FlatfieldOptions, "correct_background": BackgroundOptions}
 
 _NAMES: dict[Correction, str] = {"flatfield": "flat-field", "background": "local background"}
@@ -136,11 +136,8 @@ def _step(mark: dict[str, Any]) -> Step:
     given = mark.get("parameters")
     parameters = dict(given) if isinstance(given, Mapping) else {}
     with_models = parameters.get("correct_flatfield") is True
-    text = f"by {task}, version {version}"
     usual = parameters_of(_OPTIONS.get(task, ImportOptions)())
-    chosen = [f"{key} {value}" for key, value in parameters.items() if usual.get(key) != value]
-    if chosen:
-        text = f"{text}: {', '.join(chosen)[:_MOST_TEXT]}"
+    text = origin_line({**mark, "task": task, "version": version}, usual)
     return Step(task, version, correction_of(task, with_models=with_models), text)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile_shapes import shape_problem, shape_text, turn_is_unseen
-from fractal_mesospim_shading.errors import ProfileError
+from fractal_mesospim_shading.errors import ParameterError, ProfileError
 from fractal_mesospim_shading.images.models.dark_frames import load_darkfield
 from fractal_mesospim_shading.images.models.files import local_file, refuse_one_folder_for_two
 from fractal_mesospim_shading.images.models.flatfield_files import load_flatfield_files
@@ -53,6 +53,7 @@ def read_given_profiles(image: MultitileImage, options: EstimationOptions) -> Gi
     before it.
 
     Raises:
+        ParameterError: `flatfield_files` that do not fit the channels.
         ProfileError: files that are missing or unusable, labels that share a folder, profiles
             of another shape than a tile's.
     """
@@ -103,7 +104,7 @@ def _read_models(image: MultitileImage, options: EstimationOptions) -> dict[str,
         models |= _from_folder(image, options.models_folder, left)
     elif models and left:
         lacking = ", ".join(f"'{group.channel.label}'" for group in left)
-        raise ProfileError(
+        raise ParameterError(
             f"`flatfield_files` has no file for the channel {lacking}. Give one for each channel, "
             "one for all, or the rest in `models_folder`."
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from fractal_mesospim_shading.errors import FolderError, OutputExistsError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Document, native_dtype, output_document
+from fractal_mesospim_shading.images.mark_texts import origin_line
 from fractal_mesospim_shading.images.mosaic import MARK, is_finished
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage import places
@@ -143,15 +144,6 @@ def mark_of(url: str, options: places.StorageOptions = None) -> Document:
     """What this package has written down in an image that it made; empty where there is nothing."""
     mark = (_group_attributes(url, options) or {}).get(MARK)
     return mark if isinstance(mark, dict) else {}
-
-
-def origin_line(mark: Document) -> str:
-    """One line on how an image was made, from our mark in it."""
-    parameters = mark.get("parameters")
-    given = parameters.items() if isinstance(parameters, dict) else ()
-    chosen = [f"{key} {value}" for key, value in given if value not in (None, False, "", [], {})]
-    text = f"by {mark.get('task')}, version {mark.get('version')}"
-    return ": ".join([text, ", ".join(chosen)[:300]]) if chosen else text
 
 
 def finished_at(url: str, options: places.StorageOptions = None) -> bool:

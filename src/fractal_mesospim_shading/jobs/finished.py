@@ -9,7 +9,8 @@ from dataclasses import replace
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.earlier import settle
 from fractal_mesospim_shading.engine.records import plain
-from fractal_mesospim_shading.images.output import mark_of, origin_line
+from fractal_mesospim_shading.images.mark_texts import origin_line
+from fractal_mesospim_shading.images.output import mark_of
 from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
 from fractal_mesospim_shading.jobs.steps import Counts
 from fractal_mesospim_shading.jobs.work import CorrectionOptions, JobResult

@@ -41,12 +41,22 @@ def parse_options(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(value, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f'expected JSON such as {{"key": 1}}; this is none at {place}') from None
     except RecursionError:
         raise ValueError("expected JSON of fewer levels") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys differ: else the last would count without a word."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"expected each key once; '{shown(twice)}' is there twice")
+    return values
 
 
 NumberList = Annotated[list[int], BeforeValidator(parse_list)]

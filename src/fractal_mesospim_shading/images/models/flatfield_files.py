@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from fractal_mesospim_shading.errors import ProfileError
+from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.models.files import local_file
 from fractal_mesospim_shading.images.models.folder import SavedModel, load_model
 from fractal_mesospim_shading.images.source import Channel
@@ -30,28 +30,52 @@ def load_flatfield_files(
         Models by channel label, of those that have a file.
 
     Raises:
-        ProfileError: a channel that the image does not have, or files that cannot be used.
+        ParameterError: a channel that the image does not have, or two files for one channel.
+        ProfileError: files that cannot be used.
     """
-    chosen: dict[str, str] = {}
-    unknown = []
-    # A file for all goes before none of the others.
-    for key, path in sorted(files.items()):
-        of_key = [channel.label for channel in channels if _means(key, channel)]
-        chosen |= dict.fromkeys(of_key, path)
-        if not of_key:
-            unknown.append(f"'{key}'")
-    if unknown:
-        labels = ", ".join(f"'{channel.label}'" for channel in channels)
-        raise ProfileError(
-            f"`flatfield_files` names the channel {', '.join(unknown)}, but the image has "
-            f"{labels}. Name them by label or wavelength."
-        )
+    keys = {
+        channel.label: [key for key in sorted(files) if key and _means(key, channel)]
+        for channel in channels
+    }
+    _refuse_unclear(files, keys)
+    chosen = {
+        label: files[own[0]] if own else files[EVERY_CHANNEL]
+        for label, own in keys.items()
+        if own or EVERY_CHANNEL in files
+    }
     loaded = {path: load_model(local_file(path, "flatfield_files")) for path in chosen.values()}
     return {label: loaded[path] for label, path in chosen.items()}
 
 
+def _refuse_unclear(files: Mapping[str, str], keys: Mapping[str, Sequence[str]]) -> None:
+    """Refuse keys of no channel, and several of one.
+
+    Args:
+        files: path by channel, as they were given.
+        keys: of these, those of each channel, by its label.
+
+    Raises:
+        ParameterError: names them.
+    """
+    known = {EVERY_CHANNEL, *(key for own in keys.values() for key in own)}
+    unknown = ", ".join(f"'{key}'" for key in sorted(files) if key not in known)
+    if unknown:
+        labels = ", ".join(f"'{label}'" for label in keys)
+        raise ParameterError(
+            f"`flatfield_files` names the channel {unknown}, but the image has {labels}. Name them "
+            "by label or wavelength."
+        )
+    for label, own in keys.items():
+        if len(own) > 1:
+            both = " and ".join(f"'{key}'" for key in own)
+            raise ParameterError(
+                f"`flatfield_files` has several files for the channel '{label}': as {both}. Give "
+                "one."
+            )
+
+
 def _means(key: str, channel: Channel) -> bool:
-    """Whether a key stands for a channel: no label is empty."""
+    """Whether a key stands for a channel."""
     number = re.search(r"\d+", channel.label)
-    names = {EVERY_CHANNEL, channel.label, channel.wavelength_id, number and number.group()}
+    names = {channel.label, channel.wavelength_id, number and number.group()}
     return key in names

@@ -63,7 +63,7 @@ def test_channels_by_label_wavelength_and_all_the_rest(tmp_path, flat):
 
 def test_a_channel_that_the_image_does_not_have(tmp_path, flat):
     files = _written(tmp_path, flat)
-    with pytest.raises(ProfileError, match="'405', but the image has '488 nm', 'red', 'Ch640'"):
+    with pytest.raises(ParameterError, match="'405', but the image has '488 nm', 'red', 'Ch640'"):
         load_flatfield_files({"405": files["flat.tif"]}, CHANNELS)
 
 
@@ -120,7 +120,16 @@ def test_spellings(given, expected):
     assert validated(FlatfieldOptions, {"flatfield_files": given}).flatfield_files == expected
 
 
+@pytest.mark.parametrize("keys", [("488", "488 nm"), ("640", "Ch640"), ("640", "Ch640", "")])
+def test_two_keys_of_one_channel(tmp_path, flat, keys):
+    path = _written(tmp_path, flat)["flat.tif"]
+    with pytest.raises(ParameterError, match=f"several files.*'{keys[0]}' and '{keys[1]}'"):
+        load_flatfield_files(dict.fromkeys(keys, path), CHANNELS)
+
+
 def test_two_files_for_one_channel():
+    with pytest.raises(ParameterError, match="expected each key once; '488' is there twice"):
+        validated(FlatfieldOptions, {"flatfield_files": '{"488": "a.tif", "488": "b.tif"}'})
     with pytest.raises(ParameterError, match="expected one file for the channel 488"):
         validated(FlatfieldOptions, {"flatfield_files": ["488=a.tif", "488=b.tif"]})
 
