@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fractal_mesospim_shading.engine.progress import progress_shown
+from fractal_mesospim_shading.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Unpack
 
     from fractal_mesospim_shading.engine.progress import Told
@@ -74,19 +75,20 @@ def correct_flatfield(
 
 
 def estimate_flatfield(
-    zarr_url: str,
-    output: str,
+    zarr_url: str | Sequence[str],
+    output: str | None = None,
     options: FlatfieldOptions | None = None,
     *,
     tiff: bool = False,
     progress: bool | Told | None = None,
     **arguments: Unpack[FlatfieldArguments],
 ) -> dict[str, ChannelModel]:
-    """Estimate the flat-fields of an image and save them as a models folder.
+    """Estimate the flat-fields of an image, or of several together.
 
     Args:
-        zarr_url: address of the image.
-        output: folder for the models, to be given as `models_folder` later.
+        zarr_url: address of the image; or several, of the same light path, that share one
+            flat-field of each channel. Numbers of tiles are then those of each image.
+        output: folder for the models, to be given as `models_folder` later; None to write none.
         options: what is asked for, as an object; None for the defaults.
         tiff: also write `flatfield.tif` and `darkfield.tif` beside each model, for ImageJ and
             stitchers.
@@ -102,22 +104,25 @@ def estimate_flatfield(
         ShadingError: one readable error; an earlier folder of models is as it was.
 
     Example:
-        Estimate once, and use it for every image of the day:
+        Estimate once, look at it, and use it for every image of the day:
 
         >>> from fractal_mesospim_shading import correct_flatfield, estimate_flatfield
         >>> models = estimate_flatfield("brain.zarr/raw_image", "models", fov_list=[1, 3, 7, 9])
-        >>> list(models)
-        ['488 nm']
+        >>> models["488 nm"].profile.flatfield.shape, models["488 nm"].planes_used
+        ((96, 96), 48)
         >>> result = correct_flatfield("brain.zarr/raw_image", models_folder="models")
     """
-    from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.jobs import estimating
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-    from fractal_mesospim_shading.options.values import address, combined
+    from fractal_mesospim_shading.options.values import address, addresses, combined
 
-    url, folder = address(zarr_url, "zarr_url"), address(output, "output")
+    if tiff and output is None:
+        raise ParameterError("TIFF files need a folder: give `output`, or leave tiff out.")
+    urls = addresses(zarr_url, "zarr_url")
+    folder = None if output is None else address(output, "output")
     chosen = combined(FlatfieldOptions, options, {**arguments})
     with progress_shown(progress):
-        return flatfield.estimate_models(url, folder, chosen, tiff=tiff)
+        return estimating.estimate_models(urls, folder, chosen, tiff=tiff)
 
 
 def check_overlaps(

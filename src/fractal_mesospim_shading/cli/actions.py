@@ -37,17 +37,26 @@ def _image_and_options(
         more: options that follow from those of the file and of the command together, and go
             before them.
     """
-    from fractal_mesospim_shading.options.values import address, asked_for
+    images, options = _images_and_options(given, model, more)
+    return images[0], options
+
+
+def _images_and_options(
+    given: Given, model: type[OptionsT], more: Callable[[Document], Document] | None = None
+) -> tuple[list[str], OptionsT]:
+    """The same of a command that takes several images."""
+    from fractal_mesospim_shading.options.values import addresses, asked_for
 
     written = _parameter_file(given)
     of_file = written.pop("zarr_url", None)
-    if given["image"] is None and of_file is None:
+    images = [*given["image"]] if isinstance(given["image"], tuple) else given["image"]
+    if not images and of_file is None:
         raise ParameterError("Give the address of the image, or 'zarr_url' in the --params file.")
-    image = given["image"] if given["image"] is not None else address(of_file, "zarr_url")
     typed = _typed_options(given, model)
     if more is not None:
         typed |= more({**written, **typed})
-    return image, asked_for(model, written, typed)
+    options = asked_for(model, written, typed)
+    return addresses(images or of_file, "zarr_url"), options
 
 
 def _parameter_file(given: Given) -> dict[str, Any]:
@@ -150,17 +159,17 @@ def correct_flatfield(given: Given) -> None:
 def estimate(given: Given) -> None:
     """Write models, and print their folder."""
     from fractal_mesospim_shading.flatfield.models import model_facts
-    from fractal_mesospim_shading.jobs import flatfield
+    from fractal_mesospim_shading.jobs import estimating
     from fractal_mesospim_shading.jobs.outlook import Outlook, models_from
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
-    image, options = _image_and_options(given, FlatfieldOptions)
+    images, options = _images_and_options(given, FlatfieldOptions)
     if given["dry_run"]:
-        choices = flatfield.plan_estimate(image, given["output"], options)
-        found = Outlook(image, given["output"], {}, models_from(choices))
+        choices = estimating.plan_estimate(images, given["output"], options)
+        found = Outlook(", ".join(images), given["output"], {}, models_from(choices))
         return _show_outlooks(given, [found])
-    models = flatfield.estimate_models(
-        image, given["output"], options, tiff=given["format"] == "tiff"
+    models = estimating.estimate_models(
+        images, given["output"], options, tiff=given["format"] == "tiff"
     )
     facts = {"models_folder": given["output"], "models": model_facts(models)}
     _show(given, [given["output"]], facts)

@@ -35,9 +35,14 @@ def _dry_run() -> Option:
     )
 
 
-def _image(*, required: bool) -> click.Argument:
+def _image(*, required: bool, several: bool = False) -> click.Argument:
     text = "Address of the image: a folder on disk, s3://..., or within a zip archive."
-    return click.Argument(["image"], required=required, type=Place(), help=text)
+    if several:
+        text += " Several share one flat-field of each channel; numbers of tiles are those of each."
+    nargs, metavar = (-1, "[IMAGE...]") if several else (1, None)
+    return click.Argument(
+        ["image"], required=required, nargs=nargs, metavar=metavar, type=Place(), help=text
+    )
 
 
 def _common() -> list[click.Parameter]:
@@ -76,7 +81,7 @@ def estimate_arguments() -> list[click.Parameter]:
     from fractal_mesospim_shading.options.precedence import IMAGE_OPTIONS
 
     return [
-        _image(required=False),
+        _image(required=False, several=True),
         Option(
             "--output",
             heading=Heading.OUTPUT,

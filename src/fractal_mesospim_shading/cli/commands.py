@@ -37,6 +37,7 @@ EXAMPLES = {
     ],
     "estimate": [
         "estimate empty.zarr/raw_image --fov-list 1 3 7 9 --output models",
+        "estimate monday.zarr/raw_image tuesday.zarr/raw_image --fov-list 1 9 --output models",
         "estimate empty.zarr/raw_image --fov-list 1 3 7 9 --output models --format tiff",
     ],
     "check": [

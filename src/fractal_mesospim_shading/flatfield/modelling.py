@@ -20,6 +20,7 @@ from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
     dark_facts,
     given_facts,
+    tiles_told,
     uncorrected_model,
 )
 from fractal_mesospim_shading.flatfield.offset_doubts import question_offset
@@ -100,7 +101,7 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
         "light_path": group.light_path.facts(),
         "level": choice.level,
         "seed": options.seed,
-        "tiles": sorted(set(sampled.tiles)),
+        **tiles_told(choice.image, set(sampled.tiles)),
     }
     facts["saturated_sampled"] = stack.saturated
     sampled = replace(sampled, stack=stack)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ from fractal_mesospim_shading.images.models.folder import (
 )
 from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import Channel, MultitileImage
+from fractal_mesospim_shading.images.storage.names import image_name
 from fractal_mesospim_shading.messages import counted
 
 if TYPE_CHECKING:
@@ -236,6 +237,18 @@ def misfits(images: Iterable[tuple[MultitileImage, Models]]) -> tuple[str, ...]:
         "these tiles, or give models of the same zoom, camera and side."
         for (theirs, here), same in labels.items()
     )
+
+
+def tiles_told(image: MultitileImage, tiles: Collection[int]) -> dict[str, Any]:
+    """The tiles of an estimate; where it is one of several images, with the names of these."""
+    told = [
+        {
+            "name": image_name(grid.url),
+            "tiles": sorted(own for own, number in grid.numbers.items() if number in tiles),
+        }
+        for grid in image.grids
+    ]
+    return {"images": told} if len(told) > 1 else {"tiles": told[0]["tiles"]}
 
 
 def dark_facts(dark: DarkFrame | None, origin: str) -> dict[str, Any]:

@@ -191,25 +191,28 @@ def choose(
 
 
 def _empty_tiles(image: MultitileImage, scenario: EmptyRegions) -> list[int]:
-    if scenario.fov_list is None:
-        corners = list(image.layout.corners)
-        if not corners:
-            raise SamplingError(
-                "All four corner tiles of this mosaic are missing; name the tiles whose end "
-                "planes are empty in `fov_list`."
-            )
-        return corners
-    numbers = list(scenario.fov_list)
+    """Numbers of the tiles that were named, or of the corners, of each mosaic of an image."""
+    numbers = list(scenario.fov_list or ())
     repeated = sorted({n for n in numbers if numbers.count(n) > 1})
     if repeated:
         raise TileNumberError(f"`fov_list` names the tiles {repeated} more than once.")
-    try:
-        return [image.layout.tile(number).number for number in numbers]
-    except LayoutError as error:
-        raise TileNumberError(
-            f"`fov_list`: {error} The tiles of this image are:\n  "
-            + "\n  ".join(image.layout.map_text().splitlines())
-        ) from None
+    tiles = []
+    for grid in image.grids:
+        if scenario.fov_list is None and not grid.layout.corners:
+            raise SamplingError(
+                f"All four corner tiles of {grid.url} are missing; name the tiles whose end planes "
+                "are empty in `fov_list`."
+            )
+        try:
+            own = [grid.layout.tile(n).number for n in numbers or grid.layout.corners]
+        except LayoutError as error:
+            which = "this image" if len(image.grids) == 1 else grid.url
+            raise TileNumberError(
+                f"`fov_list`: {error} The tiles of {which} are:\n  "
+                + "\n  ".join(grid.layout.map_text().splitlines())
+            ) from None
+        tiles += [grid.numbers[number] for number in own]
+    return tiles
 
 
 def every_plane(image: MultitileImage, group: ModelGroup) -> dict[int, list[int]]:

@@ -43,6 +43,7 @@ from fractal_mesospim_shading.images.source import (
     Axes,
     Channel,
     ChunkFrame,
+    Grid,
     Level,
     ModelGroup,
 )
@@ -216,6 +217,11 @@ class MosaicImage:
     def read_units(self, level: int) -> Sequence[int]:
         """Shape of the smallest piece that is decoded as a whole: the (inner) chunk."""
         return self.levels[level].chunks
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Itself alone."""
+        return (Grid.alone(self.url, self.layout),)
 
     def chunk_frame(self, channel: int, tile: int) -> ChunkFrame:
         """The whole image, whatever the tile."""

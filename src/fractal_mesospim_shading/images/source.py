@@ -113,6 +113,26 @@ class ChunkFrame:
     spans: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class Grid:
+    """A mosaic that an image consists of: itself, or one of several that are joined.
+
+    Attributes:
+        url: of the image.
+        layout: of its tiles.
+        numbers: by its own number of a tile, the number that this has in the whole.
+    """
+
+    url: str
+    layout: TileLayout
+    numbers: Mapping[int, int]
+
+    @classmethod
+    def alone(cls, url: str, layout: TileLayout) -> Grid:
+        """That of an image that is no other's part."""
+        return cls(url, layout, {tile.number: tile.number for tile in layout.tiles})
+
+
 class PixelSource(Protocol):
     """Planes of several channels that can be read in boxes: all that a kernel asks for."""
 
@@ -161,6 +181,10 @@ class MultitileImage(PixelSource, Protocol):
     @property
     def layout(self) -> TileLayout:
         """The tiles at full resolution."""
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """The mosaics that it consists of; people name tiles by the numbers of these."""
 
     @property
     def origins_px(self) -> Mapping[int, tuple[float, float]] | None:

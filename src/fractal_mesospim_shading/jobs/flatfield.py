@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,18 +9,11 @@ from fractal_mesospim_shading.engine.earlier import steps_of
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.errors import Problems
-from fractal_mesospim_shading.flatfield.job_models import choose_models
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
-from fractal_mesospim_shading.flatfield.models import ChannelModel
-from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
-from fractal_mesospim_shading.flatfield.side_gains import refuse_one_sided
-from fractal_mesospim_shading.flatfield.tile_gains import refuse_unplaced
+from fractal_mesospim_shading.flatfield.sampling import box_bytes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
+from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.output import models_folder_url
-from fractal_mesospim_shading.images.source import MultitileImage
-from fractal_mesospim_shading.images.storage.places import normalise_url
-from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.jobs.containers import (
     ContainerCorrection,
     GroupImage,
@@ -30,25 +22,18 @@ from fractal_mesospim_shading.jobs.containers import (
 )
 from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.finished import completed_in_place
-from fractal_mesospim_shading.jobs.models import (
-    make_models,
-    refuse_folder_of_models,
-    save_all_models,
-)
+from fractal_mesospim_shading.jobs.models import choose_all_models
 from fractal_mesospim_shading.jobs.one_pass import Following, named
 from fractal_mesospim_shading.jobs.preparation import (
     beside_target,
     block_plan,
-    open_collection,
     plan_output,
     refuse_common,
     refuse_unfit,
-    tell_facts,
 )
 from fractal_mesospim_shading.jobs.story import correct
-from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled, prefix_of
+from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.views.reporting import report_obstacle
 
 TASK = "correct_flatfield"
@@ -84,63 +69,6 @@ def plan_flatfield(zarr_url: str, options: FlatfieldOptions) -> Work:
     )
 
 
-def estimate_models(
-    zarr_url: str, folder: str, options: FlatfieldOptions, *, tiff: bool = False
-) -> dict[str, ChannelModel]:
-    """Estimate and save the models of an image or a container without correcting it.
-
-    Args:
-        zarr_url: of the image, or of the container.
-        folder: for the models; `models_folder` of a later correction or import.
-        options: of the estimate.
-        tiff: also write `flatfield.tif` and `darkfield.tif`, for other programs.
-    """
-    folder, choices = normalise_url(folder), plan_estimate(zarr_url, folder, options)
-    models = make_models(choices, options)
-    save_all_models(folder, choices, models, tiff=tiff)
-    return labelled(choices, models)
-
-
-def plan_estimate(zarr_url: str, folder: str, options: FlatfieldOptions) -> tuple[PlaneChoice, ...]:
-    """The planes of an estimate, once everything is checked; nothing is written."""
-    refuse_idle(options, writes_image=False)
-    storage = options.storage_options
-    images: Sequence[MultitileImage]
-    with workable(zarr_url):
-        if is_container(zarr_url, storage):
-            collection = open_collection(zarr_url, storage)
-            tell_facts(collection)
-            images = collection.mosaics()
-        else:
-            images = [MosaicImage.open(zarr_url, storage)]
-        problems = Problems()
-        choices = _choices(images, options, problems, saves=True)
-        problems.raise_all()
-    refuse_folder_of_models(normalise_url(folder), choices)
-    return choices
-
-
-def _choices(
-    images: Sequence[MultitileImage],
-    options: FlatfieldOptions,
-    problems: Problems,
-    *,
-    saves: bool = False,
-) -> tuple[PlaneChoice, ...]:
-    """The planes that the models of each image are made from."""
-    with problems.collected():
-        refuse_unplaced(images, options)
-    with problems.collected():
-        refuse_one_sided(images, options)
-    choices = []
-    for image in images:
-        choice = choose_models(image, options, problems, saves=saves)
-        suffix = image.suffix if len(images) > 1 else ""
-        if choice is not None:
-            choices.append(replace(choice, prefix=prefix_of(image, images), folder=suffix))
-    return tuple(choices)
-
-
 def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     """Check everything that can be checked without reading a pixel.
 
@@ -153,7 +81,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     planned = problems.run(
         lambda: plan_output(image, named(options), dtype=after.dtype, companions=after.kinds)
     )
-    choices = _choices([image], options, problems)
+    choices = choose_all_models([image], options, problems)
     obstacle = report_obstacle(image, image.url if planned is None else planned.final_url)
     tasks = (TASK, *after.tasks)
     refuse_common(options, tasks, image.url, history, problems, no_report=obstacle)
@@ -195,7 +123,7 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     """
     problems = Problems()
     mosaics = problems.run(collection.mosaics) or ()
-    choices = _choices(mosaics, options, problems)
+    choices = choose_all_models(mosaics, options, problems)
     after = Following.of(options)
     kernels = after.group_kernels(collection, mosaics, problems)
 

@@ -6,11 +6,13 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.resources import estimate_workers
+from fractal_mesospim_shading.errors import Problems
 from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains, ImageGains
-from fractal_mesospim_shading.flatfield.job_models import find_models
+from fractal_mesospim_shading.flatfield.job_models import choose_models, find_models
 from fractal_mesospim_shading.flatfield.models import (
     Models,
     misfits,
@@ -18,15 +20,45 @@ from fractal_mesospim_shading.flatfield.models import (
     save_used_models,
 )
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice, box_bytes
-from fractal_mesospim_shading.flatfield.side_gains import find_side_gains
-from fractal_mesospim_shading.flatfield.tile_gains import find_gains
+from fractal_mesospim_shading.flatfield.side_gains import find_side_gains, refuse_one_sided
+from fractal_mesospim_shading.flatfield.tile_gains import find_gains, refuse_unplaced
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.output import split_name
+from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.jobs.work import Work
+from fractal_mesospim_shading.jobs.work import Work, prefix_of
 from fractal_mesospim_shading.options.base import ExecutionOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
 logger = logging.getLogger(__name__)
+
+
+def choose_all_models(
+    images: Sequence[MultitileImage],
+    options: FlatfieldOptions,
+    problems: Problems,
+    *,
+    saves: bool = False,
+) -> tuple[PlaneChoice, ...]:
+    """The planes that the models of each image of a job are made from.
+
+    Args:
+        images: that the job has.
+        options: of the estimate.
+        problems: that take the errors.
+        saves: whether the models are written even without `save_models`.
+    """
+    with problems.collected():
+        refuse_unplaced(images, options)
+    with problems.collected():
+        refuse_one_sided(images, options)
+    choices = []
+    for image in images:
+        choice = choose_models(image, options, problems, saves=saves)
+        suffix = image.suffix if len(images) > 1 else ""
+        if choice is not None:
+            choices.append(replace(choice, prefix=prefix_of(image, images), folder=suffix))
+    return tuple(choices)
 
 
 def make_models(

@@ -22,7 +22,14 @@ from fractal_mesospim_shading.images.light_path import together
 from fractal_mesospim_shading.images.native.channels import NativeChannel
 from fractal_mesospim_shading.images.native.placement import PlacedStack, TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.source import Axes, Channel, ChunkFrame, Level, ModelGroup
+from fractal_mesospim_shading.images.source import (
+    Axes,
+    Channel,
+    ChunkFrame,
+    Grid,
+    Level,
+    ModelGroup,
+)
 from fractal_mesospim_shading.images.storage import places
 
 _SAMPLED_FILES = 512
@@ -192,6 +199,11 @@ class NativeMosaic:
     def origins_px(self) -> dict[int, tuple[float, float]]:
         """(y, x) of each tile as it was on the stage, by number, in pixels; the smallest is 0."""
         return {place.number: (place.y_px, place.x_px) for place in self.places}
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Itself alone."""
+        return (Grid.alone(self.url, self.layout),)
 
     def chunk_frame(self, channel: int, tile: int) -> ChunkFrame:
         """Chunks begin with each tile; along z with the plane that was taken first."""

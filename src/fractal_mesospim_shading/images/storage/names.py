@@ -175,3 +175,14 @@ def unsafe_name(path: str, where: str, reason: str) -> str:
         f"{where} holds the name {path!r}, and {reason}: written into a result, it could "
         "end up somewhere else. Nothing with such a name is read or copied; rename or remove it."
     )
+
+
+def image_name(url: str) -> str:
+    """What people call an image: its name, from the container that it lies in.
+
+    Args:
+        url: such as `/data/brain.zarr/raw_image`, which is `brain.zarr/raw_image`.
+    """
+    parts = [part for part in url.split("/") if part]
+    inside = next((k for k, part in enumerate(parts) if ".zarr" in part), len(parts) - 1)
+    return "/".join(parts[inside:])

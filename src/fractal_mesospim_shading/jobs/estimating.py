@@ -1,0 +1,107 @@
+"""Models by themselves: of one image, or one of each channel from several images together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from fractal_mesospim_shading.errors import ParameterError, Problems
+from fractal_mesospim_shading.flatfield.models import ChannelModel
+from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.images.joined import joined
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native.collection import is_container
+from fractal_mesospim_shading.images.source import MultitileImage
+from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.jobs.models import (
+    choose_all_models,
+    make_models,
+    refuse_folder_of_models,
+    save_all_models,
+)
+from fractal_mesospim_shading.jobs.preparation import open_collection, tell_facts
+from fractal_mesospim_shading.jobs.work import labelled
+from fractal_mesospim_shading.messages import listed
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+from fractal_mesospim_shading.options.precedence import refuse_idle
+
+logger = logging.getLogger(__name__)
+
+
+def estimate_models(
+    urls: Sequence[str], folder: str | None, options: FlatfieldOptions, *, tiff: bool = False
+) -> dict[str, ChannelModel]:
+    """Estimate the models of images or containers without correcting them.
+
+    Args:
+        urls: of the images, or of the containers; several share one model of each channel.
+        folder: where the models are saved: `models_folder` of a later correction or import. None
+            to save none.
+        options: of the estimate.
+        tiff: also write `flatfield.tif` and `darkfield.tif`, for other programs.
+
+    Raises:
+        ShadingError: one readable error.
+    """
+    choices = plan_estimate(urls, folder, options)
+    models = make_models(choices, options)
+    if folder is not None:
+        save_all_models(places.normalise_url(folder), choices, models, tiff=tiff)
+    return labelled(choices, models)
+
+
+def plan_estimate(
+    urls: Sequence[str], folder: str | None, options: FlatfieldOptions
+) -> tuple[PlaneChoice, ...]:
+    """The planes of an estimate, once everything is checked; nothing is read or written."""
+    refuse_idle(options, writes_image=False)
+    if not urls:
+        raise ParameterError("`zarr_url` names no image; expected one address at least.")
+    mosaics = [_mosaics(url, options) for url in urls]
+    images, problems = _beside_each_other(urls, mosaics), Problems()
+    choices = choose_all_models(images, options, problems, saves=True)
+    problems.raise_all()
+    if folder is not None:
+        refuse_folder_of_models(places.normalise_url(folder), choices)
+    for grid in images[0].grids if len(urls) > 1 else ():
+        numbers = listed([str(number) for number in sorted(grid.numbers.values())])
+        logger.info("In what follows, the tiles of %s have the numbers %s", grid.url, numbers)
+    return choices
+
+
+def _mosaics(url: str, options: FlatfieldOptions) -> Sequence[MultitileImage]:
+    """An image, or the mosaics of an acquisition."""
+    storage = options.storage_options
+    with workable(url):
+        if not is_container(url, storage):
+            return [MosaicImage.open(url, storage)]
+        collection = open_collection(url, storage)
+        tell_facts(collection)
+        return collection.mosaics()
+
+
+def _beside_each_other(
+    urls: Sequence[str], mosaics: Sequence[Sequence[MultitileImage]]
+) -> list[MultitileImage]:
+    """The mosaics of the first address, each joined with those of its name of the others.
+
+    Raises:
+        ParameterError: they differ in their mosaics, or cannot share a flat-field.
+    """
+    suffixes = [[mosaic.suffix for mosaic in own] for own in mosaics]
+    for url, own in zip(urls, suffixes, strict=True):
+        if sorted(own) != sorted(suffixes[0]):
+            raise ParameterError(
+                f"'{url}' has the mosaics {_named(own)}, but '{urls[0]}' has "
+                f"{_named(suffixes[0])}: expected the same angles and sides in all. Estimate them "
+                "apart."
+            )
+    return [
+        joined([next(m for m in own if m.suffix == suffix) for own in mosaics])
+        for suffix in suffixes[0]
+    ]
+
+
+def _named(suffixes: Sequence[str]) -> str:
+    return ", ".join(f"'{suffix}'" for suffix in suffixes)
