@@ -125,8 +125,8 @@ def test_info_shows_the_history(make_mosaic, flatfield):
     lines = as_text(found).splitlines()
     first, second = lines[lines.index("History:") + 1 :][:2]
     version = importlib.metadata.version("fractal-mesospim-shading")
-    assert first == f"  made by correct_flatfield, version {version}: camera_offset 100.0, " + (
-        "output_offset 12.0"
+    assert first == f"  made by correct_flatfield, version {version}: camera_offset 100, " + (
+        "output_offset 12"
     )
     assert second.startswith("  made by correct_background") and "constant" in second
 
