@@ -57,6 +57,8 @@ def test_all_doors_give_equal_bytes(acquisition, tree, tmp_path, state_of):
         "models_folder": str(tmp_path / "models"),
         "camera_offset": 100.0,
         "output_offset": 5.0,
+        # It holds the date.
+        "report": False,
     }
     server = tmp_path / "server"
     server.mkdir()
@@ -87,7 +89,7 @@ def test_all_doors_give_equal_bytes(acquisition, tree, tmp_path, state_of):
         }
 
     flags = ["--correct-flatfield", "--models-folder", options["models_folder"]]
-    flags += ["--camera-offset", "100", "--output-offset", "5"]
+    flags += ["--camera-offset", "100", "--output-offset", "5", "--no-report"]
     shell = subprocess.run(
         [*CLI, "import", acquisition, "--zarr-dir", tmp_path / "shell", *flags],
         capture_output=True,

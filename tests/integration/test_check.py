@@ -13,6 +13,10 @@ import zarr
 from fractal_mesospim_shading import check_overlaps, correct_flatfield, import_mesospim
 from fractal_mesospim_shading.cli import main
 from fractal_mesospim_shading.errors import ParameterError, ShadingError
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.jobs import story
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.overlapping import (
     OverlappingWorld,
@@ -78,11 +82,10 @@ def test_a_result_is_measured_as_it_was_foretold(source, true_models, tmp_path):
     assert "Same tissue in two tiles differs by" in page
     assert 'alt="Pairs of tiles of channel 488 nm, by how much their views differ"' in page
     written = json.loads(report.with_suffix(".json").read_text())
-    assert (
-        written
-        == {"channels": [told.facts()]}
-        == {"channels": list(result.facts()["overlaps"].values())}
-    )
+    assert written["channels"] == [told.facts()] == list(result.facts()["overlaps"].values())
+    assert written["models"] == json.loads(json.dumps(result.facts()["models"]))
+    assert written["pixels"] == result.facts()["pixels"]
+    assert written["asked"]["output_offset"] == 50 and "storage_options" not in written["asked"]
 
 
 def test_the_same_numbers_again(source, true_models):
@@ -122,6 +125,8 @@ def test_native_containers_and_imports_tell_the_same(native, tmp_path):
     )
     assert set(imported.overlaps) == {"488 nm", "561 nm"}
     corrected = correct_flatfield(str(native.container), output_folder=str(tmp_path), **options)
+    _assert_reported(imported)
+    _assert_reported(corrected)
     for label, check in imported.overlaps.items():
         assert len(check.before.pairs) >= 6
         assert check.after.whole.median < 0.3 * check.before.whole.median
@@ -131,6 +136,55 @@ def test_native_containers_and_imports_tell_the_same(native, tmp_path):
     for check in foretold.channels:
         told = corrected.overlaps[check.label]
         assert check.after.whole.median == pytest.approx(told.after.whole.median, abs=0.003)
+
+
+def _assert_reported(result):
+    """Models, pairs of tiles and numbers, of the same job by all ways."""
+    page = Path(result.report).read_text()
+    for label in result.models:
+        assert f"<h2>Channel {label}</h2>" in page
+        assert f'alt="Flat-field of channel {label}"' in page
+        assert f"Pairs of tiles of channel {label}, by how much their views differ" in page
+    assert page.count("data:image/png;base64,") == 2 * len(result.models)
+    assert "<th>Pixels clipped</th>" in page and "<th>z_levels</th>" in page
+    written = json.loads(Path(result.report).with_suffix(".json").read_text())
+    facts = json.loads(json.dumps(result.facts()))
+    assert written["channels"] == list(facts["overlaps"].values())
+    assert (written["models"], written["pixels"]) == (facts["models"], facts["pixels"])
+    assert Path(result.report).with_suffix(".png").stat().st_size > 1000
+
+
+def test_a_report_of_stacks_reads_no_pixel_and_can_be_left_out(native_v04, tmp_path, monkeypatch):
+    write, reading = story.write_flatfield_report, []
+
+    def watched(*arguments):
+        with monkeypatch.context() as patch:
+            for kind in (MosaicImage, NativeMosaic, TargetImage):
+
+                def seen(*more, read=kind.read):
+                    reading.append(more)
+                    return read(*more)
+
+                patch.setattr(kind, "read", seen)
+            return write(*arguments)
+
+    monkeypatch.setattr(story, "write_flatfield_report", watched)
+    options = {"camera_offset": 100, "z_levels": native_v04.z_levels}
+    container = str(native_v04.container)
+    one = correct_flatfield(container, output_folder=str(tmp_path / "1"), **options)
+    (two,) = import_mesospim(container, str(tmp_path / "2"), correct_flatfield=True, **options)
+    assert one.report is not None and two.report is not None and not reading
+    # Planes of a mosaic are shown: the count would see them.
+    again = {"camera_offset": 0, "z_levels": native_v04.z_levels}
+    correct_flatfield(two.image_url, output_folder=str(tmp_path), **again)
+    assert reading
+    plain = correct_flatfield(container, output_folder=str(tmp_path / "3"), report=False, **options)
+    other = import_mesospim(
+        container, str(tmp_path / "4"), correct_flatfield=True, report=False, **options
+    )
+    raw = import_mesospim(container, str(tmp_path / "5"))
+    assert [done.report for done in (plain, *other, *raw)] == [None] * 3
+    assert not [path for folder in "345" for path in (tmp_path / folder).rglob("*_report.*")]
 
 
 def test_an_image_without_positions_is_refused_with_what_to_do(tmp_path):

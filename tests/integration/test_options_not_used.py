@@ -62,11 +62,13 @@ def test_an_estimate_has_no_use_for_options_of_a_result(make_mosaic, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
-def test_an_acquisition_has_no_report_and_is_not_corrected_unless_asked(tmp_path):
+def test_an_acquisition_is_not_corrected_unless_asked(tmp_path):
     settings = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16))
     path = str(write_acquisition(tmp_path, "a.zarr", grid_stacks(1, 1, settings), settings))
     with pytest.raises(errors.ParameterError, match="z_levels can do nothing without"):
         import_mesospim(path, str(tmp_path / "out"), z_levels=[1, 3])
-    with pytest.raises(errors.ParameterError, match="report can do nothing with a native"):
-        correct_flatfield(path, report=True, z_levels=[1, 3])
+    with pytest.raises(errors.ParameterError, match="report can do nothing where.*remote storage"):
+        correct_flatfield(path, report=True, z_levels=[1, 3], output_folder="memory://none")
+    with pytest.raises(errors.ParameterError, match="report can do nothing where.*remote storage"):
+        import_mesospim(path, "memory://none", report=True)
     assert not (tmp_path / "out").exists()

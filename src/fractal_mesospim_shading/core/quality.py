@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,12 +69,6 @@ class ShadingQuality:
             factor: by how much y and x have shrunk from full resolution to these planes.
             counts: of the whole image, where the correction has counted them.
         """
-        low, high = np.percentile(profile.flatfield, (1, 99))
-        fractions: tuple[float, ...] = ()
-        if counts is not None:
-            clipped = counts.clipped_low + counts.clipped_high
-            parts = (clipped, counts.saturated, counts.no_data)
-            fractions = tuple(part / max(counts.pixels, 1) for part in parts)
         both = [
             (
                 as_stack(planes).mean(axis=0),
@@ -84,7 +78,24 @@ class ShadingQuality:
         ]
         steps = medium_steps(both[0][0] - offset, both[1][0] - output_offset, layout, factor=factor)
         unevenness = [flatness(planes, layout, dark, factor=factor) for planes, dark in both]
-        return cls(float(low), float(high), *steps, *unevenness, *fractions)
+        return replace(
+            cls.of_counts(profile, counts),
+            seam_before=steps[0],
+            seam_after=steps[1],
+            flatness_before=unevenness[0],
+            flatness_after=unevenness[1],
+        )
+
+    @classmethod
+    def of_counts(cls, profile: ShadingProfile, counts: PixelCounts | None) -> ShadingQuality:
+        """What is known where no plane is looked at; arguments as for `measure`."""
+        low, high = (float(value) for value in np.percentile(profile.flatfield, (1, 99)))
+        if counts is None:
+            return cls(low, high)
+        clipped = counts.clipped_low + counts.clipped_high
+        parts = (clipped, counts.saturated, counts.no_data)
+        lost = [part / max(counts.pixels, 1) for part in parts]
+        return cls(low, high, clipped=lost[0], saturated=lost[1], no_data=lost[2])
 
     @property
     def seam_text(self) -> str | None:

@@ -57,6 +57,7 @@ from fractal_mesospim_shading.jobs.work import (
     prefix_of,
 )
 from fractal_mesospim_shading.options.precedence import refuse_idle
+from fractal_mesospim_shading.views.reporting import report_obstacle
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,6 @@ def container_work(
     Raises:
         ShadingError: one error with all problems.
     """
-    with problems.collected():
-        refuse_idle(options, no_report="with a native acquisition, which has no report")
     if options.overwrite_input:
         problems.errors.append(
             ParameterError(
@@ -164,6 +163,8 @@ def container_work(
         )
     storage, kinds = options.storage_options, correction.companions
     planned = plan_address(collection.url, options, problems, kinds)
+    with problems.collected():
+        refuse_idle(options, no_report=report_obstacle(planned or collection.url))
     parts: list[Part] = []
     if planned is not None:
         unfinished = unfinished_url(planned, storage, kinds)

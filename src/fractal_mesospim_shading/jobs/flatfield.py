@@ -34,7 +34,7 @@ from fractal_mesospim_shading.jobs.preparation import (
 from fractal_mesospim_shading.jobs.story import correct
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-from fractal_mesospim_shading.views.reporting import report_obstacle
+from fractal_mesospim_shading.views.reporting import can_show, report_obstacle
 
 TASK = "correct_flatfield"
 _TYPES = {"flatfield_corrected": True}
@@ -82,7 +82,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         lambda: plan_output(image, named(options), dtype=after.dtype, companions=after.kinds)
     )
     choices = choose_all_models([image], options, problems)
-    obstacle = report_obstacle(image, image.url if planned is None else planned.final_url)
+    obstacle = report_obstacle(image.url if planned is None else planned.final_url)
     tasks = (TASK, *after.tasks)
     refuse_common(options, tasks, image.url, history, problems, no_report=obstacle)
     kernel = after.kernel(image, problems)
@@ -102,7 +102,8 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
         choices=choices,
         replaces=image.url if options.overwrite_input else None,
         models_folder=folder,
-        reported=image if options.report and obstacle is None else None,
+        reported=options.report and obstacle is None,
+        shown=image if can_show(image) else None,
         members=output.members,
         history=history,
         types=_TYPES,
@@ -135,7 +136,8 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     correction = ContainerCorrection(TASK, _TYPES, made, after.dtype, after.kinds)
     work = container_work(collection, mosaics, named(options), problems, correction)
     folder = models_folder_url(work.final_url, collection.url) if options.save_models else None
-    work = replace(work, options=options, choices=choices, models_folder=folder)
+    reported = options.report and report_obstacle(work.final_url) is None
+    work = replace(work, options=options, choices=choices, models_folder=folder, reported=reported)
     work = after.added_to(work, None if kernels is None else kernels.made)
     refuse_unfit(work, problems)
     rehearse(work)

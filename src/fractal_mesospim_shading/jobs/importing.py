@@ -51,8 +51,10 @@ from fractal_mesospim_shading.jobs.preparation import (
 )
 from fractal_mesospim_shading.jobs.story import carry_out
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, prefix_of
+from fractal_mesospim_shading.messages import warnings_heard
 from fractal_mesospim_shading.options.flatfield import ImportOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
+from fractal_mesospim_shading.views.reporting import report_obstacle, report_url
 
 logger = logging.getLogger(__name__)
 
@@ -135,11 +137,12 @@ def import_image(unit: ImportUnit, options: ImportOptions) -> JobResult:
     Raises:
         ShadingError: one readable error; the acquisition is as it was.
     """
-    work = plan_import(unit, options)
-    if imported_before(work):
-        logger.info("%s was finished by an earlier run and stays.", unit.zarr_url)
-        return work.result(unit.zarr_url)
-    return carry_out(work)
+    with warnings_heard():
+        work = plan_import(unit, options)
+        if imported_before(work):
+            logger.info("%s was finished by an earlier run and stays.", unit.zarr_url)
+            return work.result(unit.zarr_url, report_url(unit.zarr_url) if work.reported else None)
+        return carry_out(work)
 
 
 def plan_import(unit: ImportUnit, options: ImportOptions) -> Work:
@@ -227,6 +230,9 @@ def prepare_import(
     """
     problems = Problems()
     storage = options.storage_options
+    obstacle = report_obstacle(unit.zarr_url)
+    with problems.collected():
+        refuse_idle(options, no_report=obstacle)
     source_format = ZARR_FORMATS[mosaic.placed[0].stack.ngff_version]
     zarr_format = zarr_format_of(options.ngff_version, source_format)
     with problems.collected():
@@ -259,6 +265,7 @@ def prepare_import(
         compared=compared,
         models_folder=folder if options.save_models and choices else None,
         parent_format=zarr_format,
+        reported=options.report and bool(choices) and obstacle is None,
         add_tables=partial(_write_tables, mosaic),
         history=history,
         types={

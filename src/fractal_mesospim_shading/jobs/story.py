@@ -41,8 +41,11 @@ from fractal_mesospim_shading.jobs.models import (
 from fractal_mesospim_shading.jobs.steps import Counts
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
 from fractal_mesospim_shading.messages import counted, heard_so_far, warnings_heard
+from fractal_mesospim_shading.options.base import asked_of
 from fractal_mesospim_shading.views.reporting import (
     BackgroundToReport,
+    ImageDone,
+    JobDone,
     report_url,
     write_flatfield_report,
 )
@@ -103,7 +106,7 @@ def carry_out(work: Work) -> JobResult:
         ) as job,
     ):
         if job.finished:
-            report = None if work.reported is None else report_url(work.final_url)
+            report = report_url(work.final_url) if work.reported else None
             told = told_counts(work.final_url, work.kinds_of_counts, work.storage)
             return with_counts(work.result(work.final_url, report), told)
         if job.continued:
@@ -131,7 +134,7 @@ def carry_out(work: Work) -> JobResult:
         used = labelled(work.choices, models)
         # Now: a run that is killed after the next lines has nothing left to do, and the source may
         # be gone.
-        report = _report(work, used, gains, checks, counts, job, time.monotonic() - started)
+        report = _report(work, models, gains, checks, counts, job, time.monotonic() - started)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
     noise = {
@@ -190,7 +193,7 @@ def _judge(
 
 def _report(
     work: Work,
-    models: Models,
+    models: Sequence[Models],
     gains: Sequence[ImageGains],
     checks: Checks,
     counts: Sequence[Counts],
@@ -198,28 +201,29 @@ def _report(
     seconds: float,
 ) -> str | None:
     """Write the report of a complete result, to be placed beside it with the result itself."""
-    if work.reported is None:
+    if not work.reported:
         return None
-    place, target = work.replaces or work.final_url, work.parts[0].plan.target
     background = None
     if work.then is not None:
         then = work.then
         background = BackgroundToReport(then.titles, counts[1], then.output_offset)
     logger.info("Writing the report")
     with _only_warning("The report"):
-        return write_flatfield_report(
-            place,
-            work.reported,
-            target,
-            models,
-            gains[0],
+        done = JobDone(
+            work.source_url,
+            tuple(
+                ImageDone(choice.image, own, own_gains, choice.prefix)
+                for choice, own, own_gains in zip(work.choices, models, gains, strict=True)
+            ),
             checks,
             counts[0],
             work.choices[0].options.output_offset,
             seconds,
-            job.beside,
+            asked_of(work.options),
+            None if work.shown is None else (work.shown, work.parts[0].plan.target),
             background,
         )
+        return write_flatfield_report(work.replaces or work.final_url, done, job.beside)
     return None
 
 

@@ -139,7 +139,8 @@ class Work:
         models_folder: where the models used are saved; None to save none.
         parent_format: zarr version of the group that the result lies in, which is made where
             it is not there; None where the result lies in a plain folder.
-        reported: image that a report is written of; None for no report.
+        reported: whether a report is written.
+        shown: image of which it shows planes before and after; None for none.
         counted: kind of the counts of the kernel.
         members: what is carried over from the source besides its pyramid; None for nothing.
         add_tables: writes tables of its own into an image.
@@ -165,7 +166,8 @@ class Work:
     replaces: str | None = None
     models_folder: str | None = None
     parent_format: int | None = None
-    reported: MosaicImage | None = None
+    reported: bool = False
+    shown: MosaicImage | None = None
     counted: type[PixelCounts] = PixelCounts
     members: MemberPlan | None = None
     add_tables: Callable[[TargetImage], None] = _no_tables

@@ -41,6 +41,8 @@ ZeroIs = Annotated[
 """What is done about pixels of 0, in all tasks."""
 
 
+Report = Annotated[bool, Field(description="Write a report with figures beside what is corrected.")]
+
 OutsideTiles = Annotated[
     Literal["refuse", "keep", "zero"],
     Field(
@@ -166,6 +168,11 @@ def parameters_of(options: BaseModel) -> dict[str, Any]:
     fields = type(options).model_fields
     neutral = {name for name, field in fields.items() if Bearing.NEUTRAL in field.metadata}
     return options.model_dump(mode="json", exclude=neutral)
+
+
+def asked_of(options: BaseModel) -> dict[str, Any]:
+    """The options that differ from their defaults, as JSON, without secrets of a storage."""
+    return options.model_dump(mode="json", exclude={"storage_options"}, exclude_defaults=True)
 
 
 know_options("zarr_url", "zarr_dir", "output")

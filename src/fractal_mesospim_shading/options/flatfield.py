@@ -17,6 +17,7 @@ from fractal_mesospim_shading.options.base import (
     OutputArguments,
     OutputOptions,
     OutsideTiles,
+    Report,
     ZeroIs,
 )
 from fractal_mesospim_shading.options.basic import BasicpyModelParams, BasicpyParams
@@ -197,9 +198,7 @@ class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
         "is then gone.",
     )
     outside_tiles: Decisive[OutsideTiles] = "refuse"
-    report: Neutral[bool] = Field(
-        default=True, description="Write a report with figures beside the result."
-    )
+    report: Neutral[Report] = True
 
 
 class FlatfieldArguments(EstimationArguments, OutputArguments, ExecutionArguments, total=False):
@@ -262,6 +261,7 @@ class ImportStyleOptions(BaseModel):
     restart: Neutral[bool] = Field(
         default=False, description="Drop an unfinished run of this import instead of continuing it."
     )
+    report: Neutral[Report] = True
 
 
 class ImportOptions(ImportStyleOptions, EstimationOptions, ExecutionOptions):
@@ -282,6 +282,7 @@ class ImportArguments(EstimationArguments, ExecutionArguments, total=False):
     exclude_groups: Sequence[str] | None
     overwrite: bool
     restart: bool
+    report: bool
 
 
 class ImportTaskOptions(ImportStyleOptions, EstimationOptions):

@@ -34,64 +34,84 @@ Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class ChannelReport:
-    """One channel of a corrected image.
+class PlaneShown:
+    """One plane of a mosaic before and after.
 
     Attributes:
-        label: of the channel.
+        before, after: (y, x), the same level and plane of both.
+        factor: by how much (y, x) have shrunk from full resolution.
+        offset, output_offset: counts without light, before and after.
+        number: of the plane along z, for the caption.
+    """
+
+    before: NDArray[Any]
+    after: NDArray[Any]
+    factor: tuple[int, int] = (1, 1)
+    offset: float = 0.0
+    output_offset: float = 0.0
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class ChannelReport:
+    """What was done to one channel, or one illumination side of it.
+
+    Attributes:
+        label: of the model.
         profile: that was applied.
-        before, after: one plane of the mosaic, (y, x), the same level and plane of both.
         layout: tiles at full resolution.
         pixel_mm: sides (y, x) of a pixel of full resolution.
-        factor: by how much (y, x) have shrunk from full resolution to the planes shown.
-        offset, output_offset: counts without light, before and after.
-        plane: which one along z is shown, for the caption.
+        shown: a plane before and after; None where none is shown.
         facts: what is to be said: scenario, offset, planes used and rejected, what was measured.
         check: what the overlaps of the tiles say; None where it is not known how they lie.
     """
 
     label: str
     profile: ShadingProfile
-    before: NDArray[Any]
-    after: NDArray[Any]
     layout: TileLayout
     pixel_mm: tuple[float, float]
-    factor: tuple[int, int] = (1, 1)
-    offset: float = 0.0
-    output_offset: float = 0.0
-    plane: int = 0
+    shown: PlaneShown | None = None
     facts: Facts = ()
     check: OverlapCheck | None = None
 
 
 def channel_figure(channel: ChannelReport) -> bytes:
     """All panels of one channel: the profile above, one plane before and after below."""
+    shown = channel.shown
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(2, 3, gridspec_kw={"height_ratios": [1, 1]})
+        rows, columns = (1, 2) if shown is None else (2, 3)
+        grid = figure.subplots(rows, columns, squeeze=False)
         _flatfield_panel(figure, grid[0, 0], channel)
         _sections_panel(grid[0, 1], channel)
-        _histogram_panel(grid[0, 2], channel)
-        _plane_panels(figure, [grid[1, 0], grid[1, 1]], channel)
-        _mosaic_section_panel(grid[1, 2], channel)
+        if shown is not None:
+            _histogram_panel(grid[0, 2], shown)
+            _plane_panels(figure, [grid[1, 0], grid[1, 1]], channel, shown)
+            _mosaic_section_panel(grid[1, 2], channel, shown)
 
-    return png(draw, (14.5, 1.6 + 3.4 * (_aspect([channel]) + max(_aspect([channel]), 0.8))))
+    aspect = _aspect([channel])
+    if shown is None:
+        return png(draw, (9.6, 0.8 + 3.4 * aspect))
+    return png(draw, (14.5, 1.6 + 3.4 * (aspect + max(aspect, 0.8))))
 
 
 def overview_figure(title: str, channels: Sequence[ChannelReport]) -> bytes:
-    """One row for each channel: the flat-field, and one plane before and after."""
+    """One row for each channel: the flat-field, and one plane before and after where shown."""
+    with_planes = any(channel.shown is not None for channel in channels)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(len(channels), 3, squeeze=False)
+        grid = figure.subplots(len(channels), 3 if with_planes else 1, squeeze=False)
         for axes, channel in zip(grid, channels, strict=True):
             _flatfield_panel(figure, axes[0], channel)
-            _plane_panels(figure, [axes[1], axes[2]], channel)
+            if channel.shown is not None:
+                _plane_panels(figure, [axes[1], axes[2]], channel, channel.shown)
             label = drawable(shortened(channel.label, 30))
             axes[0].set_title(f"{label}: flat-field", parse_math=False)
-        figure.suptitle(drawable(shortened(title, 90)), fontsize=13, parse_math=False)
+        most = 90 if with_planes else 40
+        figure.suptitle(drawable(shortened(title, most)), fontsize=13, parse_math=False)
 
     height = 1.0 + 3.6 * _aspect(channels)
-    return png(draw, (14.5, 0.6 + height * len(channels)))
+    return png(draw, (14.5 if with_planes else 6.0, 0.6 + height * len(channels)))
 
 
 def _flatfield_panel(figure: Figure, axes: Axes, channel: ChannelReport) -> None:
@@ -131,9 +151,9 @@ def _sections_panel(axes: Axes, channel: ChannelReport) -> None:
     axes.legend(framealpha=0.8)
 
 
-def _histogram_panel(axes: Axes, channel: ChannelReport) -> None:
+def _histogram_panel(axes: Axes, shown: PlaneShown) -> None:
     """How many pixels of the plane shown have which brightness, in steps of equal ratio."""
-    planes = _above_offset(channel)
+    planes = _above_offset(shown)
     positive = np.concatenate([plane[plane > 0] for plane, _, _ in planes])
     if positive.size:
         low, high = (float(v) for v in np.percentile(positive, (0.5, 99.9)))
@@ -153,11 +173,13 @@ def _histogram_panel(axes: Axes, channel: ChannelReport) -> None:
     )
 
 
-def _plane_panels(figure: Figure, axes: list[Axes], channel: ChannelReport) -> None:
+def _plane_panels(
+    figure: Figure, axes: list[Axes], channel: ChannelReport, shown: PlaneShown
+) -> None:
     """One plane before and after with the same contrast; ticks lie where tiles meet."""
     from matplotlib.colors import LogNorm
 
-    planes = _above_offset(channel)
+    planes = _above_offset(shown)
     low, high = contrast([plane for plane, _, _ in planes])
     # Logarithmic, over two decades at most: shading is a ratio and shows alike in the
     # medium and in the sample. Where all lies below the offset, there is nothing to show.
@@ -170,20 +192,20 @@ def _plane_panels(figure: Figure, axes: list[Axes], channel: ChannelReport) -> N
         norm = LogNorm(low, high, clip=True)
         picture = axis.imshow(visible, cmap="gray", norm=norm, extent=extent)
         _tile_ticks(axis, channel)
-        title = f"{name.capitalize()} (plane {channel.plane})"
+        title = f"{name.capitalize()} (plane {shown.number})"
         axis.set(title=title, xlabel="x (mm)", ylabel="y (mm)")
     colour_bar(figure, axis, picture, "counts above the offset (log.)")
 
 
-def _mosaic_section_panel(axes: Axes, channel: ChannelReport) -> None:
+def _mosaic_section_panel(axes: Axes, channel: ChannelReport, shown: PlaneShown) -> None:
     """Along x through the middle row of tiles: medians over the height of that row."""
     rows = sorted({tile.row for tile in channel.layout.tiles})
     middle = rows[len(rows) // 2]
     tile = next(t for t in channel.layout.tiles if t.row == middle)
-    start, stop = (-(-tile.y // channel.factor[0]), tile.y + channel.layout.tile_shape[0])
-    stop = max(stop // channel.factor[0], start + 1)
+    start, stop = (-(-tile.y // shown.factor[0]), tile.y + channel.layout.tile_shape[0])
+    stop = max(stop // shown.factor[0], start + 1)
     scale_x = channel.pixel_mm[1]
-    for plane, name, colour in _above_offset(channel):
+    for plane, name, colour in _above_offset(shown):
         section = np.median(plane[start:stop], axis=0)
         x = (np.arange(section.size) + 0.5) / section.size * channel.layout.plane_shape[1]
         axes.plot(x * scale_x, section, color=colour, linewidth=1.1, label=name)
@@ -197,12 +219,12 @@ def _mosaic_section_panel(axes: Axes, channel: ChannelReport) -> None:
     legend_above(axes, with_zero=True)
 
 
-def _above_offset(channel: ChannelReport) -> list[tuple[NDArray[np.float32], str, str]]:
+def _above_offset(shown: PlaneShown) -> list[tuple[NDArray[np.float32], str, str]]:
     """The plane before and after without its offset, with name and colour; 0 stays 0."""
     planes = []
     for plane, offset, name, colour in (
-        (channel.before, channel.offset, "before", BEFORE),
-        (channel.after, channel.output_offset, "after", AFTER),
+        (shown.before, shown.offset, "before", BEFORE),
+        (shown.after, shown.output_offset, "after", AFTER),
     ):
         values = np.asarray(plane, dtype=np.float32)
         values = np.where(values == 0, values, values - np.float32(offset))
@@ -217,12 +239,14 @@ def _extent_mm(channel: ChannelReport, shape: tuple[int, int]) -> Extent:
 
 def _aspect(channels: Sequence[ChannelReport]) -> float:
     """The greatest height over width of the images shown, within reason for a page."""
-    ratios = [
-        shape[0] / shape[1]
-        for channel in channels
-        for shape in (channel.layout.tile_shape, channel.layout.plane_shape)
-    ]
+    ratios = [shape[0] / shape[1] for channel in channels for shape in _shapes(channel)]
     return min(max([*ratios, 0.5]), 2.0)
+
+
+def _shapes(channel: ChannelReport) -> list[tuple[int, int]]:
+    """Those of the pictures of a channel, in pixels."""
+    tile = channel.layout.tile_shape
+    return [tile] if channel.shown is None else [tile, channel.layout.plane_shape]
 
 
 def _edges(channel: ChannelReport, axis: int) -> list[int]:

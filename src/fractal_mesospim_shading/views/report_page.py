@@ -57,12 +57,13 @@ _PAIRS_CAPTION = (
 
 @dataclass(frozen=True)
 class ImageReport:
-    """A corrected image.
+    """A corrected image, or a container of such.
 
     Attributes:
         title: such as the name of the image.
         channels: in the order of the image.
         facts: of the whole image: shape, size, time, throughput.
+        asked: options with their values.
         notes: lines that a person may want to read.
         warnings: lines that a person should look at.
     """
@@ -72,6 +73,7 @@ class ImageReport:
     facts: Facts = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    asked: Facts = ()
 
 
 def write_report(
@@ -111,6 +113,7 @@ def report_html(report: ImageReport) -> str:
         *(f'<p class="note">{_text(note)}</p>' for note in report.notes),
         _table(report.facts),
         *(_channel(channel) for channel in report.channels),
+        *_asked(report.asked),
         "</body></html>",
     ]
     return "\n".join(part for part in parts if part) + "\n"
@@ -118,15 +121,24 @@ def report_html(report: ImageReport) -> str:
 
 def _channel(channel: ChannelReport) -> str:
     label = _text(shortened(channel.label, _MOST))
-    description = f"Flat-field of channel {label}, and one plane before and after"
+    description = f"Flat-field of channel {label}"
+    if channel.shown is not None:
+        description += ", and one plane before and after"
     parts = (
         f"<h2>Channel {label}</h2>",
         _table(channel.facts),
         _image(description, channel_figure(channel)),
-        f'<p class="caption">{_CAPTION}</p>',
+        "" if channel.shown is None else f'<p class="caption">{_CAPTION}</p>',
         *_pairs(channel, label),
     )
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
+
+
+def _asked(asked: Facts) -> tuple[str, ...]:
+    """What was asked for, folded away."""
+    if not asked:
+        return ()
+    return ("<details><summary>What was asked for</summary>", _table(asked), "</details>")
 
 
 def _pairs(channel: ChannelReport, label: str) -> tuple[str, ...]:

@@ -1,28 +1,31 @@
-"""The report of a corrected image: what it shows."""
+"""The report of a job: what it shows of its models, its overlaps and its pixels."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.core.quality import ShadingQuality, flattened
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.model_texts import offset_text, uncertainty_text
-from fractal_mesospim_shading.flatfield.models import ChannelModel
+from fractal_mesospim_shading.flatfield.models import ChannelModel, Models, model_facts
 from fractal_mesospim_shading.flatfield.refining import refined_text
 from fractal_mesospim_shading.flatfield.sampling import z_factor
+from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
-from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.images.source import Channel, ModelGroup, MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.messages import heard_so_far
@@ -35,7 +38,7 @@ from fractal_mesospim_shading.views.coarse import (
     planes_shown,
     shrinking,
 )
-from fractal_mesospim_shading.views.figures import ChannelReport, Facts
+from fractal_mesospim_shading.views.figures import ChannelReport, Facts, PlaneShown
 from fractal_mesospim_shading.views.report_page import ImageReport, write_report
 
 logger = logging.getLogger(__name__)
@@ -65,117 +68,191 @@ class BackgroundToReport:
         )
 
 
-def report_obstacle(image: MosaicImage, url: str) -> str | None:
+@dataclass(frozen=True)
+class ImageDone:
+    """An image that was corrected: a mosaic, or the stacks of one.
+
+    Attributes:
+        image: the source.
+        models: by the labels of its model groups.
+        gains: of its tiles.
+        prefix: tells its channels from those of other images of the job.
+    """
+
+    image: MultitileImage
+    models: Models
+    gains: ImageGains
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """What a job has done, whatever its kind.
+
+    Attributes:
+        source_url: of what was corrected.
+        images: that were.
+        checks: of the overlaps, by label of the model.
+        counts: what happened to the pixels, by the labels of results.
+        output_offset: counts that were added.
+        seconds: that it took.
+        asked: options that were given, as JSON.
+        shown: a source and its result of which some planes are read and shown; None where none
+            are.
+        background: that was taken away as well; what is measured of the flat-field is then
+            measured on the planes shown, corrected anew without it.
+    """
+
+    source_url: str
+    images: tuple[ImageDone, ...]
+    checks: Mapping[str, OverlapCheck]
+    counts: Mapping[str, PixelCounts]
+    output_offset: float
+    seconds: float
+    asked: Document
+    shown: tuple[MosaicImage, TargetImage] | None = None
+    background: BackgroundToReport | None = None
+
+
+def report_obstacle(url: str) -> str | None:
     """Why no report of a result can be written; None where it can.
 
     Args:
-        image: the source.
         url: of the result.
     """
-    if not places.is_local(url):
-        return "where the result lies on remote storage"
+    return None if places.is_local(url) else "where the result lies on remote storage"
+
+
+def can_show(image: MosaicImage) -> bool:
+    """Whether planes of an image can be shown without decoding too much."""
     level = coarse_level(image.levels)
-    if cost_of(image, level, planes_shown(image, level)) > READ_BYTES:
-        return "for an image without a coarse level to look at"
-    return None
+    return cost_of(image, level, planes_shown(image, level)) <= READ_BYTES
 
 
-def write_flatfield_report(
-    url: str,
-    image: MosaicImage,
-    target: TargetImage,
-    models: Mapping[str, ChannelModel],
-    gains: ImageGains,
-    checks: Mapping[str, OverlapCheck],
-    counts: Mapping[str, PixelCounts],
-    output_offset: float,
-    seconds: float,
-    written_to: Callable[[str], str],
-    background: BackgroundToReport | None = None,
-) -> str:
-    """Write the report of a result from some planes of a coarse level, and what overlaps say.
+def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], str]) -> str:
+    """Write the report of a result: its models, what overlaps say, and some planes.
 
-    Beside it lie `<name>_report.html`, `.png` and `.json` then.
+    Beside it lie `<name>_report.html`, `.png` and `.json` then. No pixel is read but those of
+    the planes shown.
 
     Args:
-        url: of the result.
-        image: the source, to which `report_obstacle` knows none.
-        target: the result.
-        models, counts: by channel label.
-        gains: of the tiles.
-        checks: of the overlaps, by channel label.
-        output_offset: counts that were added.
-        seconds: that the correction took.
+        url: of the result, to which `report_obstacle` knows none.
+        done: what was done.
         written_to: where to write the file that goes to an address.
-        background: that was taken away as well; what is measured of the flat-field is then
-            measured on the planes shown, corrected anew without it.
 
     Returns:
         The address of the report.
     """
-    channels = []
-    for channel in image.channels:
-        model, counted = models[channel.label], counts[channel.label]
-        channels.append(
-            _channel_report(
-                channel,
-                image,
-                target,
-                model,
-                gains,
-                checks.get(channel.label),
-                counted,
-                output_offset,
-                background,
-            )
-        )
+    channels = tuple(
+        _channel_report(done, own, group)
+        for own in done.images
+        for group in own.image.model_groups
+        if group.label in own.models
+    )
+    notes = dict.fromkeys(note for own in done.images for note in own.image.notes)
+    made = f"fractal-mesospim-shading {__version__}, {datetime.now():%Y-%m-%d %H:%M}"
     _, name = places.parent_and_name(url)
-    facts = _image_facts(image, seconds)
-    report = ImageReport(name, tuple(channels), facts, image.notes, heard_so_far())
+    asked = tuple((option, _asked_text(value)) for option, value in done.asked.items())
+    facts = (*_job_facts(done), ("Made by", made))
+    report = ImageReport(name, channels, facts, tuple(notes), heard_so_far(), asked)
     html = report_url(url)
     stem = html.removesuffix(".html")
     write_report(written_to(html), written_to(f"{stem}.png"), report)
-    told = {"channels": [check.facts() for check in checks.values()]}
-    Path(written_to(f"{stem}.json")).write_text(json.dumps(told, indent=2))
+    Path(written_to(f"{stem}.json")).write_text(json.dumps(_as_json(report, done), indent=2))
     return html
 
 
-def _channel_report(
-    channel: Channel,
-    image: MosaicImage,
-    target: TargetImage,
+def _as_json(report: ImageReport, done: JobDone) -> Document:
+    """The same facts for programs."""
+    models = {own.prefix + label: m for own in done.images for label, m in own.models.items()}
+    gains = {
+        own.prefix + found.label: found.facts()
+        for own in done.images
+        for found in own.gains.values()
+    }
+    background = {} if done.background is None else done.background.counts
+    return {
+        "name": report.title,
+        "facts": dict(report.facts),
+        "asked": done.asked,
+        "warnings": report.warnings,
+        "notes": report.notes,
+        "models": model_facts(models),
+        "pixels": {label: asdict(counts) for label, counts in done.counts.items()},
+        "background_pixels": {label: asdict(counts) for label, counts in background.items()},
+        "tile_gains": gains,
+        "channels": [check.facts() for check in done.checks.values()],
+    }
+
+
+def _asked_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _channel_report(done: JobDone, own: ImageDone, group: ModelGroup) -> ChannelReport:
+    """What is known of one model and of what it did, with some planes where they are shown."""
+    image, model, channel = own.image, own.models[group.label], group.channel
+    label = own.prefix + group.label
+    # An image is counted by channel, a container by model.
+    counted = label if label in done.counts else own.prefix + channel.label
+    counts, check = done.counts.get(counted), done.checks.get(label)
+    profile = model.profile.resampled(image.layout.tile_shape)
+    rows = _model_facts(model.facts)
+    if done.shown is None:
+        shown, quality = None, ShadingQuality.of_counts(profile, counts)
+    else:
+        shown, quality = _planes(done, done.shown, own, model, channel, counts)
+    measured = check is not None and check.says_enough
+    if quality.seam_text is not None and not measured:
+        logger.info(
+            "Channel %s: step at the tile seams, in empty medium, %s: weaker evidence than "
+            "overlaps, which this image does not tell.",
+            label,
+            quality.seam_text,
+        )
+    if channel.index in own.gains:
+        rows += own.gains[channel.index].rows()
+    if check is not None:
+        rows += check.rows()
+    rows += quality.rows(seams=not measured)
+    if done.background is not None and counted in done.background.titles:
+        rows += done.background.rows(counted)
+    pixel_mm = (image.voxel_size_um["y"] / 1000, image.voxel_size_um["x"] / 1000)
+    return ChannelReport(label, profile, image.layout, pixel_mm, shown, rows, check)
+
+
+def _planes(
+    done: JobDone,
+    shown: tuple[MosaicImage, TargetImage],
+    own: ImageDone,
     model: ChannelModel,
-    gains: ImageGains,
-    check: OverlapCheck | None,
-    counts: PixelCounts,
-    output_offset: float,
-    background: BackgroundToReport | None,
-) -> ChannelReport:
+    channel: Channel,
+    counts: PixelCounts | None,
+) -> tuple[PlaneShown, ShadingQuality]:
     """Read some planes of a channel before and after, and measure what was done to them."""
+    image, target = shown
     level = coarse_level(image.levels)
     numbers, shape = planes_shown(image, level), image.levels[level].shape[-2:]
     y, x = (slice(0, size) for size in shape)
     middle, factor = len(numbers) // 2, shrinking(image.levels, level)
-    pixel_mm = (image.voxel_size_um["y"] / 1000, image.voxel_size_um["x"] / 1000)
     boxes = [plane_box(image.axes, channel.index, slice(z, z + 1), y, x) for z in numbers]
     before, after = (
         np.stack([whole.read(level, box).reshape(shape) for box in boxes])
         for whole in (image, target)
     )
     correction = model.correction(image.layout.tile_shape)
-    profile = model.profile.resampled(image.layout.tile_shape)
-    dark, rows = model.profile.darkfield, _model_facts(model.facts)
+    dark = model.profile.darkfield
     offset = model.offset if dark is None else float(np.mean(dark))
-    flat, added, added_last = after, output_offset, output_offset
-    if background is not None:
+    flat, added, added_last = after, done.output_offset, done.output_offset
+    if done.background is not None:
 
         def correction_of(tile: Tile) -> TileCorrection:
-            return replace(correction, tile_gain=gain_of(gains, channel.index, tile.number))
+            return replace(correction, tile_gain=gain_of(own.gains, channel.index, tile.number))
 
         flat, added = flattened(before, image.layout, correction_of, factor=factor), 0.0
-        added_last = background.output_offset
+        added_last = done.background.output_offset
     quality = ShadingQuality.measure(
-        profile,
+        model.profile.resampled(image.layout.tile_shape),
         before,
         flat,
         image.layout,
@@ -184,34 +261,10 @@ def _channel_report(
         factor=factor,
         counts=counts,
     )
-    measured = check is not None and check.says_enough
-    if quality.seam_text is not None and not measured:
-        logger.info(
-            "Channel %s: step at the tile seams, in empty medium, %s: weaker evidence than "
-            "overlaps, which this image does not tell.",
-            channel.label,
-            quality.seam_text,
-        )
-    if channel.index in gains:
-        rows += gains[channel.index].rows()
-    if check is not None:
-        rows += check.rows()
-    rows += quality.rows(seams=not measured)
-    if background is not None:
-        rows += background.rows(channel.label)
-    return ChannelReport(
-        channel.label,
-        profile,
-        before[middle],
-        after[middle],
-        image.layout,
-        pixel_mm,
-        factor,
-        offset,
-        added_last,
-        numbers[middle] * z_factor(image, level),
-        rows,
-        check,
+    number = numbers[middle] * z_factor(image, level)
+    return (
+        PlaneShown(before[middle], after[middle], factor, offset, added_last, number),
+        quality,
     )
 
 
@@ -221,16 +274,22 @@ def report_url(url: str) -> str:
     return places.join_url(parent, f"{split_name(name)[0]}_report.html")
 
 
-def _image_facts(image: MosaicImage, seconds: float) -> tuple[tuple[str, str], ...]:
-    voxels = prod(image.levels[0].shape)
-    return (
-        ("Source", places.parent_and_name(image.url)[1]),
-        ("Size", " x ".join(str(n) for n in image.levels[0].shape) + f" ({','.join(image.axes)})"),
-        ("Time", f"{seconds:.0f} s, {voxels * image.dtype.itemsize / seconds / 1e6:.3g} MB/s"),
-    )
+def _job_facts(done: JobDone) -> Facts:
+    """Name and value of what is to be said of the whole job."""
+    rows = [("Source", places.parent_and_name(done.source_url)[1])]
+    for own in done.images:
+        image, prefix = own.image, own.prefix
+        size = " x ".join(str(n) for n in image.levels[0].shape)
+        rows.append((f"{prefix}Size", f"{size} ({','.join(image.axes)})"))
+        layout = image.layout
+        tiles = f"{len(layout.tiles)} ({layout.rows} rows, {layout.columns} columns)"
+        rows.append((f"{prefix}Tiles", tiles))
+    pixels = sum(own.image.dtype.itemsize * prod(own.image.levels[0].shape) for own in done.images)
+    rate = pixels / done.seconds / 1e6
+    return (*rows, ("Time", f"{done.seconds:.0f} s, {rate:.3g} MB/s"))
 
 
-def _model_facts(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _model_facts(facts: Mapping[str, Any]) -> Facts:
     facts = {**facts.get("origin", {}).get("facts", {}), **facts}
     rows = [("Flat-field from", str(facts["scenario"]))]
     rows.append(("Camera offset", f"{offset_text(facts)}, counts"))

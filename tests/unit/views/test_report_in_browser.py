@@ -18,7 +18,7 @@ from fractal_mesospim_shading.core.overlaps.pedestal import pedestal
 from fractal_mesospim_shading.core.overlaps.residual import summary
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck, Views
-from fractal_mesospim_shading.views.figures import ChannelReport
+from fractal_mesospim_shading.views.figures import ChannelReport, PlaneShown
 from fractal_mesospim_shading.views.report_page import ImageReport, report_html
 
 BROWSER = next(
@@ -60,15 +60,14 @@ def page() -> str:
     channel = ChannelReport(
         LABEL,
         ShadingProfile.create(np.ones((24, 32))),
-        plane,
-        plane,
         layout,
         (0.001, 0.001),
+        PlaneShown(plane, plane),
         facts=(("A name of some length, as they are", "word " * 60), ("Path", "/a" * 200)),
         check=check,
     )
     facts = (("Source", "z" * 240),)
-    return report_html(ImageReport("brain" * 40, (channel,), facts, ("n" * 300,), (LABEL,)))
+    return report_html(ImageReport("brain" * 40, (channel,), facts, ("n" * 300,), (LABEL,), facts))
 
 
 def test_nothing_runs_over_its_box(tmp_path: Path) -> None:

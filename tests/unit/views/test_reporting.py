@@ -18,7 +18,7 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.quality import ShadingQuality
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.views.figures import ChannelReport, overview_figure
+from fractal_mesospim_shading.views.figures import ChannelReport, PlaneShown, overview_figure
 from fractal_mesospim_shading.views.report_page import ImageReport, report_html, write_report
 
 LAYOUT = TileLayout.from_origins([(0, 0), (0, 32), (24, 0)], (24, 32), (48, 64))
@@ -32,11 +32,9 @@ def channel(label: str = "488 nm", level: float = 1.0) -> ChannelReport:
     return ChannelReport(
         label,
         ShadingProfile.create(FLAT),
-        before.astype(np.uint16),
-        after.astype(np.uint16),
         LAYOUT,
         (0.0013, 0.0013),
-        offset=100,
+        PlaneShown(before.astype(np.uint16), after.astype(np.uint16), offset=100),
         facts=(
             ("Offset", "100 ± 0.4 counts"),
             ("Scenario", "<empty> & done"),
@@ -119,12 +117,11 @@ def test_what_has_no_light_can_be_drawn(before: int, offset: float) -> None:
     odd = ChannelReport(
         "no light",
         ShadingProfile.create(np.ones((7, 9))),
-        np.full((3, 4), before, np.uint16),
-        np.zeros((3, 4), np.uint16),
         TileLayout.single((7, 9)),
         (0.001, 0.001),
-        factor=(2, 2),
-        offset=offset,
+        PlaneShown(
+            np.full((3, 4), before, np.uint16), np.zeros((3, 4), np.uint16), (2, 2), offset=offset
+        ),
     )
     assert size_of(overview_figure("x" * 300, (odd,)))[0] == 1450
     assert "no light" in report_html(ImageReport("x", (odd,)))
@@ -133,16 +130,8 @@ def test_what_has_no_light_can_be_drawn(before: int, offset: float) -> None:
 def test_before_and_after_have_one_contrast() -> None:
     """Equal planes are drawn alike: the two panels hold the same greys."""
     flat = channel()
-    same = ChannelReport(
-        "a",
-        flat.profile,
-        flat.before,
-        flat.before,
-        LAYOUT,
-        flat.pixel_mm,
-        offset=100,
-        output_offset=100,
-    )
+    shown = PlaneShown(flat.shown.before, flat.shown.before, offset=100, output_offset=100)
+    same = ChannelReport("a", flat.profile, LAYOUT, flat.pixel_mm, shown)
     image = pixels_of(overview_figure("a", (same,)))[..., :3]
     third = image.shape[1] // 3
     # Half-way down, where both panels show tiles.
