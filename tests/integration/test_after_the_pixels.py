@@ -49,7 +49,8 @@ def test_any_name_and_any_label_is_reported(corrected, caplog, capfd):
         result = corrected(ODD.values(), "cost$ $^x <b> & 日本.zarr")
     assert MosaicImage.open(result.image_url).finished
     page = Path(result.report).read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(ODD)
+    # Flat-fields and sections of all; of each, two pictures whole, two of a seam, and its medium.
+    assert page.count("data:image/png;base64,") == 2 + 5 * len(ODD)
     for hidden in ("\x1b", "\x07", "\u202e", "\u2028", "<script>", "<b>"):
         assert hidden not in page
     assert "Channel &lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;quoted&quot;" in page
@@ -72,7 +73,7 @@ def test_a_report_that_fails_does_not_fail_the_run(corrected, caplog, monkeypatc
         raise error
 
     if where == "write_flatfield_report":
-        monkeypatch.setattr("fractal_mesospim_shading.jobs.story.write_flatfield_report", fail)
+        monkeypatch.setattr("fractal_mesospim_shading.jobs.outcome.write_flatfield_report", fail)
     else:
         monkeypatch.setattr(reporting.ShadingQuality, "measure", fail)
     result = corrected()
@@ -149,7 +150,7 @@ def test_a_run_that_goes_on_says_again_what_its_models_were_warned_of(
 def test_warnings_of_the_terminal_carry_the_word(make_mosaic, make_models, capsys, monkeypatch):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr("fractal_mesospim_shading.jobs.story.write_flatfield_report", None)
+    monkeypatch.setattr("fractal_mesospim_shading.jobs.outcome.write_flatfield_report", None)
     source, models = str(make_mosaic()), str(make_models())
     words = ["--models-folder", models, "--camera-offset", "100"]
     assert cli.main(["correct-flatfield", source, *words]) == 0

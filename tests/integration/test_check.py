@@ -16,7 +16,7 @@ from fractal_mesospim_shading.errors import ParameterError, ShadingError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.target import TargetImage
-from fractal_mesospim_shading.jobs import story
+from fractal_mesospim_shading.jobs import outcome
 from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.synthetic.overlapping import (
     OverlappingWorld,
@@ -143,19 +143,22 @@ def _assert_reported(result):
     page = Path(result.report).read_text()
     for label in result.models:
         assert f"<h2>Channel {label}</h2>" in page
-        assert f'alt="Flat-field of channel {label}"' in page
         assert f"Pairs of tiles of channel {label}, by how much their views differ" in page
-    assert page.count("data:image/png;base64,") == 2 * len(result.models)
+    names = ", ".join(result.models)
+    assert f'alt="Flat-fields of {len(result.models)} channels: {names}"' in page
+    # Flat-fields and sections of all, and a map of each; no planes.
+    assert page.count("data:image/png;base64,") == 2 + len(result.models)
     assert "<th>Pixels clipped</th>" in page and "<th>z_levels</th>" in page
     written = json.loads(Path(result.report).with_suffix(".json").read_text())
     facts = json.loads(json.dumps(result.facts()))
     assert written["channels"] == list(facts["overlaps"].values())
-    assert (written["models"], written["pixels"]) == (facts["models"], facts["pixels"])
-    assert Path(result.report).with_suffix(".png").stat().st_size > 1000
+    for name in ("models", "pixels", "verdict"):
+        assert written[name] == facts[name]
+    assert result.verdict.headline in page
 
 
 def test_a_report_of_stacks_reads_no_pixel_and_can_be_left_out(native_v04, tmp_path, monkeypatch):
-    write, reading = story.write_flatfield_report, []
+    write, reading = outcome.write_flatfield_report, []
 
     def watched(*arguments):
         with monkeypatch.context() as patch:
@@ -168,7 +171,7 @@ def test_a_report_of_stacks_reads_no_pixel_and_can_be_left_out(native_v04, tmp_p
                 patch.setattr(kind, "read", seen)
             return write(*arguments)
 
-    monkeypatch.setattr(story, "write_flatfield_report", watched)
+    monkeypatch.setattr(outcome, "write_flatfield_report", watched)
     options = {"camera_offset": 100, "z_levels": native_v04.z_levels}
     container = str(native_v04.container)
     one = correct_flatfield(container, output_folder=str(tmp_path / "1"), **options)

@@ -58,6 +58,7 @@ LIBRARIES = {
     "distributed": {"engine"},
     "dask_jobqueue": {"engine"},
     "matplotlib": {"views", "core", "flatfield"},
+    "PIL": {"views"},
     "basicpy": {"core/flatfield"},
     "numba": {"core", "core/flatfield", "core/background"},
     "logging": {

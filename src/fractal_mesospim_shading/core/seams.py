@@ -17,6 +17,8 @@ Span = tuple[int, int]
 # Boxes at seams up to this multiple of the dimmest ones, this part of all, are empty medium.
 _MEDIUM = 1.5
 _DIMMEST = 0.1
+# Boxes of medium that a line crosses at least.
+_LEAST_BOXES = 2
 
 
 def seam_step(
@@ -89,6 +91,75 @@ def medium_steps(
     ]
     first, second = (_step_in(some, empty) for some in pairs)
     return first, second
+
+
+@dataclass(frozen=True)
+class MediumLine:
+    """How bright empty medium is from one edge of a mosaic to the other.
+
+    Attributes:
+        axis: 0 for a line along y, 1 for x.
+        place: of each value, in pixels of full resolution.
+        before, after: light; NaN where too little medium was found.
+    """
+
+    axis: int
+    place: NDArray[np.float64]
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+
+
+def medium_lines(
+    before: NDArray[Any],
+    after: NDArray[Any],
+    layout: TileLayout,
+    *,
+    factor: Span = (1, 1),
+    box: int = 8,
+) -> tuple[MediumLine, ...]:
+    """Brightness of the medium along x and along y, before and after a correction.
+
+    Medium is what is no brighter after the correction than 1.5 times the dimmest part, as for
+    `medium_steps`; a value is the median of all medium that a line crosses.
+
+    Args:
+        before, after: (y, x) light of the same pixels, without the offset; 0 for no data.
+        layout: tiles at full resolution.
+        factor: by how much y and x have shrunk from full resolution to these pixels.
+        box: pixels across a line that are taken together, against noise.
+
+    Returns:
+        A line along each axis along which tiles meet; none where there is no light.
+    """
+    lines = []
+    for axis in (1, 0):
+        if len({(tile.y, tile.x)[axis] for tile in layout.tiles}) < 2:
+            continue
+        means = [_boxes_across(light, 1 - axis, box) for light in (before, after)]
+        lit = np.isfinite(means[1]) & (np.nan_to_num(means[1]) > 0)
+        if not lit.any():
+            continue
+        limit = _MEDIUM * float(np.quantile(means[1][lit], _DIMMEST))
+        medium = lit & (np.nan_to_num(means[1]) <= limit)
+        enough = medium.sum(axis=0) >= min(_LEAST_BOXES, len(medium))
+        values = []
+        for mean in means:
+            line = np.full(mean.shape[1], np.nan)
+            chosen = np.where(medium, mean, np.nan)[:, enough]
+            line[enough] = np.nanmedian(chosen, axis=0) if enough.any() else line[enough]
+            values.append(line)
+        place = (np.arange(means[0].shape[1]) + 0.5) * factor[axis]
+        lines.append(MediumLine(axis, place, values[0], values[1]))
+    return tuple(lines)
+
+
+def _boxes_across(light: NDArray[Any], axis: int, box: int) -> NDArray[np.float64]:
+    """(boxes, n) means over so many pixels along an axis; NaN where one is 0."""
+    moved = np.moveaxis(np.asarray(light, dtype=np.float64), axis, 0)
+    number = max(moved.shape[0] // box, 1)
+    cut = moved[: number * box].reshape(number, -1, moved.shape[1])
+    means: NDArray[np.float64] = np.where((cut == 0).any(axis=1), np.nan, cut.mean(axis=1))
+    return means
 
 
 def _step_in(some: Sequence[Seam], empty: Sequence[NDArray[np.bool_]]) -> float:

@@ -125,8 +125,10 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
     if question is not None:
         if question.text is not None:
             logger.warning("Channel %s: %s", choice.name_of(group), question.text)
-        uncertainty = more.get("relative_uncertainty", 0.0)
-        more["relative_uncertainty"] = float(np.hypot(uncertainty, question.wrong))
+        more |= question.facts
+        if question.wrong > 0:
+            uncertainty = more.get("relative_uncertainty", 0.0)
+            more["relative_uncertainty"] = float(np.hypot(uncertainty, question.wrong))
     if dark is not None:
         profile = replace(profile, darkfield=choice.dark[group.channel.label])
     return ChannelModel(profile, used, _as_json({**facts, **more}))

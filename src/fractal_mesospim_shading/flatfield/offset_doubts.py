@@ -20,6 +20,7 @@ from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.models.frames import DarkFrame
 
 if TYPE_CHECKING:
+    from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate
     from fractal_mesospim_shading.core.flatfield.offset_check import OffsetDoubt
 
 _MOST_UNEXPLAINED = 0.01
@@ -40,10 +41,26 @@ class Question:
         text: one line that speaks against it; None where the difference proves nothing.
         wrong: what a flat-field is wrong by if they are right, RMS, as a fraction; infinite
             where that cannot be said.
+        facts: what they say themselves, for the model; nothing where they cannot tell.
     """
 
     text: str | None
     wrong: float
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a whole pass says of an offset.
+
+    Attributes:
+        text: one line that speaks against it; None where nothing does.
+        seen: the offset that the pixels themselves tell, with its standard deviation, counts; None
+            where they were asked before, or cannot tell.
+    """
+
+    text: str | None = None
+    seen: tuple[float, float] | None = None
 
 
 def question_offset(
@@ -63,7 +80,7 @@ def question_offset(
         dark: the dark frame.
 
     Returns:
-        None where nothing speaks against it.
+        None where they cannot tell, or told the offset themselves.
     """
     if "offset_uncertainty" in facts:
         return None
@@ -83,14 +100,30 @@ def question_offset(
     estimate = estimate_offset(stack, mostly_empty=choice.mostly_empty) if whole else None
     doubt = doubt_offset(NoiseSquares.of(stack), given, estimate)
     brightness = float(np.nanmedian(stack.noise_mean))
+    level = _seen(doubt, estimate)
+    seen: dict[str, Any] = {}
+    if level is not None:
+        seen = {"offset_seen": level[0], "offset_seen_uncertainty": level[1]}
+        seen["offset_doubted"] = doubt is not None
     if doubt is not None:
         harm = harm_to_flatfield(doubt, flatfield, brightness)
-        level = doubt.noise or doubt.darkest
-        wrong = np.inf if level is None else _wrong(level.value, given, flatfield, brightness)
-        return Question(doubt_text(doubt, facts, harm), wrong)
-    if estimate is None or abs(estimate.value - given) <= 2 * estimate.uncertainty:
+        wrong = np.inf if level is None else _wrong(level[0], given, flatfield, brightness)
+        return Question(doubt_text(doubt, facts, harm), wrong, seen)
+    if estimate is None:
         return None
-    return Question(None, _wrong(estimate.value, given, flatfield, brightness))
+    if abs(estimate.value - given) <= 2 * estimate.uncertainty:
+        return Question(None, 0.0, seen)
+    return Question(None, _wrong(estimate.value, given, flatfield, brightness), seen)
+
+
+def _seen(doubt: OffsetDoubt | None, estimate: OffsetEstimate | None) -> tuple[float, float] | None:
+    """The offset that planes or pixels tell, with its standard deviation; None for none."""
+    if doubt is not None:
+        level = doubt.noise or doubt.darkest
+        return None if level is None else (level.value, level.error)
+    if estimate is None or not np.isfinite(estimate.uncertainty):
+        return None
+    return estimate.value, estimate.uncertainty
 
 
 def _wrong(
@@ -159,8 +192,8 @@ def is_given(model: ChannelModel) -> bool:
     )
 
 
-def judge(model: ChannelModel, texts: Sequence[str], counts: PixelCounts) -> str | None:
-    """What speaks against an offset at the end of a pass; None where nothing does.
+def judge(model: ChannelModel, texts: Sequence[str], counts: PixelCounts) -> Judgement:
+    """What the pixels of a pass say of its offset.
 
     Args:
         model: that the pixels were corrected with.
@@ -168,14 +201,15 @@ def judge(model: ChannelModel, texts: Sequence[str], counts: PixelCounts) -> str
         counts: of all pixels of its channel.
     """
     lost = counts.clipped_low / max(counts.pixels, 1)
-    doubt = _doubt(model, texts, lost)
-    if doubt is not None or lost <= _MOST_BELOW + _MOST_UNEXPLAINED:
-        return doubt
-    return (
+    found = _judged(model, texts, lost)
+    if found.text is not None or lost <= _MOST_BELOW + _MOST_UNEXPLAINED:
+        return found
+    text = (
         f"{100 * lost:.0f} % of all pixels are darker than the camera offset of "
         f"{model.facts['offset']:.4g} counts and became 0; noise explains half at most. Give the "
         "right `camera_offset` or `darkfield_file`."
     )
+    return replace(found, text=text)
 
 
 def lost_to_noise(counts: PixelCounts) -> str | None:
@@ -189,9 +223,9 @@ def lost_to_noise(counts: PixelCounts) -> str | None:
     )
 
 
-def _doubt(model: ChannelModel, texts: Sequence[str], lost: float) -> str | None:
+def _judged(model: ChannelModel, texts: Sequence[str], lost: float) -> Judgement:
     if not texts:
-        return None
+        return Judgement()
     from fractal_mesospim_shading.core.flatfield.offset import offset_of_squares
     from fractal_mesospim_shading.core.flatfield.offset_check import (
         NoisePiece,
@@ -207,7 +241,9 @@ def _doubt(model: ChannelModel, texts: Sequence[str], lost: float) -> str | None
     raw = shifted(squares, given)
     # The noise of the planes of an estimate at full resolution has been looked at.
     looked = facts.get("level") == 0
-    doubt = doubt_offset(raw, given, None if looked else offset_of_squares(raw))
+    estimate = None if looked else offset_of_squares(raw)
+    doubt = doubt_offset(raw, given, estimate)
+    seen = _seen(doubt, estimate)
     if doubt is not None:
         if "level" in facts:
             brightness = float(np.nanmedian(raw.noise_mean))
@@ -215,15 +251,16 @@ def _doubt(model: ChannelModel, texts: Sequence[str], lost: float) -> str | None
         else:
             left = 0.0 if doubt.noise is None else doubt.noise.value - given
             harm = _harm_to_pixels(model, left, lost)
-        return doubt_text(doubt, facts, harm)
+        return Judgement(doubt_text(doubt, facts, harm), seen)
     unexplained = unexplained_below(squares, below)
     if unexplained <= _MOST_UNEXPLAINED:
-        return None
-    return (
+        return Judgement(None, seen)
+    text = (
         f"{100 * unexplained:.0f} % of the pixels are darker than the camera offset of {given:.4g} "
         "counts beyond what their noise explains. Give the right `camera_offset` or "
         "`darkfield_file`."
     )
+    return Judgement(text, seen)
 
 
 def _harm_to_pixels(model: ChannelModel, left: float, lost: float) -> str:

@@ -24,7 +24,12 @@ from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.kernel import OffsetLook, offset_look, profile_names
 from fractal_mesospim_shading.flatfield.models import Models
-from fractal_mesospim_shading.flatfield.offset_doubts import is_given, judge, lost_to_noise
+from fractal_mesospim_shading.flatfield.offset_doubts import (
+    Judgement,
+    is_given,
+    judge,
+    lost_to_noise,
+)
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
 from fractal_mesospim_shading.images.target import TargetImage
@@ -61,8 +66,15 @@ def planned_look(work: Work, part: Part, models: Models) -> OffsetLook | None:
     return offset_look(part.plan.source, given, len(sharing))
 
 
-def judge_offsets(work: Work, models: Sequence[Models], job: Job, counts: Counts) -> None:
-    """Say what the pass has found out about the offsets that it subtracted."""
+def judge_offsets(
+    work: Work, models: Sequence[Models], job: Job, counts: Counts
+) -> dict[str, Judgement]:
+    """Say what the pass has found out about the offsets that it subtracted.
+
+    Returns:
+        The same, by the labels of models in results.
+    """
+    judgements = {}
     for number, (choice, own) in enumerate(zip(work.choices, models, strict=True)):
         records = [
             record
@@ -79,13 +91,15 @@ def judge_offsets(work: Work, models: Sequence[Models], job: Job, counts: Counts
             # A baseline that is subtracted as well makes pixels 0 at will.
             lost = PixelCounts() if choice.options.subtract_baseline else counts[counted]
             texts = [text for record in records for text in record.get("noise", {}).get(label, ())]
-            doubt = judge(model, texts, lost)
+            judgement = judge(model, texts, lost)
             line = None if counted in spoken else lost_to_noise(lost)
-            if doubt is not None:
-                logger.warning("Channel %s: %s", choice.prefix + label, doubt)
+            if judgement.text is not None:
+                logger.warning("Channel %s: %s", choice.prefix + label, judgement.text)
             elif line is not None:
                 logger.info("Channel %s: %s", counted, line)
             spoken.add(counted)
+            judgements[choice.prefix + label] = judgement
+    return judgements
 
 
 def judge_seams(
@@ -93,8 +107,8 @@ def judge_seams(
     models: Sequence[Models],
     gains: Sequence[ImageGains],
     measured: Sequence[bool],
-) -> None:
-    """Warn of steps at the seams that a correction made larger.
+) -> dict[str, SeamGrowth]:
+    """Measure, and warn of, steps at the seams that a correction made larger.
 
     Stacks that are images of their own have no seam. A result without its local background no
     longer shows the steps of the flat-field; a coarse level of the source does, where it has one.
@@ -103,18 +117,24 @@ def judge_seams(
         work: that was done.
         models, gains: of each choice of planes.
         measured: whether most overlaps of each have been compared, which say more.
+
+    Returns:
+        How they have changed, by the labels of channels in results, where that could be measured.
     """
+    growths: dict[str, SeamGrowth] = {}
     for part in work.parts if work.choices else ():
         choice = work.choices[part.choice]
         if len(part.plan.source.layout.tiles) > 1 and not measured[part.choice]:
             anew = work.then is not None
-            _warn_of_growth(part, choice, models[part.choice], gains[part.choice], anew=anew)
+            own = models[part.choice], gains[part.choice]
+            growths |= _growths(part, choice, *own, anew=anew)
+    return growths
 
 
-def _warn_of_growth(
+def _growths(
     part: Part, choice: PlaneChoice, models: Models, gains: ImageGains, *, anew: bool
-) -> None:
-    """Warn of the steps of a part.
+) -> dict[str, SeamGrowth]:
+    """How the steps of a part have changed.
 
     Args:
         part: an image with several tiles.
@@ -126,8 +146,9 @@ def _warn_of_growth(
     image = part.plan.source
     seen = image if anew else part.plan.target
     level = coarse_level(seen.levels)
+    growths: dict[str, SeamGrowth] = {}
     if anew and level == 0:
-        return
+        return growths
     factor = shrinking(seen.levels, level)
     names, tile_shape = profile_names(image), image.layout.tile_shape
     for channel in image.channels:
@@ -151,7 +172,10 @@ def _warn_of_growth(
             added,
             factor=factor,
         )
-        if growth is not None and growth.grew:
+        if growth is None:
+            continue
+        growths[choice.prefix + channel.label] = growth
+        if growth.grew:
             logger.warning(
                 "Channel %s: the step at the tile seams grew from %.1f %% to %.1f %% (%.1f +- "
                 "%.1f %% at the same places): the flat-field does not fit this image. It may be "
@@ -162,6 +186,7 @@ def _warn_of_growth(
                 100 * growth.growth,
                 100 * growth.error,
             )
+    return growths
 
 
 def _planes(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fractal_mesospim_shading.engine.earlier import tell_history
@@ -15,21 +14,17 @@ from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.process import run_guarded
 from fractal_mesospim_shading.engine.schedule import PartOfJob, running
 from fractal_mesospim_shading.engine.watching import Watch, arrays_read
-from fractal_mesospim_shading.engine.zero_look import tell_zeros
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.kernel import flatfield_kernel
-from fractal_mesospim_shading.flatfield.models import (
-    Models,
-)
+from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import refuse_useless_codecs
-from fractal_mesospim_shading.jobs.certifying import Checks, check_overlaps
 from fractal_mesospim_shading.jobs.ending import begin, complete_all
 from fractal_mesospim_shading.jobs.finished import told_counts, with_counts
-from fractal_mesospim_shading.jobs.judging import judge_offsets, judge_seams, planned_look
+from fractal_mesospim_shading.jobs.judging import planned_look
 from fractal_mesospim_shading.jobs.models import (
     find_all_gains,
     labelled_gains,
@@ -38,17 +33,10 @@ from fractal_mesospim_shading.jobs.models import (
     save_all_models,
     write_gains,
 )
-from fractal_mesospim_shading.jobs.steps import Counts
+from fractal_mesospim_shading.jobs.outcome import judge_job, report_job
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
 from fractal_mesospim_shading.messages import counted, heard_so_far, warnings_heard
-from fractal_mesospim_shading.options.base import asked_of
-from fractal_mesospim_shading.views.reporting import (
-    BackgroundToReport,
-    ImageDone,
-    JobDone,
-    report_url,
-    write_flatfield_report,
-)
+from fractal_mesospim_shading.views.reporting import report_url
 
 logger = logging.getLogger(__name__)
 
@@ -130,12 +118,14 @@ def carry_out(work: Work) -> JobResult:
         job.sync()
         watch.confirm()
         counts = complete_all(work, models, gains, job)
-        checks = _judge(work, models, gains, job, counts)
+        outcome = judge_job(work, models, gains, job, counts)
         used = labelled(work.choices, models)
         # Now: a run that is killed after the next lines has nothing left to do, and the source may
         # be gone.
-        report = _report(work, models, gains, checks, counts, job, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        report = report_job(work, models, gains, counts, outcome, seconds, job.beside)
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
+    outcome.tell()
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
     noise = {
         part.prefix + label: factors
@@ -149,82 +139,10 @@ def carry_out(work: Work) -> JobResult:
         noise_factors=noise,
         tile_gains=labelled_gains(work.choices, gains),
         gains_table=table,
-        overlaps=checks,
+        overlaps=outcome.looked.checks,
+        verdict=outcome.verdict,
     )
     return with_counts(result, counts)
-
-
-@contextmanager
-def _only_warning(what: str) -> Iterator[None]:
-    """What comes after the pixels may fail as it likes: the result is complete without it."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is no reason to fail
-        logger.warning(
-            "%s could not be made (%s: %s). The result is complete all the same.",
-            what,
-            type(error).__name__,
-            error,
-        )
-
-
-def _judge(
-    work: Work,
-    models: Sequence[Models],
-    gains: Sequence[ImageGains],
-    job: Job,
-    counts: Sequence[Counts],
-) -> Checks:
-    """Say what the counts of each step and the pixels of a complete result mean."""
-    work.tell(counts[0])
-    if work.then is not None:
-        work.then.tell(counts[1])
-    judge_offsets(work, models, job, counts[0])
-    if work.corrections:
-        tell_zeros(counts[0])
-    checks: tuple[Checks, ...] = tuple({} for _ in work.choices)
-    with _only_warning("The comparison of overlaps"):
-        checks = check_overlaps(work.choices, models, gains)
-    with _only_warning("The comparison of the tile seams"):
-        telling = [any(check.says_enough for check in own.values()) for own in checks]
-        judge_seams(work, models, gains, telling)
-    return {label: check for own in checks for label, check in own.items()}
-
-
-def _report(
-    work: Work,
-    models: Sequence[Models],
-    gains: Sequence[ImageGains],
-    checks: Checks,
-    counts: Sequence[Counts],
-    job: Job,
-    seconds: float,
-) -> str | None:
-    """Write the report of a complete result, to be placed beside it with the result itself."""
-    if not work.reported:
-        return None
-    background = None
-    if work.then is not None:
-        then = work.then
-        background = BackgroundToReport(then.titles, counts[1], then.output_offset)
-    logger.info("Writing the report")
-    with _only_warning("The report"):
-        done = JobDone(
-            work.source_url,
-            tuple(
-                ImageDone(choice.image, own, own_gains, choice.prefix)
-                for choice, own, own_gains in zip(work.choices, models, gains, strict=True)
-            ),
-            checks,
-            counts[0],
-            work.choices[0].options.output_offset,
-            seconds,
-            asked_of(work.options),
-            None if work.shown is None else (work.shown, work.parts[0].plan.target),
-            background,
-        )
-        return write_flatfield_report(work.replaces or work.final_url, done, job.beside)
-    return None
 
 
 def _keep_warnings(job: Job) -> None:

@@ -7,6 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.earlier import Correction, Step, correction_of
@@ -31,6 +34,7 @@ from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import parameters_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
+from fractal_mesospim_shading.views.verdict import Verdict
 
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
 
@@ -141,6 +145,7 @@ class Work:
             it is not there; None where the result lies in a plain folder.
         reported: whether a report is written.
         shown: image of which it shows planes before and after; None for none.
+        truth: (y, x) true flat-fields that it is held against, by label of the model.
         counted: kind of the counts of the kernel.
         members: what is carried over from the source besides its pyramid; None for nothing.
         add_tables: writes tables of its own into an image.
@@ -168,6 +173,7 @@ class Work:
     parent_format: int | None = None
     reported: bool = False
     shown: MosaicImage | None = None
+    truth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     counted: type[PixelCounts] = PixelCounts
     members: MemberPlan | None = None
     add_tables: Callable[[TargetImage], None] = _no_tables
@@ -268,6 +274,7 @@ class JobResult:
         gains_table: the same as a table, if one was written.
         overlaps: how far the views of the same tissue in two tiles differ, before and after, by
             label of the model; nothing where tiles are not known to overlap.
+        verdict: whether it worked, with reasons and what to do; None where nothing is judged.
         attributes: of the result in Fractal's image list.
         types: the same.
     """
@@ -284,6 +291,7 @@ class JobResult:
     tile_gains: Mapping[str, ChannelGains] = field(default_factory=dict, repr=False)
     gains_table: str | None = None
     overlaps: Mapping[str, OverlapCheck] = field(default_factory=dict, repr=False)
+    verdict: Verdict | None = field(default=None, repr=False)
     attributes: Document = field(default_factory=dict)
     types: dict[str, bool] = field(default_factory=dict)
 
@@ -304,6 +312,7 @@ class JobResult:
             "tile_gains": {label: found.facts() for label, found in self.tile_gains.items()},
             "gains_table": self.gains_table,
             "overlaps": {label: check.facts() for label, check in self.overlaps.items()},
+            "verdict": None if self.verdict is None else self.verdict.facts(),
         }
 
 

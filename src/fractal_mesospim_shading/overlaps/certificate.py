@@ -130,6 +130,16 @@ class OverlapCheck:
         return bool(self.before.pairs)
 
     @property
+    def why_unmeasured(self) -> str:
+        """Why no pair could be compared, as a clause."""
+        if not self.rejected:
+            return "no two tiles overlap"
+        number = len({(pair.first, pair.second) for pair in self.rejected})
+        reasons = "; ".join(dict.fromkeys(pair.reason for pair in self.rejected))
+        none = "the one overlap cannot" if number == 1 else f"none of {number} overlaps can"
+        return f"{none} be used ({reasons})"
+
+    @property
     def says_enough(self) -> bool:
         """Whether at least half of the overlaps could be compared."""
         return self.measured and len(self.before.pairs) >= len(self.rejected)
@@ -212,13 +222,7 @@ class OverlapCheck:
     def lines(self) -> tuple[str, ...]:
         """What it means, in plain words, one sentence each."""
         if not self.measured:
-            why = "no two tiles overlap"
-            if self.rejected:
-                number = len({(pair.first, pair.second) for pair in self.rejected})
-                reasons = "; ".join(dict.fromkeys(pair.reason for pair in self.rejected))
-                none = "the one overlap cannot" if number == 1 else f"none of {number} overlaps can"
-                why = f"{none} be used ({reasons})"
-            return (f"overlaps say nothing of the correction: {why}.",)
+            return (f"overlaps say nothing of the correction: {self.why_unmeasured}.",)
         lines = [f"the same tissue in two tiles differs by {self._differ()}."]
         if self.after is not None:
             whole = self.after.whole

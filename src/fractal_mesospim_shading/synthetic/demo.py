@@ -310,7 +310,7 @@ class DemoRun:
         ]
         report = self.result.report
         if report is not None:
-            lines.append(f"Look at {report.removesuffix('.html')}.png, or open {report}")
+            lines.append(f"Open {report}")
         return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -111,8 +111,24 @@ _drawing = threading.Lock()
 """Settings of matplotlib are those of the process: one figure at a time."""
 
 
-def png(draw: Callable[[Figure], None], size_inches: tuple[float, float]) -> bytes:
-    """Draw a figure and give it as PNG; importing matplotlib waits until here."""
+def png(
+    draw: Callable[[Figure], None],
+    size_inches: tuple[float, float],
+    *,
+    arranged: bool = True,
+    dots: int = 100,
+    style: Mapping[Any, Any] | None = None,
+) -> bytes:
+    """Draw a figure and give it as PNG; importing matplotlib waits until here.
+
+    Args:
+        draw: what is on it.
+        size_inches: (width, height).
+        arranged: whether matplotlib makes room for all texts, which takes most of the time; False
+            where `draw` places its axes itself.
+        dots: per inch.
+        style: settings of matplotlib beside those of all figures.
+    """
     # What matplotlib says of fonts, folders and odd proportions would mark a server's job.
     with _drawing, logs_quieted(logging.ERROR, "matplotlib"), warnings_ignored:
         import matplotlib
@@ -121,8 +137,12 @@ def png(draw: Callable[[Figure], None], size_inches: tuple[float, float]) -> byt
         from matplotlib.figure import Figure
 
         # The user's own settings of matplotlib stay out of the figure, and as they were.
-        with matplotlib.style.context("default"), matplotlib.rc_context(_STYLE):
-            figure = Figure(figsize=size_inches, dpi=100, layout="constrained", facecolor="white")
+        with (
+            matplotlib.style.context("default"),
+            matplotlib.rc_context({**_STYLE, **(style or {})}),
+        ):
+            figure = Figure(figsize=size_inches, dpi=dots, facecolor="white")
+            figure.set_layout_engine("constrained" if arranged else "none")
             FigureCanvasAgg(figure)
             draw(figure)
             content = io.BytesIO()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _WIDTH = 7.5
 _MARGIN = 0.25
 _TITLE = 0.45
-_BAR = 0.8
+_BAR, _BAR_TOP, _BAR_HEIGHT = 0.85, 0.3, 0.15
 _TALLEST = 9.0
 _LARGEST_TILE = 1.5
 # Height over width, below which panels lie one below the other.
@@ -67,23 +67,29 @@ def pair_map(check: OverlapCheck, layout: TileLayout) -> bytes:
     rows = len(panels) // columns
     room = _WIDTH / columns - _MARGIN
     tile = min(room / size_x, _LARGEST_TILE, _TALLEST / (size_y * height / width))
-    panel = tile * size_y * height / width
+    panel = (tile * size_x, tile * size_y * height / width)
     side = tile * min(1.0, height / width) * _POINTS
+    total = rows * (panel[1] + _TITLE) + _BAR
     scale = ScalarMappable(Normalize(0, _end_of_scale(panels)), "viridis_r")
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, (name, views) in zip(grid.flat, panels, strict=True):
+        for number, (name, views) in enumerate(panels):
+            row, column = divmod(number, columns)
+            left = (column + 0.5) * _WIDTH / columns - panel[0] / 2
+            below = total - (row + 1) * (panel[1] + _TITLE)
+            axes = figure.add_axes(
+                (left / _WIDTH, below / total, panel[0] / _WIDTH, panel[1] / total)
+            )
             _tiles(axes, layout, places, side)
             _pairs(axes, places, check, views, scale, side)
             axes.set(title=name.capitalize(), xlim=(0, size_x), ylim=(size_y, 0))
-            axes.set_aspect(height / width)
             axes.axis("off")
-        bar = figure.colorbar(scale, ax=grid, location="bottom", fraction=0.05, aspect=40)
+        place = figure.add_axes((0.1, (_BAR - _BAR_TOP) / total, 0.8, _BAR_HEIGHT / total))
+        bar = figure.colorbar(scale, cax=place, orientation="horizontal")
         bar.set_label("views of the same tissue differ in shape by (%)")
         bar.outline.set_visible(False)
 
-    return png(draw, (_WIDTH, rows * (panel + _TITLE) + _BAR))
+    return png(draw, (_WIDTH, total), arranged=False)
 
 
 def _end_of_scale(panels: Iterable[tuple[str, Views]]) -> float:

@@ -1,52 +1,53 @@
-"""The report as a page: one HTML file that needs no other, and its picture."""
+"""The report as a page: one HTML file that needs no other, and its facts as JSON beside it."""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.messages import shown
+from fractal_mesospim_shading.messages import counted, shown
 from fractal_mesospim_shading.views.drawing import shortened
 from fractal_mesospim_shading.views.figures import (
-    ChannelReport,
-    Facts,
-    channel_figure,
-    overview_figure,
+    flatfields_figure,
+    medium_figure,
+    sections_figure,
+    truth_figure,
 )
 from fractal_mesospim_shading.views.pair_map import pair_map
-
-_CSS = """
-body { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #222;
-       max-width: 1200px; margin: 2em auto; padding: 0 1em; line-height: 1.4;
-       overflow-wrap: anywhere; }
-h1 { font-size: 1.5em; }
-h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { text-align: left; vertical-align: top; padding: 0.25em 1.2em 0.25em 0;
-         border-bottom: 1px solid #e4e4e4; }
-th { font-weight: normal; color: #555; white-space: nowrap; overflow-wrap: normal; }
-img { max-width: 100%; height: auto; }
-.note { background: #f3f3f3; border-left: 4px solid #999; padding: 0.4em 0.8em; }
-.warning { background: #fff6df; border-left: 4px solid #d9a400; padding: 0.4em 0.8em; }
-@media (max-width: 700px) {
-  th { white-space: normal; }
-  th, td { padding-right: 0.6em; }
-}
-.caption { color: #555; font-size: 0.9em; }
-"""
+from fractal_mesospim_shading.views.pictures import grey_pictures
+from fractal_mesospim_shading.views.report_parts import ChannelReport, Facts, ImageReport, Pair
+from fractal_mesospim_shading.views.report_style import CSS
+from fractal_mesospim_shading.views.verdict import ChannelVerdict, Verdict
 
 _MOST = 200
 """Letters of a label in a heading."""
 
-_CAPTION = (
-    "Before and after have the same logarithmic contrast; the ticks at their edges mark where "
-    "tiles meet. A good correction leaves no step there, while the sample keeps its brightness."
+_SIDE_BY_SIDE = 3
+"""Channels in one table."""
+
+_MARKS = {"good": "✓", "look": "?", "wrong": "✗"}
+"""What is told by colour is told by a sign as well."""
+
+_PAIR_CAPTION = "Both on one logarithmic scale, so that a ratio looks alike in medium and sample."
+
+_MEDIUM_CAPTION = (
+    "Tiles show other tissue, but one medium: a good correction leaves no step where they meet."
 )
 
+_FLAT_CAPTION = (
+    "How bright the same medium looks in each place of a tile, on one scale for all channels. The "
+    "lines follow the field without its noise."
+)
+
+_TRUTH_CAPTION = (
+    "This image was made with a known flat-field: what is left of the error, on one scale. In the "
+    "sections, the true ones are dashed."
+)
 
 _PAIRS_CAPTION = (
     "Tiles by number; each line is a pair of neighbours that show the same tissue, coloured by how "
@@ -55,48 +56,25 @@ _PAIRS_CAPTION = (
 )
 
 
-@dataclass(frozen=True)
-class ImageReport:
-    """A corrected image, or a container of such.
-
-    Attributes:
-        title: such as the name of the image.
-        channels: in the order of the image.
-        facts: of the whole image: shape, size, time, throughput.
-        asked: options with their values.
-        notes: lines that a person may want to read.
-        warnings: lines that a person should look at.
-    """
-
-    title: str
-    channels: tuple[ChannelReport, ...]
-    facts: Facts = ()
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    asked: Facts = ()
-
-
-def write_report(
-    path_html: str | os.PathLike[str], path_png: str | os.PathLike[str], report: ImageReport
-) -> None:
-    """Write the report of an image.
+def write_page(path: str | os.PathLike[str], report: ImageReport) -> None:
+    """Write a report, and beside it its numbers as `.json`.
 
     Args:
-        path_html: one file that needs no other; folders above it are made.
-        path_png: the overview picture.
+        path: of the page, which ends with `.html`; folders above it are made.
         report: what to show.
 
     Raises:
         OutputWriteError: no permission, or no space.
     """
-    page, picture = report_html(report).encode(), overview_figure(report.title, report.channels)
-    for path, content in ((Path(path_html), page), (Path(path_png), picture)):
+    page = Path(path)
+    numbers = json.dumps(report.numbers, indent=2)
+    for file, text in ((page, report_html(report)), (page.with_suffix(".json"), numbers)):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(text.encode())
         except OSError as error:
             raise OutputWriteError(
-                f"The report '{path}' cannot be written: {error}. Check the free space and the "
+                f"The report '{file}' cannot be written: {error}. Check the free space and the "
                 "rights."
             ) from error
 
@@ -104,64 +82,137 @@ def write_report(
 def report_html(report: ImageReport) -> str:
     """The report as the text of an HTML page."""
     title = _text(report.title)
+    what = _text(report.what)
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
-        f"<title>{title}: shading correction</title><style>{_CSS}</style></head><body>",
-        f"<h1>Shading correction of {title}</h1>",
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{title}: {what.lower()}</title><style>{CSS}</style></head><body>",
+        f"<h1>{what} of {title}</h1>",
+        *([] if report.verdict is None else _verdict(report.verdict)),
         *(f'<p class="warning">WARNING: {_text(line)}</p>' for line in report.warnings),
-        *(f'<p class="note">{_text(note)}</p>' for note in report.notes),
+        *_side_by_side(report.channels),
+        *_flatfields(report.channels),
+        *(part for channel in report.channels for part in _channel(channel)),
+        "<h2>The job</h2>",
         _table(report.facts),
-        *(_channel(channel) for channel in report.channels),
-        *_asked(report.asked),
+        *(f'<p class="note">{_text(note)}</p>' for note in report.notes),
+        *_folded("What was asked for", [("", report.asked)]),
+        *_folded(
+            "How it was done, in the words of the method",
+            [(own.label, own.method) for own in report.channels],
+        ),
         "</body></html>",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _channel(channel: ChannelReport) -> str:
+def _verdict(verdict: Verdict) -> Iterator[str]:
+    yield f'<section class="verdict {verdict.word}">'
+    mark = f'<span class="mark" aria-hidden="true">{_MARKS[verdict.word]}</span>'
+    yield f"<p class='headline'>{mark} {_text(verdict.headline)}</p>"
+    for line in verdict.todo:
+        yield f'<p class="todo">{_text(line)}</p>'
+    for own in verdict.channels:
+        yield from _reasons(own)
+    yield "</section>"
+
+
+def _reasons(own: ChannelVerdict) -> Iterator[str]:
+    yield f"<h3>{_text(shortened(own.label, _MOST))}</h3><ul>"
+    for finding in own.findings:
+        text = _text(finding.text[:1].upper() + finding.text[1:])
+        yield f'<li class="{finding.word}">{_MARKS[finding.word]} {text}</li>'
+    yield "</ul>"
+
+
+def _side_by_side(channels: Iterable[ChannelReport]) -> Iterator[str]:
+    """The facts of channels in tables of a few columns."""
+    every = [channel for channel in channels if channel.facts]
+    for start in range(0, len(every), _SIDE_BY_SIDE):
+        some = every[start : start + _SIDE_BY_SIDE]
+        heads = "".join(f"<th>{_text(shortened(own.label, _MOST))}</th>" for own in some)
+        known = [dict(own.facts) for own in some]
+        rows = [f'<tr class="heads"><th></th>{heads}</tr>']
+        for name in dict.fromkeys(name for facts in known for name in facts):
+            values = "".join(f"<td>{_text(facts.get(name, ''))}</td>" for facts in known)
+            rows.append(f"<tr><th>{_text(name)}</th>{values}</tr>")
+        yield f"<table>{''.join(rows)}</table>"
+
+
+def _flatfields(channels: Iterable[ChannelReport]) -> Iterator[str]:
+    """The flat-fields of all channels, and how far they are from true ones."""
+    known = [own for own in channels if own.profile is not None]
+    if not known:
+        return
+    names = _text(shortened(", ".join(own.label for own in known), _MOST))
+    true = [own for own in known if own.truth is not None]
+    number = counted(len(known), "channel")
+    yield f"<h2>Flat-fields</h2><p class='caption'>{_FLAT_CAPTION}</p>"
+    yield "<div class='pair'>"
+    yield _figure(f"Flat-fields of {number}: {names}", flatfields_figure(known))
+    yield _figure("Flat-fields through the centre of the tile", sections_figure(known))
+    if true:
+        yield _figure("Error of the flat-fields in %", truth_figure(true), _TRUTH_CAPTION)
+    yield "</div>"
+
+
+def _channel(channel: ChannelReport) -> Iterator[str]:
+    """The pictures of one channel."""
     label = _text(shortened(channel.label, _MOST))
-    description = f"Flat-field of channel {label}"
+    yield f"<h2>Channel {label}</h2>"
     if channel.shown is not None:
-        description += ", and one plane before and after"
-    parts = (
-        f"<h2>Channel {label}</h2>",
-        _table(channel.facts),
-        _image(description, channel_figure(channel)),
-        "" if channel.shown is None else f'<p class="caption">{_CAPTION}</p>',
-        *_pairs(channel, label),
-    )
-    return "\n".join(part for part in parts if part)
+        yield from _pair(channel.shown.whole, f"channel {label}")
+        if channel.shown.crop is not None:
+            yield from _pair(channel.shown.crop, f"channel {label} where tiles meet")
+    yield "<div class='pair'>"
+    if channel.shown is not None and channel.shown.lines:
+        picture = medium_figure(channel.shown.lines, channel)
+        yield _figure(f"Brightness of the medium of channel {label}", picture, _MEDIUM_CAPTION)
+    if channel.check is not None:
+        picture = pair_map(channel.check, channel.layout)
+        description = f"Pairs of tiles of channel {label}, by how much their views differ"
+        yield _figure(description, picture, _PAIRS_CAPTION)
+    yield "</div>"
 
 
-def _asked(asked: Facts) -> tuple[str, ...]:
-    """What was asked for, folded away."""
-    if not asked:
-        return ()
-    return ("<details><summary>What was asked for</summary>", _table(asked), "</details>")
+def _pair(pair: Pair, what: str) -> Iterator[str]:
+    """The same pixels before and after."""
+    yield "<div class='pair'>"
+    for name, picture in zip(
+        ("Before", "After"), grey_pictures((pair.before, pair.after)), strict=True
+    ):
+        yield _figure(f"{name}: {what}", picture, name)
+    yield f"</div><p class='caption'>{_text(pair.caption)} {_PAIR_CAPTION}</p>"
 
 
-def _pairs(channel: ChannelReport, label: str) -> tuple[str, ...]:
-    """The map of the pairs of tiles, where overlaps were looked at."""
-    if channel.check is None:
-        return ()
-    description = f"Pairs of tiles of channel {label}, by how much their views differ"
-    picture = pair_map(channel.check, channel.layout)
-    return _image(description, picture), f'<p class="caption">{_PAIRS_CAPTION}</p>'
-
-
-def _image(description: str, picture: bytes) -> str:
+def _figure(description: str, picture: bytes, caption: str = "") -> str:
     data = base64.b64encode(picture).decode()
-    return f'<img alt="{description}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{description}" src="data:image/png;base64,{data}">'
+    under = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f"<figure>{image}{under}</figure>"
+
+
+def _folded(title: str, tables: list[tuple[str, Facts]]) -> Iterator[str]:
+    """Tables that are folded away, each under its name."""
+    full = [(name, facts) for name, facts in tables if facts]
+    if not full:
+        return
+    yield f"<details><summary>{title}</summary>"
+    for name, facts in full:
+        if name:
+            yield f"<h3>{_text(shortened(name, _MOST))}</h3>"
+        yield _table(facts)
+    yield "</details>"
 
 
 def _table(facts: Facts) -> str:
     if not facts:
         return ""
-    rows = (f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts)
-    return "<table>\n" + "\n".join(rows) + "\n</table>"
+    rows = "".join(f"<tr><th>{_text(n)}</th><td>{_text(v)}</td></tr>" for n, v in facts)
+    return f"<table>{rows}</table>"
 
 
-def _text(value: str) -> str:
-    """A text from outside as it may stand in a page."""
-    return escape(shown(value))
+def _text(text: str) -> str:
+    """A text from anywhere: no markup in it, nothing hidden."""
+    return escape(shown(text))

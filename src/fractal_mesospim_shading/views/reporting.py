@@ -1,14 +1,14 @@
-"""The report of a job: what it shows of its models, its overlaps and its pixels."""
+"""The report of a job: whether it worked, and what it shows of models, overlaps and pixels."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,7 @@ from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.core.quality import ShadingQuality, flattened
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
-from fractal_mesospim_shading.flatfield.model_texts import offset_text, uncertainty_text
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models, model_facts
-from fractal_mesospim_shading.flatfield.refining import refined_text
-from fractal_mesospim_shading.flatfield.sampling import z_factor
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.output import split_name
@@ -30,16 +27,19 @@ from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
-from fractal_mesospim_shading.views.coarse import (
-    READ_BYTES,
-    coarse_level,
-    cost_of,
-    plane_box,
-    planes_shown,
-    shrinking,
+from fractal_mesospim_shading.views.coarse import READ_BYTES, coarse_level, cost_of, planes_shown
+from fractal_mesospim_shading.views.evidence import Evidence
+from fractal_mesospim_shading.views.report_facts import Known, method_rows, plain_rows
+from fractal_mesospim_shading.views.report_page import write_page
+from fractal_mesospim_shading.views.report_parts import (
+    ChannelReport,
+    Facts,
+    FloatArray,
+    ImageReport,
+    PlanesShown,
 )
-from fractal_mesospim_shading.views.figures import ChannelReport, Facts, PlaneShown
-from fractal_mesospim_shading.views.report_page import ImageReport, write_report
+from fractal_mesospim_shading.views.report_planes import planes_to_show, sampled_planes
+from fractal_mesospim_shading.views.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +90,12 @@ class JobDone:
     """What a job has done, whatever its kind.
 
     Attributes:
+        task: name of it.
         source_url: of what was corrected.
         images: that were.
         checks: of the overlaps, by label of the model.
+        evidence: what is known of how well it worked, the same.
+        verdict: whether it did; None where nothing was judged.
         counts: what happened to the pixels, by the labels of results.
         output_offset: counts that were added.
         seconds: that it took.
@@ -101,17 +104,22 @@ class JobDone:
             are.
         background: that was taken away as well; what is measured of the flat-field is then
             measured on the planes shown, corrected anew without it.
+        truth: (y, x) true flat-fields that it is held against, by label of the model.
     """
 
+    task: str
     source_url: str
     images: tuple[ImageDone, ...]
     checks: Mapping[str, OverlapCheck]
+    evidence: Mapping[str, Evidence]
+    verdict: Verdict | None
     counts: Mapping[str, PixelCounts]
     output_offset: float
     seconds: float
     asked: Document
     shown: tuple[MosaicImage, TargetImage] | None = None
     background: BackgroundToReport | None = None
+    truth: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 def report_obstacle(url: str) -> str | None:
@@ -130,9 +138,9 @@ def can_show(image: MosaicImage) -> bool:
 
 
 def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], str]) -> str:
-    """Write the report of a result: its models, what overlaps say, and some planes.
+    """Write the report of a result: whether it worked, its models, its overlaps, some planes.
 
-    Beside it lie `<name>_report.html`, `.png` and `.json` then. No pixel is read but those of
+    `<name>_report.html` and `<name>_report.json` lie beside it then. No pixel is read but those of
     the planes shown.
 
     Args:
@@ -152,14 +160,53 @@ def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], 
     notes = dict.fromkeys(note for own in done.images for note in own.image.notes)
     made = f"fractal-mesospim-shading {__version__}, {datetime.now():%Y-%m-%d %H:%M}"
     _, name = places.parent_and_name(url)
-    asked = tuple((option, _asked_text(value)) for option, value in done.asked.items())
-    facts = (*_job_facts(done), ("Made by", made))
-    report = ImageReport(name, channels, facts, tuple(notes), heard_so_far(), asked)
+    report = ImageReport(
+        name,
+        "Shading correction",
+        channels,
+        done.verdict,
+        (*_job_facts(done), ("Made by", made)),
+        (
+            ("As a command", command_line(done.task, done.source_url, done.asked)),
+            *((option, _asked_text(value)) for option, value in done.asked.items()),
+        ),
+        tuple(notes),
+        heard_so_far(),
+    )
+    report = replace(report, numbers=_as_json(report, done))
     html = report_url(url)
-    stem = html.removesuffix(".html")
-    write_report(written_to(html), written_to(f"{stem}.png"), report)
-    Path(written_to(f"{stem}.json")).write_text(json.dumps(_as_json(report, done), indent=2))
+    write_page(written_to(html), report)
     return html
+
+
+def report_url(url: str) -> str:
+    """Where people find the report of a result."""
+    parent, name = places.parent_and_name(url)
+    return places.join_url(parent, f"{split_name(name)[0]}_report.html")
+
+
+def command_line(task: str, source: str, asked: Document) -> str:
+    """The command that asks for the same, as it is typed in a shell.
+
+    Args:
+        task: name of it.
+        source: address of what is corrected.
+        asked: options that were given, as JSON.
+    """
+    names = {"import_mesospim": "import", "estimate_flatfield": "estimate"}
+    words = ["mesospim-shading", names.get(task, task.replace("_", "-")), source]
+    for option, value in asked.items():
+        flag = option.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif option == "flatfield_files":
+            for label, path in value.items():
+                words += ["--flatfield-file", f"{label}={path}" if label else path]
+        elif isinstance(value, list):
+            words += [f"--{flag}", ",".join(str(part) for part in value)]
+        elif value is not None:
+            words += [f"--{flag}", _asked_text(value)]
+    return shlex.join(words)
 
 
 def _as_json(report: ImageReport, done: JobDone) -> Document:
@@ -173,11 +220,14 @@ def _as_json(report: ImageReport, done: JobDone) -> Document:
     background = {} if done.background is None else done.background.counts
     return {
         "name": report.title,
+        "verdict": None if done.verdict is None else done.verdict.facts(),
         "facts": dict(report.facts),
+        "task": done.task,
         "asked": done.asked,
         "warnings": report.warnings,
         "notes": report.notes,
         "models": model_facts(models),
+        "quality": {label: own.facts() for label, own in done.evidence.items()},
         "pixels": {label: asdict(counts) for label, counts in done.counts.items()},
         "background_pixels": {label: asdict(counts) for label, counts in background.items()},
         "tile_gains": gains,
@@ -185,7 +235,7 @@ def _as_json(report: ImageReport, done: JobDone) -> Document:
     }
 
 
-def _asked_text(value: object) -> str:
+def _asked_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -197,28 +247,34 @@ def _channel_report(done: JobDone, own: ImageDone, group: ModelGroup) -> Channel
     counted = label if label in done.counts else own.prefix + channel.label
     counts, check = done.counts.get(counted), done.checks.get(label)
     profile = model.profile.resampled(image.layout.tile_shape)
-    rows = _model_facts(model.facts)
-    if done.shown is None:
+    if done.shown is None or not model.corrects:
         shown, quality = None, ShadingQuality.of_counts(profile, counts)
     else:
         shown, quality = _planes(done, done.shown, own, model, channel, counts)
-    measured = check is not None and check.says_enough
-    if quality.seam_text is not None and not measured:
+    if quality.seam_text is not None and not (check is not None and check.says_enough):
         logger.info(
             "Channel %s: step at the tile seams, in empty medium, %s: weaker evidence than "
             "overlaps, which this image does not tell.",
             label,
             quality.seam_text,
         )
-    if channel.index in own.gains:
-        rows += own.gains[channel.index].rows()
-    if check is not None:
-        rows += check.rows()
-    rows += quality.rows(seams=not measured)
+    known = Known(model, quality, check, done.evidence.get(label))
+    gains = own.gains[channel.index].rows() if channel.index in own.gains else ()
+    background: Facts = ()
     if done.background is not None and counted in done.background.titles:
-        rows += done.background.rows(counted)
+        background = done.background.rows(counted)
     pixel_mm = (image.voxel_size_um["y"] / 1000, image.voxel_size_um["x"] / 1000)
-    return ChannelReport(label, profile, image.layout, pixel_mm, shown, rows, check)
+    return ChannelReport(
+        label,
+        image.layout,
+        pixel_mm,
+        profile,
+        shown,
+        (*plain_rows(known), *background),
+        (*method_rows(known), *gains),
+        check,
+        done.truth.get(label),
+    )
 
 
 def _planes(
@@ -228,50 +284,33 @@ def _planes(
     model: ChannelModel,
     channel: Channel,
     counts: PixelCounts | None,
-) -> tuple[PlaneShown, ShadingQuality]:
+) -> tuple[PlanesShown, ShadingQuality]:
     """Read some planes of a channel before and after, and measure what was done to them."""
     image, target = shown
-    level = coarse_level(image.levels)
-    numbers, shape = planes_shown(image, level), image.levels[level].shape[-2:]
-    y, x = (slice(0, size) for size in shape)
-    middle, factor = len(numbers) // 2, shrinking(image.levels, level)
-    boxes = [plane_box(image.axes, channel.index, slice(z, z + 1), y, x) for z in numbers]
-    before, after = (
-        np.stack([whole.read(level, box).reshape(shape) for box in boxes])
-        for whole in (image, target)
-    )
+    sampled = sampled_planes(image, target, channel)
     correction = model.correction(image.layout.tile_shape)
     dark = model.profile.darkfield
     offset = model.offset if dark is None else float(np.mean(dark))
-    flat, added, added_last = after, done.output_offset, done.output_offset
+    flat, added, added_last = sampled.after, done.output_offset, done.output_offset
     if done.background is not None:
 
         def correction_of(tile: Tile) -> TileCorrection:
             return replace(correction, tile_gain=gain_of(own.gains, channel.index, tile.number))
 
-        flat, added = flattened(before, image.layout, correction_of, factor=factor), 0.0
-        added_last = done.background.output_offset
+        flat = flattened(sampled.before, image.layout, correction_of, factor=sampled.factor)
+        added, added_last = 0.0, done.background.output_offset
     quality = ShadingQuality.measure(
         model.profile.resampled(image.layout.tile_shape),
-        before,
+        sampled.before,
         flat,
         image.layout,
         offset=offset,
         output_offset=added,
-        factor=factor,
+        factor=sampled.factor,
         counts=counts,
     )
-    number = numbers[middle] * z_factor(image, level)
-    return (
-        PlaneShown(before[middle], after[middle], factor, offset, added_last, number),
-        quality,
-    )
-
-
-def report_url(url: str) -> str:
-    """Where people find the report of a result."""
-    parent, name = places.parent_and_name(url)
-    return places.join_url(parent, f"{split_name(name)[0]}_report.html")
+    offsets = (offset, added, added_last)
+    return planes_to_show(image, target, channel, sampled, flat, offsets), quality
 
 
 def _job_facts(done: JobDone) -> Facts:
@@ -287,23 +326,3 @@ def _job_facts(done: JobDone) -> Facts:
     pixels = sum(own.image.dtype.itemsize * prod(own.image.levels[0].shape) for own in done.images)
     rate = pixels / done.seconds / 1e6
     return (*rows, ("Time", f"{done.seconds:.0f} s, {rate:.3g} MB/s"))
-
-
-def _model_facts(facts: Mapping[str, Any]) -> Facts:
-    facts = {**facts.get("origin", {}).get("facts", {}), **facts}
-    rows = [("Flat-field from", str(facts["scenario"]))]
-    rows.append(("Camera offset", f"{offset_text(facts)}, counts"))
-    if "planes_used" in facts:
-        rows.append(("Planes used", str(facts["planes_used"])))
-    if "planes_rejected" in facts:
-        rows.append(("Planes left out (sample)", str(facts["planes_rejected"])))
-    if "planes_partly_used" in facts:
-        rows.append(("Planes used in part", str(facts["planes_partly_used"])))
-    if "overlap_refine" in facts:
-        rows.append(("Refined by overlaps", refined_text(facts["overlap_refine"])))
-    uncertainty = uncertainty_text(facts)
-    if uncertainty is not None:
-        rows.append(("Flat-field uncertainty", uncertainty))
-    if "resampled" in facts:
-        rows.append(("Resampled", str(facts["resampled"])))
-    return tuple(rows)

@@ -17,9 +17,17 @@ from fractal_mesospim_shading.core.overlaps.observing import Rejected
 from fractal_mesospim_shading.core.overlaps.pedestal import pedestal
 from fractal_mesospim_shading.core.overlaps.residual import summary
 from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.seams import medium_lines
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck, Views
-from fractal_mesospim_shading.views.figures import ChannelReport, PlaneShown
-from fractal_mesospim_shading.views.report_page import ImageReport, report_html
+from fractal_mesospim_shading.views.evidence import Evidence
+from fractal_mesospim_shading.views.report_page import report_html
+from fractal_mesospim_shading.views.report_parts import (
+    ChannelReport,
+    ImageReport,
+    Pair,
+    PlanesShown,
+)
+from fractal_mesospim_shading.views.verdict import judged
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -33,12 +41,16 @@ _FRAMES = """<!DOCTYPE html><body>%s<script>
 addEventListener("load", () => {
   const told = [...document.querySelectorAll("iframe")].map((frame) => {
     const view = frame.contentWindow, page = frame.contentDocument;
+    page.querySelectorAll("details").forEach((e) => { e.open = true; });
+    const boxes = [...page.images].map((e) => e.getBoundingClientRect());
+    const meet = boxes.some((a, i) => boxes.some((b, k) => i < k && a.left < b.right - 1
+      && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1));
     const over = [...page.body.querySelectorAll("*")].filter((e) =>
       e.scrollWidth > e.clientWidth + 1 && view.getComputedStyle(e).display !== "inline"
       || e.getBoundingClientRect().right > view.innerWidth + 1);
     return {width: view.innerWidth, title: page.title,
-      heading: page.querySelector("h2").textContent,
-      over: over.map((e) => e.outerHTML.slice(0, 80)),
+      headings: [...page.querySelectorAll("h2")].map((e) => e.textContent),
+      meet: meet, over: over.map((e) => e.outerHTML.slice(0, 80)),
       pictures: [...page.images].map((e) => e.naturalWidth)};
   });
   document.body.innerHTML = "<pre id=told></pre>";
@@ -56,18 +68,32 @@ def page() -> str:
     layout = TileLayout.from_origins([(0, 0), (0, 32)], (24, 32), (24, 64))
     none = Views(summary(()), {}, ())
     check = OverlapCheck(LABEL, None, none, none, pedestal(()), rejected=(Rejected(1, 2, LABEL),))
-    plane = np.full((24, 64), 200.0)
+    plane = np.full((24, 64), 200.0, np.float32)
+    pair = Pair(plane, plane, "c" * 300)
     channel = ChannelReport(
         LABEL,
-        ShadingProfile.create(np.ones((24, 32))),
         layout,
         (0.001, 0.001),
-        PlaneShown(plane, plane),
+        ShadingProfile.create(np.ones((24, 32))),
+        PlanesShown(pair, pair, medium_lines(plane, plane, layout)),
         facts=(("A name of some length, as they are", "word " * 60), ("Path", "/a" * 200)),
+        method=(("Camera offset", "o" * 200),),
         check=check,
+        truth=np.ones((24, 32), np.float32),
     )
     facts = (("Source", "z" * 240),)
-    return report_html(ImageReport("brain" * 40, (channel,), facts, ("n" * 300,), (LABEL,), facts))
+    verdict = judged([Evidence(LABEL, unseen="u" * 200)] * 4, warnings=1)
+    report = ImageReport(
+        "brain" * 40,
+        "Shading correction",
+        [channel] * 4,
+        verdict,
+        facts,
+        asked=facts,
+        notes=("n" * 300,),
+        warnings=(LABEL,),
+    )
+    return report_html(report)
 
 
 def test_nothing_runs_over_its_box(tmp_path: Path) -> None:
@@ -85,7 +111,8 @@ def test_nothing_runs_over_its_box(tmp_path: Path) -> None:
     told = json.loads(unescape(match[1]))
     assert [found["width"] for found in told] == list(WIDTHS)
     for found in told:
-        assert found["over"] == []
+        assert found["over"] == [] and not found["meet"]
         assert found["title"] != "obeyed"
-        assert found["heading"].startswith("Channel <script>document")
-        assert len(found["pictures"]) == 2 and min(found["pictures"]) > 500
+        assert found["headings"][1].startswith("Channel <script>document")
+        # Flat-fields, sections and errors of all; two pairs of planes, medium and map of each.
+        assert len(found["pictures"]) == 3 + 4 * 6 and min(found["pictures"]) > 450

@@ -1,0 +1,198 @@
+"""The planes that a report shows: read before and after, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.seams import Seam, medium_lines, seams
+from fractal_mesospim_shading.flatfield.sampling import z_factor
+from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.images.target import TargetImage
+from fractal_mesospim_shading.views.coarse import (
+    READ_BYTES,
+    coarse_level,
+    plane_box,
+    planes_shown,
+    shrinking,
+)
+from fractal_mesospim_shading.views.report_parts import FloatArray, Pair, PlanesShown
+
+# Side of the part that is shown at full resolution, in pixels.
+_CROP = 240
+_MOST_CROP_BYTES = READ_BYTES // 16
+
+Reader = Callable[[int, Box], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class SampledPlanes:
+    """Some planes of a channel before and after, at a level for the screen.
+
+    Attributes:
+        before, after: (n, y, x) as they are on disk.
+        numbers: of the planes at that level.
+        level: of both.
+        factor: by how much (y, x) have shrunk from full resolution.
+    """
+
+    before: NDArray[Any]
+    after: NDArray[Any]
+    numbers: tuple[int, ...]
+    level: int
+    factor: tuple[int, int]
+
+    @property
+    def middle(self) -> int:
+        """Which of them is shown."""
+        return len(self.numbers) // 2
+
+
+def sampled_planes(image: MosaicImage, target: TargetImage, channel: Channel) -> SampledPlanes:
+    """Read some planes of a source and of its result."""
+    level = coarse_level(image.levels)
+    numbers, shape = planes_shown(image, level), image.levels[level].shape[-2:]
+    y, x = (slice(0, size) for size in shape)
+    boxes = [plane_box(image.axes, channel.index, z, y, x) for z in _runs(numbers)]
+    before, after = (
+        np.concatenate([whole.read(level, box).reshape(-1, *shape) for box in boxes])
+        for whole in (image, target)
+    )
+    return SampledPlanes(before, after, tuple(numbers), level, shrinking(image.levels, level))
+
+
+def _runs(numbers: Sequence[int]) -> list[slice]:
+    """Numbers as spans of neighbours, of which each chunk is decoded once."""
+    runs: list[slice] = []
+    for z in numbers:
+        if runs and runs[-1].stop == z:
+            runs[-1] = slice(runs[-1].start, z + 1)
+        else:
+            runs.append(slice(z, z + 1))
+    return runs
+
+
+def planes_to_show(
+    image: MosaicImage,
+    target: TargetImage,
+    channel: Channel,
+    sampled: SampledPlanes,
+    flat: NDArray[Any],
+    offsets: tuple[float, float, float],
+) -> PlanesShown:
+    """What a report shows of them.
+
+    Args:
+        image, target: source and result.
+        channel: of both.
+        sampled: from `sampled_planes`.
+        flat: (n, y, x) the planes with the flat-field alone corrected.
+        offsets: counts at no light in the source, in `flat`, and in the result.
+    """
+    middle, layout, factor = sampled.middle, image.layout, sampled.factor
+    plane = sampled.numbers[middle] * z_factor(image, sampled.level)
+    whole = Pair(
+        light(sampled.before[middle], offsets[0]),
+        light(sampled.after[middle], offsets[2]),
+        f"The whole mosaic ({_size(image, layout.plane_shape)}), plane {plane}.",
+    )
+    means = [
+        light(planes.mean(axis=0, dtype=np.float64), dark)
+        for planes, dark in ((sampled.before, offsets[0]), (flat, offsets[1]))
+    ]
+    lines = medium_lines(means[0], means[1], layout, factor=factor)
+    crop = _crop(image, target, channel, plane, _worst_seam(means, layout, factor), offsets)
+    return PlanesShown(whole, crop, lines)
+
+
+def light(plane: NDArray[Any], offset: float) -> FloatArray:
+    """Light above an offset; a pixel of 0 holds no data and stays 0."""
+    values = np.asarray(plane, dtype=np.float32)
+    return np.where(values == 0, values, values - np.float32(offset))
+
+
+def _worst_seam(
+    means: list[FloatArray], layout: TileLayout, factor: tuple[int, int]
+) -> tuple[Seam, int] | None:
+    """The seam with the largest step after the correction, and the box of it to look at.
+
+    Steps are told in the dimmer half of all boxes: two tiles show other tissue, but one medium.
+    """
+    before, after = (list(seams(mean, layout, factor=factor)) for mean in means)
+    lit = [np.fmin(seam.first, seam.second)[0] for seam in after]
+    every = np.concatenate(lit) if lit else np.zeros(0)
+    every = every[np.isfinite(every) & (every > 0)]
+    if not every.size:
+        return None
+    limit = float(np.median(every))
+    steps = [_steps(seam, limit) for seam in after]
+    typical = [float(np.nanmedian(own)) if np.isfinite(own).any() else -1.0 for own in steps]
+    worst = int(np.argmax(typical))
+    if typical[worst] < 0:
+        return None
+    shaded = _steps(before[worst], np.inf)
+    shaded[~np.isfinite(steps[worst])] = -1.0
+    return after[worst], int(np.argmax(np.nan_to_num(shaded, nan=-1.0)))
+
+
+def _steps(seam: Seam, limit: float) -> NDArray[np.float64]:
+    first, second = seam.first[0], seam.second[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        chosen = (first > 0) & (second > 0) & (np.fmin(first, second) <= limit)
+        return np.where(chosen, 2 * np.abs(first - second) / (first + second), np.nan)
+
+
+def _crop(
+    image: MosaicImage,
+    target: TargetImage,
+    channel: Channel,
+    plane: int,
+    place: tuple[Seam, int] | None,
+    offsets: tuple[float, float, float],
+) -> Pair | None:
+    """A part of full resolution around a box of a seam; None where too much would be decoded."""
+    if place is None:
+        return None
+    seam, number = place
+    height, width = image.layout.plane_shape
+    edge = (seam.tiles[1].y, seam.tiles[1].x)[seam.across]
+    along = seam.boxes[number]
+    factor = shrinking(image.levels, coarse_level(image.levels))[1 - seam.across]
+    middle = [0, 0]
+    middle[seam.across], middle[1 - seam.across] = edge, (along[0] + along[1]) * factor // 2
+    y, x = (_span(centre, size) for centre, size in zip(middle, (height, width), strict=True))
+    chunks = image.levels[0].chunks
+    box = plane_box(image.axes, channel.index, slice(plane, plane + 1), y, x)
+    spans = (s for s in box)
+    touched = [(-(-s.stop // c) - s.start // c) * c for s, c in zip(spans, chunks, strict=True)]
+    if 2 * prod(touched) * image.dtype.itemsize > _MOST_CROP_BYTES:
+        return None
+    shape = (y.stop - y.start, x.stop - x.start)
+    before, after = (read(0, box).reshape(shape) for read in (image.read, target.read))
+    tiles = " and ".join(str(tile.number) for tile in seam.tiles)
+    return Pair(
+        light(before, offsets[0]),
+        light(after, offsets[2]),
+        f"At full resolution where the step is largest after the correction, between tiles "
+        f"{tiles} ({_size(image, shape)}, plane {plane}). They meet in the middle, along "
+        f"{'yx'[1 - seam.across]}.",
+    )
+
+
+def _span(centre: int, size: int) -> slice:
+    start = max(0, min(centre - _CROP // 2, size - _CROP))
+    return slice(start, min(start + _CROP, size))
+
+
+def _size(image: MosaicImage, shape: tuple[int, int]) -> str:
+    """Height and width in millimetres."""
+    y, x = (n * image.voxel_size_um[axis] / 1000 for n, axis in zip(shape, "yx", strict=True))
+    return f"{y:.3g} x {x:.3g} mm"
