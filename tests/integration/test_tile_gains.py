@@ -305,6 +305,54 @@ def test_with_an_estimated_flatfield(offset: dict[str, Any], tmp_path: Path) -> 
     assert np.mean(np.abs(error) <= 2 * said) >= 0.85
 
 
+@pytest.mark.parametrize("offset", [40.0, 110.0])
+def test_a_wrong_offset_that_was_given_is_in_the_uncertainties(
+    offset: float, mosaic: tuple[str, str]
+) -> None:
+    """The overlaps show it themselves, where they hold bright tissue and medium."""
+    found = corrected(*mosaic, camera_offset=offset).tile_gains[LABELS[0]]
+    error = errors_of(found, WORLD.gains())
+    said = np.array([found.tiles[number].uncertainty for number in WORLD.tile_numbers])
+    assert error.std() > 0.003
+    assert np.all(np.abs(error) <= 2 * said)
+    assert np.median(said) < 3 * error.std()
+    assert found.offset_told and "if the camera offset is right" not in found.text
+
+
+def test_where_the_overlaps_cannot_tell_the_offset_that_is_said(tmp_path: Path) -> None:
+    world = replace(WORLD, sample=0.0, gain_range=0.0, planes=4)
+    source = write_overlapping_mosaic(tmp_path / "brain.zarr", world, LABELS[:1])
+    models = write_models(tmp_path / "models", world)
+    found = corrected(source, models).tile_gains[LABELS[0]]
+    assert not found.offset_told
+    assert " % if the camera offset is right" in found.text
+    assert ChannelGains.from_bytes(found.to_bytes()) == found
+
+
+@pytest.mark.slow
+def test_overlaps_that_refine_a_flatfield_are_not_read_again_for_gains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = replace(WORLD, grid=(3, 3), structure_px=(10.0, 3.0))
+    source = write_overlapping_mosaic(tmp_path / "brain.zarr", world, LABELS[:1])
+    seen = []
+    observe = sampling.observe_overlaps
+
+    def watched(*arguments: Any, **named: Any) -> sampling.OverlapEvidence:
+        seen.append(observe(*arguments, **named))
+        return seen[-1]
+
+    monkeypatch.setattr(sampling, "observe_overlaps", watched)
+    arguments: dict[str, Any] = {"camera_offset": 100, "overlap_refine": True, "report": False}
+    both = correct_flatfield(source, tile_gains="overlaps", save_models=True, **arguments)
+    assert len(seen) == 1
+    # They are the gains of a job that reads the overlaps for these alone.
+    alone = corrected(source, str(both.models_folder), output_image_name="alone")
+    assert len(seen) == 2
+    gains = [[t.gain for t in r.tile_gains[LABELS[0]].tiles.values()] for r in (both, alone)]
+    assert gains[0] == gains[1]
+
+
 @pytest.mark.slow
 def test_gains_of_a_job_are_kept_to_the_last_bit(mosaic: tuple[str, str]) -> None:
     for found in corrected(*mosaic).tile_gains.values():

@@ -30,6 +30,7 @@ class ChannelGains:
         tiles: gain of each tile, by number.
         rejected: pairs of tiles that could not be registered.
         as_placed: number of these that were compared as the positions say.
+        offset_told: whether the uncertainties hold what the camera offset may be off.
         side: gain of the side that lit all of them, on top; None where sides are not compared.
     """
 
@@ -38,6 +39,7 @@ class ChannelGains:
     tiles: Mapping[int, TileGain]
     rejected: tuple[Rejected, ...] = ()
     as_placed: int = 0
+    offset_told: bool = True
     side: TileGain | None = None
 
     def factor(self, number: int) -> float:
@@ -97,10 +99,11 @@ class ChannelGains:
             return _why_unlinked(self)
         error = 100 * float(np.median([tile.uncertainty for tile in linked]))
         overlaps = counted(sum(tile.pairs for tile in linked) // 2, "overlap")
+        known = f"{error:.2g} %{'' if self.offset_told else ' if the camera offset is right'}"
         if self.all_one:
-            return f"all 1: tiles of equal brightness in {overlaps} (within {error:.2g} %)"
+            return f"all 1: tiles of equal brightness in {overlaps} (within {known})"
         gains = [tile.gain for tile in linked]
-        return f"{min(gains):.3f} to {max(gains):.3f} from {overlaps}, each known to {error:.2g} %"
+        return f"{min(gains):.3f} to {max(gains):.3f} from {overlaps}, each known to {known}"
 
     @property
     def most_different(self) -> list[str]:
@@ -123,6 +126,7 @@ class ChannelGains:
             ],
             "rejected": [[pair.first, pair.second, pair.reason] for pair in self.rejected],
             "as_placed": self.as_placed,
+            "offset_told": self.offset_told,
         }
         return json.dumps(content).encode()
 
@@ -136,7 +140,8 @@ class ChannelGains:
             names[number] = entry.pop("name")
             tiles[number] = TileGain(**entry)
         rejected = tuple(Rejected(*pair) for pair in content["rejected"])
-        return cls(content["label"], names, tiles, rejected, content["as_placed"])
+        told = content["as_placed"], content["offset_told"]
+        return cls(content["label"], names, tiles, rejected, *told)
 
 
 ImageGains = Mapping[int, ChannelGains]

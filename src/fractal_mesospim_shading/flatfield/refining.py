@@ -16,7 +16,7 @@ from fractal_mesospim_shading.core.overlaps.refine import Refinement, Residual, 
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.source import ModelGroup
-from fractal_mesospim_shading.overlaps.sampling import observe_overlaps
+from fractal_mesospim_shading.overlaps.sampling import gains_budget, observe_overlaps
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,9 @@ def refined_profile(
     dark = choice.dark.get(group.channel.label, offset)
     if isinstance(dark, np.ndarray) and dark.shape != tile_shape:
         dark = resample(dark, tile_shape)
-    seen = observe_overlaps(image, group, dark, seed=choice.options.seed)
+    # Gains are found from the same places; they are read once.
+    observe = choice.memory.observe if choice.options.tile_gains == "overlaps" else observe_overlaps
+    seen = observe(image, group, dark, seed=choice.options.seed, budget=gains_budget(image))
     grid = next(iter(views.values())).shape
     flat = np.log(resample(profile.flatfield, (grid[0], grid[1])).astype(np.float64))
     found = refine_flatfield(seen.pairs, flat, views, image.origins_px or {}, tile_shape)

@@ -37,6 +37,7 @@ from fractal_mesospim_shading.options.precedence import (
     Scenario,
     choose_scenario,
 )
+from fractal_mesospim_shading.overlaps.sampling import OverlapMemory
 
 PlaneRef = tuple[int, int]
 """(tile number, plane); planes of later time points go on counting."""
@@ -87,6 +88,7 @@ class PlaneChoice:
         dark: measured dark frame by channel label.
         prefix: what goes before the labels of its models where a job has several mosaics.
         folder: where its models go below the folder of all models; empty for that folder.
+        memory: of overlaps that were compared.
     """
 
     image: MultitileImage
@@ -98,6 +100,7 @@ class PlaneChoice:
     dark: Mapping[str, DarkFrame] = field(default_factory=dict)
     prefix: str = ""
     folder: str = ""
+    memory: OverlapMemory = field(default_factory=OverlapMemory, compare=False)
 
     @property
     def mostly_empty(self) -> bool:

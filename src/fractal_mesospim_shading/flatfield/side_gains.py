@@ -11,22 +11,23 @@ from itertools import combinations
 
 import numpy as np
 
-from fractal_mesospim_shading.core.overlaps.gains import (
-    PairRatio,
-    TileGain,
-    pair_ratios,
-    solve_gains,
-    with_doubts,
-)
+from fractal_mesospim_shading.core.overlaps.gains import TileGain, solve_gains, with_doubts
+from fractal_mesospim_shading.core.overlaps.ratios import PairRatio, pair_ratios
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains, ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.models import Models
-from fractal_mesospim_shading.flatfield.tile_gains import brightened, dark_of, log_flatfield_of
+from fractal_mesospim_shading.flatfield.tile_gains import (
+    brightened,
+    dark_of,
+    log_flatfield_of,
+    offset_doubt,
+)
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
+from fractal_mesospim_shading.overlaps.sampling import dark_structure_of
 from fractal_mesospim_shading.overlaps.sides import LitSide, observe_sides
 
 logger = logging.getLogger(__name__)
@@ -156,9 +157,13 @@ def _of_channel(
         number: LitSide(images[number], group, dark_of(used[number], shapes[number]))
         for number, group in groups.items()
     }
-    pairs, known = [], []
+    pairs, known, counts = [], [], 0.0
     for one, other in combinations(groups, 2):
-        for pair in observe_sides(lit[one], lit[other], seed=seed):
+        seen = list(observe_sides(lit[one], lit[other], seed=seed))
+        structure = dark_structure_of(images[one], lit[one].dark)
+        doubt = offset_doubt([used[one], used[other]], seen, structure)
+        counts = max(counts, doubt or 0.0, key=abs)
+        for pair in seen:
             tiles = {one: pair.first, other: pair.second}
             own = [gain_of(gains[n], groups[n].channel.index, tile) for n, tile in tiles.items()]
             known.append(float(np.log(own[0] / own[1])))
@@ -172,8 +177,7 @@ def _of_channel(
         return solve_gains(list(groups), after)
 
     sides = solved(pair_ratios(pairs, logs))
-    offset = max(model.facts.get("offset_uncertainty") or 0.0 for model in used.values())
-    brighter = pair_ratios(brightened(pairs, offset), logs)
+    brighter = pair_ratios(brightened(pairs, counts), logs)
     return with_doubts(sides, [solved(brighter)])
 
 

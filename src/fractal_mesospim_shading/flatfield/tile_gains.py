@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.overlaps.gains import (
-    LogFlatfield,
-    TileGain,
-    pair_ratios,
-    solve_gains,
-    with_doubts,
-)
+from fractal_mesospim_shading.core.overlaps.gains import TileGain, solve_gains, with_doubts
 from fractal_mesospim_shading.core.overlaps.neighbours import LEAST_OVERLAP_PX, neighbours
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 from fractal_mesospim_shading.core.overlaps.observing import Rejected
+from fractal_mesospim_shading.core.overlaps.pedestal import pedestal
+from fractal_mesospim_shading.core.overlaps.ratios import LogFlatfield, pair_ratios
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
 from fractal_mesospim_shading.errors import ParameterError
@@ -27,16 +22,16 @@ from fractal_mesospim_shading.flatfield.models import ChannelModel, Models
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
 from fractal_mesospim_shading.images.source import Channel, ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
-from fractal_mesospim_shading.overlaps.sampling import budget_of, observe_overlaps
+from fractal_mesospim_shading.overlaps.sampling import OverlapMemory, gains_budget
 
 FloatArray = NDArray[np.float64]
 
 # How much of the variance of what a flat-field is wrong by is a tilt along y, and along x.
 _TILT = 1 / 8
+# The least light of a bin once counts are taken off it, as a share of what it had.
+_LEAST_LIGHT = 0.1
 # Overlaps that cannot be registered are compared as they lie, and are that much less sure.
 _UNREGISTERED = 4.0
-# Part of a channel that is read at most.
-_SHARE = 50
 
 
 def refuse_unplaced(images: Sequence[MultitileImage], options: EstimationOptions) -> None:
@@ -78,6 +73,7 @@ def find_gains(
     models: Models,
     *,
     seed: int,
+    memory: OverlapMemory,
     job: Job | None = None,
     prefix: str = "",
     mosaic: str = "",
@@ -88,6 +84,7 @@ def find_gains(
         image: whose positions are known.
         models: of its channels and sides; those that do not correct are left as they are.
         seed: of the sample of planes and places.
+        memory: of overlaps that were compared for the models.
         job: that keeps what was found.
         prefix: tells the images of one job apart.
         mosaic: goes before labels in what is said, where a job has several.
@@ -107,7 +104,7 @@ def find_gains(
             found = ChannelGains.from_bytes(kept)
         else:
             with noted_reads() as notes:
-                found = _measured(image, channel, groups, models, seed)
+                found = _measured(image, channel, groups, models, seed, memory)
             if job is not None:
                 job.remember(name, found.to_bytes())
                 remember_reads(job, name, notes)
@@ -123,6 +120,7 @@ def _measured(
     groups: Sequence[ModelGroup],
     models: Models,
     seed: int,
+    memory: OverlapMemory,
 ) -> ChannelGains:
     """The gains of a channel, whatever the sides of its tiles."""
     tile_shape = image.layout.tile_shape
@@ -135,7 +133,7 @@ def _measured(
     )
     darks = [dark_of(models[group.label], tile_shape) for group in groups]
     offset = sum(darks[1:], darks[0]) / len(darks)
-    seen = observe_overlaps(image, whole, offset, seed=seed, budget=_budget(image))
+    seen = memory.observe(image, whole, offset, seed=seed, budget=gains_budget(image))
     logs = {group.label: log_flatfield_of(models[group.label], tile_shape) for group in groups}
     of_tile = {tile: logs[group.label] for group in groups for tile in group.planes}
     loose = [pair.unregistered for pair in seen.rejected if pair.unregistered is not None]
@@ -153,26 +151,62 @@ def _measured(
     # An offset that is taken off too much of makes the dimmer view too dim. A flat-field that is
     # off by a tilt makes a ramp of gains along a row, and nothing contradicts it.
     facts = [models[group.label].facts for group in groups]
-    counts = max(fact.get("offset_uncertainty") or 0.0 for fact in facts)
+    counts = offset_doubt(
+        [models[group.label] for group in groups], seen.pairs, seen.dark_structure
+    )
     shape = max(fact.get("relative_uncertainty") or 0.0 for fact in facts)
-    doubted = [solved(of_tile, counts)] if counts > 0 else []
+    doubted = [solved(of_tile, counts)] if counts else []
     for axis in range(2) if shape > 0 else ():
         tilted = {tile: _tilted(log, axis, shape, tile_shape) for tile, log in of_tile.items()}
         doubted.append(solved(tilted))
     gains = with_doubts(solved(of_tile), doubted)
     names = {tile: image.layout.tile(tile).name for tile in gains}
     rejected = tuple(map(_without_bins, seen.rejected))
-    return ChannelGains(channel.label, names, gains, rejected, as_placed=len(loose))
+    return ChannelGains(
+        channel.label,
+        names,
+        gains,
+        rejected,
+        as_placed=len(loose),
+        offset_told=counts is not None,
+    )
 
 
 def _without_bins(pair: Rejected) -> Rejected:
     return replace(pair, unregistered=None)
 
 
+def offset_doubt(
+    models: Sequence[ChannelModel], pairs: Sequence[OverlapPair], dark_structure: float | None
+) -> float | None:
+    """By how many counts the offset of models may be too large; below 0 where it is too small.
+
+    That of an estimate has its own uncertainty. Whatever it comes from, the overlaps may show
+    that counts of the light are none, or that some are missing.
+
+    Args:
+        models: with which the views of pairs are corrected.
+        pairs: with the light above their offsets.
+        dark_structure: as for `pedestal`.
+
+    Returns:
+        None where nothing tells: the offset was given, and the overlaps cannot say.
+    """
+    stated = max(model.facts.get("offset_uncertainty") or 0.0 for model in models)
+    left = pedestal(pairs, dark_structure)
+    if stated == 0 and not left.told:
+        return None
+    return float(max(stated, -left.likely, key=abs))
+
+
 def brightened(pairs: Sequence[OverlapPair], counts: float) -> list[OverlapPair]:
     """Pairs as they would be with a camera offset lower by these counts."""
+
+    def changed(light: FloatArray) -> FloatArray:
+        return np.maximum(light + counts, _LEAST_LIGHT * light)
+
     return [
-        replace(p, light_first=p.light_first + counts, light_second=p.light_second + counts)
+        replace(p, light_first=changed(p.light_first), light_second=changed(p.light_second))
         for p in pairs
     ]
 
@@ -187,12 +221,6 @@ def _tilted(
         return np.asarray(log_flatfield(y, x) + slope * ((y, x)[axis] - middle))
 
     return at
-
-
-def _budget(image: MultitileImage) -> int:
-    """Bytes of pixels to be decoded at most: enough that every tile has a neighbour."""
-    channel = prod(image.levels[0].shape) * image.dtype.itemsize // len(image.channels)
-    return max(budget_of(image), channel // _SHARE)
 
 
 def dark_of(model: ChannelModel, tile_shape: tuple[int, int]) -> float | NDArray[np.float32]:

@@ -127,6 +127,7 @@ def find_all_gains(
             choice.image,
             own,
             seed=choice.options.seed,
+            memory=choice.memory,
             job=job,
             prefix=f"{number}-" if len(choices) > 1 else "",
             mosaic=choice.prefix,

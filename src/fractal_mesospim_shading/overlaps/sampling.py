@@ -27,6 +27,8 @@ BUDGET_BYTES = 2**30
 _LEAST_BYTES = 64 * 2**20
 _LARGEST_SHARE = 0.04
 
+# And this part where tiles are compared for their gains.
+_SHARE_FOR_GAINS = 50
 # Sides of bins: 8 pixels for small tiles, and so many bins along a tile at most.
 _LEAST_BIN = 8
 _MOST_BINS = 128
@@ -54,6 +56,12 @@ def budget_of(image: MultitileImage) -> int:
     """Bytes of pixels that may be decoded for a channel and side: little of what a job reads."""
     whole = prod(image.levels[0].shape) * image.dtype.itemsize // max(len(image.channels), 1)
     return max(_LEAST_BYTES, min(BUDGET_BYTES, int(_LARGEST_SHARE * whole)))
+
+
+def gains_budget(image: MultitileImage) -> int:
+    """The same where tiles are compared for their gains: enough that every one has a neighbour."""
+    channel = prod(image.levels[0].shape) * image.dtype.itemsize // len(image.channels)
+    return max(budget_of(image), channel // _SHARE_FOR_GAINS)
 
 
 def bin_side(image: MultitileImage) -> int:
@@ -101,15 +109,45 @@ def observe_overlaps(
             else:
                 pairs.append(seen)
             progress.advance()
-    measured = isinstance(offset, np.ndarray) and bool(np.ptp(offset) > 0)
-    structure = _dark_structure(image.dtype, measured=measured)
+    structure = dark_structure_of(image, offset)
     return OverlapEvidence(tuple(pairs), tuple(rejected), reader.decoded_bytes, structure)
 
 
-def _dark_structure(dtype: np.dtype[Any], *, measured: bool) -> float | None:
-    if measured:
+@dataclass
+class OverlapMemory:
+    """What was seen of overlaps, kept until the same is asked for once more."""
+
+    _kept: dict[str, OverlapEvidence] = field(default_factory=dict)
+
+    def observe(
+        self,
+        image: MultitileImage,
+        group: ModelGroup,
+        offset: float | FloatImage,
+        *,
+        seed: int,
+        budget: int,
+    ) -> OverlapEvidence:
+        """As `observe_overlaps`, which is called the first time."""
+        read = (group.channel.index, sorted(group.planes.items()), sorted(group.unwritten))
+        key = repr((read, np.asarray(offset, np.float64).tobytes(), seed, budget))
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            kept = observe_overlaps(image, group, offset, seed=seed, budget=budget)
+            self._kept[key] = kept
+        return kept
+
+
+def dark_structure_of(image: MultitileImage, offset: float | FloatImage) -> float | None:
+    """Counts (RMS) by which the dark frame of an image may differ from what is taken off.
+
+    Args:
+        image: whose pixels these are; None is returned for floats, which may be of any scale.
+        offset: counts without light: a number, or a dark frame (y, x) of a tile.
+    """
+    if isinstance(offset, np.ndarray) and np.ptp(offset) > 0:
         return 0.0
-    return DARK_STRUCTURE if np.issubdtype(dtype, np.integer) else None
+    return DARK_STRUCTURE if np.issubdtype(image.dtype, np.integer) else None
 
 
 @dataclass

@@ -82,14 +82,19 @@ class Pedestal:
     light: float = 0.0
 
     @property
-    def known(self) -> bool:
-        """Whether the overlaps can tell: enough pairs hold bright tissue, and shading."""
-        return self.enough_tissue and self.uncertainty <= _USEFUL * self.light
+    def told(self) -> bool:
+        """Whether the overlaps say something of it: it is known to half of the dimmest light."""
+        return self.uncertainty <= _USEFUL * min(self.light, self.light + self.value)
 
     @property
     def enough_tissue(self) -> bool:
         """Whether enough pairs hold bright tissue."""
         return self.bright_pairs >= LEAST_PAIRS
+
+    @property
+    def known(self) -> bool:
+        """Whether the overlaps can tell beyond doubt: where enough of them hold bright tissue."""
+        return self.told and self.enough_tissue
 
     @property
     def fits(self) -> bool:
@@ -103,9 +108,18 @@ class Pedestal:
         Tissue that is hardly brighter than the rest may tell it as well, if well enough.
         """
         sure = self.known or self.uncertainty < _SURE * self.light
-        if not sure or self.value == 0:
+        return self._beyond(_SIGMAS) ** 2 * self.value if sure else 0.0
+
+    @property
+    def likely(self) -> float:
+        """The value, smaller by what uncertainty adds to its size on average; 0 if not told."""
+        return self._beyond(1.0) * self.value if self.told else 0.0
+
+    def _beyond(self, sigmas: float) -> float:
+        """Root of the part of the square of the value that is beyond its uncertainty."""
+        if self.value == 0:
             return 0.0
-        return self.value * max(0.0, 1 - (_SIGMAS * self.uncertainty / self.value) ** 2)
+        return float(np.sqrt(max(0.0, 1 - (sigmas * self.uncertainty / self.value) ** 2)))
 
 
 def pedestal(

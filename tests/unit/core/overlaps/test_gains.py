@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.overlaps.gains import (
     LARGEST_GAIN,
-    PairRatio,
     TileGain,
-    pair_ratios,
     solve_gains,
     with_doubts,
 )
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
+from fractal_mesospim_shading.core.overlaps.ratios import PairRatio, pair_ratios
 
 FloatArray = NDArray[np.float64]
 

@@ -88,4 +88,7 @@ def test_only_what_is_beyond_its_uncertainty_is_supported():
     assert 0 < Pedestal(3.0, 1.0, 9, light=60.0).supported < 3
     assert Pedestal(100.0, 1.0, 9, light=60.0).supported == pytest.approx(100, abs=0.1)
     assert Pedestal(100.0, 1.0, 4, light=10.0).supported == 0
+    assert Pedestal(100.0, 6.0, 9, light=10.0).likely == 0
+    assert Pedestal(-5.0, 3.0, 9, light=60.0).likely == pytest.approx(-4)
+    assert Pedestal(1.0, 3.0, 9, light=60.0).likely == 0
     assert Pedestal(100.0, 1.0, 4, light=60.0).supported == pytest.approx(100, abs=0.1)
