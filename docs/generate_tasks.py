@@ -60,6 +60,8 @@ Commands that are no tasks:
 
 - `mesospim-shading info IMAGE [--json]` shows what an image or an acquisition is: channels,
   pyramid, and the map of tile numbers.
+- `mesospim-shading find-empty IMAGE` finds the tiles and planes without sample
+  ([more](empty.md)), draws them, and prints what to type.
 - `mesospim-shading estimate IMAGE --output FOLDER` only estimates flat-fields, and writes them as a
   `models_folder`. It takes the parameters of "Correct Flat-Field".
 - `mesospim-shading preview IMAGE [--method NAME[:RADIUS]]...` draws background methods side by

@@ -32,6 +32,7 @@ from fractal_mesospim_shading.functions import (
     correct_background,
     correct_flatfield,
     estimate_flatfield,
+    find_empty,
     import_mesospim,
 )
 from fractal_mesospim_shading.messages import listen
@@ -39,6 +40,7 @@ from fractal_mesospim_shading.messages import listen
 if TYPE_CHECKING:
     from fractal_mesospim_shading.flatfield.models import ChannelModel
     from fractal_mesospim_shading.jobs.checking import CheckResult
+    from fractal_mesospim_shading.jobs.finding import EmptyResult
     from fractal_mesospim_shading.jobs.work import JobResult
     from fractal_mesospim_shading.options.background import BackgroundOptions, BackgroundStep
     from fractal_mesospim_shading.options.basic import BasicpyModelParams
@@ -54,6 +56,7 @@ __all__ = [
     "BasicpyModelParams",
     "ChannelModel",
     "CheckResult",
+    "EmptyResult",
     "FlatfieldOptions",
     "FolderError",
     "ImageFormatError",
@@ -82,6 +85,7 @@ __all__ = [
     "correct_background",
     "correct_flatfield",
     "estimate_flatfield",
+    "find_empty",
     "import_mesospim",
 ]
 
@@ -93,6 +97,7 @@ _HOME = {
     "BasicpyModelParams": "options.basic",
     "ChannelModel": "flatfield.models",
     "CheckResult": "jobs.checking",
+    "EmptyResult": "jobs.finding",
     "FlatfieldOptions": "options.flatfield",
     "ImportOptions": "options.flatfield",
     "JobResult": "jobs.work",

@@ -5,7 +5,7 @@ What takes long to import is imported when a function is called.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fractal_mesospim_shading.engine.progress import progress_shown
 from fractal_mesospim_shading.errors import ParameterError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fractal_mesospim_shading.engine.progress import Told
     from fractal_mesospim_shading.flatfield.models import ChannelModel
     from fractal_mesospim_shading.jobs.checking import CheckResult
+    from fractal_mesospim_shading.jobs.finding import EmptyResult
     from fractal_mesospim_shading.jobs.work import JobResult
     from fractal_mesospim_shading.options.background import BackgroundArguments, BackgroundOptions
     from fractal_mesospim_shading.options.flatfield import (
@@ -176,6 +177,52 @@ def check_overlaps(
     url = address(zarr_url, "zarr_url")
     with progress_shown(progress):
         return check_image(url, wanted)
+
+
+def find_empty(
+    zarr_url: str,
+    *,
+    channel: str | int | None = None,
+    picture: str | None = None,
+    zero_is: Literal["auto", "data", "no_data"] = "auto",
+    storage_options: Mapping[str, Any] | None = None,
+) -> EmptyResult:
+    """Find the tiles and planes of an image that hold medium and no sample.
+
+    Precision goes first: what is called empty holds no light of sample that would matter, and
+    some of what is empty may be missed. Some slabs of the image are read, or a coarse level of
+    its pyramid.
+
+    Args:
+        zarr_url: address of the image, or of a native acquisition.
+        channel: label, wavelength or index; None for all.
+        picture: PNG file to write: the mosaic with the numbers of its tiles, and a strip along z
+            for each; None for none.
+        zero_is: what a pixel of 0 is, as in `correct_flatfield`.
+        storage_options: of remote addresses.
+
+    Returns:
+        For each channel and side the share of empty planes of each tile and their range along
+        z, with a confidence from 0 to 1, and `fov_list` and `z_levels` as `correct_flatfield`
+        takes them.
+
+    Raises:
+        ShadingError: one readable error.
+
+    Example:
+        >>> from fractal_mesospim_shading import correct_flatfield, find_empty
+        >>> found = find_empty("brain.zarr/raw_image")
+        >>> found.fov_list
+        (1, 3, 7, 9)
+        >>> result = correct_flatfield("brain.zarr/raw_image", fov_list=found.fov_list)
+    """
+    from fractal_mesospim_shading.jobs.finding import EmptyWanted
+    from fractal_mesospim_shading.jobs.finding import find_empty as find
+    from fractal_mesospim_shading.options.values import address
+
+    where = None if picture is None else address(picture, "picture")
+    wanted = EmptyWanted(channel, where, zero_is, storage_options)
+    return find(address(zarr_url, "zarr_url"), wanted)
 
 
 def correct_background(

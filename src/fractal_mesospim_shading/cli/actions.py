@@ -14,7 +14,7 @@ from fractal_mesospim_shading.engine.streams import (
     refuse_lost_output,
 )
 from fractal_mesospim_shading.errors import ParameterError
-from fractal_mesospim_shading.messages import shown
+from fractal_mesospim_shading.messages import rendered, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -140,6 +140,21 @@ def check(given: Given) -> None:
         print(json.dumps(found.facts(), indent=2))
     else:
         print("\n".join(shown(line) for line in found.lines()))
+    refuse_lost_output()
+
+
+def find_empty(given: Given) -> None:
+    """Print which tiles and planes are empty, and draw them."""
+    from fractal_mesospim_shading.jobs.finding import EmptyWanted, find_empty
+
+    wanted = EmptyWanted(
+        given["channel"], given["output"], given["zero_is"], _storage_options(given)
+    )
+    found = find_empty(given["image"], wanted)
+    if given["json"]:
+        print(json.dumps(found.facts(), indent=2))
+    else:
+        print("\n".join(rendered(shown(line)) for line in found.lines()))
     refuse_lost_output()
 
 

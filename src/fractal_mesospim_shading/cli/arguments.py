@@ -166,6 +166,38 @@ def check_arguments() -> list[click.Parameter]:
     ]
 
 
+def find_empty_arguments() -> list[click.Parameter]:
+    """Of `find-empty`."""
+    return [
+        _image(required=True),
+        Option(
+            "--channel",
+            heading=Heading.INPUT,
+            metavar="NAME",
+            help="Label, wavelength or index. Unset: all.",
+        ),
+        Option(
+            "--zero-is",
+            heading=Heading.INPUT,
+            type=OneOf(("auto", "data", "no_data")),
+            default="auto",
+            show_default=True,
+            help="What a pixel of 0 is, as in correct-flatfield.",
+        ),
+        Option(
+            "--output",
+            heading=Heading.OUTPUT,
+            default="empty_regions.png",
+            metavar="FILE",
+            type=Place(),
+            show_default=True,
+            help="Picture to write: tiles with their numbers, and a strip along z for each.",
+        ),
+        _storage(),
+        *_common(),
+    ]
+
+
 def import_arguments() -> list[click.Parameter]:
     """Of `import`."""
     from fractal_mesospim_shading.cli.options import options_of

@@ -17,6 +17,7 @@ EXAMPLES = {
     "": [
         "demo",
         "info brain.zarr/raw_image",
+        "find-empty brain.zarr/raw_image",
         "correct-flatfield brain.zarr/raw_image --fov-list 1 3 7 9",
         "correct-background brain.zarr/raw_image_flatfield_corr --method median:25",
         "correct-background brain.zarr/raw_image_flatfield_corr --method tophat:15um",
@@ -28,6 +29,11 @@ EXAMPLES = {
         "info brain.zarr/raw_image",
         "info acquisition.ome.zarr",
         "info brain.zarr/raw_image --json",
+    ],
+    "find-empty": [
+        "find-empty brain.zarr/raw_image",
+        "find-empty acquisition.ome.zarr --channel 488 --output empty.png",
+        "find-empty brain.zarr/raw_image --json",
     ],
     "correct-flatfield": [
         "correct-flatfield brain.zarr/raw_image --fov-list 1 3 7 9",
@@ -110,6 +116,12 @@ _COMMANDS = (
         "Show what an image is: map of tile numbers, channels, pyramid.",
         actions.info,
         arguments.info_arguments,
+    ),
+    (
+        "find-empty",
+        "Find the tiles and planes without sample, draw them, and say what to type.",
+        actions.find_empty,
+        arguments.find_empty_arguments,
     ),
     (
         "correct-flatfield",

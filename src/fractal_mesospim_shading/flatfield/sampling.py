@@ -250,12 +250,14 @@ class Sample:
         channel: index along c.
         level: of the pyramid.
         planes: which, sorted by tile and plane.
+        bin_px: side of a bin in pixels; None for what an estimate needs.
     """
 
     image: MultitileImage
     channel: int
     level: int
     planes: tuple[PlaneRef, ...]
+    bin_px: int | None = None
 
     @cached_property
     def layout(self) -> TileLayout:
@@ -278,7 +280,7 @@ class Sample:
         Raises:
             SourceReadError: a chunk cannot be read.
         """
-        binned = BinnedPlanes(len(self.planes), self.layout.tile_shape)
+        binned = BinnedPlanes(len(self.planes), self.layout.tile_shape, self.bin_px)
 
         def reduced(box: Box) -> list[tuple[PartialBins, list[int]]]:
             return list(self._reduced(box, binned.bin_px, dark, zero_is_no_data))

@@ -111,6 +111,7 @@ class Windows:
         means: for each size, (n, windows) counts with the offset in them; NaN where pixels of a
             window were not recorded.
         pixels: for each size, (windows) that a window has; fewer where the tile ends in a bin.
+        grid: how many of the smallest windows there are along y and x.
         changes: from each plane to its neighbour.
         noise: of these planes that are thought empty.
     """
@@ -120,6 +121,7 @@ class Windows:
     run: NDArray[np.int64]
     means: tuple[FloatArray, ...]
     pixels: tuple[FloatArray, ...]
+    grid: tuple[int, int]
     changes: Changes
     noise: NoiseLine
 
@@ -152,7 +154,9 @@ class Windows:
                 "No two neighbouring planes of a tile hold data: nothing tells noise from sample."
             )
         quiet = changes.ratio <= np.quantile(changes.ratio, _QUIET) * _QUIET_SPREAD
-        return cls(tile, plane, run, means, pixels, changes, changes.noise(quiet))
+        rows, columns = (len(starts) for starts, _ in _spans(whole.shape, _SIDES[0]))
+        grid = (rows, columns)
+        return cls(tile, plane, run, means, pixels, grid, changes, changes.noise(quiet))
 
     def measured(self, members: NDArray[np.bool_]) -> Windows:
         """The same with the noise of some planes thought empty, where they are enough."""

@@ -1,0 +1,240 @@
+"""Which tiles and planes of any image are empty; nothing is written but a picture, if wanted."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fractal_mesospim_shading.core.emptiness.regions import Choice, TileRegions, choose
+from fractal_mesospim_shading.engine.resources import estimate_workers
+from fractal_mesospim_shading.errors import OutputWriteError, ParameterError
+from fractal_mesospim_shading.flatfield.empty_planes import (
+    EmptyPlanes,
+    level_to_look_at,
+    look_for_empty,
+)
+from fractal_mesospim_shading.flatfield.sampling import box_bytes, plane_count
+from fractal_mesospim_shading.images.arrays.documents import Document
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native.collection import is_container
+from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
+from fractal_mesospim_shading.images.storage.places import StorageOptions
+from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.jobs.preparation import open_collection
+from fractal_mesospim_shading.jobs.work import prefix_of
+from fractal_mesospim_shading.messages import counted, know_options
+from fractal_mesospim_shading.options.base import ZeroIs
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+from fractal_mesospim_shading.options.values import validated
+from fractal_mesospim_shading.views.contact_sheet import contact_sheet
+
+know_options("picture")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EmptyWanted:
+    """How a person wants empty regions to be looked for.
+
+    Attributes:
+        channel: label, wavelength or index; None for all.
+        picture: PNG file to write; None for none.
+        zero_is: what a pixel of 0 is, as in the correction.
+        storage_options: of remote addresses.
+    """
+
+    channel: str | int | None = None
+    picture: str | None = None
+    zero_is: ZeroIs = "auto"
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True)
+class EmptyChannel:
+    """What of a channel and illumination side is empty.
+
+    Attributes:
+        label: of the channel and side.
+        looked_at: planes that were read.
+        level: of the pyramid.
+        tiles: what of each tile is empty.
+        confidence: probability that light of sample at the limit (2 % of the medium's, and five
+            standard errors, over a hundredth of a plane) would have shown in any place of a
+            plane that is called empty; 0 without such planes.
+    """
+
+    label: str
+    looked_at: int
+    level: int
+    tiles: tuple[TileRegions, ...]
+    confidence: float
+
+    def facts(self) -> Document:
+        """All of it as JSON."""
+        return {
+            "label": self.label,
+            "planes_looked_at": self.looked_at,
+            "level": self.level,
+            "confidence": round(self.confidence, 4),
+            "tiles": [
+                {
+                    "tile": tile.tile,
+                    "planes": [tile.planes[0], tile.planes[1] - 1],
+                    "planes_looked_at": tile.looked_at,
+                    "empty_share": round(tile.share, 4),
+                    "empty_z": [list(ends) for ends in tile.ranges],
+                    "confidence": round(tile.confidence, 4),
+                }
+                for tile in self.tiles
+            ],
+        }
+
+    def lines(self) -> list[str]:
+        """The same as a table."""
+        head = f"{self.label}: {counted(self.looked_at, 'plane')} of level {self.level} looked at"
+        if not self.confidence:
+            return [head + "; no shape is shared by planes of two tiles, or of both ends of one."]
+        rows = [head, "  tile   empty   from plane to plane      confidence"]
+        for tile in self.tiles:
+            ranges = "all" if tile.whole else ", ".join(f"{a} to {b}" for a, b in tile.ranges)
+            sure = f"{tile.confidence:.2f}" if tile.confidence else ""
+            share = f"{100 * tile.share:.0f} %" if tile.looked_at else "no data"
+            rows.append(
+                f"  {tile.tile:>4}  {share:>6}   {ranges or 'none':<24} {sure:>10}".rstrip()
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class EmptyResult:
+    """Which regions of an image are empty.
+
+    Attributes:
+        image_url: of the image or acquisition.
+        channels: by channel and illumination side.
+        fov_list: tiles to name as empty, for all channels; None for no tiles.
+        z_levels: two planes: those below the first and above the second are empty in these tiles
+            (in the corner tiles where `fov_list` is None); None for all planes.
+        picture: address of the contact sheet, None without.
+    """
+
+    image_url: str
+    channels: tuple[EmptyChannel, ...]
+    fov_list: tuple[int, ...] | None
+    z_levels: tuple[int, int] | None
+    picture: str | None = None
+
+    @property
+    def options(self) -> str:
+        """The options of the command line that name what is empty; "" where nothing is."""
+        return Choice(self.fov_list, self.z_levels).options()
+
+    @property
+    def command(self) -> str:
+        """A line to copy."""
+        more = f" {self.options}" if self.options else ""
+        return f"mesospim-shading correct-flatfield {shlex.quote(self.image_url)}{more}"
+
+    def facts(self) -> Document:
+        """All of it as JSON."""
+        return {
+            "image": self.image_url,
+            "channels": [channel.facts() for channel in self.channels],
+            "fov_list": None if self.fov_list is None else list(self.fov_list),
+            "z_levels": None if self.z_levels is None else list(self.z_levels),
+            "command": self.command,
+            "picture": self.picture,
+        }
+
+    def lines(self) -> list[str]:
+        """In plain words."""
+        rows = [line for channel in self.channels for line in (*channel.lines(), "")]
+        if self.options:
+            rows += ["What is empty in all channels:", f"  {self.command}"]
+        else:
+            rows += [
+                "Nothing is surely empty in all channels: without tiles and planes BaSiC estimates "
+                "the flat-field from all of them:",
+                f"  {self.command}",
+            ]
+        if self.picture is not None:
+            rows.append(f"Picture: {self.picture}")
+        return rows
+
+
+def find_empty(url: str, wanted: EmptyWanted) -> EmptyResult:
+    """Look for empty tiles and planes of an image or an acquisition.
+
+    Args:
+        url: of the image, or of the container.
+        wanted: what is looked at.
+
+    Raises:
+        ShadingError: one readable error.
+    """
+    shared = {"zero_is": wanted.zero_is, "storage_options": wanted.storage_options}
+    options = validated(FlatfieldOptions, shared)
+    with workable(url):
+        images = _opened(url, options.storage_options)
+        chosen = _chosen(images, wanted.channel)
+        found = [(image, group, _look(image, group, options)) for image, group in chosen]
+    choice = _common([seen for _, _, seen in found])
+    labels = [prefix_of(image, images) + group.label for image, group, _ in found]
+    picture = None
+    if wanted.picture is not None:
+        picture = _write(wanted.picture, labels, [seen for _, _, seen in found])
+    channels = tuple(
+        EmptyChannel(label, len(seen.refs), seen.level, seen.regions, seen.confidence)
+        for label, (_, _, seen) in zip(labels, found, strict=True)
+    )
+    return EmptyResult(url, channels, choice.fov_list, choice.z_levels, picture)
+
+
+def _look(image: MultitileImage, group: ModelGroup, options: FlatfieldOptions) -> EmptyPlanes:
+    workers = estimate_workers(box_bytes(image, level_to_look_at(image)), options)
+    logger.info("Channel %s: looking for empty planes", group.label)
+    no_data = options.zero_is != "data"
+    return look_for_empty(image, group, zero_is_no_data=no_data, workers=workers)
+
+
+def _opened(url: str, storage: StorageOptions) -> list[MultitileImage]:
+    if is_container(url, storage):
+        return list(open_collection(url, storage).mosaics())
+    return [MosaicImage.open(url, storage)]
+
+
+def _chosen(
+    images: Sequence[MultitileImage], channel: str | int | None
+) -> list[tuple[MultitileImage, ModelGroup]]:
+    every = [(image, group) for image in images for group in image.model_groups]
+    if channel is None:
+        return every
+    named = [
+        (image, group)
+        for image, group in every
+        if str(channel)
+        in (group.label, group.channel.label, group.channel.wavelength_id, f"{group.channel.index}")
+    ]
+    if not named:
+        labels = ", ".join(dict.fromkeys(repr(group.channel.label) for _, group in every))
+        raise ParameterError(f"There is no channel '{channel}'; the image has {labels}.")
+    return named
+
+
+def _common(found: Sequence[EmptyPlanes]) -> Choice:
+    """What is empty in all of them."""
+    image = found[0].image
+    depth = max(plane_count(seen.image, 0) for seen in found)
+    return choose([seen.regions for seen in found], image.layout.corners, depth)
+
+
+def _write(path: str, labels: Sequence[str], found: Sequence[EmptyPlanes]) -> str:
+    try:
+        Path(path).write_bytes(contact_sheet(labels, found))
+    except OSError as error:
+        raise OutputWriteError(f"The picture cannot be written to {path}: {error}") from error
+    return path

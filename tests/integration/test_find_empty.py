@@ -1,0 +1,108 @@
+"""Empty regions of whole images: by the command and by Python, of mosaics and acquisitions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fractal_mesospim_shading import find_empty
+from fractal_mesospim_shading.cli import main
+from fractal_mesospim_shading.errors import ParameterError
+from fractal_mesospim_shading.flatfield.empty_planes import look_for_empty, planes_to_look_at
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.synthetic.images import write_image
+from tests.support.littered import LitteredWorld
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]
+
+WORLD = LitteredWorld(tile_shape=(96, 112), planes=24, sample=200.0, sample_radius=0.45)
+
+
+def _written(folder, world=WORLD, channels=1, **style):
+    rows, columns = world.grid
+    height, width = world.tile_shape
+    mosaic = np.zeros((channels, world.planes, rows * height, columns * width), np.uint16)
+    for tile in world.tile_numbers:
+        row, column = world.tile_row_column(tile)
+        place = (
+            slice(row * height, (row + 1) * height),
+            slice(column * width, (column + 1) * width),
+        )
+        for channel in range(channels):
+            mosaic[(channel, slice(None), *place)] = world.tile_stack(tile, channel)
+    url = folder / "brain.zarr"
+    write_image(url, mosaic, tile_shape=world.tile_shape, **style)
+    return str(url)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return _written(tmp_path_factory.mktemp("find"), channels=2)
+
+
+def test_corner_tiles_of_a_round_sample_are_found_and_the_line_to_copy_names_them(source):
+    found = find_empty(source)
+    assert found.fov_list == (1, 3, 7, 9)
+    assert found.z_levels is None
+    assert found.command.endswith("--fov-list 1,3,7,9")
+    for channel in found.channels:
+        shares = {tile.tile: tile.share for tile in channel.tiles}
+        truth = {
+            tile: np.mean([WORLD.excess(tile, z) < 1e-3 for z in range(24)]) for tile in shares
+        }
+        for tile, share in shares.items():
+            assert 0.75 * truth[tile] <= share <= truth[tile] + 0.05
+        assert 0.9 < channel.confidence <= 1
+
+
+def test_ends_of_stacks_are_named_as_levels_where_no_tile_is_empty(tmp_path):
+    world = replace(WORLD, sample_radius=1.3)
+    found = find_empty(_written(tmp_path, world))
+    assert found.fov_list is None or len(found.fov_list) < 9
+    low, high = found.z_levels
+    tiles = found.fov_list or (1, 3, 7, 9)
+    for tile in tiles:
+        assert all(world.excess(tile, z) <= 1 for z in range(24) if z < low or z > high)
+    assert low + 23 - high >= 3
+
+
+def test_the_command_prints_a_table_and_json_and_writes_a_picture(source, tmp_path, capsys):
+    picture = tmp_path / "empty.png"
+    assert main(["find-empty", source, "--output", str(picture)]) == 0
+    text = capsys.readouterr().out
+    assert "--fov-list 1,3,7,9" in text
+    assert str(picture) in text
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert main(["find-empty", source, "--json", "--output", str(picture)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["fov_list"] == [1, 3, 7, 9]
+    assert [tile["tile"] for tile in facts["channels"][0]["tiles"]] == list(range(1, 10))
+    assert picture.read_bytes() == content
+
+
+def test_one_channel_alone_and_one_that_does_not_exist(source):
+    assert len(find_empty(source, channel=1).channels) == 1
+    with pytest.raises(ParameterError, match="no channel '9'"):
+        find_empty(source, channel=9)
+
+
+def test_within_a_small_budget_both_ends_of_the_tiles_at_the_rim_are_looked_at(tmp_path):
+    url = _written(tmp_path, chunks=(4, 96, 112))
+    image = MosaicImage.open(url)
+    group = image.model_groups[0]
+    chunk = 4 * 96 * 112 * 2
+    refs = planes_to_look_at(image, group, 0, budget=2 * 4 * chunk)
+    assert {tile for tile, _ in refs} == {1, 3, 7, 9}
+    assert {z // 4 for _, z in refs} == {0, 5}
+    seen = look_for_empty(image, group, budget=2 * 4 * chunk)
+    assert {region.tile for region in seen.regions if region.whole} == {1, 3, 7, 9}
+
+
+def test_an_acquisition_is_looked_at_as_well(native):
+    found = find_empty(str(native.container))
+    assert found.channels
+    assert all(channel.tiles for channel in found.channels)
