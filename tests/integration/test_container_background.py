@@ -586,17 +586,13 @@ def test_a_preview_shows_what_the_run_does(tmp_path, drawn, capsys, layout):
         taken = _pixels(result.companions["background"], stack.group, "0")[place]
         np.testing.assert_array_equal(background, taken)
         np.testing.assert_array_equal(corrected, _pixels(result.image_url, stack.group, "0")[place])
-    write_preview(str(container), picture, methods=["constant"], tile=4, level=1, z=5)
-    coarse = _pixels(container, mosaic_of.stack_of(0, 4).group, "1")
-    np.testing.assert_array_equal(drawn["image"], coarse[(0, 0, 5) if coarse.ndim == 5 else 5])
-    assert drawn["pixel_size_um"] == pytest.approx(2 * settings.pixel_um)
 
 
 def test_a_preview_with_a_label_image(brain, tmp_path, drawn):
     container, stacks = brain
     (own,) = (s for s in stacks if s.tile == 0 and s.laser == "488 nm")
     _write_cells(container, own, SETTINGS)
-    options = {"methods": ["constant"], "channel": "488 nm", "z": 1, "label": "cells"}
+    options = {"methods": ["constant"], "channel": "488 nm", "z": 1, "mask": "cells"}
     write_preview(str(container), str(tmp_path / "p.png"), tile=4, **options)
     raw = stack_pixels(own, SETTINGS)[1].astype(np.float64)
     ((background, _),) = drawn["methods"].values()
@@ -646,7 +642,6 @@ def test_which_mosaic_a_preview_shows(tmp_path, drawn):
         ({"mosaic": "Rot45"}, errors.ParameterError, "no mosaic 'Rot45'"),
         ({"mosaic": "Rot0_left", "channel": "999"}, errors.ParameterError, "no channel '999'"),
         ({"mosaic": "Rot0_left", "tile": 7}, errors.LayoutError, "7"),
-        ({"mosaic": "Rot0_left", "level": 2}, errors.ParameterError, "levels 0 to 1"),
         (
             {"mosaic": "Rot90_right", "channel": "561", "tile": 2},
             errors.ParameterError,

@@ -75,7 +75,7 @@ def _parameter_file(given: Given) -> dict[str, Any]:
 
 def _typed_options(given: Given, model: type[BaseModel]) -> dict[str, Any]:
     """What was typed of the options of a model; a repeated option is a list."""
-    typed = {name: given[name] for name in model.model_fields if given[name] not in (None, ())}
+    typed = {n: given[n] for n in model.model_fields if given.get(n) not in (None, ())}
     return {n: [*value] if isinstance(value, tuple) else value for n, value in typed.items()}
 
 
@@ -213,14 +213,34 @@ def correct_background(given: Given) -> None:
 
 def preview(given: Given) -> None:
     """Draw background methods side by side, and print the picture's path."""
+    from fractal_mesospim_shading.options.background import LocalBackgroundOptions
     from fractal_mesospim_shading.views.preview import write_preview
 
-    names = ("radius", "channel", "tile", "z", "level", "label", "mosaic", "zero_is")
+    options = _typed_options(given, LocalBackgroundOptions)
+    methods = options.pop("method", None)
+    names = ("radius", "channel", "tile", "z", "mosaic")
     choices = {name: given[name] for name in names}
     storage = _storage_options(given)
     picture = write_preview(
-        given["image"], given["output"], methods=given["method"], storage_options=storage, **choices
+        given["image"],
+        given["output"],
+        methods=methods,
+        storage_options=storage,
+        **choices,
+        **options,
     )
+    _show(given, [picture], {"picture": picture})
+
+
+def preview_flatfield(given: Given) -> None:
+    """Draw a plane before and after its correction, and print the picture's path."""
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+    from fractal_mesospim_shading.views.preview_flatfield import write_flatfield_preview
+    from fractal_mesospim_shading.views.preview_plane import PlaneWanted
+
+    image, options = _image_and_options(given, FlatfieldOptions)
+    wanted = PlaneWanted(**{name: given[name] for name in ("channel", "tile", "z", "mosaic")})
+    picture = write_flatfield_preview(image, given["output"], wanted, options)
     _show(given, [picture], {"picture": picture})
 
 

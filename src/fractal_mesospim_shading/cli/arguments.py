@@ -251,26 +251,52 @@ def completion_arguments() -> list[click.Parameter]:
 
 def preview_arguments() -> list[click.Parameter]:
     """Of `preview`."""
-    shown, output = Heading.INPUT, Heading.OUTPUT
+    from fractal_mesospim_shading.cli.options import options_of
+    from fractal_mesospim_shading.options.background import LocalBackgroundOptions
+
+    # Several methods are compared; a picture has nothing beside it.
+    apart = ("params", "method", "save_background", "save_noise")
+    method = Option(
+        "--method",
+        heading=Heading.BACKGROUND,
+        multiple=True,
+        metavar="NAME[:RADIUS]",
+        help="A method, with a radius if you like, or as JSON; repeat for more. Unset: all.",
+    )
+    options = [one for one in options_of(LocalBackgroundOptions) if one.name not in apart]
     return [
         _image(required=True),
-        Option(
-            "--method",
-            heading=Heading.BACKGROUND,
-            multiple=True,
-            metavar="NAME[:RADIUS]",
-            help="A method, with a radius if you like; repeat for more. Unset: all.",
-        ),
+        *_plane_shown(),
+        method,
         _radius(),
-        Option(
-            "--output",
-            heading=output,
-            default="background_preview.png",
-            metavar="FILE",
-            type=Place(),
-            show_default=True,
-            help="Picture to write.",
-        ),
+        *options,
+        _picture("background_preview.png"),
+        _storage(),
+        *_common(),
+    ]
+
+
+def preview_flatfield_arguments() -> list[click.Parameter]:
+    """Of `preview-flatfield`."""
+    from fractal_mesospim_shading.cli.options import options_of
+    from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+    from fractal_mesospim_shading.options.precedence import IMAGE_OPTIONS
+
+    shown = ("output_offset", "output_type", "subtract_baseline")
+    hidden = [name for name in IMAGE_OPTIONS if name not in shown]
+    return [
+        _image(required=False),
+        *_plane_shown(),
+        *options_of(FlatfieldOptions, hidden=hidden),
+        _picture("flatfield_preview.png"),
+        *_common(),
+    ]
+
+
+def _plane_shown() -> list[click.Parameter]:
+    """Which plane a preview shows."""
+    shown = Heading.INPUT
+    return [
         Option(
             "--channel",
             heading=shown,
@@ -280,23 +306,21 @@ def preview_arguments() -> list[click.Parameter]:
         Option("--tile", heading=shown, type=int, metavar="N", help="Number. Unset: a middle one."),
         Option("--z", heading=shown, type=int, metavar="N", help="Plane. Unset: the middle one."),
         Option(
-            "--level", heading=shown, type=int, metavar="N", default=0, help="Level of the pyramid."
-        ),
-        Option("--label", heading=shown, metavar="NAME", help="Label image to leave out."),
-        Option(
             "--mosaic",
             heading=shown,
             metavar="NAME",
             help="Which one of an acquisition with several (angles, sides), as info names it.",
         ),
-        Option(
-            "--zero-is",
-            heading=shown,
-            type=OneOf(("auto", "data", "no_data")),
-            default="auto",
-            show_default=True,
-            help="What a pixel of 0 is, as in correct-background.",
-        ),
-        _storage(),
-        *_common(),
     ]
+
+
+def _picture(name: str) -> Option:
+    return Option(
+        "--output",
+        heading=Heading.OUTPUT,
+        default=name,
+        metavar="FILE",
+        type=Place(),
+        show_default=True,
+        help="Picture to write.",
+    )

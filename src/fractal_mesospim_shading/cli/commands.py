@@ -61,7 +61,12 @@ EXAMPLES = {
     "preview": [
         "preview brain.zarr/raw_image",
         "preview brain.zarr/raw_image --method median:25 --method rolling_ball:50 --z 200",
+        "preview brain.zarr/raw_image --method median:15um --mask threshold:400:2um",
         "preview acquisition.ome.zarr --tile 4 --channel 488",
+    ],
+    "preview-flatfield": [
+        "preview-flatfield brain.zarr/raw_image --models-folder models",
+        "preview-flatfield brain.zarr/raw_image --fov-list 1 3 7 9 --channel 488 --z 200",
     ],
     "import": [
         "import acquisition.ome.zarr --zarr-dir imported",
@@ -152,6 +157,12 @@ _COMMANDS = (
         "Show background methods side by side on one plane, to choose by eye.",
         actions.preview,
         arguments.preview_arguments,
+    ),
+    (
+        "preview-flatfield",
+        "Show one plane before and after its flat-field correction.",
+        actions.preview_flatfield,
+        arguments.preview_flatfield_arguments,
     ),
     (
         "import",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MOST_PIXELS = 800
 """A side of what is drawn: more is not seen."""
 
-_SMOOTH_PIXELS = 64
+_SMOOTH_PIXELS = 30
 """A side of what lines of equal brightness are drawn of: so few that they do not follow noise."""
 
 _LEAST_RANGE = 0.02
@@ -43,7 +43,8 @@ def plot_flatfield(flatfield: FloatImage, axes: Axes | None) -> Axes:
         lines = axes.contour(x, y, smooth, levels=inner, colors="white", linewidths=0.8)
         axes.clabel(lines, fmt="%g", fontsize=8)
     axes.figure.colorbar(picture, ax=axes, label="relative brightness")
-    axes.set(title="Flat-field of a tile (mean 1)", xlabel="x (pixels)", ylabel="y (pixels)")
+    axes.set_title("flat-field of a tile (mean 1)", loc="left")
+    axes.set(xlabel="x (pixels)", ylabel="y (pixels)")
     return axes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -49,6 +50,12 @@ class Channel:
     index: int
     label: str
     wavelength_id: str | None = None
+
+    @property
+    def number(self) -> str | None:
+        """The first number in its label, mostly the wavelength; None where there is none."""
+        found = re.search(r"\d+", self.label)
+        return None if found is None else found.group()
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.engine.zero_look import no_data_held
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.flatfield.kernel import profile_names
-from fractal_mesospim_shading.flatfield.sampling import layout_at_level, plane_count
+from fractal_mesospim_shading.flatfield.sampling import plane_count
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.results import container_attributes, refuse_unfinished
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.source import Channel
+from fractal_mesospim_shading.images.source import Channel, MultitileImage
+from fractal_mesospim_shading.images.storage.names import image_name
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.messages import know_options
 
-know_options("channel", "tile", "z", "level", "mosaic")
+know_options("channel", "tile", "z", "mosaic")
 
 logger = logging.getLogger(__name__)
 
@@ -33,32 +35,37 @@ class PlaneWanted:
     Attributes:
         channel: label, wavelength or index; None for the first.
         tile: number; None for one in the middle.
-        z: plane of the level; None for the middle.
-        level: of the pyramid.
+        z: plane; None for the middle.
         mosaic: which one of an acquisition that holds several, as `info` names them.
     """
 
     channel: str | int | None = None
     tile: int | None = None
     z: int | None = None
-    level: int = 0
     mosaic: str | None = None
 
 
 @dataclass(frozen=True)
 class PlaneFound:
-    """A plane of one tile.
+    """A plane of one tile, at full resolution.
 
     Attributes:
         image: that holds it.
-        box: where it lies in a level of the image.
-        held: whether its channel holds pixels without data, as the image says of itself; None
-            where it does not say.
+        box: where it lies in the image.
+        channel: its index in the image.
+        name: what a person calls it: image, channel, tile and plane.
+        held: by channel label, whether the image holds pixels without data, where it says so.
+        labels: of the channels that parameters with a number for each are given for.
+        own: of these, those that the image has, in its order.
     """
 
     image: MosaicImage
     box: Box
-    held: bool | None
+    channel: int
+    name: str
+    held: Mapping[str, bool]
+    labels: tuple[str, ...]
+    own: tuple[int, ...]
 
 
 def find_plane(url: str, wanted: PlaneWanted, storage: StorageOptions = None) -> PlaneFound:
@@ -70,7 +77,7 @@ def find_plane(url: str, wanted: PlaneWanted, storage: StorageOptions = None) ->
         storage: for a remote address.
 
     Raises:
-        ParameterError: a channel, mosaic, plane or level that does not exist.
+        ParameterError: a channel, mosaic or plane that does not exist.
         LayoutError: a tile that does not exist.
     """
     with workable(url):
@@ -79,27 +86,54 @@ def find_plane(url: str, wanted: PlaneWanted, storage: StorageOptions = None) ->
         image = MosaicImage.open(url, storage)
         if wanted.mosaic is not None:
             raise ParameterError("`mosaic` is for acquisitions; an image holds one. Leave it out.")
-        channel = _channel(image.channels, wanted.channel)
-        held = no_data_held(image).get(image.channels[channel].label)
-        return PlaneFound(image, _box(image, channel, wanted.tile, wanted), held)
+        channel = channel_index(image.channels, wanted.channel)
+        tile = _tile(image, wanted.tile)
+        z, box = _box(image, channel, tile, wanted)
+        labels = tuple(own.label for own in image.channels)
+        name = _name(image.url, labels[channel], tile.number, z)
+        every = tuple(range(len(labels)))
+        return PlaneFound(image, box, channel, name, no_data_held(image), labels, every)
 
 
 def _of_acquisition(url: str, wanted: PlaneWanted, storage: StorageOptions) -> PlaneFound:
     """The plane of a stack, which is an image of one tile: its pyramid and labels are its own."""
-    refuse_unfinished(url, container_attributes(url, storage))
-    collection = TileCollection.open(url, storage)
-    mosaic = _mosaic(collection.mosaics(), wanted.mosaic)
-    channel = _channel(mosaic.channels, wanted.channel)
+    collection = open_container(url, storage)
+    mosaic = mosaic_named(collection.mosaics(), wanted.mosaic)
+    channel = channel_index(mosaic.channels, wanted.channel)
     tile, stack = _stack(mosaic, channel, wanted.tile)
-    logger.info("Tile %d, channel %s: %s", tile, mosaic.channels[channel].label, stack.group)
+    label = mosaic.channels[channel].label
+    logger.info("Tile %d, channel %s: %s", tile, label, stack.group)
     image = MosaicImage.open(join_url(collection.url, stack.group), storage)
     own, names = image.channels[stack.channel_index].label, profile_names(mosaic)
     held = no_data_held(image, {own: names.get((channel, tile)) or names[channel, None]})
-    box = _box(image, stack.channel_index, None, wanted, stack.time)
-    return PlaneFound(image, box, held.get(own))
+    z, box = _box(image, stack.channel_index, _tile(image, None), wanted, stack.time)
+    labels = tuple(one.label for one in collection.channels)
+    # What else the image of the stack holds is not looked at.
+    places = [labels.index(label)] * len(image.channels)
+    name = _name(collection.url, label, tile, z)
+    return PlaneFound(image, box, stack.channel_index, name, held, labels, tuple(places))
 
 
-def _mosaic(mosaics: Sequence[NativeMosaic], suffix: str | None) -> NativeMosaic:
+def open_container(url: str, storage: StorageOptions) -> TileCollection:
+    """An acquisition that was written to its end.
+
+    Raises:
+        ShadingError: it cannot be read, or is an unfinished result.
+    """
+    refuse_unfinished(url, container_attributes(url, storage))
+    return TileCollection.open(url, storage)
+
+
+def _name(url: str, label: str, tile: int, z: int) -> str:
+    return f"{image_name(url)}, channel {label}, tile {tile}, plane {z}"
+
+
+def _tile(image: MosaicImage, number: int | None) -> Tile:
+    tiles = image.layout.tiles
+    return tiles[len(tiles) // 2] if number is None else image.layout.tile(number)
+
+
+def mosaic_named(mosaics: Sequence[NativeMosaic], suffix: str | None) -> NativeMosaic:
     """The mosaic of a name; the only one where there is no other."""
     named = {mosaic.suffix: mosaic for mosaic in mosaics}
     if suffix in named or (suffix is None and len(mosaics) == 1):
@@ -129,40 +163,45 @@ def _stack(mosaic: NativeMosaic, channel: int, tile: int | None) -> tuple[int, S
 
 
 def _box(
-    image: MosaicImage, channel: int, tile: int | None, wanted: PlaneWanted, time: int = 0
-) -> Box:
-    """The box of a plane of one tile."""
-    level = wanted.level
-    if not 0 <= level < len(image.levels):
-        raise ParameterError(
-            f"`level` is {level}, but the image has the levels 0 to {len(image.levels) - 1}."
-        )
-    layout = layout_at_level(image, level)
-    middle = layout.tiles[len(layout.tiles) // 2].number
-    place = layout.tile(middle if tile is None else tile)
-    depth = plane_count(image, level)
-    z = depth // 2 if wanted.z is None else wanted.z
-    if not 0 <= z < depth:
-        raise ParameterError(f"`z` is {z}, but level {level} has the planes 0 to {depth - 1}.")
-    return image.axes.box(
+    image: MosaicImage, channel: int, tile: Tile, wanted: PlaneWanted, time: int = 0
+) -> tuple[int, Box]:
+    """The plane of one tile, and its box."""
+    z = plane_number(image, wanted.z)
+    height, width = image.layout.tile_shape
+    box = image.axes.box(
         {
             "t": slice(time, time + 1),
             "c": slice(channel, channel + 1),
             "z": slice(z, z + 1),
-            "y": slice(place.y, place.y + layout.tile_shape[0]),
-            "x": slice(place.x, place.x + layout.tile_shape[1]),
+            "y": slice(tile.y, tile.y + height),
+            "x": slice(tile.x, tile.x + width),
         }
     )
+    return z, box
 
 
-def _channel(channels: Sequence[Channel], chosen: str | int | None) -> int:
-    """The channel of a label, else of a wavelength, else of an index."""
+def plane_number(image: MultitileImage, z: int | None) -> int:
+    """A plane at full resolution; the one in the middle where none is named.
+
+    Raises:
+        ParameterError: the image does not have it.
+    """
+    depth = plane_count(image, 0)
+    chosen = depth // 2 if z is None else z
+    if not 0 <= chosen < depth:
+        raise ParameterError(f"`z` is {z}, but the image has the planes 0 to {depth - 1}.")
+    return chosen
+
+
+def channel_index(channels: Sequence[Channel], chosen: str | int | None) -> int:
+    """The channel of a label, else of a wavelength, an index, or a number in a label."""
     if chosen is None:
         return 0
     for names in (
         [channel.label for channel in channels],
         [channel.wavelength_id for channel in channels],
         [str(channel.index) for channel in channels],
+        [channel.number for channel in channels],
     ):
         if str(chosen) in names:
             return names.index(str(chosen))

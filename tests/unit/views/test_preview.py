@@ -15,7 +15,7 @@ from fractal_mesospim_shading import cli, correct_background, errors
 from fractal_mesospim_shading.core.background import METHODS, make_method
 from fractal_mesospim_shading.core.background.arrays import estimate_array
 from fractal_mesospim_shading.synthetic.images import write_image
-from fractal_mesospim_shading.views import preview
+from fractal_mesospim_shading.views import preview, preview_figures
 from fractal_mesospim_shading.views.preview import write_preview
 
 
@@ -79,6 +79,35 @@ def test_a_constant_is_drawn_with_its_own_number(make_mosaic, drawn, pixels, tmp
         np.testing.assert_array_equal(result, plane - background)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": {"method": "median", "radius": 7.0, "radius_unit": "micrometers"}},
+        {"method": "opening:6", "light_background": True, "output_type": "source"},
+        {"method": "median:5", "mask": "threshold:9000:2um", "weight": 0.5, "output_offset": 9},
+        {"method": "median:5", "mode": "divide", "reference": 500},
+        {"method": "gaussian:6", "tiles": "plane"},
+        {"method": {"method": "constant", "value_per_channel": [5, 70]}, "channel": "561 nm"},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_options_count_as_in_the_task(options, make_mosaic, drawn, tmp_path):
+    source, (channel, index) = str(make_mosaic()), ("488 nm", 0)
+    asked = dict(options)
+    if "channel" in asked:
+        channel, index = asked.pop("channel"), 1
+    method = asked.pop("method")
+    picture = str(tmp_path / "p.png")
+    write_preview(source, picture, methods=[method], channel=channel, tile=2, z=1, **asked)
+    [(background, result)] = drawn["methods"].values()
+    run = correct_background(source, method=method, save_background=True, **asked)
+    own = (index, 1, slice(48, 96), slice(0, 40))
+    for url, shown in ((run.image_url, result), (run.companions["background"], background)):
+        wanted = zarr.open_group(url, mode="r")["0"][own]
+        assert shown.dtype == wanted.dtype
+        np.testing.assert_array_equal(wanted, shown)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("size", ["", ":9"])
@@ -106,7 +135,7 @@ def test_a_ball_on_floats_has_a_note(make_mosaic, drawn, tmp_path, caplog):
 def test_a_plane_without_a_pixel_to_estimate_from_is_said(make_mosaic, drawn, tmp_path):
     source = make_mosaic(array=np.zeros((96, 80), "uint16"), axes="yx", tile_shape=None)
     write_preview(str(source), str(tmp_path / "p.png"), methods=["gaussian"])
-    assert "gaussian, radius 7 px: no pixel to estimate from" in str(drawn["note"])
+    assert "gaussian, radius 7 px: the plane holds no data" in str(drawn["note"])
 
 
 def test_the_plane_that_was_asked_for(make_mosaic, drawn, pixels, tmp_path):
@@ -115,10 +144,7 @@ def test_the_plane_that_was_asked_for(make_mosaic, drawn, pixels, tmp_path):
     arguments = {"methods": ["constant"], "channel": "561 nm", "tile": 2}
     write_preview(str(source), output, z=3, **arguments)
     np.testing.assert_array_equal(drawn["image"], pixels((2, 4, 96, 80))[1, 3, 48:, :40])
-    write_preview(str(source), output, level=1, z=0, **arguments)
-    image = np.asarray(zarr.open_group(str(source), mode="r")["1"])
-    np.testing.assert_array_equal(drawn["image"], image[1, 0, 24:, :20])
-    assert drawn["pixel_size_um"] == pytest.approx(2.6)
+    assert drawn["title"] == "brain.zarr, channel 561 nm, tile 2, plane 3"
 
 
 def test_a_label_image_is_left_out(make_mosaic, drawn, tmp_path):
@@ -128,12 +154,10 @@ def test_a_label_image_is_left_out(make_mosaic, drawn, tmp_path):
     zarr.open_group(str(source / "labels"), mode="w", zarr_format=2).attrs["labels"] = ["cells"]
     write_image(source / "labels" / "cells", cells, axes="yx")
     output = str(tmp_path / "p.png")
-    write_preview(str(source), output, methods=["gaussian"], label="cells")
+    write_preview(str(source), output, methods=["gaussian"], mask="cells")
     background, _ = drawn["methods"]["gaussian, radius 7 px"]
     wanted = make_method("gaussian").background(drawn["image"], cells).background
     np.testing.assert_array_equal(background, wanted)
-    with pytest.raises(errors.ParameterError, match="level 0"):
-        write_preview(str(source), output, methods=["gaussian"], label="cells", level=1)
 
 
 @pytest.mark.slow
@@ -141,17 +165,18 @@ def test_a_label_image_is_left_out(make_mosaic, drawn, tmp_path):
     ("arguments", "words"),
     [
         ({"channel": "640 nm"}, "no channel '640 nm'; the image has 0 '488 nm', 1 '561 nm'"),
-        ({"z": 4}, "z is 4, but level 0 has the planes 0 to 3"),
+        ({"z": 4}, "z is 4, but the image has the planes 0 to 3"),
         ({"tile": 5}, "Tile 5"),
-        ({"level": 3}, "level is 3, but the image has the levels 0 to 2"),
-        ({"label": "cells"}, "no label image 'cells'"),
+        ({"level": 3}, "level: there is no such parameter"),
+        ({"mode": "divde"}, "mode is 'divde'; expected subtract or divide"),
+        ({"reference": 5}, "reference can do nothing"),
+        ({"mask": "cells"}, "no label image 'cells'"),
         ({"methods": ["gausian"]}, "no background method 'gausian'"),
         ({"methods": ["median:x"]}, "'radius' of method='median' is 'x'; expected a number"),
         ({"methods": ["median:-3"]}, "radius"),
         ({"methods": ["constant:nan"]}, "value"),
         ({"methods": [25]}, "25: expected the name of a method"),
         ({"z": "1"}, "z=? is '1'; expected a whole number"),
-        ({"level": 0.5}, "level=? is 0.5; expected a whole number"),
     ],
 )
 def test_bad_input(arguments, words, make_mosaic, tmp_path):
@@ -168,7 +193,7 @@ def test_the_command(make_mosaic, tmp_path, capsys):
     assert cli.main([*arguments, "--method", "tile_median:20", "--z", "1"]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     width, height = struct.unpack(">II", output.read_bytes()[16:24])
-    assert width == 1550 and 500 < height < 1500
+    assert width == 750 and 500 < height < 1500
     assert cli.main([*arguments[:2], "--output", str(tmp_path / "no" / "p.png")]) == 3
     assert "cannot be written" in capsys.readouterr().err
 
@@ -178,8 +203,8 @@ def test_pixels_without_data_do_not_choose_the_line_of_a_preview():
     image[3], image[9, ::2], image[20] = np.nan, np.inf, 8
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert preview._brightest_row(image) == 20
-        assert preview.background_preview(image, {"a": (np.zeros_like(image), image)})
+        assert preview_figures._brightest_row(image) == 20
+        assert preview_figures.background_preview(image, {"a": (np.zeros_like(image), image)})
 
 
 def test_background_preview_has_a_row_for_each_method():
@@ -189,7 +214,8 @@ def test_background_preview_has_a_row_for_each_method():
     rng = np.random.default_rng(1)
     image = rng.poisson(100, (30, 40)).astype(np.uint16)
     pair = (np.full((30, 40), 100.0), image - 100.0)
-    one = size_of(preview.background_preview(image, {"median": pair}, pixel_size_um=0.65))
-    two = size_of(preview.background_preview(image, {"a": pair, "b": pair}))
+    one = size_of(preview_figures.background_preview(image, {"median": pair}, pixel_size_um=0.65))
+    two = size_of(preview_figures.background_preview(image, {"a": pair, "b": pair}))
     assert one[0] == two[0]
-    assert 1.8 * one[1] < two[1] < 2.1 * one[1]
+    # The plane itself has a row as well.
+    assert 1.4 * one[1] < two[1] < 1.6 * one[1]

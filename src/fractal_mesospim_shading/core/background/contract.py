@@ -201,7 +201,7 @@ class BackgroundMethod(BaseModel):
     @property
     def title(self) -> str:
         """The method and the size of its neighbourhood, for a person."""
-        return f"{self.spoken_name}, radius {self.largest_radius_px:g} px"
+        return f"{self.spoken_name}, radius {self.largest_radius_px:.4g} px"
 
     @property
     def spoken_name(self) -> str:

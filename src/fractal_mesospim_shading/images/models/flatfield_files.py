@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from fractal_mesospim_shading.errors import ParameterError
@@ -76,6 +75,4 @@ def _refuse_unclear(files: Mapping[str, str], keys: Mapping[str, Sequence[str]])
 
 def _means(key: str, channel: Channel) -> bool:
     """Whether a key stands for a channel."""
-    number = re.search(r"\d+", channel.label)
-    names = {channel.label, channel.wavelength_id, number and number.group()}
-    return key in names
+    return key in {channel.label, channel.wavelength_id, channel.number}
