@@ -62,13 +62,14 @@ Commands that are no tasks:
   pyramid, and the map of tile numbers.
 - `mesospim-shading find-empty IMAGE` finds the tiles and planes without sample
   ([more](empty.md)), draws them, and prints what to type.
-- `mesospim-shading estimate IMAGE... --output FOLDER` only estimates flat-fields, and writes them as a
-  `models_folder`; several images share one flat-field of each channel. It takes the parameters of "Correct Flat-Field".
+- `mesospim-shading estimate IMAGE... --output FOLDER` only estimates flat-fields, and writes them
+  as a `models_folder`; several images share one flat-field of each channel. It takes the
+  parameters of "Correct Flat-Field".
 - `mesospim-shading preview IMAGE [--method NAME[:RADIUS]]...` draws background methods side by
-  side on one plane, to choose method and radius by eye. It takes the parameters of "Correct Background";
-  `--channel`, `--tile` and `--z` choose what is shown, `--output` the picture's name.
-- `mesospim-shading preview-flatfield IMAGE` draws one plane before and after its flat-field correction. It
-  takes the parameters of "Correct Flat-Field" that concern the flat-field.
+  side on one plane, to choose method and radius by eye. It takes the parameters of "Correct
+  Background"; `--channel`, `--tile` and `--z` choose what is shown, `--output` the picture's name.
+- `mesospim-shading preview-flatfield IMAGE` draws one plane before and after its flat-field
+  correction. It takes the parameters of "Correct Flat-Field" that concern the flat-field.
 - `mesospim-shading check IMAGE` measures how far tiles
   differ where they show the same tissue ([more](overlaps.md)), and writes nothing.
 - `mesospim-shading demo [--folder FOLDER]` makes a small mosaic of known truth, corrects it, and

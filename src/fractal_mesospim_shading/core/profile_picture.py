@@ -1,8 +1,8 @@
-"""A flat-field as a picture."""
+"""A flat-field as a picture, with lines of equal brightness."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 _MOST_PIXELS = 800
 """A side of what is drawn: more is not seen."""
 
-_SMOOTH_PIXELS = 30
-"""A side of what lines of equal brightness are drawn of: so few that they do not follow noise."""
+_SMOOTHING = 1 / 30
+"""Lines follow the field averaged over so large a part of its longer side, and no noise."""
+
+_LINES = 7
+"""Lines of equal brightness, about."""
 
 _LEAST_RANGE = 0.02
 
@@ -31,31 +34,44 @@ def plot_flatfield(flatfield: FloatImage, axes: Axes | None) -> Axes:
     if high - low < _LEAST_RANGE:
         low, high = low - _LEAST_RANGE / 2, high + _LEAST_RANGE / 2
     height, width = flatfield.shape
+    shown = resample(flatfield, (min(height, _MOST_PIXELS), min(width, _MOST_PIXELS)))
     extent = (0.0, width, height, 0.0)
-    shown = _at_most(flatfield, _MOST_PIXELS)
     picture = axes.imshow(shown, cmap="viridis", vmin=low, vmax=high, extent=extent)
-    smooth = _at_most(flatfield, _SMOOTH_PIXELS)
-    levels = round_levels(low, high)
-    inner = levels[(levels > smooth.min()) & (levels < smooth.max())]
-    if inner.size and min(smooth.shape) > 1:
-        sides = zip(smooth.shape, flatfield.shape, strict=True)
-        y, x = ((np.arange(number) + 0.5) * size / number for number, size in sides)
-        lines = axes.contour(x, y, smooth, levels=inner, colors="white", linewidths=0.8)
-        axes.clabel(lines, fmt="%g", fontsize=8)
+    draw_contours(axes, shown, (height, width), (low, high))
     axes.figure.colorbar(picture, ax=axes, label="relative brightness")
     axes.set_title("flat-field of a tile (mean 1)", loc="left")
     axes.set(xlabel="x (pixels)", ylabel="y (pixels)")
     return axes
 
 
-def round_levels(low: float, high: float) -> NDArray[np.float64]:
-    """Round numbers between two limits, about seven of them."""
-    least = (high - low) / 7
+def draw_contours(
+    axes: Axes, field: NDArray[Any], size: tuple[float, float], limits: tuple[float, float]
+) -> None:
+    """Draw white lines of equal brightness at round numbers.
+
+    Args:
+        axes: with a picture of the field.
+        field: (y, x).
+        size: height and width of the picture in the units of the axes.
+        limits: of the scale that the numbers are chosen for.
+    """
+    from scipy import ndimage
+
+    fine = max(field.shape) * _SMOOTHING
+    smooth = ndimage.gaussian_filter(field.astype(np.float64), fine, mode="nearest")
+    levels = _round_levels(*limits)
+    inner = levels[(levels > smooth.min()) & (levels < smooth.max())]
+    if not inner.size or min(smooth.shape) < 2:
+        return
+    sides = zip(smooth.shape, size, strict=True)
+    y, x = ((np.arange(number) + 0.5) / number * side for number, side in sides)
+    lines = axes.contour(x, y, smooth, levels=inner, colors="white", linewidths=0.9)
+    axes.clabel(lines, fmt="%g", fontsize=9)
+
+
+def _round_levels(low: float, high: float) -> NDArray[np.float64]:
+    """Round numbers between two limits."""
+    least = (high - low) / _LINES
     decade = 10.0 ** np.floor(np.log10(least))
     step = next(s * decade for s in (1, 2, 5, 10) if s * decade >= least * 0.999)
     return np.asarray(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step)
-
-
-def _at_most(image: FloatImage, side: int) -> FloatImage:
-    shape = (min(image.shape[0], side), min(image.shape[1], side))
-    return image if shape == image.shape else resample(image, shape)

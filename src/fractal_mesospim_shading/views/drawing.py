@@ -44,15 +44,6 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def legend_above(axes: Axes, *, with_zero: bool = False) -> None:
-    """A legend in one row over the lines; whether 0 must be on the y axis is the caller's."""
-    axes.margins(x=0)
-    bottom, top = axes.get_ylim()
-    bottom = min(0.0, bottom) if with_zero else bottom
-    axes.set_ylim(bottom, top + 0.15 * (top - bottom))
-    axes.legend(loc="upper right", ncols=3, framealpha=0.8)
-
-
 def colour_bar(figure: Figure, axes: Axes, picture: AxesImage, label: str) -> None:
     """A colour bar as high as the image beside it."""
     from matplotlib.colors import LogNorm

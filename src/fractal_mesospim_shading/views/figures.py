@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.core.profile_picture import draw_contours
 from fractal_mesospim_shading.core.seams import MediumLine
 from fractal_mesospim_shading.views.drawing import AFTER, BEFORE, drawable, png, shortened
 from fractal_mesospim_shading.views.report_parts import ChannelReport, FloatArray
@@ -29,9 +30,6 @@ _TITLE, _AXIS, _LEFT, _RIGHT, _GAP = 0.3, 0.55, 0.7, 0.15, 0.12
 _BAR, _BAR_ROOM = 0.14, 0.65
 _LINE_HEIGHT = 1.7
 _MOST_PIXELS = 220
-# Contours follow the field averaged over so large a part of its longer side.
-_SMOOTHING = 1 / 30
-_CONTOURS = 7
 # The scale of errors ends at so many % at least: less is none.
 _LEAST_ERROR = 0.1
 _WORDS = {"font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10}
@@ -187,16 +185,8 @@ def _draw_map(axes: Axes, own: _Map, scale: ScalarMappable, *, lines: bool) -> N
     title = drawable(shortened(own.title, 26))
     size = f"{width:.3g} x {height:.3g} mm"
     axes.set_title(f"{title} ({size})", parse_math=False, fontsize=9)
-    smooth = _smoothed(own.values)
-    levels = _round_levels(low, high) if lines else np.zeros(0)
-    inner = levels[(levels > smooth.min()) & (levels < smooth.max())]
-    if inner.size:
-        y, x = (
-            (np.arange(n) + 0.5) / n * side
-            for n, side in zip(smooth.shape, (height, width), strict=True)
-        )
-        drawn = axes.contour(x, y, smooth, levels=inner, colors="white", linewidths=0.9)
-        axes.clabel(drawn, fmt="%g", fontsize=9)
+    if lines:
+        draw_contours(axes, own.values, (height, width), (low, high))
 
 
 def _map_of(own: ChannelReport, profile: ShadingProfile) -> _Map:
@@ -206,16 +196,6 @@ def _map_of(own: ChannelReport, profile: ShadingProfile) -> _Map:
 def _small(field: NDArray[np.floating]) -> FloatArray:  # type: ignore[type-arg]
     shape = tuple(min(n, _MOST_PIXELS) for n in field.shape)
     return resample(field, (shape[0], shape[1]))
-
-
-def _smoothed(values: FloatArray) -> NDArray[np.float64]:
-    """A map without what is finer than a part of the tile."""
-    from scipy.ndimage import gaussian_filter
-
-    smooth: NDArray[np.float64] = gaussian_filter(
-        values.astype(np.float64), max(values.shape) * _SMOOTHING, mode="nearest"
-    )
-    return smooth
 
 
 def _section(field: FloatArray, axis: int) -> NDArray[np.float64]:
@@ -242,11 +222,3 @@ def _seams(channel: ChannelReport, axis: int) -> list[int]:
     """Where tiles begin along an axis, in pixels, without the edge of the mosaic."""
     starts = {(tile.y, tile.x)[axis] for tile in channel.layout.tiles}
     return sorted(starts - {min(starts)})
-
-
-def _round_levels(low: float, high: float) -> NDArray[np.float64]:
-    """Round numbers between two limits, about seven of them."""
-    least = (high - low) / _CONTOURS
-    decade = 10.0 ** np.floor(np.log10(least))
-    step = next(s * decade for s in (1, 2, 5, 10) if s * decade >= least * 0.999)
-    return np.asarray(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step)
