@@ -17,15 +17,21 @@ from fractal_mesospim_shading.core.background.contract import MOST_PX, Backgroun
 from fractal_mesospim_shading.core.background.filters import (
     Shape,
     half_size,
-    middle_numbers,
     row_half_widths,
 )
 from fractal_mesospim_shading.core.background.inputs import check_z_radius
 from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
+from fractal_mesospim_shading.core.background.rank_filter import middle_numbers
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
 _FRACTION = 16
 """Block means are counted in sixteenths of a count for integer images."""
+
+_MOST_COUNTS = 2**16
+"""Of so many different numbers each is counted; of more, pixels are ranked."""
+
+_WHOLE_RANGE = 2**22
+"""Integers are told apart to the last digit in images that span less than this."""
 
 
 class MedianModel(BackgroundMethod):
@@ -129,25 +135,20 @@ class _Codes:
 
     Attributes:
         numbers: same shape as the image, int32, from 0.
-        count: how many different numbers there may be.
-        values: value of every number; None where it is `lowest + number / scale`.
+        values: value of every number, ascending.
+        ranks: whether every pixel has a number of its own, however many are equal.
     """
 
     numbers: NDArray[np.int32]
-    count: int
-    values: NDArray[np.float32] | None
-    lowest: float = 0.0
-    scale: float = 1.0
+    values: NDArray[Any]
+    ranks: bool
 
     def middle(self, lower: NDArray[np.int32], upper: NDArray[np.int32]) -> NDArray[np.float32]:
         """The mean of the values of two arrays of numbers."""
-        if self.values is not None:
-            pair = self.values[lower].astype(np.float64) + self.values[upper]
-            return (pair * 0.5).astype(np.float32)
-        both = (lower + upper).astype(np.float64)
-        both *= 0.5 / self.scale
-        both += self.lowest
-        return both.astype(np.float32)
+        pair = self.values[lower].astype(np.float64) + self.values[upper]
+        pair *= 0.5
+        middle: NDArray[np.float32] = pair.astype(np.float32)
+        return middle
 
 
 def _block_means(
@@ -168,23 +169,41 @@ def _block_means(
 def _codes(image: NDArray[Any], ignored: NDArray[np.bool_] | None) -> _Codes:
     if np.issubdtype(image.dtype, np.integer):
         lowest, highest = int(image.min()), int(image.max())
-        if highest - lowest < 2**22:
+        if highest - lowest < _MOST_COUNTS:
             numbers = np.subtract(image, lowest, dtype=np.int64).astype(np.int32)
-            return _Codes(numbers, highest - lowest + 1, None, float(lowest))
+            values = np.arange(highest - lowest + 1, dtype=np.float64) + float(lowest)
+            return _Codes(numbers, values, ranks=False)
+        if highest - lowest < _WHOLE_RANGE:
+            return _ranked(image.astype(np.float64), image)
     values = as_float32(image)
     if ignored is not None:
         values = np.where(ignored, values[~ignored][0], values)
-    different, numbers = np.unique(values, return_inverse=True)
-    return _Codes(numbers.reshape(image.shape).astype(np.int32), different.size, different)
+    return _ranked(values, values)
 
 
 def _fine_codes(means: NDArray[np.float32], empty: NDArray[np.bool_] | None) -> _Codes:
     sixteenths = np.rint(means.astype(np.float64) * _FRACTION)
     lowest = sixteenths.min() if empty is None else sixteenths[~empty].min()
-    if sixteenths.max() - lowest >= 2**22:
+    span = sixteenths.max() - lowest
+    if span >= _WHOLE_RANGE:
         return _codes(means, empty)
-    numbers = np.maximum(sixteenths - lowest, 0).astype(np.int32)
-    return _Codes(numbers, int(numbers.max()) + 1, None, float(lowest) / _FRACTION, _FRACTION)
+    np.maximum(sixteenths, lowest, out=sixteenths)
+    values, keys = (sixteenths / _FRACTION).astype(np.float32), sixteenths - lowest
+    return _ranked(values, keys.astype(np.uint16) if span < 2**16 else keys)
+
+
+def _ranked(values: NDArray[Any], keys: NDArray[Any]) -> _Codes:
+    """An image as the ranks of its pixels.
+
+    Args:
+        values: any shape.
+        keys: same shape; numbers in the same order, of the type that is sorted fastest.
+    """
+    # NumPy sorts 16 bits by their digits where it is asked for a stable order.
+    order = np.argsort(keys, axis=None, kind="stable" if keys.itemsize == 2 else "quicksort")
+    numbers = np.empty(order.size, np.int32)
+    numbers[order] = np.arange(order.size, dtype=np.int32)
+    return _Codes(numbers.reshape(values.shape), values.reshape(-1)[order], ranks=True)
 
 
 def _median_of_codes(
@@ -197,7 +216,8 @@ def _median_of_codes(
     numbers = codes.numbers.reshape(-1, *shape[-2:])
     if ignored is not None:
         ignored = ignored.reshape(numbers.shape)
-    lower, upper = middle_numbers(numbers, ignored, codes.count, widths, radius_z_px or 0)
+    count, depth = codes.values.size, radius_z_px or 0
+    lower, upper = middle_numbers(numbers, ignored, count, widths, depth, ranks=codes.ranks)
     lower, upper = lower.reshape(shape), upper.reshape(shape)
     unsupported = lower < 0
     result = codes.middle(np.maximum(lower, 0), np.maximum(upper, 0))

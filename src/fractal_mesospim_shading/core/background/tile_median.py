@@ -29,10 +29,10 @@ from fractal_mesospim_shading.core.background.masks import (
     usable_share,
 )
 from fractal_mesospim_shading.core.background.median import sliding_median
-from fractal_mesospim_shading.core.background.surfaces import (
-    Interpolation,
-    Mesh,
-    medians_of_integers,
+from fractal_mesospim_shading.core.background.surfaces import Interpolation, Mesh
+from fractal_mesospim_shading.core.background.tile_statistics import (
+    in_their_order,
+    medians_of_tiles,
     statistics_of_floats,
 )
 from fractal_mesospim_shading.errors import BackgroundError
@@ -227,15 +227,21 @@ class TileMedianModel(BackgroundMethod):
         fraction, clip, noise = self.min_unmasked_fraction, self.sigma_clip, self._noise_map
         # Histograms of half tiles are quick as long as they are few.
         few = edges_y.size * edges_x.size < _MOST_HISTOGRAMS
-        if few and image.dtype in (np.uint8, np.uint16) and clip is None and not noise:
+        counted = few and clip is None and not noise
+        if counted and image.dtype in (np.uint8, np.uint16):
             numbers = np.ascontiguousarray(image)
             if ignored is not None:
                 numbers = np.where(ignored, np.int32(2**16), numbers.astype(np.int32))
-            medians = medians_of_integers(numbers, edges_y, edges_x, fraction)
+            none = np.zeros((0, 0), np.float32)
+            medians = medians_of_tiles(none, numbers, edges_y, edges_x, fraction)
             return medians, np.zeros_like(medians)
         values = as_float32(image)
         if ignored is not None:
             values = np.where(ignored, np.float32(np.nan), values)
+        if counted:
+            numbers = in_their_order(values)
+            medians = medians_of_tiles(values, numbers, edges_y, edges_x, fraction)
+            return medians, np.zeros_like(medians)
         most = np.inf if clip is None else float(clip)
         medians, deviations = statistics_of_floats(values, edges_y, edges_x, fraction, most, noise)
         return medians, deviations * np.float32(_MAD_TO_SIGMA)

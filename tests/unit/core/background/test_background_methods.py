@@ -121,6 +121,30 @@ def test_tiles_of_a_few_pixels_give_medians_too() -> None:
     assert values[7, 11] == np.median(image[7:9, 11:13])
 
 
+@pytest.mark.parametrize("size", [7, 24])
+@pytest.mark.parametrize("kind", ["noise", "whole", "one bright", "even", "large", "uint16"])
+def test_medians_of_tiles_equal_numpy_to_the_last_bit(kind, size) -> None:
+    """Whether most pixels share a number, none do, or all: they are told apart in the end."""
+    rng = np.random.default_rng(5)
+    image = rng.normal(100, 20, (60, 75)).astype(np.float32)
+    if kind == "one bright":
+        image[30, 40] = 1e30
+    elif kind == "even":
+        image[...] = 7.25
+    elif kind == "large":
+        image *= np.float32(1e34)
+    elif kind != "noise":
+        image = np.round(image).astype(np.uint16 if kind == "uint16" else np.float32)
+    masked = rng.random(image.shape) < 0.3
+    values = make_method("tile_median", tile_size=size, dilation=0).surface(image, masked).values
+    edges = [np.rint(np.linspace(0, n, 2 * -(-n // size) + 1)).astype(int) for n in image.shape]
+    for j, i in np.ndindex(*values.shape):
+        box = slice(edges[0][j], edges[0][j + 2]), slice(edges[1][i], edges[1][i + 2])
+        ordered = np.sort(image[box][~masked[box]].astype(np.float32))
+        middle = ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]
+        assert values[j, i] == middle / 2
+
+
 def test_sigma_clipping_equals_a_loop(scene) -> None:
     image = scene((40, 40), np.float32)
     mesh = make_method("tile_median", tile_size=20, sigma_clip=2.0).surface(image)

@@ -53,6 +53,19 @@ def test_exact_median_of_the_full_range_of_numbers(top) -> None:
     np.testing.assert_allclose(found, _median_by_loops(image, footprint(2, "disk")), rtol=1e-7)
 
 
+@pytest.mark.parametrize("places", [None, 1, 7])
+@pytest.mark.parametrize("kept", [1.0, 0.4])
+def test_exact_median_of_floats_equals_loops_to_the_last_bit(places, kept) -> None:
+    """Of many groups of ranks, with and without equal values, of even and odd numbers of pixels."""
+    rng = np.random.default_rng(3)
+    image = rng.normal(100, 30, (41, 47)).astype(np.float32)
+    image = image if places is None else (np.round(image / places) * places).astype(np.float32)
+    ignored = rng.random(image.shape) >= kept
+    found = median_background(image, ignored if ignored.any() else None, radius_px=4, exact=True)
+    expected = _median_by_loops(image, footprint(4, "disk"), ignored)
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
 def test_exact_median_agrees_with_scipy_inside(scene) -> None:
     image = scene((50, 60), np.uint16)
     expected = ndimage.median_filter(image, footprint=disk(6))
