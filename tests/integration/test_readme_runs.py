@@ -30,7 +30,15 @@ pytestmark = [
 ]
 
 # Done by `.ci/run` in the environment that the tests run in, or for the eye of a person.
-NOT_HERE = ("python3 -m venv ", ". .venv/", "pip ", "python -m pytest ", "viewer/bin/")
+NOT_HERE = (
+    "python3 -m venv ",
+    "python3.12 -m venv ",
+    ". .venv/",
+    "pip ",
+    "basic/bin/",
+    "python -m pytest ",
+    "viewer/bin/",
+)
 
 RESULTS = {
     "README.md": (

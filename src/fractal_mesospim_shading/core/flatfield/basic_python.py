@@ -27,9 +27,8 @@ INSTALL = (
 """What makes such an environment, as one line of a shell, with Python 3.11 or 3.12."""
 
 _OTHER_WAYS = (
-    "Without BaSiC a flat-field comes from measured models (`models_folder` or "
-    "`flatfield_files`), from tiles without sample (`fov_list`), or from planes without sample "
-    "(`z_levels`)"
+    "measured models (`models_folder` or `flatfield_files`), tiles without sample (`fov_list`), or "
+    "planes without sample (`z_levels`)"
 )
 _BELONGS = "'basicpy' of version 1.2 or later, but below 2, and 'numpy'"
 
@@ -70,10 +69,9 @@ def find_basic_python(named: str | None = None) -> str:
     if find_spec("basicpy") is not None:
         return sys.executable
     raise ParameterError(
-        "There is no BaSiCPy in this environment, and nothing else was asked for that a "
-        f"flat-field could come from.\n- {_OTHER_WAYS}.\n- Or make an environment with BaSiCPy, by "
-        f"Python 3.11 or 3.12, and let the variable {VARIABLE} name its Python "
-        f"(basic/bin/python):\n  {INSTALL}"
+        "There is no BaSiCPy in this environment, and nothing else was given that a flat-field "
+        f"could come from. Give {_OTHER_WAYS}; or make an environment with BaSiCPy, by Python 3.11 "
+        f"or 3.12, and let the variable {VARIABLE} name its Python (basic/bin/python):\n  {INSTALL}"
     )
 
 
@@ -125,8 +123,8 @@ def _fits(version: str) -> bool:
 
 def _refused(text: str, source: str, what: str) -> ParameterError:
     return ParameterError(
-        f"{source} is '{shown(text)}', which {what}. Expected a Python with {_BELONGS}; with "
-        f"Python 3.11 or 3.12 this makes one (basic/bin/python):\n  {INSTALL}\n- {_OTHER_WAYS}."
+        f"{source} is '{shown(text)}', which {what}. Expected a Python with {_BELONGS}, as this "
+        f"line makes one of 3.11 or 3.12 (basic/bin/python):\n  {INSTALL}\n  Or give {_OTHER_WAYS}."
     )
 
 

@@ -67,6 +67,8 @@ _ELSEWHERE = 0.05
 _DARK_STRUCTURE = 0.5
 # Points of each part of the grid of offsets.
 _POINTS = 400
+# Of these, so many at a time: the arrays of all would not stay in the caches.
+_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
@@ -230,13 +232,21 @@ def _offsets(
     cumulant, that of its line and its slope. They share the error of the gain, and the third
     cumulant has one factor that differs from 1 by about `within`.
     """
-    gain, read = line.slope, np.exp(_LOGS)[None, :]
-    light = line.centre - grid[:, None]
     weight = np.zeros(_LOGS.shape)
     for share, mean, spread in _READ_VARIANCE:
         for part, more, wider in gains:
             weight += _mixture(_LOGS, [(share * part, mean + more, float(np.hypot(spread, wider)))])
     weight *= _LOGS[1] - _LOGS[0]
+    parts = [grid[k : k + _AT_A_TIME] for k in range(0, len(grid), _AT_A_TIME)]
+    return np.concatenate([_likelihood(p, line, third, within, evidence) * weight for p in parts])
+
+
+def _likelihood(
+    grid: FloatArray, line: Line, third: Line | None, within: float, evidence: Evidence
+) -> FloatArray:
+    """Likelihood of each offset (rows) with each read variance (columns)."""
+    gain, read = line.slope, np.exp(_LOGS)[None, :]
+    light = line.centre - grid[:, None]
     gain_variance = line.slope_error**2 + (evidence.gain_error * gain) ** 2
     other = min(_OTHER_VARIANCE, _MOST_OTHER_VARIANCE * gain**2)
     if not evidence.integer:
@@ -250,7 +260,7 @@ def _offsets(
     variance = variance + by_gain**2 * gain_variance
     first = np.exp(-0.5 * missing**2 / variance) / np.sqrt(2 * np.pi * variance)
     if third is None:
-        return np.asarray(first * weight)
+        return np.asarray(first)
     # What the first observation tells of the gain goes on to the second and the third.
     learnt = by_gain * gain_variance / variance
     gain_error, left = learnt * missing, gain_variance * (1 - learnt * by_gain)
@@ -265,7 +275,7 @@ def _offsets(
     misfit = c * residual_level**2 - 2 * b * residual_level * residual_slope
     misfit = (misfit + a * residual_slope**2) / determinant
     second = np.exp(-0.5 * misfit) / (2 * np.pi * np.sqrt(determinant))
-    return np.asarray(first * second * weight)
+    return np.asarray(first * second)
 
 
 def _normal_below(grid: FloatArray, level: Level) -> FloatArray:

@@ -1,0 +1,103 @@
+# What .ci/run and .ci/full share: finding Pythons, making environments, and the time of each step.
+
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+began=0 doing="" times=""
+
+step() { # step TITLE: what follows belongs to it
+    close
+    doing=$* began=$SECONDS
+    printf '\n=== %s  [%d s]\n' "$doing" "$SECONDS"
+}
+close() {
+    [ -z "$doing" ] || times+=$(printf '%6d s  %s' $((SECONDS - began)) "$doing")$'\n'
+    doing=""
+}
+told() { # the time of each step
+    close
+    printf '\n%s%6d s  altogether\n' "$times" "$SECONDS"
+}
+fail() {
+    told >&2
+    printf '\nFAILED: %s  [%d s]\n' "$*" "$SECONDS" >&2
+    exit 1
+}
+
+# --- Pythons ---------------------------------------------------------------------------------
+
+fits() { # fits PYTHON FROM BELOW: its path, if it runs and is 3.FROM or later, but below 3.BELOW
+    [ -n "$1" ] && "$1" -c "import sys
+if not (3, $2) <= sys.version_info[:2] < (3, $3): sys.exit(1)
+print(sys.executable)" 2>/dev/null
+}
+of_pyenv() { # what pyenv has, newest first: its names on the path may refuse to run
+    command -v pyenv >/dev/null || return 0
+    local root version
+    root=$(pyenv root) || return 0
+    for version in $(pyenv versions --bare 2>/dev/null | sort -Vr); do
+        printf '%s\n' "$root/versions/$version/bin/python"
+    done
+}
+find_python() { # find_python FROM BELOW CANDIDATE...: the first that fits
+    local from=$1 below=$2 candidate
+    shift 2
+    for candidate in "$@" $(of_pyenv); do
+        fits "$candidate" "$from" "$below" && return 0
+    done
+    return 1
+}
+find_pythons() { # older: with BaSiCPy; today: with the libraries of today, empty where there is none
+    step "Find Pythons"
+    older=$(find_python 11 13 "${PYTHON:-}" python3.11 python3.12 python3 python) ||
+        fail "there is no Python 3.11 or 3.12 here"
+    "$older" --version
+    if today=$(find_python 13 99 "${PYTHON313:-}" python3.13 python3.14 python3); then
+        "$today" --version
+        export PYTHON313="$today"
+    else
+        echo "There is no Python 3.13 or later here (PYTHON313 names one): nothing is tried with" \
+            "the libraries of today."
+    fi
+}
+
+# --- Environments ----------------------------------------------------------------------------
+
+install_older() { # .venv, by the line of the README, and makes it the environment of this run
+    local version='import sys; print(sys.version_info[:2])'
+    if [ -e .venv ] && [ "$(.venv/bin/python -c "$version" 2>&1)" != "$("$older" -c "$version")" ]; then
+        fail ".venv is of another Python; remove it, or set PYTHON"
+    fi
+    # The commands of the README say python3: for this run it is the one that was found.
+    tools=$(mktemp -d) || fail "no temporary folder"
+    trap 'rm -rf "$tools"' EXIT
+    printf '#!/bin/sh\nexec "%s" "$@"\n' "$older" >"$tools/python3"
+    chmod +x "$tools/python3"
+    PATH="$tools:$PATH"
+    python3 -m venv .venv && . .venv/bin/activate && pip install '.[test]' || fail "install"
+}
+install_today() {
+    newer=build/today
+    "$today" -m venv "$newer" && "$newer/bin/python" -m pip install --quiet --upgrade '.[test]' ||
+        fail "install"
+    "$newer/bin/python" -m pip check || fail "installed packages disagree"
+    "$newer/bin/python" -m pip freeze | grep -E '^(anndata|numpy|opencv|pandas|scipy|zarr)'
+}
+
+# --- Checks ----------------------------------------------------------------------------------
+
+older_tests() { python -m pytest -n 2 "$@"; }
+today_tests() { # BaSiC is fitted by the environment that has it
+    PATH="$PWD/$newer/bin:$PATH" VIRTUAL_ENV="$PWD/$newer" \
+        MESOSPIM_SHADING_BASIC_PYTHON="$PWD/.venv/bin/python" \
+        "$newer/bin/python" -m pytest -q "$@"
+}
+static_checks() {
+    step "pip check, ruff, mypy, manifest"
+    python -m pip check || fail "installed packages disagree"
+    ruff check . || fail "ruff check"
+    ruff format --check . || fail "ruff format: run 'ruff format .'"
+    mypy || fail "mypy"
+    fractal-manifest check --package fractal_mesospim_shading ||
+        fail "the manifest is not that of the code"
+}
