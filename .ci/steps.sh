@@ -63,18 +63,16 @@ find_pythons() { # older: with BaSiCPy; today: with the libraries of today, empt
 
 # --- Environments ----------------------------------------------------------------------------
 
-install_older() { # .venv, by the line of the README, and makes it the environment of this run
+python3_is_older() { # for the commands of the README, which say python3 and make .venv
     local version='import sys; print(sys.version_info[:2])'
     if [ -e .venv ] && [ "$(.venv/bin/python -c "$version" 2>&1)" != "$("$older" -c "$version")" ]; then
         fail ".venv is of another Python; remove it, or set PYTHON"
     fi
-    # The commands of the README say python3: for this run it is the one that was found.
     tools=$(mktemp -d) || fail "no temporary folder"
     trap 'rm -rf "$tools"' EXIT
     printf '#!/bin/sh\nexec "%s" "$@"\n' "$older" >"$tools/python3"
     chmod +x "$tools/python3"
     PATH="$tools:$PATH"
-    python3 -m venv .venv && . .venv/bin/activate && pip install '.[test]' || fail "install"
 }
 install_today() {
     newer=build/today
@@ -86,10 +84,10 @@ install_today() {
 
 # --- Checks ----------------------------------------------------------------------------------
 
-older_tests() { python -m pytest -n 2 "$@"; }
-today_tests() { # BaSiC is fitted by the environment that has it
+today_tests() { # beside the environment that fits BaSiC, and begins jobs that are ended here
     PATH="$PWD/$newer/bin:$PATH" VIRTUAL_ENV="$PWD/$newer" \
         MESOSPIM_SHADING_BASIC_PYTHON="$PWD/.venv/bin/python" \
+        MESOSPIM_SHADING_OTHER_PYTHON="$PWD/.venv/bin/python" \
         "$newer/bin/python" -m pytest -q "$@"
 }
 static_checks() {
