@@ -186,6 +186,7 @@ def find_empty(
     picture: str | None = None,
     zero_is: Literal["auto", "data", "no_data"] = "auto",
     storage_options: Mapping[str, Any] | None = None,
+    progress: bool | Told | None = None,
 ) -> EmptyResult:
     """Find the tiles and planes of an image that hold medium and no sample.
 
@@ -200,6 +201,8 @@ def find_empty(
             for each; None for none.
         zero_is: what a pixel of 0 is, as in `correct_flatfield`.
         storage_options: of remote addresses.
+        progress: True for a bar, or a function that is called with what is done, how much of it
+            is finished, and how much there is; None to work in silence.
 
     Returns:
         For each channel and side the share of empty planes of each tile and their range along
@@ -222,7 +225,9 @@ def find_empty(
 
     where = None if picture is None else address(picture, "picture")
     wanted = EmptyWanted(channel, where, zero_is, storage_options)
-    return find(address(zarr_url, "zarr_url"), wanted)
+    url = address(zarr_url, "zarr_url")
+    with progress_shown(progress):
+        return find(url, wanted)
 
 
 def correct_background(

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fractal_mesospim_shading import cli
+from fractal_mesospim_shading import cli, import_mesospim
 from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.engine.job_folder import job_url
+from fractal_mesospim_shading.flatfield import overlap_check
 from fractal_mesospim_shading.jobs import flatfield, outlook
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+from fractal_mesospim_shading.overlaps import sampling
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +73,38 @@ def test_nothing_is_written(make_empty_mosaic, capsys, tmp_path, tree, monkeypat
     text = capsys.readouterr().out
     assert str(source) in text and "Nothing was written" in text
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("more", [[], ["--tile-gains", "overlaps"]], ids=["", "gains"])
+def test_the_report_and_the_overlaps_that_are_compared(
+    capsys, tmp_path, make_models, monkeypatch, more
+):
+    """The tiles of an import tell where they were."""
+    settings = SyntheticSettings(tile_shape=(48, 64))
+    write_acquisition(tmp_path, "acquisition.ome.zarr", grid_stacks(2, 2, settings), settings)
+    (imported,) = import_mesospim(str(tmp_path / "acquisition.ome.zarr"), str(tmp_path / "in"))
+    models = make_models((48, 64), ("488 nm",), darkfield=100.0)
+    command = ["correct-flatfield", imported.image_url, "--models-folder", models, *more]
+    said = _dry(capsys, *command)
+    decoded, plain = [], sampling.observe_overlaps
+
+    def counted(*given, **named):
+        seen = plain(*given, **named)
+        decoded.append(seen.decoded_bytes)
+        return seen
+
+    for module in (sampling, overlap_check):
+        monkeypatch.setattr(module, "observe_overlaps", counted)
+    assert cli.main([*map(str, command), "--json"]) == 0
+    came = json.loads(capsys.readouterr().out)
+    assert len(decoded) == 1 + len(more) // 2
+    assert said["overlap_bytes"] == sum(decoded) > 0
+    assert said["beside"]["report"] == came["report"]
+    folder = Path(came["report"]).parent
+    beside = {Path(path).name for path in (*said["beside"].values(), said["result"])}
+    assert {path.name for path in folder.iterdir()} - beside == {"raw_image", "zarr.json"}
+    assert cli.main([*map(str, command), "--dry-run", "--overwrite"]) == 0
+    assert "of pixels where tiles are compared" in capsys.readouterr().out
 
 
 def test_planes_of_an_estimate_are_those_that_are_read(make_empty_mosaic, capsys):

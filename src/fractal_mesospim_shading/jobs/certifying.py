@@ -9,8 +9,10 @@ from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.flatfield.overlap_check import check_models
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
-from fractal_mesospim_shading.overlaps.sampling import budget_of
+from fractal_mesospim_shading.overlaps.choosing import decoded_bytes
+from fractal_mesospim_shading.overlaps.sampling import budget_of, gains_budget
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +39,8 @@ def check_overlaps(
     for choice, own, own_gains in zip(choices, models, gains, strict=True):
         image = choice.image
         checks: Checks = {}
-        if image.origins_px is not None and len(image.layout.tiles) > 1:
-            budget = budget_of(image) // _PART_OF_BUDGET
-            seed = choice.options.seed
+        if _can_be_compared(image):
+            budget, seed = _budget(image), choice.options.seed
             for check in check_models(image, own, own_gains, seed=seed, budget=budget):
                 if check.measured or check.rejected:
                     checks[choice.prefix + check.label] = check
@@ -47,6 +48,32 @@ def check_overlaps(
             tell(label, check)
         found.append(checks)
     return tuple(found)
+
+
+def _can_be_compared(image: MultitileImage) -> bool:
+    return image.origins_px is not None and len(image.layout.tiles) > 1
+
+
+def _budget(image: MultitileImage) -> int:
+    return budget_of(image) // _PART_OF_BUDGET
+
+
+def overlap_bytes(choices: Sequence[PlaneChoice]) -> int:
+    """Bytes of pixels that are decoded in overlaps: to compare them, and for what they tell.
+
+    Args:
+        choices: of planes, one for each mosaic.
+    """
+    total = 0
+    for choice in choices:
+        image, options = choice.image, choice.options
+        budgets = [_budget(image)] if _can_be_compared(image) else []
+        if options.tile_gains == "overlaps" or (options.overlap_refine and not choice.models):
+            # Read once for both.
+            budgets.append(gains_budget(image))
+        for group in image.model_groups:
+            total += sum(decoded_bytes(image, group, options.seed, budget) for budget in budgets)
+    return total
 
 
 def tell(label: str, check: OverlapCheck) -> None:

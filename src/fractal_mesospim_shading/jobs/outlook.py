@@ -18,10 +18,12 @@ from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.storage import places
+from fractal_mesospim_shading.jobs.certifying import overlap_bytes
 from fractal_mesospim_shading.jobs.models import gains_url
 from fractal_mesospim_shading.jobs.story import refuse_unwritable_work
 from fractal_mesospim_shading.jobs.work import Work
 from fractal_mesospim_shading.messages import counted, shown
+from fractal_mesospim_shading.views.reporting import report_url
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Outlook:
         blocks: how many it computes; 0 where it writes no image.
         blocks_done: of these, how many an earlier run has finished.
         read_bytes: of the source, about, without the planes of estimates.
+        overlap_bytes: of pixels that are decoded besides, where neighbouring tiles are compared.
         write_bytes: about.
         free_bytes: on the disk of the result; None where that is not known.
         memory_bytes: at most.
@@ -52,6 +55,7 @@ class Outlook:
     blocks: int = 0
     blocks_done: int = 0
     read_bytes: int = 0
+    overlap_bytes: int = 0
     write_bytes: int = 0
     free_bytes: int | None = None
     memory_bytes: int = 0
@@ -75,9 +79,12 @@ class Outlook:
             left = counted(self.blocks, "block")
             if self.blocks_done:
                 left = f"{left}, of which {self.blocks_done} are there"
+            overlaps = ""
+            if self.overlap_bytes:
+                overlaps = f", and {_size(self.overlap_bytes)} of pixels where tiles are compared"
             free = "" if self.free_bytes is None else f", of {_size(self.free_bytes)} that are free"
             rows += [
-                ("work", f"{left}; about {_size(self.read_bytes)} to read"),
+                ("work", f"{left}; about {_size(self.read_bytes)} to read{overlaps}"),
                 ("disk", f"about {_size(self.write_bytes)}{free}"),
                 (
                     "memory",
@@ -102,6 +109,10 @@ def outlook(work: Work) -> Outlook:
         beside["models"] = work.models_folder
     if any(c.options.tile_gains != "none" or c.options.side_gains for c in work.choices):
         beside["gains"] = gains_url(work.replaces or work.final_url)
+    if work.reported:
+        page = report_url(work.replaces or work.final_url)
+        beside["report"] = page
+        beside["numbers of the report"] = f"{page.removesuffix('.html')}.json"
     return Outlook(
         work.source_url,
         work.replaces or work.final_url,
@@ -110,6 +121,7 @@ def outlook(work: Work) -> Outlook:
         blocks=sum(part.plan.grid.total for part in work.parts),
         blocks_done=0 if unfinished is None else unfinished.blocks_done,
         read_bytes=_read_bytes(work),
+        overlap_bytes=overlap_bytes(work.choices),
         write_bytes=work.expected_bytes(),
         free_bytes=_free_bytes(work.final_url),
         memory_bytes=max(needed_memory(part.plan, use.workers) for part in work.parts),

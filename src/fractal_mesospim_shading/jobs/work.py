@@ -281,19 +281,26 @@ class JobResult:
 
     image_url: str
     source_url: str
-    models: Models = field(default_factory=dict, repr=False)
-    counts: Counts = field(default_factory=dict, repr=False)
-    background_counts: Counts = field(default_factory=dict, repr=False)
+    models: Models = field(default_factory=dict)
+    counts: Counts = field(default_factory=dict)
+    background_counts: Counts = field(default_factory=dict)
     companions: dict[str, str] = field(default_factory=dict)
     noise_factors: dict[str, dict[str, float]] = field(default_factory=dict)
     models_folder: str | None = None
     report: str | None = None
-    tile_gains: Mapping[str, ChannelGains] = field(default_factory=dict, repr=False)
+    tile_gains: Mapping[str, ChannelGains] = field(default_factory=dict)
     gains_table: str | None = None
-    overlaps: Mapping[str, OverlapCheck] = field(default_factory=dict, repr=False)
-    verdict: Verdict | None = field(default=None, repr=False)
+    overlaps: Mapping[str, OverlapCheck] = field(default_factory=dict)
+    verdict: Verdict | None = None
     attributes: Document = field(default_factory=dict)
     types: dict[str, bool] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shown = {"models": ", ".join(self.models), "report": self.report, **self.companions}
+        parts = [self.image_url, *(f"{name}: {text}" for name, text in shown.items() if text)]
+        if self.verdict is not None:
+            parts.append(f"verdict: {self.verdict.word}")
+        return f"JobResult({'; '.join(parts)})"
 
     def facts(self) -> Document:
         """All of it as JSON, without the pixels of the models."""

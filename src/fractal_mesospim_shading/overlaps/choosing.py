@@ -99,6 +99,17 @@ class ChunkGrid:
         return spans[0], spans[1], spans[2]
 
 
+def decoded_bytes(image: MultitileImage, group: ModelGroup, seed: int, budget: int) -> int:
+    """Bytes of pixels that are decoded where these parts are looked at.
+
+    Args:
+        image, group, seed, budget: see `choose_parts`.
+    """
+    grid = ChunkGrid(image, group.channel.index)
+    parts = choose_parts(image, group, seed, budget)
+    return len({cell for part in parts for cell in grid.cells(part)}) * grid.chunk_bytes
+
+
 def choose_parts(
     image: MultitileImage, group: ModelGroup, seed: int, budget: int
 ) -> tuple[Part, ...]:
