@@ -28,8 +28,18 @@ pytestmark = [
     pytest.mark.skipif(not OTHER, reason=f"{VARIABLE} names no Python of the other line"),
 ]
 
-MODULE = "engine.plan"
-"""It groups small write units, which would leave a small image a single block."""
+SMALL = {
+    "flatfield": "engine.plan",
+    "background": "jobs.background_parts",
+    "both": "jobs.background_parts",
+}
+"""What groups small write units, which would leave a small image a single block."""
+
+RESULTS = {
+    "flatfield": "flatfield_corr",
+    "background": "background_corr",
+    "both": "flatfield_corr_background_corr",
+}
 
 JOBS = {
     "flatfield": ["correct-flatfield", "IMAGE", "--fov-list", "1,4", "--no-report"],
@@ -62,10 +72,10 @@ def test_it_is_the_same_in_every_pixel(
     source = make_empty_mosaic(chunks=(1, 64, 64))
     command = [str(source) if word == "IMAGE" else word for word in JOBS[job]]
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    name = f"brain_{'background' if job == 'background' else 'flatfield'}_corr.zarr"
+    name = f"brain_{RESULTS[job]}.zarr"
 
     def run(python: str, folder: Path) -> str:
-        words = [python, SLOW_CLI, "0", MODULE, *command, "--output-folder", str(folder)]
+        words = [python, SLOW_CLI, "0", SMALL[job], *command, "--output-folder", str(folder)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stderr
@@ -78,7 +88,7 @@ def test_it_is_the_same_in_every_pixel(
         [*command, "--output-folder", str(halves)],
         halves / name,
         python=first,
-        small=MODULE,
+        small=SMALL[job],
     )
     assert "An unfinished run is continued" in run(second, halves)
     found, expected = pixels(halves / name), pixels(whole / name)
