@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fractal_mesospim_shading import import_mesospim
 from fractal_mesospim_shading.flatfield.model_texts import facts_line
-from fractal_mesospim_shading.views.reporting import _model_facts
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]
 
@@ -35,4 +35,5 @@ def test_samples_need_no_offset(native, tmp_path, caplog):
         assert 0 < partly <= model.facts["planes_used"]
         assert f"{partly} used without the parts that hold sample" in facts_line(label, model)
         assert facts_line(label, model) in caplog.text
-        assert ("Planes used in part", str(partly)) in _model_facts(model.facts)
+        row = f"<tr><th>Planes used in part</th><td>{partly}</td></tr>"
+        assert row in Path(result.report).read_text()

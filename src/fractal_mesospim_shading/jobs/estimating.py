@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from fractal_mesospim_shading.errors import ParameterError, Problems
@@ -20,11 +21,14 @@ from fractal_mesospim_shading.jobs.models import (
     refuse_folder_of_models,
     save_all_models,
 )
+from fractal_mesospim_shading.jobs.outcome import judge_models, report_models
 from fractal_mesospim_shading.jobs.preparation import open_collection, tell_facts
 from fractal_mesospim_shading.jobs.work import labelled
-from fractal_mesospim_shading.messages import listed
+from fractal_mesospim_shading.messages import listed, warnings_heard
+from fractal_mesospim_shading.options.base import asked_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
+from fractal_mesospim_shading.views.reporting import report_obstacle
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +48,19 @@ def estimate_models(
     Raises:
         ShadingError: one readable error.
     """
-    choices = plan_estimate(urls, folder, options)
-    models = make_models(choices, options)
-    if folder is not None:
-        save_all_models(places.normalise_url(folder), choices, models, tiff=tiff)
+    started = time.monotonic()
+    with warnings_heard():
+        choices = plan_estimate(urls, folder, options)
+        models = make_models(choices, options)
+        outcome = judge_models(choices, models)
+        if folder is not None:
+            folder = places.normalise_url(folder)
+            save_all_models(folder, choices, models, tiff=tiff)
+        if folder is not None and options.report and report_obstacle(folder) is None:
+            asked = {"output": folder, **({"format": "tiff"} if tiff else {}), **asked_of(options)}
+            seconds = time.monotonic() - started
+            report_models(folder, urls, choices, models, outcome, seconds, asked)
+        outcome.tell()
     return labelled(choices, models)
 
 
@@ -55,7 +68,8 @@ def plan_estimate(
     urls: Sequence[str], folder: str | None, options: FlatfieldOptions
 ) -> tuple[PlaneChoice, ...]:
     """The planes of an estimate, once everything is checked; nothing is read or written."""
-    refuse_idle(options, writes_image=False)
+    obstacle = "where no models are written" if folder is None else report_obstacle(folder)
+    refuse_idle(options, writes_image=False, no_report=obstacle)
     if not urls:
         raise ParameterError("`zarr_url` names no image; expected one address at least.")
     mosaics = [_mosaics(url, options) for url in urls]

@@ -266,6 +266,7 @@ def prepare_import(
         models_folder=folder if options.save_models and choices else None,
         parent_format=zarr_format,
         reported=options.report and bool(choices) and obstacle is None,
+        addresses={"zarr_dir": places.parent_and_name(places.parent_and_name(unit.zarr_url)[0])[0]},
         add_tables=partial(_write_tables, mosaic),
         history=history,
         types={

@@ -12,6 +12,7 @@ from fractal_mesospim_shading.engine.zero_look import tell_zeros
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.jobs.certifying import Checks, check_overlaps
 from fractal_mesospim_shading.jobs.evidence import Looked, gathered
 from fractal_mesospim_shading.jobs.judging import SeamGrowth, judge_offsets, judge_seams
@@ -102,6 +103,61 @@ def with_verdict(
     return Outcome(looked)
 
 
+def judge_models(choices: Sequence[PlaneChoice], models: Sequence[Models]) -> Outcome:
+    """Whether models fit the images that they were estimated from, by overlaps, before any use.
+
+    Args:
+        choices: of planes.
+        models: of these.
+    """
+    checks: tuple[Checks, ...] = ()
+    with _only_warning("The comparison of overlaps"):
+        checks = check_overlaps(choices, models, [{} for _ in choices])
+    every = {label: check for own in checks for label, check in own.items()}
+    return with_verdict(choices, models, Looked(every))
+
+
+def report_models(
+    folder: str,
+    sources: Sequence[str],
+    choices: Sequence[PlaneChoice],
+    models: Sequence[Models],
+    outcome: Outcome,
+    seconds: float,
+    asked: Document,
+) -> str | None:
+    """Write the report of models that were estimated, beside their folder.
+
+    Args:
+        folder: of the models.
+        sources: addresses of the images.
+        choices: of planes.
+        models: of these.
+        outcome: from `judge_models`.
+        seconds: that the estimate took.
+        asked: options that were given, as JSON.
+
+    Returns:
+        Its address; None where it could not be made.
+    """
+    logger.info("Writing the report")
+    with _only_warning("The report"):
+        done = JobDone(
+            task="estimate_flatfield",
+            sources=tuple(sources),
+            images=images_done(choices, models, [{} for _ in choices]),
+            checks=outcome.looked.checks,
+            evidence=outcome.evidence,
+            verdict=outcome.verdict,
+            counts={},
+            output_offset=0.0,
+            seconds=seconds,
+            asked=asked,
+        )
+        return write_flatfield_report(folder, done, str)
+    return None
+
+
 def report_job(
     work: Work,
     models: Sequence[Models],
@@ -134,7 +190,7 @@ def report_job(
     with _only_warning("The report"):
         done = JobDone(
             task=work.task,
-            source_url=work.source_url,
+            sources=(work.source_url,),
             images=images_done(work.choices, models, gains),
             checks=outcome.looked.checks,
             evidence=outcome.evidence,
@@ -142,7 +198,7 @@ def report_job(
             counts=counts[0],
             output_offset=work.choices[0].options.output_offset,
             seconds=seconds,
-            asked=asked_of(work.options),
+            asked={**work.addresses, **asked_of(work.options)},
             shown=None if work.shown is None else (work.shown, work.parts[0].plan.target),
             background=background,
             truth=work.truth,

@@ -145,6 +145,7 @@ class Work:
             it is not there; None where the result lies in a plain folder.
         reported: whether a report is written.
         shown: image of which it shows planes before and after; None for none.
+        addresses: that were given besides that of the source, by option.
         truth: (y, x) true flat-fields that it is held against, by label of the model.
         counted: kind of the counts of the kernel.
         members: what is carried over from the source besides its pyramid; None for nothing.
@@ -173,6 +174,7 @@ class Work:
     parent_format: int | None = None
     reported: bool = False
     shown: MosaicImage | None = None
+    addresses: Mapping[str, str] = field(default_factory=dict)
     truth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     counted: type[PixelCounts] = PixelCounts
     members: MemberPlan | None = None

@@ -26,7 +26,6 @@ IMAGE_OPTIONS = (
     *OutputOptions.model_fields,
     "output_image_name",
     "overwrite_input",
-    "report",
     "save_models",
     "background",
     "output_offset",
@@ -137,7 +136,7 @@ def refuse_idle(
     reasons: list[tuple[Collection[str], str]] = []
     if not writes_image:
         reasons.append((IMAGE_OPTIONS, "where models are written and no image"))
-    elif no_report is not None:
+    if no_report is not None:
         reasons.append((("report",), no_report))
     if isinstance(options, ImportOptions) and not options.correct_flatfield:
         reasons.append((tuple(EstimationOptions.model_fields), "without `correct_flatfield`"))

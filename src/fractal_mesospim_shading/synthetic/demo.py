@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -320,11 +320,13 @@ def run_demo(folder: str | os.PathLike[str]) -> DemoRun:
     Args:
         folder: to work in; an earlier demo in it is replaced.
     """
-    from fractal_mesospim_shading.jobs.flatfield import correct_flatfield
+    from fractal_mesospim_shading.jobs.flatfield import plan_flatfield
+    from fractal_mesospim_shading.jobs.story import correct
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     url, truth = make_demo_image(folder, overwrite=True)
     options = FlatfieldOptions(fov_list=list(truth.empty_tiles), overwrite=True, restart=True)
-    result = correct_flatfield(url, options)
+    true = {label: truth.flatfield(label) for label in truth.channels}
+    result = correct(lambda: replace(plan_flatfield(url, options), truth=true))
     profiles = {label: model.profile for label, model in result.models.items()}
     return DemoRun(url, truth, result, evaluate_demo(truth, profiles, url, result.image_url))

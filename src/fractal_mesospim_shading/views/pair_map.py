@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 _WIDTH = 7.5
 _MARGIN = 0.25
 _TITLE = 0.45
-_BAR, _BAR_TOP, _BAR_HEIGHT = 0.85, 0.3, 0.15
+_BAR, _BAR_TOP, _BAR_HEIGHT = 0.95, 0.3, 0.15
 _TALLEST = 9.0
 _LARGEST_TILE = 1.5
 # Height over width, below which panels lie one below the other.
 _WIDE = 0.8
+_WORDS = {"axes.titlesize": 13, "axes.labelsize": 13, "xtick.labelsize": 12}
 # Points. A number takes as much room as the largest, at the least size that can be read.
 _LARGEST_TEXT, _LEAST_TEXT = 13.0, 9.0
 _WIDEST_LINE, _LEAST_LINE = 9.0, 2.5
@@ -89,7 +90,7 @@ def pair_map(check: OverlapCheck, layout: TileLayout) -> bytes:
         bar.set_label("views of the same tissue differ in shape by (%)")
         bar.outline.set_visible(False)
 
-    return png(draw, (_WIDTH, total), arranged=False)
+    return png(draw, (_WIDTH, total), arranged=False, style=_WORDS)
 
 
 def _end_of_scale(panels: Iterable[tuple[str, Views]]) -> float:

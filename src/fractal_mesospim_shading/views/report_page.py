@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.messages import counted, shown
+from fractal_mesospim_shading.messages import counted, rendered, shown
 from fractal_mesospim_shading.views.drawing import shortened
 from fractal_mesospim_shading.views.figures import (
     flatfields_figure,
@@ -110,9 +110,9 @@ def report_html(report: ImageReport) -> str:
 def _verdict(verdict: Verdict) -> Iterator[str]:
     yield f'<section class="verdict {verdict.word}">'
     mark = f'<span class="mark" aria-hidden="true">{_MARKS[verdict.word]}</span>'
-    yield f"<p class='headline'>{mark} {_text(verdict.headline)}</p>"
+    yield f"<p class='headline'>{mark} {_said(verdict.headline)}</p>"
     for line in verdict.todo:
-        yield f'<p class="todo">{_text(line)}</p>'
+        yield f'<p class="todo">{_said(line)}</p>'
     for own in verdict.channels:
         yield from _reasons(own)
     yield "</section>"
@@ -121,7 +121,7 @@ def _verdict(verdict: Verdict) -> Iterator[str]:
 def _reasons(own: ChannelVerdict) -> Iterator[str]:
     yield f"<h3>{_text(shortened(own.label, _MOST))}</h3><ul>"
     for finding in own.findings:
-        text = _text(finding.text[:1].upper() + finding.text[1:])
+        text = _said(finding.text[:1].upper() + finding.text[1:])
         yield f'<li class="{finding.word}">{_MARKS[finding.word]} {text}</li>'
     yield "</ul>"
 
@@ -216,3 +216,8 @@ def _table(facts: Facts) -> str:
 def _text(text: str) -> str:
     """A text from anywhere: no markup in it, nothing hidden."""
     return escape(shown(text))
+
+
+def _said(text: str) -> str:
+    """A text of our own, with options in the words of the door."""
+    return _text(rendered(text))

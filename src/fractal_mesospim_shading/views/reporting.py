@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from math import prod
@@ -42,6 +42,8 @@ from fractal_mesospim_shading.views.report_planes import planes_to_show, sampled
 from fractal_mesospim_shading.views.verdict import Verdict
 
 logger = logging.getLogger(__name__)
+
+_WHAT = {"estimate_flatfield": "Estimated flat-fields"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class JobDone:
 
     Attributes:
         task: name of it.
-        source_url: of what was corrected.
+        sources: addresses of what was corrected.
         images: that were.
         checks: of the overlaps, by label of the model.
         evidence: what is known of how well it worked, the same.
@@ -108,7 +110,7 @@ class JobDone:
     """
 
     task: str
-    source_url: str
+    sources: tuple[str, ...]
     images: tuple[ImageDone, ...]
     checks: Mapping[str, OverlapCheck]
     evidence: Mapping[str, Evidence]
@@ -162,12 +164,12 @@ def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], 
     _, name = places.parent_and_name(url)
     report = ImageReport(
         name,
-        "Shading correction",
+        _WHAT.get(done.task, "Shading correction"),
         channels,
         done.verdict,
         (*_job_facts(done), ("Made by", made)),
         (
-            ("As a command", command_line(done.task, done.source_url, done.asked)),
+            ("As a command", command_line(done.task, done.sources, done.asked)),
             *((option, _asked_text(value)) for option, value in done.asked.items()),
         ),
         tuple(notes),
@@ -185,16 +187,16 @@ def report_url(url: str) -> str:
     return places.join_url(parent, f"{split_name(name)[0]}_report.html")
 
 
-def command_line(task: str, source: str, asked: Document) -> str:
+def command_line(task: str, sources: Sequence[str], asked: Document) -> str:
     """The command that asks for the same, as it is typed in a shell.
 
     Args:
         task: name of it.
-        source: address of what is corrected.
+        sources: addresses of what is corrected.
         asked: options that were given, as JSON.
     """
     names = {"import_mesospim": "import", "estimate_flatfield": "estimate"}
-    words = ["mesospim-shading", names.get(task, task.replace("_", "-")), source]
+    words = ["mesospim-shading", names.get(task, task.replace("_", "-")), *sources]
     for option, value in asked.items():
         flag = option.replace("_", "-")
         if isinstance(value, bool):
@@ -315,7 +317,8 @@ def _planes(
 
 def _job_facts(done: JobDone) -> Facts:
     """Name and value of what is to be said of the whole job."""
-    rows = [("Source", places.parent_and_name(done.source_url)[1])]
+    names = [places.parent_and_name(url)[1] for url in done.sources]
+    rows = [("Source", ", ".join(names))]
     for own in done.images:
         image, prefix = own.image, own.prefix
         size = " x ".join(str(n) for n in image.levels[0].shape)

@@ -26,9 +26,9 @@ _UNSURE = 0.02
 _SATURATED = 0.001
 
 _HEADLINES = {
-    "good": "Good: the correction worked.",
-    "look": "Look: whether the correction worked has to be seen by eye.",
-    "wrong": "Wrong: the correction did harm.",
+    "good": "Good: it worked.",
+    "look": "Look: whether it worked has to be seen by eye.",
+    "wrong": "Wrong: this is not to be used as it is.",
 }
 
 

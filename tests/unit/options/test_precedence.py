@@ -89,8 +89,8 @@ def test_what_can_do_nothing_is_an_error():
         "--z-levels and --seed can do nothing without --correct-flatfield. Leave them out."
     )
     refuse_idle(validated(ImportOptions, {"z_levels": "2,3", "correct_flatfield": True}))
-    assert _idle(_flatfield(overwrite=True, report=True, seed=3), writes_image=False) == (
-        "--overwrite and --report can do nothing where models are written and no image. "
+    assert _idle(_flatfield(overwrite=True, save_models=True, seed=3), writes_image=False) == (
+        "--overwrite and --save-models can do nothing where models are written and no image. "
         "Leave them out."
     )
     assert "--report can do nothing at night" in _idle(

@@ -203,7 +203,7 @@ def test_the_command_of_a_report_asks_for_the_same() -> None:
         flatfield_files={"488 nm": "flat.tif"},
         n_workers=2,
     )
-    line = command_line("correct_flatfield", "brain image.zarr", asked_of(options))
+    line = command_line("correct_flatfield", ["brain image.zarr"], asked_of(options))
     program, name, *words = shlex.split(line)
     assert (program, name) == ("mesospim-shading", "correct-flatfield")
     command = COMMANDS.get_command(None, name)  # type: ignore[arg-type]

@@ -152,7 +152,7 @@ def test_lines_for_the_log() -> None:
         return "\n".join(verdict.lines())
 
     good = lines(judged([GOOD]))
-    assert good.startswith("Good: the correction worked.\n488 nm: The same tissue in two tiles")
+    assert good.startswith("Good: it worked.\n488 nm: The same tissue in two tiles")
     # A server marks a job by that word anywhere in its log.
     assert "warning" not in lines(judged([replace(GOOD, planes=2)], warnings=3)).lower()
     wrong = lines(judged([replace(GOOD, seen=seen(-30.0, 2.0))]))

@@ -1,0 +1,122 @@
+"""Did it work: what a whole job says of itself, in its log, its report and its result."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fractal_mesospim_shading import correct_flatfield, errors, estimate_flatfield
+from fractal_mesospim_shading.cli import main
+from fractal_mesospim_shading.synthetic.demo import write_mosaic
+from fractal_mesospim_shading.synthetic.world import LightSheetWorld
+
+LABEL = "488 nm"
+OFFSET = 100.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_threads")]
+
+
+@pytest.fixture(scope="module")
+def mosaic(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """Tiles that overlap in truth, and the ones of them that are empty."""
+    world = LightSheetWorld(
+        tile_shape=(128, 128), overlap=0.15, planes=12, offset=OFFSET, sample_radius=0.39
+    )
+    folder = tmp_path_factory.mktemp("mosaic")
+    path = write_mosaic(folder / "brain.zarr", world, [LABEL], chunks=(4, 128, 128))
+    return str(path), {"fov_list": [1, 3, 7, 9]}
+
+
+def _told(result: Any) -> dict[str, Any]:
+    """The verdict of a report, which is that of the result."""
+    written = json.loads(Path(result.report).with_suffix(".json").read_text())
+    assert written["verdict"] == result.verdict.facts() == result.facts()["verdict"]
+    assert result.verdict.headline in Path(result.report).read_text()
+    return dict(written["verdict"])
+
+
+def test_a_good_correction_is_called_good(
+    mosaic: tuple[str, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, empty = mosaic
+    with caplog.at_level(logging.INFO):
+        result = correct_flatfield(source, output_folder=str(tmp_path), **empty)
+    told = _told(result)
+    assert told["word"] == "good", told
+    # The last lines of the log, before where the result is.
+    *_, headline, reasons, done = caplog.messages
+    assert headline == "Good: it worked." and done.startswith("Done in")
+    assert reasons.startswith(f"{LABEL}: The same tissue in two tiles differs by ")
+
+
+@pytest.mark.parametrize("given", [0, 60, 140])
+def test_a_wrong_offset_is_called_wrong_and_no_uncertainty_hides_it(
+    mosaic: tuple[str, dict[str, Any]], tmp_path: Path, given: int
+) -> None:
+    """The flat-field of it is off by more than the noise tells: that is said beside the number."""
+    source, empty = mosaic
+    try:
+        result = correct_flatfield(
+            source, output_folder=str(tmp_path), camera_offset=given, **empty
+        )
+    except errors.ShadingError as error:
+        # Above all the light there is nothing to correct.
+        assert given > OFFSET and "Most likely because you gave a camera offset" in str(error)
+        return
+    told = _told(result)
+    assert told["word"] == "wrong", told
+    shape = "flat" if given < OFFSET else "steep"
+    assert any(f"too {shape}" in own["text"] for own in told["channels"][0]["findings"])
+    assert "leave `camera_offset` out to have it estimated." in " ".join(told["todo"])
+    page = Path(result.report).read_text()
+    assert "for the counts at no light are in doubt" in page
+
+
+def test_the_right_offset_is_seen_to_agree(
+    mosaic: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    source, empty = mosaic
+    result = correct_flatfield(source, output_folder=str(tmp_path), camera_offset=OFFSET, **empty)
+    told = _told(result)
+    assert told["word"] == "good", told
+    texts = [own["text"] for own in told["channels"][0]["findings"]]
+    assert any(text.startswith("100.0 counts at no light were taken off, and") for text in texts)
+
+
+def test_an_estimate_has_a_verdict_and_a_report(
+    mosaic: tuple[str, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, empty = mosaic
+    folder = tmp_path / "models"
+    with caplog.at_level(logging.INFO):
+        models = estimate_flatfield(source, str(folder), **empty)
+    assert "Good: it worked." in caplog.messages
+    page = (tmp_path / "models_report.html").read_text()
+    assert "<h1>Estimated flat-fields of models</h1>" in page
+    assert "Pairs of tiles of channel 488 nm" in page
+    told = json.loads((tmp_path / "models_report.json").read_text())
+    assert told["verdict"]["word"] == "good" and list(told["models"]) == list(models)
+    command = "mesospim-shading estimate "
+    assert f"{command}{source} --output {folder} --fov-list 1,3,7,9" in page
+    # What was measured on the image holds for what is corrected with the models.
+    result = correct_flatfield(source, models_folder=str(folder), output_folder=str(tmp_path))
+    assert told["channels"][0]["after"] == result.overlaps[LABEL].facts()["after"]
+    # Without a report, nothing lies beside the folder.
+    arguments = ["estimate", source, "--output", str(tmp_path / "other"), "--fov-list", "1,3,7,9"]
+    assert main([*arguments, "--no-report"]) == 0
+    assert not list(tmp_path.glob("other_report*"))
+    with pytest.raises(errors.ParameterError, match="report can do nothing where no models"):
+        estimate_flatfield(source, report=True, **empty)
+
+
+def test_tiles_that_are_known_not_to_overlap_leave_it_to_the_eye(
+    make_mosaic: Any, make_models: Any
+) -> None:
+    result = correct_flatfield(
+        str(make_mosaic()), models_folder=str(make_models()), camera_offset=100
+    )
+    assert _told(result)["word"] == "look"
