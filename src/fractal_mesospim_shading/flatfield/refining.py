@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.smoothing import to_pixels
-from fractal_mesospim_shading.core.overlaps.refine import Refinement, Residual, refine_flatfield
+from fractal_mesospim_shading.core.overlaps.refine import Refinement, refine_flatfield
+from fractal_mesospim_shading.core.overlaps.validation import Residual
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.source import ModelGroup

@@ -71,9 +71,15 @@ class Expectations:
         smooth = np.diag(self.smoothness(amplitude)[place])
         return np.asarray(smooth + _POLYNOMIAL**2 * shapes.T @ shapes)
 
-    def error(self, fraction: float) -> FloatArray:
-        """Variance of the error of the estimate, which holds a fraction of the scatter."""
-        return fraction**2 * self.scatter + (_FINE_ERROR / np.maximum(self.length, 1)) ** 2
+    def error(self, fraction: float, smooth: float = 0.0) -> FloatArray:
+        """Variance of the error of the estimate.
+
+        Args:
+            fraction: of the scatter that the estimate holds.
+            smooth: size of an error that is as smooth as shading and that tiles do not scatter by.
+        """
+        fine = (_FINE_ERROR / np.maximum(self.length, 1)) ** 2
+        return fraction**2 * self.scatter + self.smoothness(smooth) + fine
 
 
 def expectations(log_flatfield: FloatArray, views: Mapping[int, FloatArray]) -> Expectations:

@@ -156,16 +156,18 @@ def robustly_weighted(
             left.append(residual - error)
             squares.append(error**2 + variance)
         # Twice the median of squares is about their mean; single pairs may be far off.
-        common = max(2 * float(np.median(squares)), _LEAST_COMMON**2)
+        typical = max(2 * float(np.median(squares)), _LEAST_COMMON**2)
         variances = _variances(current, left)
         alike = _alike(current, left, variances)
         current = [
             replace(
                 pair,
                 weight=(_FREEDOM + 1) / (_FREEDOM + residual**2 / variance) / variance / alike,
-                common=common,
+                common=(_FREEDOM * typical + square) / (_FREEDOM + 1),
             )
-            for pair, residual, variance in zip(current, left, variances, strict=True)
+            for pair, residual, variance, square in zip(
+                current, left, variances, squares, strict=True
+            )
         ]
     return current
 

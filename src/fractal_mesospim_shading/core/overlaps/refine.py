@@ -28,6 +28,7 @@ from fractal_mesospim_shading.core.overlaps.expectations import (
     expectations,
     tilt_error,
 )
+from fractal_mesospim_shading.core.overlaps.exposures import by_exposures
 from fractal_mesospim_shading.core.overlaps.joint import (
     Expected,
     PairEquations,
@@ -39,6 +40,7 @@ from fractal_mesospim_shading.core.overlaps.joint import (
     total,
 )
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
+from fractal_mesospim_shading.core.overlaps.validation import Residual, cross_validated
 
 FloatArray = NDArray[np.float64]
 
@@ -47,6 +49,8 @@ LEAST_PAIRS = 3
 
 # Fractions of the scatter that an estimate may hold; the first is that of a good one.
 _FRACTIONS = np.geomspace(0.005, 2.56, 19)
+# Sizes of an error of the estimate that is as smooth as shading, and no picture of the sample.
+_SMOOTH_ERRORS = np.array([0.0, 0.003, 0.006, 0.012, 0.025, 0.05])
 # Sizes of shading, of which this one is typical, within a factor of two.
 _AMPLITUDES = np.geomspace(0.035, 0.8, 10)
 _TYPICAL_AMPLITUDE = 0.15
@@ -59,17 +63,8 @@ _DRIFT = 0.1
 # Overlaps have to speak for a change with this log evidence, and the error has to fall to this.
 _LEAST_EVIDENCE = 10.0
 _LEAST_BETTER = 0.8
-_FOLDS = 5
 # Logarithms are given to so many decimals: the last bits of a float differ from machine to machine.
 _DECIMALS = 6
-
-
-@dataclass(frozen=True)
-class Residual:
-    """Of log ratios about the mean of their pair, absolute, as fractions."""
-
-    median: float
-    p90: float
 
 
 _UNKNOWN = Residual(np.nan, np.nan)
@@ -138,6 +133,7 @@ class _Problem:
         drift: covariance of the log gains by their drift through the mosaic.
         spread: standard deviation of the log gains beside it.
         tiles: numbers, in the order of the gains.
+        pairs: number of the pair that each of the equations is of.
         equations: of the overlaps, with weights.
         sums: of all of them.
     """
@@ -147,13 +143,14 @@ class _Problem:
     drift: FloatArray
     spread: float
     tiles: tuple[int, ...]
+    pairs: Sequence[int]
     equations: Sequence[PairEquations]
     sums: Sums
 
-    def expected(self, fraction: float, amplitude: float) -> Expected:
-        """Of all unknowns, if the estimate holds a fraction of the scatter."""
+    def expected(self, fraction: float, amplitude: float, smooth: float = 0.0) -> Expected:
+        """Of all unknowns, if the estimate holds a fraction of the scatter, and a smooth error."""
         place = self.cosines.y, self.cosines.x
-        error = self.known.error(fraction)[place]
+        error = self.known.error(fraction, smooth)[place]
         count, number = len(error), len(error) + len(self.tiles)
         mean, precision = np.zeros(number), np.zeros((number, number))
         precision[:count, :count] = np.linalg.inv(self.known.shading(amplitude, place))
@@ -188,13 +185,16 @@ def _problem(
     cosines = shading_cosines(tile_shape, (log_flatfield.shape[0], log_flatfield.shape[1]))
     ramps = places - places.mean(axis=0)
     ramps /= np.maximum(np.ptp(places, axis=0), 1e-9)
-    equations = pair_equations(pairs, cosines, {number: k for k, number in enumerate(tiles)})
+    parts = [by_exposures(pair, positions, tile_shape) for pair in pairs]
+    numbers = {number: k for k, number in enumerate(tiles)}
+    equations = pair_equations([part for own in parts for part in own], cosines, numbers)
     problem = _Problem(
         known=known,
         cosines=cosines,
         drift=_DRIFT**2 * ramps @ ramps.T,
         spread=_FIRST_SPREAD,
         tiles=tiles,
+        pairs=[k for k, own in enumerate(parts) for _ in own],
         equations=equations,
         sums=total(equations),
     )
@@ -244,10 +244,17 @@ def _most_likely(problem: _Problem) -> _Choice:
 
 
 def _decided(problem: _Problem, choice: _Choice, pairs: Sequence[OverlapPair]) -> Refinement:
-    change, variance = _changed(problem, choice)
-    after = float(np.sqrt(variance))
-    before = float(np.sqrt(np.sum(change**2) + variance))
-    residuals = _cross_validated(problem, choice)
+    change, _ = _changed(problem, choice, choice.solution)
+    # What is expected of the error also counts one that is none of the sample, if any is likely.
+    wide, variance = _changed(problem, choice, _with_smooth_error(problem, choice))
+    before = float(np.sqrt(np.sum(wide**2) + variance))
+    after = float(np.sqrt(np.sum((wide - change) ** 2) + variance))
+    residuals = cross_validated(
+        problem.equations,
+        problem.pairs,
+        problem.expected(choice.fraction, choice.amplitude),
+        problem.known.estimate[problem.cosines.y, problem.cosines.x],
+    )
     gains = choice.solution.mean[len(problem.cosines.y) :]
     gains = gains - gains.mean()
     reason = _reason(choice, before, after, *residuals)
@@ -284,7 +291,18 @@ def _reason(
     return ""
 
 
-def _changed(problem: _Problem, choice: _Choice) -> tuple[FloatArray, float]:
+def _with_smooth_error(problem: _Problem, choice: _Choice) -> Solution:
+    """The most likely solution if the estimate may also be wrong by something smooth."""
+    return max(
+        (
+            solve(problem.sums, problem.expected(choice.fraction, choice.amplitude, float(smooth)))
+            for smooth in _SMOOTH_ERRORS
+        ),
+        key=lambda solution: solution.evidence,
+    )
+
+
+def _changed(problem: _Problem, choice: _Choice, solution: Solution) -> tuple[FloatArray, float]:
     """Change of all coefficients, and the variance that is left in their sum.
 
     Cosines too fine for overlaps are shrunk by the share that sample has in them.
@@ -295,35 +313,7 @@ def _changed(problem: _Problem, choice: _Choice) -> tuple[FloatArray, float]:
     change = -known.estimate * sample / (smooth + sample)
     variance = smooth * sample / (smooth + sample)
     count = len(problem.cosines.y)
-    change[place] = choice.solution.mean[:count] - known.estimate[place]
-    variance[place] = np.diag(choice.solution.covariance)[:count]
+    change[place] = solution.mean[:count] - known.estimate[place]
+    variance[place] = np.diag(solution.covariance)[:count]
     change[0, 0] = variance[0, 0] = 0
     return change, float(variance.sum())
-
-
-def _cross_validated(problem: _Problem, choice: _Choice) -> tuple[Residual, Residual]:
-    """Residuals of pairs before, and after what the other pairs have changed."""
-    place = problem.cosines.y, problem.cosines.x
-    count = len(place[0])
-    expected = problem.expected(choice.fraction, choice.amplitude)
-    before: list[FloatArray] = []
-    after: list[FloatArray] = []
-    folds = min(_FOLDS, len(problem.equations))
-    for fold in range(folds):
-        held = problem.equations[fold::folds]
-        rest = [pair for k, pair in enumerate(problem.equations) if k % folds != fold]
-        learnt = solve(total(rest), expected).mean[:count]
-        for pair in held:
-            shape = pair.design[:, :count]
-            before.append(_about_mean(pair, pair.ratio - shape @ problem.known.estimate[place]))
-            after.append(_about_mean(pair, pair.ratio - shape @ learnt))
-    return _residual(before), _residual(after)
-
-
-def _about_mean(pair: PairEquations, values: FloatArray) -> FloatArray:
-    return np.abs(values - np.average(values, weights=pair.weight))
-
-
-def _residual(parts: Sequence[FloatArray]) -> Residual:
-    every = np.concatenate(parts)
-    return Residual(float(np.median(every)), float(np.quantile(every, 0.9)))

@@ -157,6 +157,25 @@ def test_a_good_flat_field_stays_to_the_last_bit(wrong, stacks):
     assert found.pairs == 12
 
 
+def test_bleached_corners_are_no_shading():
+    """What three tiles have lit is dimmer than what two have, and the flat-field is right."""
+    world = OverlappingWorld(planes=4, bleaching=0.1, gain_range=0.15)
+    found = refined(world, stacks_of(world), np.log(in_bins(world.flatfield())))
+    assert not found.used and not found.log_change.any()
+
+
+def test_an_error_unlike_the_sample_is_in_the_uncertainty():
+    """Tiles do not scatter by it, so only the overlaps tell of it."""
+    world = OverlappingWorld(planes=4, gain_range=0.15, share=0.35)
+    y, x = (np.linspace(-1, 1, n) for n in (64, 80))
+    bowl = y[:, None] ** 2 + x**2
+    start = np.log(in_bins(world.flatfield())) + 0.02 * (bowl - bowl.mean()) / bowl.std()
+    found = refined(world, stacks_of(world), start)
+    assert error(world, start) == pytest.approx(2, rel=0.01)
+    assert 100 * found.error_before > 1.6
+    assert error(world, start + found.log_change) < 100 * found.error_after
+
+
 def test_two_pairs_say_too_little():
     world = OverlappingWorld(grid=(1, 3), planes=4)
     stacks = stacks_of(world)
