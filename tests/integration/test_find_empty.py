@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading import find_empty
+from fractal_mesospim_shading import correct_flatfield, estimate_flatfield, find_empty
 from fractal_mesospim_shading.cli import main
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.flatfield.empty_planes import look_for_empty, planes_to_look_at
@@ -106,3 +106,42 @@ def test_an_acquisition_is_looked_at_as_well(native):
     found = find_empty(str(native.container))
     assert found.channels
     assert all(channel.tiles for channel in found.channels)
+
+
+def _wrong(result, world=WORLD, label="channel_0"):
+    flat = result.models[label].profile.flatfield
+    return np.sqrt(np.mean((flat / world.flatfield(int(label[-1])) - 1) ** 2))
+
+
+def test_the_scenario_auto_is_as_good_as_the_best_choice_by_hand(source, tmp_path, caplog):
+    caplog.set_level("INFO")
+    given = {"camera_offset": 100.0, "report": False}
+    auto = correct_flatfield(source, scenario="auto", output_folder=str(tmp_path), **given)
+    assert "estimated from what is empty" in caplog.text
+    by_hand = correct_flatfield(
+        source,
+        fov_list=[1, 3, 7, 9],
+        output_folder=str(tmp_path),
+        output_image_name="by_hand.zarr",
+        **given,
+    )
+    for label in auto.models:
+        assert auto.models[label].facts["scenario"] == "empty regions"
+        assert _wrong(auto, label=label) <= _wrong(by_hand, label=label) + 0.001
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_the_scenario_auto_lets_basic_estimate_where_nothing_is_empty(tmp_path, caplog):
+    caplog.set_level("INFO")
+    world = replace(WORLD, sample_radius=2.0, grid=(2, 2), planes=24)
+    url = _written(tmp_path, world)
+    model = estimate_flatfield(url, str(tmp_path / "models"), scenario="auto", fov_list=[], seed=1)
+    assert model["channel_0"].facts["scenario"] == "BaSiCPy"
+    assert "BaSiC estimates the flat-field" in caplog.text
+
+
+def test_a_tile_given_as_empty_that_is_not_is_named(source, tmp_path, caplog):
+    estimate_flatfield(source, str(tmp_path / "models"), fov_list=[1, 3, 5, 7], camera_offset=100.0)
+    named = [r.getMessage() for r in caplog.records if "was given as empty" in r.getMessage()]
+    assert len(named) == 2
+    assert all("tile 5 was given as empty" in line for line in named)

@@ -12,9 +12,9 @@ from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.errors import SamplingError
 from fractal_mesospim_shading.flatfield.model_texts import processor_warning
 from fractal_mesospim_shading.flatfield.models import dark_facts
+from fractal_mesospim_shading.flatfield.plane_sample import Sample
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
-    Sample,
     drawn_planes,
     every_plane,
 )

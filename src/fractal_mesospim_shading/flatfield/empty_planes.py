@@ -12,9 +12,9 @@ from fractal_mesospim_shading.core.emptiness.regions import TileRegions, regions
 from fractal_mesospim_shading.core.emptiness.windows import Windows, choose_window_bin
 from fractal_mesospim_shading.core.threads import freed_memory_kept
 from fractal_mesospim_shading.errors import SamplingError
+from fractal_mesospim_shading.flatfield.plane_sample import Sample
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneRef,
-    Sample,
     layout_at_level,
     plane_count,
     time_count,

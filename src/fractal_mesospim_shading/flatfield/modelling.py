@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
-from fractal_mesospim_shading.core.flatfield.emptiness import refuse_darkness, without_margins
-from fractal_mesospim_shading.core.profile import ShadingProfile, resample
+from fractal_mesospim_shading.core.flatfield.emptiness import refuse_darkness
+from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
 from fractal_mesospim_shading.flatfield.camera_offset import find_offset
+from fractal_mesospim_shading.flatfield.estimate_planes import (
+    SampledPlanes,
+    sampled_planes,
+    with_zeros,
+)
 from fractal_mesospim_shading.flatfield.model_texts import processor_warning
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
@@ -27,14 +31,10 @@ from fractal_mesospim_shading.flatfield.offset_doubts import question_offset
 from fractal_mesospim_shading.flatfield.refining import light_of_tiles, refined_profile
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
-    PlaneRef,
-    Sample,
-    drawn_planes,
     plane_count,
     time_count,
     z_factor,
 )
-from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup
 from fractal_mesospim_shading.messages import counted
 from fractal_mesospim_shading.options.precedence import Basic, MeasuredProfile
@@ -59,6 +59,10 @@ def estimate_model(choice: PlaneChoice, group: ModelGroup, workers: int) -> Chan
     """
     if isinstance(choice.scenario, MeasuredProfile):
         return _measured(choice, group, workers)
+    if choice.automatic:
+        from fractal_mesospim_shading.flatfield.empty_choice import resolved
+
+        choice = resolved(choice, group, workers)
     try:
         return _estimated(choice, group, workers)
     except NoLightError as error:
@@ -77,7 +81,7 @@ def _lit(choice: PlaneChoice, group: ModelGroup, workers: int) -> bool:
     image = choice.image
     planes = range(time_count(image) * plane_count(image, choice.level))
     every = dict.fromkeys((tile.number for tile in image.layout.tiles), planes)
-    sampled = _sampled(replace(choice, candidates=every), group, workers)
+    sampled = sampled_planes(replace(choice, candidates=every), group, workers)
     offset = 0.0 if sampled.dark is not None else choice.options.camera_offset or 0
     try:
         refuse_darkness(sampled.stack, offset)
@@ -89,12 +93,12 @@ def _lit(choice: PlaneChoice, group: ModelGroup, workers: int) -> bool:
 def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelModel:
     """The model of a channel from planes chosen as empty, or from all with BaSiC."""
     options = choice.options
-    sampled = _sampled(choice, group, workers)
+    sampled = sampled_planes(choice, group, workers)
     stack, dark = sampled.stack, sampled.dark
     refuse_darkness(stack, 0.0)
     offset, facts = find_offset(choice, group, stack, workers)
     if options.zero_is == "auto" and dark is None and options.camera_offset != 0 and offset <= 0:
-        stack = _with_zeros(stack)
+        stack = with_zeros(stack)
     dark_counts = 0.0 if dark is not None else offset
     refuse_darkness(stack, dark_counts)
     facts |= {
@@ -109,7 +113,7 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
         if isinstance(choice.scenario, Basic):
             profile, more = _basic(choice, choice.scenario, group, sampled, dark_counts, facts)
         else:
-            profile, more = _empty(choice.name_of(group), sampled, dark_counts, facts)
+            profile, more = _empty(choice, group, sampled, dark_counts, facts)
     except (SamplingError, ProfileError) as error:
         cause = question_offset(choice, stack, facts, None, dark)
         if cause is None or cause.text is None:
@@ -134,67 +138,12 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
     return ChannelModel(profile, used, _as_json({**facts, **more}))
 
 
-def planes_to_read(choice: PlaneChoice, group: ModelGroup) -> tuple[PlaneRef, ...]:
-    """The planes that the flat-field of a group is estimated from.
-
-    Raises:
-        SamplingError: there is none.
-    """
-    options, planes = choice.options, choice.of_group(group)
-    return drawn_planes(choice.image, planes, choice.level, options.n_zplanes, options.seed)
-
-
-@dataclass(frozen=True)
-class _Sampled:
-    """The planes of an estimate.
-
-    Attributes:
-        stack: in bins, the dark frame taken off where there is one.
-        tiles: number of the tile of each.
-        dark: the dark frame at the level that was read.
-        available: planes that could have been drawn.
-    """
-
-    stack: BinnedStack
-    tiles: tuple[int, ...]
-    dark: DarkFrame | None
-    available: int
-
-
-def _sampled(choice: PlaneChoice, group: ModelGroup, workers: int) -> _Sampled:
-    options = choice.options
-    candidates = choice.of_group(group)
-    refs = planes_to_read(choice, group)
-    what = counted(len(refs), "plane")
-    logger.info("Channel %s: reading %s of level %d", choice.name_of(group), what, choice.level)
-    sample = Sample(choice.image, group.channel.index, choice.level, refs)
-    dark, tile_shape = choice.dark.get(group.channel.label), sample.layout.tile_shape
-    if isinstance(dark, np.ndarray) and dark.shape != tile_shape:
-        dark = resample(dark, tile_shape)
-    no_offset = options.zero_is == "auto" and dark is None and options.camera_offset == 0
-    no_data = options.zero_is != "data" and not no_offset
-    stack = sample.read(dark=dark, zero_is_no_data=no_data, workers=workers)
-    if no_offset:
-        stack = without_margins(stack)
-    tiles = tuple(tile for tile, _ in refs)
-    return _Sampled(stack, tiles, dark, sum(len(planes) for planes in candidates.values()))
-
-
 def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
     """Facts that JSON can hold: a number that is not finite becomes None, for unknown."""
     return {
         key: None if isinstance(value, float) and not np.isfinite(value) else value
         for key, value in facts.items()
     }
-
-
-def _with_zeros(stack: BinnedStack) -> BinnedStack:
-    """The same planes with single zeros counted as values: there is no offset to miss."""
-    height, width = stack.tile_shape
-    rows = np.diff(np.append(np.arange(0, height, stack.bin_px), height))
-    columns = np.diff(np.append(np.arange(0, width, stack.bin_px), width))
-    share = stack.count / (rows[:, None] * columns[None, :])
-    return replace(stack, mean=(stack.mean * share).astype(np.float32))
 
 
 def _measured(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelModel:
@@ -215,14 +164,21 @@ def _measured(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelMo
 
 
 def _empty(
-    name: str, sampled: _Sampled, offset: float, facts: Mapping[str, Any]
+    choice: PlaneChoice,
+    group: ModelGroup,
+    sampled: SampledPlanes,
+    offset: float,
+    facts: Mapping[str, Any],
 ) -> tuple[ShadingProfile, dict[str, Any]]:
     from fractal_mesospim_shading.core.flatfield.estimate import estimate_flatfield
+    from fractal_mesospim_shading.flatfield.empty_choice import tell_mistaken
 
+    name = choice.name_of(group)
     uncertainty = np.hypot(facts.get("offset_uncertainty", 0.0), facts.get("offset_rejected", 0.0))
     estimate = estimate_flatfield(
         sampled.stack, offset, offset_uncertainty=float(uncertainty), tiles=sampled.tiles
     )
+    tell_mistaken(choice, group, sampled, estimate.planes_rejected)
     if not estimate.checked:
         logger.warning(
             "Channel %s: the flat-field rests on %d plane%s (tile %s). Sample cannot be told from "
@@ -256,7 +212,7 @@ def _basic(
     choice: PlaneChoice,
     scenario: Basic,
     group: ModelGroup,
-    sampled: _Sampled,
+    sampled: SampledPlanes,
     offset: float,
     facts: Mapping[str, Any],
 ) -> tuple[ShadingProfile, dict[str, Any]]:
@@ -315,7 +271,7 @@ def _basic(
 
 
 def _warn_of_structure(
-    name: str, structure: float, brightness: float, sampled: _Sampled, advice: str
+    name: str, structure: float, brightness: float, sampled: SampledPlanes, advice: str
 ) -> None:
     """Say where a flat-field may be a picture of the sample."""
     from fractal_mesospim_shading.core.flatfield.estimate import dark_structure
@@ -332,7 +288,7 @@ def _warn_of_structure(
     )
 
 
-def _more_planes(sampled: _Sampled, choice: PlaneChoice) -> str:
+def _more_planes(sampled: SampledPlanes, choice: PlaneChoice) -> str:
     """What gives BaSiC more planes, or another way where there are no more."""
     if len(sampled.tiles) < sampled.available:
         return "Raise `n_zplanes`."

@@ -1,36 +1,19 @@
-"""Which planes the models of an image are made from, and reading them.
-
-They are chosen and checked before a pixel is read. They are read in boxes of whole chunks, each
-chunk once, and reduced to bins as they come.
-"""
+"""Which planes the models of an image are made from: chosen and checked before a pixel is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from math import prod
 
-import numpy as np
-
-from fractal_mesospim_shading.core.blocks import grouped
-from fractal_mesospim_shading.core.flatfield.binning import (
-    BinnedPlanes,
-    BinnedStack,
-    PartialBins,
-    bin_block,
-)
 from fractal_mesospim_shading.core.flatfield.drawing import choose_planes, empty_planes
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.core.threads import freed_memory_kept, in_order
-from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.errors import LayoutError, SamplingError, TileNumberError
-from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.models.folder import SavedModel
 from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 from fractal_mesospim_shading.options.precedence import (
+    Automatic,
     Basic,
     EmptyRegions,
     MeasuredProfile,
@@ -41,9 +24,6 @@ from fractal_mesospim_shading.overlaps.sampling import OverlapMemory
 
 PlaneRef = tuple[int, int]
 """(tile number, plane); planes of later time points go on counting."""
-
-_BOX_BYTES = 8 * 2**20
-"""Small chunks are read together up to this many bytes."""
 
 
 def layout_at_level(image: MultitileImage, level: int) -> TileLayout:
@@ -106,6 +86,11 @@ class PlaneChoice:
     def mostly_empty(self) -> bool:
         """Whether the planes were chosen as empty."""
         return isinstance(self.scenario, EmptyRegions)
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the pixels decide what it is made from."""
+        return isinstance(self.scenario, Automatic)
 
     def name_of(self, group: ModelGroup) -> str:
         """How a group is called in what is said: its label, with that of the mosaic."""
@@ -239,108 +224,3 @@ def drawn_planes(
     """Draw some of the planes of a level, in slabs that are decoded together."""
     depth = image.axes.length("z", image.read_units(level))
     return tuple(choose_planes(planes, number, seed, depth))
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Planes of one channel of an image at one level of the pyramid.
-
-    Attributes:
-        image: to read from.
-        channel: index along c.
-        level: of the pyramid.
-        planes: which, sorted by tile and plane.
-        bin_px: side of a bin in pixels; None for what an estimate needs.
-    """
-
-    image: MultitileImage
-    channel: int
-    level: int
-    planes: tuple[PlaneRef, ...]
-    bin_px: int | None = None
-
-    @cached_property
-    def layout(self) -> TileLayout:
-        """Where the tiles lie at that level."""
-        return layout_at_level(self.image, self.level)
-
-    @cached_property
-    def slots(self) -> dict[PlaneRef, int]:
-        """The place of each plane among all."""
-        return {plane: slot for slot, plane in enumerate(self.planes)}
-
-    def read(self, *, dark: DarkFrame | None, zero_is_no_data: bool, workers: int) -> BinnedStack:
-        """Read the planes and reduce them to bins.
-
-        Args:
-            dark: measured dark frame of a tile at this level, or a number, in counts.
-            zero_is_no_data: leave out pixels of raw value 0.
-            workers: boxes read at a time.
-
-        Raises:
-            SourceReadError: a chunk cannot be read.
-        """
-        binned = BinnedPlanes(len(self.planes), self.layout.tile_shape, self.bin_px)
-
-        def reduced(box: Box) -> list[tuple[PartialBins, list[int]]]:
-            return list(self._reduced(box, binned.bin_px, dark, zero_is_no_data))
-
-        boxes = list(self.boxes())
-        progress = Progress(len(boxes), doing="Reading planes", unit="part")
-        with freed_memory_kept, progress:
-            # Added here and in order, so that sums of floats do not depend on the workers.
-            for parts in in_order(reduced, boxes, workers):
-                for partial, slots in parts:
-                    binned.add(partial, slots)
-                progress.advance()
-        return binned.finish(integer=np.issubdtype(self.image.dtype, np.integer))
-
-    def boxes(self) -> Iterator[Box]:
-        """Boxes of whole chunks that hold the planes, none of them twice."""
-        image, shape = self.image, self.image.levels[self.level].shape
-        n_z = plane_count(image, self.level)
-        pixels = max(1, _BOX_BYTES // image.dtype.itemsize)
-        units = grouped(tuple(image.read_units(self.level)), shape, pixels, axes=2)
-        # At least two, for pairs of planes tell the noise from the fixed pattern.
-        depth = max(2, image.axes.length("z", units))
-        slabs: dict[tuple[int, int], dict[int, list[int]]] = {}
-        for tile, plane in self.planes:
-            time, z = divmod(plane, n_z)
-            slabs.setdefault((time, z // depth), {}).setdefault(tile, []).append(z)
-        for (time, _), tiles in sorted(slabs.items()):
-            planes = [z for chosen in tiles.values() for z in chosen]
-            spans = {"t": slice(time, time + 1), "c": slice(self.channel, self.channel + 1)}
-            spans["z"] = slice(min(planes), max(planes) + 1)
-            for y, x in self.layout.boxes_of(tiles, units[-2:]):
-                yield image.axes.box({**spans, "y": y, "x": x})
-
-    def _reduced(
-        self, box: Box, bin_px: int, dark: DarkFrame | None, zero_is_no_data: bool
-    ) -> Iterator[tuple[PartialBins, list[int]]]:
-        """The planes of each tile in a box, in bins, and their places."""
-        first = self.image.axes.span("t", box).start * plane_count(self.image, self.level)
-        depth = self.image.axes.span("z", box)
-        data = self.image.read(self.level, box)
-        planes = data.reshape((-1, *data.shape[-2:]))
-        for piece in self.layout.pieces(box[-2], box[-1]):
-            refs = [(piece.tile.number, first + z) for z in range(depth.start, depth.stop)]
-            inside = [k for k, ref in enumerate(refs) if ref in self.slots]
-            if not inside:
-                continue
-            together = len(inside) == inside[-1] - inside[0] + 1
-            place = slice(inside[0], inside[-1] + 1) if together else np.array(inside)
-            block = planes[(place, *piece.in_box)]
-            frame = dark[piece.in_tile] if isinstance(dark, np.ndarray) else dark
-            y0, x0 = piece.in_tile[0].start, piece.in_tile[1].start
-            partial = bin_block(block, y0, x0, bin_px, frame, zero_is_no_data)
-            yield partial, [self.slots[refs[k]] for k in inside]
-
-
-def box_bytes(image: MultitileImage, level: int) -> int:
-    """Bytes of pixels that one box of a sample holds at most."""
-    shape = image.levels[level].shape
-    units = image.read_units(level)
-    whole = prod(min(u, n) for u, n in zip(units, shape, strict=True)) * image.dtype.itemsize
-    if "z" in image.axes and image.axes.length("z", units) == 1:
-        whole *= 2
-    return max(whole, _BOX_BYTES)

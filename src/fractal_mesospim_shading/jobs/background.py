@@ -12,7 +12,7 @@ from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.engine.zero_look import no_data_held, tell_held
 from fractal_mesospim_shading.errors import Problems
-from fractal_mesospim_shading.flatfield.sampling import box_bytes
+from fractal_mesospim_shading.flatfield.plane_sample import box_bytes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.jobs.background_parts import (

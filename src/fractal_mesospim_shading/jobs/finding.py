@@ -16,7 +16,10 @@ from fractal_mesospim_shading.flatfield.empty_planes import (
     level_to_look_at,
     look_for_empty,
 )
-from fractal_mesospim_shading.flatfield.sampling import box_bytes, plane_count
+from fractal_mesospim_shading.flatfield.plane_sample import box_bytes
+from fractal_mesospim_shading.flatfield.sampling import (
+    plane_count,
+)
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import is_container
@@ -161,6 +164,7 @@ class EmptyResult:
                 "the flat-field from all of them:",
                 f"  {self.command}",
             ]
+        rows.append("Or let each channel use what it has (`scenario=auto`).")
         if self.picture is not None:
             rows.append(f"Picture: {self.picture}")
         return rows

@@ -10,7 +10,7 @@ from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.errors import Problems
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
-from fractal_mesospim_shading.flatfield.sampling import box_bytes
+from fractal_mesospim_shading.flatfield.plane_sample import box_bytes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.output import models_folder_url

@@ -13,7 +13,7 @@ from fractal_mesospim_shading.engine.mismatch import other_job
 from fractal_mesospim_shading.engine.records import same
 from fractal_mesospim_shading.engine.resources import needed_memory, resources
 from fractal_mesospim_shading.errors import JobLockedError
-from fractal_mesospim_shading.flatfield.modelling import planes_to_read
+from fractal_mesospim_shading.flatfield.estimate_planes import planes_to_read
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.output import companion_url
@@ -138,7 +138,9 @@ def models_from(choices: Sequence[PlaneChoice]) -> dict[str, str]:
     for choice in choices:
         for group in choice.image.model_groups:
             text = "a model that was given"
-            if not choice.models:
+            if choice.automatic:
+                text = "planes that turn out to be empty, or else planes of all tiles for BaSiC"
+            elif not choice.models:
                 planes = planes_to_read(choice, group)
                 tiles = ", ".join(map(str, sorted({tile for tile, _ in planes})))
                 how = "thought empty" if choice.mostly_empty else "for BaSiC"

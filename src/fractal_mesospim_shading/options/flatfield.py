@@ -48,6 +48,12 @@ class EstimationOptions(BaseModel):
         "the camera's offset taken off. One with an empty name is for all other channels. They go "
         "before `models_folder`.",
     )
+    scenario: Decisive[Literal["given", "auto"]] = Field(
+        default="given",
+        description="What the flat-field is estimated from where nothing is named. given: BaSiCPy, "
+        "from all planes. auto: the planes of each tile that turn out to be empty, as "
+        "`mesospim-shading find-empty IMAGE` shows them, and BaSiCPy in channels without.",
+    )
     fov_list: Decisive[NumberList | None] = Field(
         default=None,
         description="Numbers of tiles that hold no sample, from 1, counted down the first column, "
@@ -162,6 +168,7 @@ class EstimationArguments(TypedDict, total=False):
 
     models_folder: str | None
     flatfield_files: Mapping[str, str] | Sequence[str] | str | None
+    scenario: Literal["given", "auto"]
     fov_list: Numbers | None
     z_levels: Numbers | None
     basicpy_model_params: BasicpyModelParams | Mapping[str, Any] | str

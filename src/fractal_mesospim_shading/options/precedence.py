@@ -42,6 +42,7 @@ IMAGE_OPTIONS = (
 
 
 _OF_ESTIMATES = (
+    "scenario",
     "fov_list",
     "z_levels",
     "basicpy_model_params",
@@ -76,19 +77,27 @@ class Basic:
     python: str | None = None
 
 
-Scenario = MeasuredProfile | EmptyRegions | Basic
+@dataclass(frozen=True)
+class Automatic:
+    """What of the image turns out to be empty; else the statistics of all planes."""
+
+    basic: Basic
+
+
+Scenario = MeasuredProfile | EmptyRegions | Basic | Automatic
 
 
 def choose_scenario(options: EstimationOptions) -> Scenario:
     """Turn the flat arguments into the one scenario they mean.
 
-    | models_folder | fov_list | z_levels | scenario |
-    |---|---|---|---|
-    | given | any | any | `MeasuredProfile` |
-    | unset | given | unset | `EmptyRegions`: those tiles, all planes |
-    | unset | unset | given | `EmptyRegions`: corner tiles, planes outside the levels |
-    | unset | given | given | `EmptyRegions`: those tiles, planes outside the levels |
-    | unset | unset | unset | `Basic` |
+    | models_folder | fov_list | z_levels | scenario | what it means |
+    |---|---|---|---|---|
+    | given | any | any | any | `MeasuredProfile` |
+    | unset | given | unset | any | `EmptyRegions`: those tiles, all planes |
+    | unset | unset | given | any | `EmptyRegions`: corner tiles, planes outside the levels |
+    | unset | given | given | any | `EmptyRegions`: those tiles, planes outside the levels |
+    | unset | unset | unset | auto | `Automatic`: what is found to be empty, else `Basic` |
+    | unset | unset | unset | given | `Basic` |
 
     An empty list or text means "not given".
     """
@@ -98,7 +107,8 @@ def choose_scenario(options: EstimationOptions) -> Scenario:
         tiles = tuple(options.fov_list) if options.fov_list else None
         levels = tuple(options.z_levels) if options.z_levels else None
         return EmptyRegions(tiles, levels)
-    return Basic(options.basicpy_model_params, options.basic_python)
+    basic = Basic(options.basicpy_model_params, options.basic_python)
+    return Automatic(basic) if options.scenario == "auto" else basic
 
 
 def given(options: BaseModel, names: Collection[str]) -> list[str]:
@@ -179,7 +189,7 @@ def refuse_idle_baseline(
     """
     if not options.subtract_baseline:
         return
-    if isinstance(scenario, EmptyRegions):
+    if isinstance(scenario, EmptyRegions | Automatic):
         raise ParameterError(
             "`subtract_baseline` can do nothing with empty regions: only models of BaSiC have a "
             "baseline. Leave it out."
@@ -206,7 +216,8 @@ def passed_over(
         first = "models_folder" if scenario.models_folder else "flatfield_files"
         lines += _line(options, _OF_ESTIMATES, f"`{first}` goes first")
     if isinstance(scenario, EmptyRegions):
-        lines += _line(options, ("basicpy_model_params", "basic_python"), "empty regions go first")
+        later = ("scenario", "basicpy_model_params", "basic_python")
+        lines += _line(options, later, "empty regions go first")
     if with_dark:
         models = ", ".join(f"'{label}'" for label in with_dark)
         offsets = ("darkfield_file", "camera_offset")

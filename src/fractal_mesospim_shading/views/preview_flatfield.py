@@ -20,9 +20,9 @@ from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel, flatfield
 from fractal_mesospim_shading.flatfield.model_texts import facts_line
 from fractal_mesospim_shading.flatfield.modelling import estimate_model
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models, uncorrected_model
+from fractal_mesospim_shading.flatfield.plane_sample import box_bytes
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
-    box_bytes,
     layout_at_level,
     z_factor,
 )

@@ -7,8 +7,8 @@ from math import ceil
 import numpy as np
 import pytest
 
+from fractal_mesospim_shading.flatfield.plane_sample import Sample
 from fractal_mesospim_shading.flatfield.sampling import (
-    Sample,
     layout_at_level,
     plane_count,
     time_count,

@@ -65,8 +65,10 @@ class NoiseLine:
         """From (pairs, windows) squares and means."""
         seen = np.isfinite(squares).any(axis=0)
         variance, counts = (np.nanmean(values[:, seen], axis=0) for values in (squares, middle))
-        lines = np.stack([np.ones(len(counts)), counts], axis=1)
-        intercept, slope = (float(v) for v in np.linalg.lstsq(lines, variance, rcond=None)[0])
+        centred = counts - counts.mean()
+        power = float((centred**2).sum())
+        slope = float((centred * variance).sum()) / power if power > 0 else 0.0
+        intercept = float(variance.mean() - slope * counts.mean())
         if slope <= 0:
             intercept, slope = float(variance.mean()), 0.0
         least = _LEAST_NOISE * (intercept + slope * float(counts.max()))
