@@ -41,8 +41,10 @@ def progress_shown(shown: bool | Told | None) -> Iterator[None]:
         ParameterError: it is none of these.
     """
     if not (shown is None or isinstance(shown, bool) or callable(shown)):
+        from fractal_mesospim_shading.options.values import value_text
+
         raise ParameterError(
-            f"`progress` is {type(shown).__name__}; expected True, False, or a function of what "
+            f"`progress` is {value_text(shown)}; expected True, False, or a function of what "
             "is done, how much of it is finished, and how much there is."
         )
     before = _shown.set(shown or False)

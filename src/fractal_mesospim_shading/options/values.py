@@ -182,11 +182,25 @@ _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+def _way_of(value: Any) -> str:
+    """What else to do with an array that was given for an address; empty for anything else."""
+    if not _is_array(value):
+        return ""
+    return (
+        " The flat-field of an array is corrected by the method apply of a model, which "
+        "estimate_flatfield gives; its background by core.background.arrays.correct_array."
+    )
+
+
+def _is_array(value: Any) -> bool:
+    shape = getattr(value, "shape", None)
+    return isinstance(shape, tuple) and bool(shape)
+
+
 def value_text(value: Any) -> str:
     """A value that somebody gave, short enough for a sentence."""
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and shape:
-        return f"an array of the shape {shape}"
+    if _is_array(value):
+        return f"an array of the shape {tuple(value.shape)}"
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - whatever an object of somebody else raises
@@ -206,6 +220,7 @@ def address(value: Any, name: str) -> str:
             return text
     raise ParameterError(
         f"`{name}` is {value_text(value)}; expected a path or an address, as a text."
+        f"{_way_of(value)}"
     )
 
 
@@ -220,6 +235,7 @@ def addresses(value: Any, name: str) -> list[str]:
     if not isinstance(value, list | tuple):
         raise ParameterError(
             f"`{name}` is {value_text(value)}; expected a path or an address, or a list of these."
+            f"{_way_of(value)}"
         )
     return [address(item, name) for item in value]
 

@@ -23,6 +23,7 @@ from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.engine.zero_look import about_blocks
 from fractal_mesospim_shading.errors import BackgroundError, ParameterError
 from fractal_mesospim_shading.images.labels import LabelImage
+from fractal_mesospim_shading.images.source import PixelSource
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.local_background.job_kernel import background_kernel, for_channels
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts
@@ -31,7 +32,12 @@ from fractal_mesospim_shading.options.background import LocalBackgroundOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.options.values import validated
 from fractal_mesospim_shading.views.preview_figures import background_preview, write_picture
-from fractal_mesospim_shading.views.preview_plane import PlaneFound, PlaneWanted, find_plane
+from fractal_mesospim_shading.views.preview_plane import (
+    KeptPixels,
+    PlaneFound,
+    PlaneWanted,
+    find_plane,
+)
 
 know_options("methods", "radius")
 
@@ -87,8 +93,9 @@ def write_preview(
     wished = [_wished(one, radius, options) for one in named or METHODS]
     found = find_plane(source_url, PlaneWanted(channel, tile, z, mosaic), storage_options)
     logger.info("Comparing %s: %s", counted(len(wished), "method"), found.name)
-    plane = found.image.read(0, found.box)
-    results, notes = _compared(found, wished)
+    pixels = KeptPixels(found.image)
+    results, notes = _compared(found, wished, pixels)
+    plane = pixels.read(0, found.box)
     picture = background_preview(
         plane.reshape(plane.shape[-2:]),
         results,
@@ -110,7 +117,7 @@ class _Shown:
 
 
 def _compared(
-    found: PlaneFound, wished: Sequence[LocalBackgroundOptions]
+    found: PlaneFound, wished: Sequence[LocalBackgroundOptions], pixels: PixelSource
 ) -> tuple[dict[str, tuple[NDArray[Any], NDArray[Any]]], list[str]]:
     """Background and result of each method that fits, and what has to be said of the others."""
     results: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
@@ -120,7 +127,7 @@ def _compared(
     with Progress(len(wished), doing="Comparing methods", unit="method") as progress:
         for options in wished:
             try:
-                one = _shown(found, options)
+                one = _shown(found, options, pixels)
             except BackgroundError as error:
                 refused.append(error)
                 notes.append(f"Left out: {error}")
@@ -138,7 +145,7 @@ def _compared(
     return results, notes
 
 
-def _shown(found: PlaneFound, options: LocalBackgroundOptions) -> _Shown:
+def _shown(found: PlaneFound, options: LocalBackgroundOptions, pixels: PixelSource) -> _Shown:
     """The plane as the task corrects it.
 
     Raises:
@@ -152,8 +159,8 @@ def _shown(found: PlaneFound, options: LocalBackgroundOptions) -> _Shown:
     mask = options.mask
     label = LabelImage.open(image, mask.label_name) if mask.kind == "label" else None
     logger.info("%s", kernel.methods[found.channel].title)
-    done = replace(kernel, label=label).process(image, found.box)
-    result, background = (pixels.reshape(pixels.shape[-2:]) for pixels in done.pixels[:2])
+    done = replace(kernel, label=label).process(pixels, found.box)
+    result, background = (made.reshape(made.shape[-2:]) for made in done.pixels[:2])
     counts: PixelCounts = done.counts[found.channel]
     # The counts of this kernel are all of its own kind.
     own = BackgroundCounts(**vars(counts))

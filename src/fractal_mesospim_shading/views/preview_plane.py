@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.engine.zero_look import no_data_held
@@ -17,7 +21,13 @@ from fractal_mesospim_shading.images.native.collection import TileCollection, is
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.results import container_attributes, refuse_unfinished
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.source import Channel, MultitileImage
+from fractal_mesospim_shading.images.source import (
+    Axes,
+    Channel,
+    Level,
+    MultitileImage,
+    PixelSource,
+)
 from fractal_mesospim_shading.images.storage.names import image_name
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import workable
@@ -66,6 +76,53 @@ class PlaneFound:
     held: Mapping[str, bool]
     labels: tuple[str, ...]
     own: tuple[int, ...]
+
+
+class KeptPixels:
+    """A `PixelSource` that keeps what was read, and reads nothing twice that lies within it.
+
+    For few planes: all of them stay in memory.
+    """
+
+    def __init__(self, source: PixelSource) -> None:
+        """Nothing is read yet."""
+        self._source = source
+        self._kept: list[tuple[int, Box, NDArray[Any]]] = []
+
+    @property
+    def axes(self) -> Axes:
+        """Those of the source."""
+        return self._source.axes
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Those of the source."""
+        return self._source.channels
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Those of the source."""
+        return self._source.levels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the source."""
+        return self._source.dtype
+
+    def read_grain(self) -> Sequence[int]:
+        """That of the source."""
+        return self._source.read_grain()
+
+    def read(self, level: int, box: Box) -> NDArray[Any]:
+        """A box of a level, which the caller may change."""
+        for kept, whole, pixels in self._kept:
+            pairs = list(zip(box, whole, strict=True))
+            if kept == level and all(b.start <= a.start and a.stop <= b.stop for a, b in pairs):
+                inside = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in pairs)
+                return pixels[inside].copy()
+        pixels = self._source.read(level, box)
+        self._kept.append((level, box, pixels))
+        return pixels.copy()
 
 
 def find_plane(url: str, wanted: PlaneWanted, storage: StorageOptions = None) -> PlaneFound:

@@ -152,3 +152,16 @@ def test_what_is_wrong_within_an_option_is_one_sentence(given, said):
     with pytest.raises(ParameterError) as error:
         validated(FlatfieldOptions, given)
     assert error.value.args[0] == said
+
+
+def test_an_array_in_place_of_an_address_is_told_the_way_in():
+    import numpy as np
+
+    from fractal_mesospim_shading.options.values import address, addresses
+
+    for read in (address, addresses):
+        with pytest.raises(ParameterError, match=r"shape \(4, 5\).*apply of a model.*correct_arr"):
+            read(np.zeros((4, 5)), "zarr_url")
+        with pytest.raises(ParameterError) as caught:
+            read(5, "zarr_url")
+        assert "apply" not in str(caught.value)

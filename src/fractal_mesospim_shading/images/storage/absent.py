@@ -51,8 +51,9 @@ def nothing_to_open(address: str, is_array: bool) -> ShadingError:
     if what is not None and os.path.isfile(address):
         return ImageFormatError(
             f"'{address}' is {what}, not an OME-Zarr image. Convert it first: a TIFF with "
-            "bioformats2raw, an array with `ome_zarr.writer.write_image`. From Python, the "
-            "background of an array can be corrected as it is: see examples/local_background.py."
+            "bioformats2raw, an array with `ome_zarr.writer.write_image`. From Python, an "
+            "array can be corrected as it is: its flat-field by the method apply of a model, its "
+            "background as in examples/local_background.py."
         )
     within = sorted(_groups_in(address))
     if within:
