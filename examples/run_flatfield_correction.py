@@ -28,6 +28,8 @@ PARAMETERS = {
     "flatfield_files": None,
     # Measured flat-fields: <folder>/<channel label>/profiles.npz
     "models_folder": None,
+    # Where nothing is named: "given" takes BaSiCPy, "auto" the planes that are found empty.
+    "scenario": "given",
     # Tiles without sample, such as [1, 4, 9, 12]. Numbers start at 1 and run down the
     # first column, then down the next.
     "fov_list": None,
@@ -55,6 +57,8 @@ PARAMETERS = {
         # "approximate" or "ladmap".
         "fitting_mode": "approximate",
     },
+    # Python of an environment that has BaSiCPy, where this one has none (3.13 and later).
+    "basic_python": None,
     # Planes to estimate from, spread over all tiles that were chosen.
     "n_zplanes": 200,
     # Level of the pyramid to estimate from. None: the coarsest for BaSiCPy, full
@@ -75,6 +79,8 @@ PARAMETERS = {
     "profile_shape": "keep_aspect",
     # Counts to add to the result, so that noise below 0 is not cut off.
     "output_offset": 0.0,
+    # "source": the type of the image. "float32": nothing is rounded or cut off.
+    "output_type": "source",
     # What a pixel of 0 is: "auto" asks the pixels; "data" a value; "no_data" nothing was recorded.
     "zero_is": "auto",
     # Pixels of no tile: "refuse" an image that is not 0 there, "keep" them, or make them "zero".

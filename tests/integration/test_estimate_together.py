@@ -92,6 +92,12 @@ def test_corner_tiles_are_those_of_each_image(two):
     assert (first["tiles"], second["tiles"]) == ([1, 2, 3, 4], [1, 3, 4, 6])
 
 
+def test_what_is_empty_is_found_in_each_image(two):
+    models = estimate_flatfield(two, scenario="auto", camera_offset=100)
+    assert models["561 nm"].planes_used > 20
+    assert [len(one["tiles"]) > 0 for one in models["561 nm"].facts["images"]] == [True, True]
+
+
 def test_the_order_of_the_workers_changes_nothing_and_each_chunk_is_read_once(two, monkeypatch):
     read = Counter()
     plain = mosaic.read_array

@@ -95,8 +95,8 @@ def test_the_script_with_all_parameters_has_all_with_their_defaults() -> None:
     script = runpy.run_path(str(EXAMPLES / "run_flatfield_correction.py"))
     parameters = script["PARAMETERS"]
     expected = FlatfieldOptions().model_dump()
-    # Excluded from dumps: one may hold secrets, and the other is not for a server.
-    expected |= {"storage_options": None, "follow_links": False}
+    # Excluded from dumps: one may hold secrets, and the others are not for a server.
+    expected |= {"storage_options": None, "follow_links": False, "basic_python": None}
     assert parameters == expected
 
 
