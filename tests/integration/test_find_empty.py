@@ -8,7 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading import correct_flatfield, estimate_flatfield, find_empty
+from fractal_mesospim_shading import (
+    correct_flatfield,
+    estimate_flatfield,
+    find_empty,
+    import_mesospim,
+)
 from fractal_mesospim_shading.cli import main
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.flatfield.empty_planes import look_for_empty, planes_to_look_at
@@ -145,3 +150,26 @@ def test_a_tile_given_as_empty_that_is_not_is_named(source, tmp_path, caplog):
     named = [r.getMessage() for r in caplog.records if "was given as empty" in r.getMessage()]
     assert len(named) == 2
     assert all("tile 5 was given as empty" in line for line in named)
+
+
+def test_the_scenario_auto_gives_the_same_bytes_on_any_number_of_workers(source, tmp_path):
+    one, two = (
+        estimate_flatfield(source, str(tmp_path / f"{n}"), scenario="auto", n_workers=n)
+        for n in (1, 2)
+    )
+    for label, model in one.items():
+        assert model.profile.flatfield.tobytes() == two[label].profile.flatfield.tobytes()
+        assert model.facts == two[label].facts
+
+
+def test_an_import_finds_what_is_empty_by_itself(native_v04, tmp_path, caplog):
+    caplog.set_level("INFO")
+    results = import_mesospim(
+        str(native_v04.container),
+        str(tmp_path),
+        correct_flatfield=True,
+        scenario="auto",
+        camera_offset=100.0,
+    )
+    assert results
+    assert "estimated from what is empty" in caplog.text
