@@ -552,7 +552,9 @@ def test_what_can_do_nothing_is_refused(make_mosaic, make_models, tmp_path):
 
 
 def test_the_memory_that_is_foreseen_holds_both(make_mosaic, make_models):
-    """The same blocks as the background alone, and room for raw and corrected pixels of each."""
+    """The same blocks as the background alone, whose result takes the place of the corrected
+    pixels, and room for the gain and shift of each pixel of a plane.
+    """
     source = make_mosaic(array=scene())
     image = mosaic.MosaicImage.open(str(source))
     options = {"models_folder": str(make_models()), "camera_offset": 100, "report": False}
@@ -561,5 +563,5 @@ def test_the_memory_that_is_foreseen_holds_both(make_mosaic, make_models):
     plans = [work.parts[0].plan for work in (both, alone)]
     assert plans[0].grid.boxes == plans[1].grid.boxes
     shape = [min(b, n) for b, n in zip(plans[0].grid.boxes[0], SHAPE, strict=True)]
-    pixels = int(np.prod(shape))
-    assert needed_memory(plans[0], 1) >= needed_memory(plans[1], 1) + 4 * pixels
+    plane = int(np.prod(shape[-2:]))
+    assert needed_memory(plans[0], 1) >= needed_memory(plans[1], 1) + 8 * plane

@@ -6,8 +6,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
@@ -30,8 +31,9 @@ _COPIES = 4.0
 """A block while it is worked on: its pixels, what zarr's pipelines make of them (two and a half),
 and its means. Measured with chunks of 16 to 480 MB: benchmarks/memory.py."""
 
-_FEW_COPIES = 2.5
-"""The same where chunks go straight between file and block."""
+_FEW_COPIES = 1.5
+"""The same where chunks go straight between file and block: its pixels and its means. One chunk
+comes with it, as it is decoded from or encoded to."""
 
 _WAITING = 2.0
 """Means that wait for their siblings, in blocks, over all levels."""
@@ -65,9 +67,7 @@ def available_cpus() -> int:
 
 def available_memory() -> int:
     """Bytes this process may use: of the SLURM job, the container and the machine, the least."""
-    from distributed.system import memory_limit
-
-    limits = [int(memory_limit())]
+    limits = [_memory_limit()]
     megabytes = os.environ.get("SLURM_MEM_PER_NODE", "")
     per_cpu = os.environ.get("SLURM_MEM_PER_CPU", "")
     if megabytes.isdigit() and int(megabytes) > 0:
@@ -75,6 +75,19 @@ def available_memory() -> int:
     elif per_cpu.isdigit() and int(per_cpu) > 0:
         limits.append(int(per_cpu) * 2**20 * available_cpus())
     return min(limits)
+
+
+def _memory_limit() -> int:
+    """What Dask knows of it, by that module alone: all of `distributed` takes 0.3 s to import."""
+    package = find_spec("distributed")
+    folders = package.submodule_search_locations if package is not None else None
+    for folder in folders or ():
+        spec = spec_from_file_location("distributed_system", Path(folder, "system.py"))
+        if spec is not None and spec.loader is not None:
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return int(module.memory_limit())
+    raise ModuleNotFoundError("distributed is not installed")
 
 
 def parse_memory(text: str | None) -> int:
@@ -105,8 +118,9 @@ def needed_memory(plan: CorrectionPlan, workers: int) -> int:
     block = prod(shape) * sum(target.levels[0].dtype.itemsize for target in plan.targets)
     plane = prod(shape[-2:])
     source = prod(plan.source.read_units(0)) * plan.source.dtype.itemsize
-    copies = _FEW_COPIES if _straight(plan) else _COPIES
-    per_worker = max(copies * block, block + 2.0 * source) + 8 * plane
+    chunk = prod(min(c, n) for c, n in zip(level.chunks, shape, strict=True)) * level.dtype.itemsize
+    copies = _FEW_COPIES * block + chunk if _straight(plan) else _COPIES * block
+    per_worker = max(copies, block + 2.0 * source) + 8 * plane
     if plan.kernel is None:
         # Flat-field and dark-field of each channel, float32.
         shared = 2 * 4 * len(plan.source.channels) * prod(plan.source.layout.tile_shape)

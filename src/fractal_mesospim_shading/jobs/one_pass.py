@@ -85,16 +85,17 @@ class OnePassKernel:
 
     def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
         """What a block needs beside the pixels that it writes."""
-        regions, grain = self.background.regions, source.read_grain()
+        background, grain = self.background, source.read_grain()
+        regions = background.regions
         # The raw pixels of what is read, with its gains and shifts; and either step may look at
         # the zeros of a tile.
         raw = (prod(block) + regions.pixels_around(block, DTYPE, grain)) * source.dtype.itemsize
-        looks = 2 * self.background.look.working_bytes(source)
+        looks = 2 * background.look.working_bytes(source)
         return (
             raw
             + 8 * regions.largest_area(block)
             + looks
-            + regions.working_bytes(block, DTYPE, grain)
+            + background.reading_bytes(block, DTYPE, grain)
         )
 
     def process(self, source: MultitileImage, box: Box) -> Processed:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -144,17 +145,29 @@ class BackgroundKernel:
 
     def working_bytes(self, block: Sequence[int], source: PixelSource) -> int:
         """What a block needs beside the pixels that it writes."""
-        needed = self.regions.working_bytes(block, source.dtype, source.read_grain())
+        needed = self.reading_bytes(block, source.dtype, source.read_grain())
         return needed + self.look.working_bytes(source)
 
+    def reading_bytes(
+        self, block: Sequence[int], dtype: np.dtype[Any], grain: Sequence[int]
+    ) -> int:
+        """What reading and estimating takes; arguments as for `Regions.working_bytes`."""
+        needed = self.regions.working_bytes(block, dtype, grain)
+        if dtype == self.correction.dtype and not self.regions.pixels_around(block, dtype, grain):
+            # The result takes the place of what was read.
+            needed -= prod(block) * dtype.itemsize
+        return needed
+
     def process(self, source: PixelSource, box: Box) -> Processed:
-        shape = [s.stop - s.start for s in box]
-        images = [empty_array(shape, self.correction.dtype)]
+        whole = source.read(0, box) if self.regions.reads_no_more(box) else None
+        shape, dtype = [s.stop - s.start for s in box], self.correction.dtype
+        # In place where it fits: memory that is touched first costs more than the pixels.
+        in_place = whole is not None and whole.dtype == dtype
+        images = [whole if whole is not None and in_place else empty_array(shape, dtype)]
         for _ in self.companions:
             images.append(empty_array(shape, np.float32))
             images[-1][...] = 0
         counts: dict[int, PixelCounts] = {}
-        whole = source.read(0, box) if self.regions.reads_no_more(box) else None
         for lead in self.regions.leads(box):
             channel = lead["c"]
             views = [self.regions.planes(image, box, lead) for image in images]

@@ -192,11 +192,15 @@ class PlaneCorrection:
             method: of the channel.
             raw: the part as it was read.
             estimate: its background.
-            out: gets the result; any strides.
+            out: gets the result; any strides; may be `raw` itself.
 
         Returns:
             Counts; planes without an estimate are not among them.
         """
+        # First, for the result may lie where the part does.
+        saturated = 0
+        if np.issubdtype(raw.dtype, np.integer):
+            saturated = int(np.count_nonzero(raw == np.iinfo(raw.dtype).max))
         _, some = correct_plane(
             method,
             raw,
@@ -207,9 +211,6 @@ class PlaneCorrection:
             out=out,
         )
         missing = 0 if estimate.absent is None else int(np.count_nonzero(estimate.absent))
-        saturated = 0
-        if np.issubdtype(raw.dtype, np.integer):
-            saturated = int(np.count_nonzero(raw == np.iinfo(raw.dtype).max))
         return BackgroundCounts(raw.size, missing, some.clipped_low, some.clipped_high, saturated)
 
     def _marked(

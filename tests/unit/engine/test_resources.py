@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,12 +59,12 @@ def test_amounts_that_are_none(text):
 
 def test_the_quota_of_a_container_counts(monkeypatch):
     import dask.system
-    import distributed.system
+    import psutil
 
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     monkeypatch.setattr(dask.system, "_try_extract_cgroup_cpu_quota", lambda: (50_000, 100_000))
     assert resources.available_cpus() == 1
-    monkeypatch.setattr(distributed.system, "memory_limit", lambda: 3 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=3 * 2**30))
     assert resources.available_memory() == 3 * 2**30
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "4096")
     assert resources.available_memory() == 3 * 2**30

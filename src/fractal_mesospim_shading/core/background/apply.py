@@ -124,7 +124,7 @@ def apply_background(
         dtype: of the result. float32 keeps negative values; integers are rounded
             and clipped.
         coverage: True where there is no data; these pixels keep their value.
-        out: array of the image's shape for the result; its type then counts.
+        out: array of the image's shape for the result; its type then counts. It may be the image.
 
     Returns:
         The result and the counts of its pixels.
@@ -269,6 +269,7 @@ def _apply_wide(
             values = values * plane[part] if divide else values - weight * plane[part]
             values += offset
         kept = absent[part] if absent.size else np.zeros(values.size, np.bool_)
+        as_they_are = _as_they_are(image[part][kept], target.dtype)
         if np.issubdtype(target.dtype, np.integer):
             half_up = terms.rounding == "half_up"
             rounded = np.floor(values + 0.5) if half_up else np.rint(values)
@@ -278,7 +279,7 @@ def _apply_wide(
         else:
             with np.errstate(over="ignore", invalid="ignore"):
                 target[part] = values
-        target[part][kept] = _as_they_are(image[part][kept], target.dtype)
+        target[part][kept] = as_they_are
         totals[0] += np.count_nonzero(kept)
     no_data, low, high = (int(number) for number in totals)
     return no_data, low, high

@@ -132,6 +132,8 @@ class ChunkFiles:
         Raises:
             OSError: no space, or no permission.
         """
+        if is_all(data, self.fill):
+            return
         for index in product(*covering(self.unit, box)):
             if self.encoding.index is None:
                 encoded = self._encoded(self._box(index, self.chunk), box, data)

@@ -133,16 +133,18 @@ def refuse_broken_name(path: str, folder: str) -> None:
         OSError: the path, or a folder on the way to it, is a link whose target is missing;
             or the folder it belongs to is gone.
     """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "the folder is gone", folder)
+    # From above: of an array without chunks nothing is there, which one look tells.
+    place, names = folder, path[len(folder) :].strip("/").split("/")
+    for name in names[:-1]:
+        place = f"{place}/{name}"
+        if not os.path.lexists(place):
+            return
+        if not os.path.isdir(place):
+            raise FileNotFoundError(errno.ENOENT, "this is no folder that can be opened", place)
     if os.path.islink(path):
         raise FileNotFoundError(errno.ENOENT, "it is a link whose target is missing", path)
-    parent = os.path.dirname(path)
-    while not os.path.isdir(parent):
-        # Looked at again, for another block may have made the folder between the two looks.
-        if os.path.lexists(parent) and not os.path.isdir(parent):
-            raise FileNotFoundError(errno.ENOENT, "this is no folder that can be opened", parent)
-        if len(parent) <= len(folder):
-            raise FileNotFoundError(errno.ENOENT, "the folder is gone", folder)
-        parent = os.path.dirname(parent)
 
 
 async def _remote_states(fs: Any, paths: Sequence[str]) -> list[Known]:

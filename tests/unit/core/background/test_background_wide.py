@@ -226,6 +226,20 @@ def test_what_is_kept_is_kept_to_the_last_digit(dtype) -> None:
     np.testing.assert_array_equal(whole.image, image)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64", "int32"])
+@pytest.mark.parametrize("mode", ["subtract", "divide"])
+def test_the_result_may_lie_where_the_image_does(dtype, mode) -> None:
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 500, (30, 41)).astype(dtype)
+    background = rng.uniform(50, 200, image.shape).astype(np.float32)
+    coverage, terms = rng.random(image.shape) < 0.2, Application(mode=mode)
+    apart = apply_background(image, background, terms, dtype=dtype, coverage=coverage)
+    place = image.copy()
+    result, counts = apply_background(place, background, terms, coverage=coverage, out=place)
+    assert result is place and counts == apart[1]
+    np.testing.assert_array_equal(place, apart[0])
+
+
 def test_what_is_kept_is_cut_off_where_it_does_not_fit() -> None:
     gone, none = np.ones((1, 4), bool), np.zeros((1, 4), np.float32)
     image = np.array([[-5, 3, 2**40, 2**63 - 1]])

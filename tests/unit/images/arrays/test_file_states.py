@@ -166,6 +166,26 @@ def test_a_folder_that_is_gone_is_no_empty_chunk(tmp_path: Path) -> None:
         states(array, [(0, 1)] * 3)
 
 
+def test_chunks_of_which_no_folder_is_there_take_one_look_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An array may have a million of them."""
+    looked, lexists = [], os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: looked.append(path) or lexists(path))
+    for number in range(5):
+        refuse_broken_name(f"{tmp_path}/0/{number}/0/0", str(tmp_path))
+    assert looked == [f"{tmp_path}/0"] * 5
+
+
+@pytest.mark.parametrize("place", ["0", "0/3", "0/3/7"])
+def test_a_link_without_target_on_the_way_is_no_empty_chunk(tmp_path: Path, place: str) -> None:
+    link = tmp_path / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="target is missing|no folder that can be opened"):
+        refuse_broken_name(f"{tmp_path}/0/3/7", str(tmp_path))
+
+
 def test_a_folder_that_is_made_meanwhile_is_no_broken_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
