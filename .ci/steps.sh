@@ -76,7 +76,7 @@ python3_is_older() { # for the commands of the README, which say python3 and mak
 }
 install_today() {
     newer=build/today
-    "$today" -m venv "$newer" && "$newer/bin/python" -m pip install --quiet --upgrade '.[test]' ||
+    "$today" -m venv "$newer" && "$newer/bin/python" -m pip install -qq --upgrade '.[test]' ||
         fail "install"
     "$newer/bin/python" -m pip check || fail "installed packages disagree"
     "$newer/bin/python" -m pip freeze | grep -E '^(anndata|numpy|opencv|pandas|scipy|zarr)'
