@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import dask
 import dask.array
 import numpy as np
@@ -130,6 +132,11 @@ def test_two_offsets_are_one_too_many(flatfield):
     profile = ShadingProfile.create(flatfield(SHAPE), 100.0)
     with pytest.raises(ParameterError, match="leave camera_offset= out"):
         profile.apply(np.zeros(SHAPE, np.uint16), camera_offset=100)
+
+
+def test_the_example_of_the_docstring():
+    (example,) = doctest.DocTestFinder(recurse=False).find(ShadingProfile.apply, "apply", globs={})
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_a_profile_is_shown_in_a_line(flatfield):
