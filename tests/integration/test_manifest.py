@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 import fractal_mesospim_shading
+from tests.support.fractal.form import not_drawn
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(fractal_mesospim_shading.__file__).parent
@@ -56,16 +58,58 @@ def test_what_a_server_looks_at():
     assert flatfield["output_types"] == {"flatfield_corrected": True}
 
 
-def test_every_argument_is_described():
-    for task in json.loads(MANIFEST.read_text())["task_list"]:
-        for key in ("args_schema_parallel", "args_schema_non_parallel"):
-            schema = task.get(key)
-            if schema is None:
-                continue
-            jsonschema.Draft202012Validator.check_schema(schema)
-            for name, entry in schema["properties"].items():
-                assert "Missing description" not in json.dumps(entry), name
-                assert entry.get("description"), name
+SCHEMAS = {
+    f"{task['name']}, {key.removeprefix('args_schema_')}": task[key]
+    for task in json.loads(MANIFEST.read_text())["task_list"]
+    for key in ("args_schema_parallel", "args_schema_non_parallel")
+    if key in task
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_web_form_draws_and_explains_every_argument(name):
+    jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
+    assert "Missing description" not in json.dumps(SCHEMAS[name])
+    assert not_drawn(SCHEMAS[name]) == []
+    # What the page shows at first is a value that the schema takes.
+    for entry in SCHEMAS[name]["properties"].values():
+        if "default" in entry:
+            whole = {**entry, "$defs": SCHEMAS[name].get("$defs", {})}
+            jsonschema.Draft202012Validator(whole).validate(entry["default"])
+
+
+_TEXT = {"title": "A", "description": "b", "default": "c"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ({"type": "string", "title": "A", "default": "c"}, "no description"),
+        ({"type": "string", "description": "b", "default": "c"}, "no title"),
+        ({"type": "string", "title": "A", "description": "b"}, "neither a default nor required"),
+        ({**_TEXT, "type": "string", "default": ""}, "empty text"),
+        ({"type": "boolean", "title": "A", "description": "b"}, "switch without a default"),
+        ({**_TEXT, "anyOf": [{"type": "integer"}, {"type": "string"}]}, "several kinds"),
+        ({**_TEXT, "anyOf": [{"enum": ["a"]}, {"type": "null"}]}, "may be unset"),
+        ({**_TEXT, "enum": ["a", 1]}, "of several kinds"),
+        ({**_TEXT, "enum": ["a", 0]}, "empty value"),
+        ({**_TEXT, "oneOf": [{"title": "A"}, {"title": "B"}]}, "tells them apart"),
+        (
+            {**_TEXT, "oneOf": [{"title": "A"}] * 2, "discriminator": {"propertyName": "a"}},
+            "titles of their own",
+        ),
+        ({**_TEXT, "type": "object"}, "unknown content"),
+        ({**_TEXT, "type": "object", "additionalProperties": {"type": "boolean"}}, "switches by"),
+        ({**_TEXT, "type": "array"}, "no kind"),
+        ({**_TEXT, "type": "array", "prefixItems": [{"type": "boolean"}]}, "number of switches"),
+        ({**_TEXT, "$ref": "#/$defs/Model"}, "inner: no description"),
+        (_TEXT, "no kind"),
+    ],
+)
+def test_what_the_web_form_cannot_draw_is_noticed(entry, fault):
+    model = {"type": "object", "properties": {"inner": {"title": "I", "type": "string"}}}
+    schema = {"properties": {"argument": entry}, "$defs": {"Model": model}}
+    assert any(fault in line for line in not_drawn(schema)), not_drawn(schema)
 
 
 def test_what_a_server_writes_passes_the_schema():
