@@ -120,16 +120,24 @@ def test_in_place_on_the_server(make_mosaic, make_models, tmp_path):
     }
 
 
-def test_errors_of_the_server_end_with_one_clear_line(make_mosaic, tmp_path):
+def test_errors_of_the_server_are_one_clear_line(make_mosaic, tmp_path, monkeypatch):
     source = make_mosaic(folder=tmp_path / "server")
     run, out = _server(tmp_path / "server", {"zarr_url": str(source), "fov_list": [7]})
-    assert run.returncode != 0
-    assert "Tile 7 is outside this mosaic" in run.stderr
+    assert run.returncode == 2
+    started, error, *map_of_tiles = run.stderr.splitlines()
+    assert started.endswith("START correct_flatfield task")
+    assert "; ERROR; " in error and "Tile 7 is outside this mosaic" in error
+    assert map_of_tiles == ["  1  3", "  2  4"]
     assert not out.exists()
     assert sorted(os.listdir(tmp_path / "server")) == ["args.json", "brain.zarr"]
     run, out = _server(tmp_path / "server", {"zarr_url": str(source), "fov": [7]})
-    assert run.returncode != 0
+    assert run.returncode == 2
     assert "fov" in run.stderr
+    assert "Traceback" not in run.stderr
+    monkeypatch.setenv("FRACTAL_TASK_LOG_LEVEL", "DEBUG")
+    run, _ = _server(tmp_path / "server", {"zarr_url": str(source), "fov_list": [7]})
+    assert "Traceback" in run.stderr
+    assert "Tile 7 is outside this mosaic" in run.stderr.splitlines()[-3]
 
 
 @pytest.mark.parametrize(

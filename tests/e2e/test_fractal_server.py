@@ -10,9 +10,6 @@ were tried.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +17,10 @@ import numpy as np
 import pytest
 import zarr
 
-from fractal_mesospim_shading.synthetic.demo import write_mosaic
-from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
-from tests.support.environments import asked_for
-from tests.support.fractal.environment import VARIABLE
-from tests.support.fractal.server import Server, Step, live_server
+from tests.support.fractal.server import Server, Step, history
 
-WORLD = LightSheetWorld(tile_shape=(96, 96), planes=12, sample_radius=0.4)
 SETTINGS = SyntheticSettings()
 MEDIAN = {"method": {"method": "median", "radius": 12}}
 
@@ -38,28 +30,6 @@ pytestmark = [
     # The server is started once, so all of this goes to one process.
     pytest.mark.xdist_group("fractal-server"),
 ]
-
-
-@pytest.fixture(scope="module")
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server with the tasks of this package."""
-    if not (os.environ.get(VARIABLE) or asked_for(request.config, "server")):
-        pytest.skip("a Fractal server is started when it is asked for: pytest -m server")
-    with live_server(tmp_path_factory.mktemp("fractal")) as alive:
-        yield alive
-
-
-@pytest.fixture
-def image(server: Server, request: pytest.FixtureRequest) -> Path:
-    """A mosaic within a folder of its own below the project's."""
-    folder = re.sub(r"\W", "_", request.node.name)
-    path = server.project_dir / folder / "brain.zarr" / "raw_image"
-    path.parent.mkdir(parents=True)
-    zarr.open_group(path.parent, mode="w", zarr_format=2)
-    write_mosaic(path, WORLD, ["488 nm"], chunks=(4, 96, 96))
-    return path
 
 
 @pytest.fixture
@@ -77,13 +47,6 @@ def models(tmp_path: Path) -> Path:
     flatfield = np.ones((height, 1)) * np.linspace(0.8, 1.2, width)
     np.savez(folder / "profiles.npz", flatfield=flatfield)
     return folder.parent
-
-
-def history(image: str) -> list[str]:
-    """The tasks that an image is marked with, in their order."""
-    mark: Any = zarr.open_group(image, mode="r").attrs["mesospim_shading"]
-    assert mark["complete"] is True
-    return [m["task"] for m in (*mark.get("history", ()), mark)]
 
 
 def listed(url: str, origin: str | None, types: dict[str, bool]) -> dict[str, Any]:
@@ -153,6 +116,7 @@ def test_a_workflow_with_both_corrections_in_one_pass(
     "arguments",
     [
         pytest.param({"fov_list": [1, 3, 7, 9]}, id="empty tiles"),
+        pytest.param({"fov_list": [1, 3, 7, 9], "z_levels": [3, 10]}, id="empty planes of tiles"),
         pytest.param({}, id="BaSiCPy"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -21,12 +20,15 @@ import zarr
 import fractal_mesospim_shading
 from fractal_mesospim_shading import errors
 from fractal_mesospim_shading.engine import resources
-from fractal_mesospim_shading.engine.cluster import Crew, slurm_cluster
+from fractal_mesospim_shading.engine.cluster import slurm_cluster
+from fractal_mesospim_shading.engine.crew import Crew
 from fractal_mesospim_shading.engine.process import prepare_workers
 from fractal_mesospim_shading.images import output
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.options.base import ExecutionOptions
+from tests.support.bucket import remote_tree, upload
+from tests.support.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 
@@ -80,54 +82,6 @@ def test_codecs_give_the_same_bytes_whatever_the_clock_and_the_workers(
     assert found[0] == found[1]
 
 
-class Cluster:
-    """A real scheduler and real workers, each a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.address_file = folder / "scheduler.json"
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self._start(
-            "scheduler", "--port", "0", "--no-show", "--no-dashboard", "--host", "127.0.0.1"
-        )
-        self._wait(self.address_file.exists)
-        time.sleep(0.2)
-        self.address = json.loads(self.address_file.read_text())["address"]
-
-    def _start(self, kind, *arguments, **environment):
-        command = [sys.executable, "-m", "dask", kind, "--scheduler-file", str(self.address_file)]
-        process = subprocess.Popen(
-            [*command, *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **environment},
-        )
-        self.processes.append(process)
-        return process
-
-    @staticmethod
-    def _wait(ready):
-        end = time.monotonic() + 60
-        while not ready():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
-    def add_worker(self, **environment):
-        options = ["--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--no-dashboard"]
-        self.workers.append(self._start("worker", *options, **environment))
-
-    def wait_for_workers(self, number):
-        from distributed import Client
-
-        with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(number, timeout=60)
-
-    def close(self):
-        for process in reversed(self.processes):
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture
 def cluster(tmp_path_factory):
     running = Cluster(tmp_path_factory.mktemp("cluster"))
@@ -135,39 +89,13 @@ def cluster(tmp_path_factory):
     running.close()
 
 
-def test_a_running_scheduler_and_a_worker_that_is_killed(
-    expected, cluster, tree, many_blocks, monkeypatch, tmp_path
-):
+def test_a_running_scheduler(expected, cluster, tree, many_blocks, monkeypatch):
     source, arguments, wanted = expected
     cluster.add_worker()
     cluster.add_worker()
     cluster.wait_for_workers(2)
-    arguments |= {"execution": "dask"}
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.address)
-    result = correct_flatfield(source, output_image_name="dask", **arguments)
-    assert tree(Path(result.image_url)) == wanted
-
-    # Now one of two workers dies in mid-run.
-    job = tmp_path / ".killed.zarr.job"
-    journal = job / "journal" / "blocks.jsonl"
-    victim = cluster.workers[0]
-
-    def kill_soon():
-        while not journal.exists():
-            time.sleep(0.002)
-        victim.send_signal(signal.SIGSTOP)
-        time.sleep(0.2)
-        victim.kill()
-
-    killer = threading.Thread(target=kill_soon)
-    killer.start()
-    with pytest.raises(errors.WorkerLostError, match="worker died.*run the same command again"):
-        correct_flatfield(source, output_image_name="killed", **arguments)
-    killer.join()
-    assert not (job / "lock").exists()
-    recorded = journal.read_bytes().count(b"\n")
-    assert 0 < recorded < 104
-    result = correct_flatfield(source, output_image_name="killed", **arguments)
+    result = correct_flatfield(source, execution="dask", **arguments)
     assert tree(Path(result.image_url)) == wanted
 
 
@@ -240,7 +168,7 @@ def test_a_scheduler_that_is_lost(expected, cluster, tree, many_blocks, monkeypa
     def kill_soon():
         while not journal.exists():
             time.sleep(0.002)
-        cluster.processes[0].kill()
+        cluster.scheduler.kill()
 
     killer = threading.Thread(target=kill_soon)
     killer.start()
@@ -350,52 +278,16 @@ def test_script_of_a_slurm_job():
     assert "--nthreads 1" in worker
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket of a local S3 server."""
-    pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {
-        "key": "key",
-        "secret": "secret",
-        "client_kwargs": {"endpoint_url": f"http://{host}:{port}"},
-    }
-    from fsspec.core import url_to_fs
-
-    filesystem, _ = url_to_fs("s3://images", **options)
-    filesystem.mkdir("images")
-    yield "s3://images", options
-    server.stop()
-
-
-def _remote_tree(url, options):
-    from fsspec.core import url_to_fs
-
-    filesystem, path = url_to_fs(url, **options)
-    filesystem.invalidate_cache()
-    return {name[len(path) + 1 :]: filesystem.cat_file(name) for name in filesystem.find(path)}
-
-
-def _upload(folder: Path, url, options):
-    from fsspec.core import url_to_fs
-
-    filesystem, path = url_to_fs(url, **options)
-    filesystem.put(str(folder) + "/", path + "/", recursive=True)
-
-
 @pytest.mark.server
 def test_object_stores(expected, bucket, tree):
     source, arguments, wanted = expected
     url, options = bucket
     url += "/whole"
-    _upload(source, f"{url}/brain.zarr", options)
+    upload(source, f"{url}/brain.zarr", options)
     remote = {**arguments, "storage_options": options}
     result = correct_flatfield(f"{url}/brain.zarr", **remote)
     assert result.image_url == f"{url}/brain_flatfield_corr.zarr"
-    made = _remote_tree(result.image_url, options)
+    made = remote_tree(result.image_url, options)
     assert made.keys() == wanted.keys()
     assert {k: v for k, v in made.items() if "tables" not in k} == {
         k: v for k, v in wanted.items() if "tables" not in k
@@ -420,7 +312,7 @@ def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, mo
     source, arguments, wanted = expected
     url, options = bucket
     url += "/continued"
-    _upload(source, f"{url}/brain.zarr", options)
+    upload(source, f"{url}/brain.zarr", options)
     remote = {**arguments, "storage_options": options}
     write, seen = target.TargetImage.write, []
 
@@ -438,7 +330,7 @@ def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, mo
         f"{url}/brain_flatfield_corr.zarr", options, allow_unfinished=True
     ).finished
     result = correct_flatfield(f"{url}/brain.zarr", **remote)
-    made = _remote_tree(result.image_url, options)
+    made = remote_tree(result.image_url, options)
     assert {k: v for k, v in made.items() if "tables" not in k} == {
         k: v for k, v in wanted.items() if "tables" not in k
     }
@@ -454,7 +346,7 @@ def test_objects_that_change_while_they_are_read(expected, bucket, many_blocks, 
     source, arguments, _ = expected
     url, options = bucket
     url += "/changing"
-    _upload(source, f"{url}/brain.zarr", options)
+    upload(source, f"{url}/brain.zarr", options)
     filesystem, path = url_to_fs(url, **options)
     record, seen = Job.record, []
 
@@ -491,7 +383,7 @@ def test_chunks_of_an_earlier_result_do_not_shine_through(make_mosaic, make_mode
     empty = full.copy()
     empty[:, :, :48] = 0
     for name, array in (("full", full), ("empty", empty)):
-        _upload(
+        upload(
             make_mosaic(f"{name}.zarr", array=array, channels=labels), f"{url}/{name}.zarr", options
         )
     correct_flatfield(f"{url}/full.zarr", **arguments)
@@ -524,11 +416,11 @@ def test_an_old_result_of_an_object_store_stays_until_the_new_one_is_complete(
     source, arguments, wanted = expected
     url, options = bucket
     url += "/overwritten"
-    _upload(source, f"{url}/brain.zarr", options)
+    upload(source, f"{url}/brain.zarr", options)
     remote = {**arguments, "storage_options": options}
     # The old one is of the other version: other names of metadata and chunks.
     old = correct_flatfield(f"{url}/brain.zarr", **remote, ngff_version="0.5").image_url
-    before = _remote_tree(old, options)
+    before = remote_tree(old, options)
     remote["overwrite"] = True
 
     with monkeypatch.context() as patch:
@@ -536,7 +428,7 @@ def test_an_old_result_of_an_object_store_stays_until_the_new_one_is_complete(
         with pytest.raises(errors.OutputWriteError):
             correct_flatfield(f"{url}/brain.zarr", **remote)
     assert "room for both" in caplog.text
-    assert _remote_tree(old, options) == before
+    assert remote_tree(old, options) == before
     assert MosaicImage.open(old, options).finished
 
     with monkeypatch.context() as patch:
@@ -553,7 +445,7 @@ def test_an_old_result_of_an_object_store_stays_until_the_new_one_is_complete(
         # All its pixels are there, beside it.
         _failing(patch, target.TargetImage, "write", 0)
         assert correct_flatfield(f"{url}/brain.zarr", **remote).image_url == old
-    made = _remote_tree(old, options)
+    made = remote_tree(old, options)
     assert {k: v for k, v in made.items() if "tables" not in k} == {
         k: v for k, v in wanted.items() if "tables" not in k
     }

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fractal_mesospim_shading.core.threads import Shared, freed_memory_kept
+from fractal_mesospim_shading.engine.crew import Crew, reached
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, NodeResult
 from fractal_mesospim_shading.engine.process import (
     logs_quieted,
@@ -21,11 +22,11 @@ from fractal_mesospim_shading.engine.process import (
 )
 from fractal_mesospim_shading.engine.resources import (
     Resources,
+    more_memory,
     refuse_no_jobqueue,
-    refuse_other_versions,
     scheduler_address,
 )
-from fractal_mesospim_shading.errors import ParameterError, WorkerLostError
+from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.local_files import sync_machine
 from fractal_mesospim_shading.options.base import ExecutionOptions
@@ -98,7 +99,11 @@ def workplace(options: ExecutionOptions, use: Resources, folder: str) -> Iterato
         if options.execution != "processes" and places.is_local(folder):
             # Those who left have had the half minute after which their system writes by itself.
             sync = partial(client.run, sync_machine, places.local_path(folder))
-        yield Workplace(lambda plan: _Workers(client, crew, plan), workers, sync)
+
+        def engine(plan: CorrectionPlan) -> Engine:
+            return _Workers(client, crew, plan, more_memory(plan, options, use))
+
+        yield Workplace(engine, workers, sync)
 
 
 class _Threads:
@@ -136,9 +141,10 @@ class _Threads:
 class _Workers:
     """Workers of a distributed scheduler; means travel between workers, not through here."""
 
-    def __init__(self, client: Client, crew: Crew, plan: CorrectionPlan) -> None:
+    def __init__(self, client: Client, crew: Crew, plan: CorrectionPlan, advice: str) -> None:
         self._client = client
         self._crew = crew
+        self._advice = advice
         self._plan = client.scatter(plan, broadcast=True, hash=False)
 
     def task(self, function: Callable[..., NodeResult], key: str, *arguments: Any) -> Any:
@@ -149,7 +155,7 @@ class _Workers:
     def compute(
         self, tasks: dict[str, Any], tops: dict[str, Any], on_record: OnRecord
     ) -> dict[str, NodeResult]:
-        with _reached(self._client):
+        with reached(self._client, self._advice):
             return self._computed(tasks, tops, on_record)
 
     def _computed(
@@ -165,86 +171,20 @@ class _Workers:
             try:
                 state = wait(waiting, timeout=2, return_when="FIRST_COMPLETED")
             except TimeoutError:
-                self._crew.refuse_lost()
+                self._crew.refuse_lost(self._advice)
                 continue
             # Before what newcomers made counts.
             self._crew.admit()
             for future in state.done:
                 on_record(future.result())
             waiting = set(state.not_done)
-            self._crew.refuse_lost()
+            self._crew.refuse_lost(self._advice)
         return dict(zip(tops, (future.result() for future in kept), strict=True))
-
-
-@contextmanager
-def _reached(client: Client) -> Iterator[None]:
-    """Say in one sentence that a worker or the scheduler has gone.
-
-    Raises:
-        WorkerLostError: what is lost, and that the run can be continued.
-    """
-    from concurrent.futures import CancelledError
-
-    from distributed.comm import CommClosedError
-    from distributed.scheduler import KilledWorker
-
-    try:
-        yield
-    except KilledWorker as error:
-        raise _lost(str(error)) from error
-    except (CancelledError, CommClosedError) as error:
-        if client.status == "running":
-            raise _lost(str(error)) from error
-        # Distributed gives up all futures when it has lost its scheduler.
-        raise WorkerLostError(
-            "The connection to the Dask scheduler was lost while blocks were computed. What was "
-            "finished is kept: see that the scheduler runs, and run the same command again to go "
-            "on."
-        ) from error
-
-
-class Crew:
-    """The workers of a cluster: who joins is asked for its version, who is lost is missed."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._present: set[str] = set()
-
-    def admit(self) -> None:
-        """Ask the workers that have joined since.
-
-        Raises:
-            WorkerVersionError: one of them has another package.
-        """
-        joined = _worker_addresses(self._client) - self._present
-        refuse_other_versions(self._client, joined)
-        self._present |= joined
-
-    def refuse_lost(self) -> None:
-        """Stop where a worker has gone: most likely it had too little memory.
-
-        Raises:
-            WorkerLostError: names it.
-        """
-        lost = self._present - _worker_addresses(self._client)
-        if lost:
-            raise _lost(", ".join(sorted(lost)))
-
-
-def _lost(what: str) -> WorkerLostError:
-    return WorkerLostError(
-        f"A Dask worker died while it computed ({what}); its log says why, most often too little "
-        "memory. What was finished is kept: run the same command again to go on."
-    )
 
 
 def _threads_of(client: Client) -> int:
     workers = client.scheduler_info(n_workers=-1)["workers"]
     return sum(int(worker["nthreads"]) for worker in workers.values())
-
-
-def _worker_addresses(client: Client) -> set[str]:
-    return set(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _record_of(result: NodeResult) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +37,9 @@ comes with it, as it is decoded from or encoded to."""
 
 _WAITING = 2.0
 """Means that wait for their siblings, in blocks, over all levels."""
+
+_NEXT = 2.0
+"""How much more memory to ask for after a worker of a SLURM job had too little."""
 
 _SMALL_BYTES = 256 * 2**20
 """Blocks that take less than this are computed two at a time on each processor."""
@@ -167,6 +170,17 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
     if options.execution == "slurm":
         return Resources(most, limit)
     return Resources(max(1, min(most, 1 + (limit - one) // each)), limit)
+
+
+def more_memory(plan: CorrectionPlan, options: ExecutionOptions, use: Resources) -> str:
+    """What to ask for when a worker had too little memory, as a part of a sentence."""
+    if options.execution == "slurm":
+        more = ceil(_NEXT * use.memory / 1e9)
+        return f"each job had {use.memory / 1e9:.1f} GB, so ask for `memory_limit={more}GB` next"
+    one = f"{needed_memory(plan, 1) / 1e9:.1f} GB"
+    if options.execution == "dask":
+        return f"one of a single thread needs about {one} for this image"
+    return f"each needs about {one} for this image, so ask for fewer by `n_workers`"
 
 
 def estimate_workers(each: int, options: ExecutionOptions) -> int:

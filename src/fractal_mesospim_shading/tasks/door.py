@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -17,6 +19,8 @@ from fractal_mesospim_shading.errors import ParameterError, ShadingError
 from fractal_mesospim_shading.messages import Door, through
 from fractal_mesospim_shading.options.base import ordered_fields
 from fractal_mesospim_shading.options.values import asked_for
+
+logger = logging.getLogger(__name__)
 
 TaskFunction = Callable[..., Any]
 
@@ -77,13 +81,22 @@ def task_arguments(
 
 
 def run_as_program(task: TaskFunction) -> None:
-    """Run a task as a Fractal server starts it: a program with files of arguments and results."""
+    """Run a task as a Fractal server starts it: a program with files of arguments and results.
+
+    An error of ours is one line of the log, since a server shows the whole log of a unit as the
+    error of its job. Where it came from is told to who asks for it by FRACTAL_TASK_LOG_LEVEL=DEBUG.
+    """
     from fractal_task_tools.task_wrapper import run_fractal_task
 
     from fractal_mesospim_shading.engine.streams import steady_streams
 
     with steady_streams():
-        run_fractal_task(task_function=task)
+        try:
+            run_fractal_task(task_function=task)
+        except ShadingError as error:
+            logger.debug("The error came from here:", exc_info=True)
+            logger.error("%s", error)
+            sys.exit(error.exit_code)
 
 
 def _refuse_hidden(model: type[BaseModel], arguments: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import zarr
 
 from tests.support.fractal import keeper
 from tests.support.fractal.environment import (
@@ -36,6 +37,13 @@ _TAKES_LISTS = (2, 21, 0)
 
 _COUNTS_WARNINGS = (2, 23, 2)
 """First version that counts the units in whose log the word stands."""
+
+
+def history(image: str | Path) -> list[str]:
+    """The tasks that an image is marked with, in their order."""
+    mark: Any = zarr.open_group(image, mode="r").attrs["mesospim_shading"]
+    assert mark["complete"] is True
+    return [m["task"] for m in (*mark.get("history", ()), mark)]
 
 
 @dataclass(frozen=True)
@@ -97,50 +105,21 @@ class Server:
 
     def run(self, folder: str, images: list[Path], *steps: Step) -> Seen:
         """Run a workflow on the images of a folder, in a project of its own."""
-        number = self.call("POST", "project/", 201, json={"name": secrets.token_hex(4)})["id"]
-        project = f"project/{number}"
-        place = {"project_dir": str(self.project_dir), "zarr_subfolder": folder}
-        dataset = self.call("POST", f"{project}/dataset/", 201, json={"name": "data", **place})[
-            "id"
-        ]
-        listed = f"{project}/dataset/{dataset}/images/"
-        for image in images:
-            self.call("POST", listed, 201, json={"zarr_url": str(image)})
-        workflow = self.call("POST", f"{project}/workflow/", 201, json={"name": "flow"})["id"]
-        tasks = {task["name"]: task["id"] for task in self.call("GET", "task/")}
-        added = [
-            self._add(f"{project}/workflow/{workflow}/wftask/", tasks[step.task], step.arguments)
-            for step in steps
-        ]
-        submit = f"{project}/job/submit/?workflow_id={workflow}&dataset_id={dataset}"
-        job = self.call("POST", submit, 202, json={})
-        while job["status"] == "submitted":
-            time.sleep(0.5)
-            job = self.call("GET", f"{project}/job/{job['id']}/")
-        runs = [
-            self.call("GET", f"{project}/status/run/?dataset_id={dataset}&workflowtask_id={step}")
-            for step in added
-        ]
-        working = Path(job["working_dir"])
-        logs = {str(p.relative_to(working)): p.read_text() for p in working.glob("*/*log.txt")}
-        return Seen(
-            job["status"],
-            job["log"],
-            [self._units(of_step) for of_step in runs],
-            {i["zarr_url"]: i for i in self.call("POST", f"{listed}query/", json={})["items"]},
-            logs,
-            self._warnings([run for of_step in runs for run in of_step], logs),
-        )
+        return self.dataset(folder, images).run(*steps)
 
-    @staticmethod
-    def _units(runs: list[dict[str, Any]]) -> dict[str, int]:
-        """How many units of a step have come how far."""
-        names = ("submitted", "done", "failed")
-        return {name: sum(run[f"num_{name}_units"] for run in runs) for name in names}
+    def dataset(self, folder: str, images: list[Path]) -> Dataset:
+        """The images of a folder, in a project of its own."""
+        number = self.call("POST", "project/", 201, json={"name": secrets.token_hex(4)})["id"]
+        place = {"project_dir": str(self.project_dir), "zarr_subfolder": folder}
+        made = self.call("POST", f"project/{number}/dataset/", 201, json={"name": "data", **place})
+        dataset = Dataset(self, f"project/{number}", made["id"])
+        for image in images:
+            self.call("POST", dataset.images, 201, json={"zarr_url": str(image)})
+        return dataset
 
     # --- Where the versions of the server differ ---------------------------------------
 
-    def _add(self, path: str, task: int, arguments: dict[str, Any]) -> int:
+    def add_step(self, path: str, task: int, arguments: dict[str, Any]) -> int:
         """Add a task to a workflow; returns its number there."""
         parallel = self.call("GET", f"task/{task}/")["type"] == "parallel"
         kind = "args_parallel" if parallel else "args_non_parallel"
@@ -150,12 +129,64 @@ class Server:
             step = self.call("POST", f"{path}?task_id={task}", 201, json={kind: arguments})
         return int(step["id"])
 
-    def _warnings(self, runs: list[dict[str, Any]], logs: dict[str, str]) -> list[str]:
+    def warnings(self, runs: list[dict[str, Any]], logs: dict[str, str]) -> list[str]:
         """Logs with the word; where the server counts them itself, it has to agree."""
         found = [name for name, log in logs.items() if "warning" in log.lower()]
         if self.version >= _COUNTS_WARNINGS:
             assert sum(run["num_units_with_warnings"] for run in runs) == len(found), logs
         return found
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images on which workflows run, one after the other.
+
+    Attributes:
+        server: that lists them.
+        project: path of their project.
+        number: of the dataset.
+    """
+
+    server: Server
+    project: str
+    number: int
+
+    @property
+    def images(self) -> str:
+        """The path of the image list."""
+        return f"{self.project}/dataset/{self.number}/images/"
+
+    def run(self, *steps: Step) -> Seen:
+        """Run a workflow, and wait for its end."""
+        call = self.server.call
+        name = secrets.token_hex(4)
+        workflow = call("POST", f"{self.project}/workflow/", 201, json={"name": name})["id"]
+        tasks = {task["name"]: task["id"] for task in call("GET", "task/")}
+        path = f"{self.project}/workflow/{workflow}/wftask/"
+        added = [self.server.add_step(path, tasks[step.task], step.arguments) for step in steps]
+        submit = f"{self.project}/job/submit/?workflow_id={workflow}&dataset_id={self.number}"
+        job = call("POST", submit, 202, json={})
+        while job["status"] == "submitted":
+            time.sleep(0.5)
+            job = call("GET", f"{self.project}/job/{job['id']}/")
+        status = f"{self.project}/status/run/?dataset_id={self.number}&workflowtask_id="
+        runs = [call("GET", f"{status}{step}") for step in added]
+        working = Path(job["working_dir"])
+        logs = {str(p.relative_to(working)): p.read_text() for p in working.glob("*/*log.txt")}
+        return Seen(
+            job["status"],
+            job["log"],
+            [self._units(of_step) for of_step in runs],
+            {i["zarr_url"]: i for i in call("POST", f"{self.images}query/", json={})["items"]},
+            logs,
+            self.server.warnings([run for of_step in runs for run in of_step], logs),
+        )
+
+    @staticmethod
+    def _units(runs: list[dict[str, Any]]) -> dict[str, int]:
+        """How many units of a step have come how far."""
+        names = ("submitted", "done", "failed")
+        return {name: sum(run[f"num_{name}_units"] for run in runs) for name in names}
 
 
 @contextmanager

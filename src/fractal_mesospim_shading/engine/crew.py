@@ -1,0 +1,86 @@
+"""The workers of a Dask cluster: who is there, and what is said when one of them has gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fractal_mesospim_shading.engine.resources import refuse_other_versions
+from fractal_mesospim_shading.errors import WorkerLostError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@contextmanager
+def reached(client: Client, advice: str) -> Iterator[None]:
+    """Say in one sentence that a worker or the scheduler has gone.
+
+    Args:
+        client: of the cluster.
+        advice: what to ask for if a worker had too little memory.
+
+    Raises:
+        WorkerLostError: what is lost, and that the run can be continued.
+    """
+    from concurrent.futures import CancelledError
+
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise _lost(str(error), advice) from error
+    except (CancelledError, CommClosedError) as error:
+        if client.status == "running":
+            raise _lost(str(error), advice) from error
+        # Distributed gives up all futures when it has lost its scheduler.
+        raise WorkerLostError(
+            "The connection to the Dask scheduler was lost while blocks were computed. What was "
+            "finished is kept: see that the scheduler runs, and run the same command again to go "
+            "on."
+        ) from error
+
+
+class Crew:
+    """The workers of a cluster: who joins is asked for its version, who is lost is missed."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._present: set[str] = set()
+
+    def admit(self) -> None:
+        """Ask the workers that have joined since.
+
+        Raises:
+            WorkerVersionError: one of them has another package.
+        """
+        joined = _worker_addresses(self._client) - self._present
+        refuse_other_versions(self._client, joined)
+        self._present |= joined
+
+    def refuse_lost(self, advice: str) -> None:
+        """Stop where a worker has gone: most likely it had too little memory.
+
+        Args:
+            advice: what to ask for then.
+
+        Raises:
+            WorkerLostError: names it.
+        """
+        lost = self._present - _worker_addresses(self._client)
+        if lost:
+            raise _lost(", ".join(sorted(lost)), advice)
+
+
+def _lost(what: str, advice: str) -> WorkerLostError:
+    return WorkerLostError(
+        f"A Dask worker died while it computed ({what}); its log says why, most often too little "
+        f"memory: {advice}. What was finished is kept: run the same command again to go on."
+    )
+
+
+def _worker_addresses(client: Client) -> set[str]:
+    return set(client.scheduler_info(n_workers=-1)["workers"])
