@@ -21,7 +21,7 @@ import fractal_mesospim_shading
 from fractal_mesospim_shading import errors
 from fractal_mesospim_shading.engine import resources
 from fractal_mesospim_shading.engine.cluster import slurm_cluster
-from fractal_mesospim_shading.engine.crew import Crew
+from fractal_mesospim_shading.engine.crew import Crew, workers_of
 from fractal_mesospim_shading.engine.process import prepare_workers
 from fractal_mesospim_shading.images import output
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -149,14 +149,35 @@ def test_a_worker_with_other_sources_that_joins_later_is_refused(cluster, other_
     with Client(cluster.address, set_as_default=False) as client:
         crew = Crew(client)
         crew.admit()
-        first = set(client.scheduler_info(n_workers=-1)["workers"])
+        first = set(workers_of(client))
         cluster.add_worker(PYTHONPATH=other_package())
         cluster.wait_for_workers(2)
-        second = set(client.scheduler_info(n_workers=-1)["workers"]) - first
+        second = set(workers_of(client)) - first
         with pytest.raises(errors.WorkerVersionError, match="other source files") as caught:
             crew.admit()
         assert str(*second) in str(caught.value)
         assert str(*first) not in str(caught.value)
+
+
+def test_no_worker_is_missed_while_the_client_looks_at_its_scheduler(cluster):
+    """A client looks once in two seconds, and its look names no worker."""
+    import dask
+    from distributed import Client
+
+    cluster.add_worker()
+    cluster.wait_for_workers(1)
+    with (
+        dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}),
+        Client(cluster.address, set_as_default=False) as client,
+    ):
+        crew = Crew(client)
+        crew.admit()
+        for _ in range(300):
+            crew.refuse_lost("nothing")
+        cluster.workers[0].kill()
+        with pytest.raises(errors.WorkerLostError):
+            while True:
+                crew.refuse_lost("nothing")
 
 
 def test_a_scheduler_that_is_lost(expected, cluster, tree, many_blocks, monkeypatch, tmp_path):

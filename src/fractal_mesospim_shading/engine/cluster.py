@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fractal_mesospim_shading.core.threads import Shared, freed_memory_kept
-from fractal_mesospim_shading.engine.crew import Crew, reached
+from fractal_mesospim_shading.engine.crew import Crew, reached, workers_of
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, NodeResult
 from fractal_mesospim_shading.engine.process import (
     logs_quieted,
@@ -183,8 +183,7 @@ class _Workers:
 
 
 def _threads_of(client: Client) -> int:
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    return sum(int(worker["nthreads"]) for worker in workers.values())
+    return sum(int(worker["nthreads"]) for worker in workers_of(client).values())
 
 
 def _record_of(result: NodeResult) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fractal_mesospim_shading.engine.resources import refuse_other_versions
 from fractal_mesospim_shading.errors import WorkerLostError
@@ -57,7 +57,7 @@ class Crew:
         Raises:
             WorkerVersionError: one of them has another package.
         """
-        joined = _worker_addresses(self._client) - self._present
+        joined = set(workers_of(self._client)) - self._present
         refuse_other_versions(self._client, joined)
         self._present |= joined
 
@@ -70,7 +70,7 @@ class Crew:
         Raises:
             WorkerLostError: names it.
         """
-        lost = self._present - _worker_addresses(self._client)
+        lost = self._present - set(workers_of(self._client))
         if lost:
             raise _lost(", ".join(sorted(lost)), advice)
 
@@ -82,5 +82,11 @@ def _lost(what: str, advice: str) -> WorkerLostError:
     )
 
 
-def _worker_addresses(client: Client) -> set[str]:
-    return set(client.scheduler_info(n_workers=-1)["workers"])
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """What the scheduler says of each worker, by address.
+
+    It is asked itself: what `Client.scheduler_info` returns may be a look of the client's own, once
+    in two seconds, that came between and names no worker.
+    """
+    scheduler: Any = client.scheduler
+    return dict(client.sync(scheduler.identity, n_workers=-1)["workers"])
