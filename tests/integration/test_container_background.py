@@ -62,7 +62,10 @@ def _medians(raw):
 def _files(folder):
     folder = Path(folder)
     return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in folder.rglob("*")
+        # A report holds the date.
+        if p.is_file() and "_report." not in p.name
     }
 
 

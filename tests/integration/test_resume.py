@@ -446,6 +446,7 @@ def test_several_results_of_one_job_killed_between_their_renamings(
 ):
     source = make_mosaic()
     command = ["correct-background", str(source), "--method", "median:3", "--save-background"]
+    command.append("--no-report")
     whole = subprocess.run([sys.executable, "-m", "fractal_mesospim_shading.cli", *command])
     assert whole.returncode == 0
     results = {name: tree(tmp_path / name) for name in os.listdir(tmp_path)}

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from fractal_mesospim_shading import correct_flatfield, errors, estimate_flatfield
+from fractal_mesospim_shading import (
+    correct_background,
+    correct_flatfield,
+    errors,
+    estimate_flatfield,
+)
 from fractal_mesospim_shading.cli import main
 from fractal_mesospim_shading.synthetic.demo import write_mosaic
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
@@ -100,6 +105,8 @@ def test_an_estimate_has_a_verdict_and_a_report(
     assert "Pairs of tiles of channel 488 nm" in page
     told = json.loads((tmp_path / "models_report.json").read_text())
     assert told["verdict"]["word"] == "good" and list(told["models"]) == list(models)
+    assert "<td>tile 1: 0-11; tile 3: 0-11; tile 7: 0-11; tile 9: 0-11</td>" in page
+    assert told["planes_read"] == {LABEL: {str(tile): list(range(12)) for tile in (1, 3, 7, 9)}}
     command = "mesospim-shading estimate "
     assert f"{command}{source} --output {folder} --fov-list 1,3,7,9" in page
     # What was measured on the image holds for what is corrected with the models.
@@ -120,3 +127,23 @@ def test_tiles_that_are_known_not_to_overlap_leave_it_to_the_eye(
         str(make_mosaic()), models_folder=str(make_models()), camera_offset=100
     )
     assert _told(result)["word"] == "look"
+
+
+def test_a_background_has_a_verdict_and_a_report(
+    make_empty_mosaic: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = str(make_empty_mosaic())
+    with caplog.at_level(logging.INFO):
+        result = correct_background(source, method="median:5", output_type="float32")
+    assert _told(result)["word"] == "good"
+    assert any(line.startswith("Good: no light was lost.") for line in caplog.messages)
+    page = Path(result.report).read_text()
+    assert "<h1>Background correction of brain_background_corr.zarr</h1>" in page
+    assert page.count("data:image/png;base64,") == 2 * len(result.counts)
+    assert "median, radius 5 px" in page
+    assert f"mesospim-shading correct-background {source} --method" in page
+    # Cut at 0, half of the noise is gone.
+    cut = correct_background(source, method="median:5", output_type="source", overwrite=True)
+    assert _told(cut)["word"] == "look" and "output_type" in " ".join(_told(cut)["todo"])
+    plain = correct_background(source, report=False, output_image_name="plain")
+    assert plain.report is None and plain.verdict is not None

@@ -193,15 +193,16 @@ def _dry_run(place: Place) -> None:
 
 def _flatfield(place: Place, kind: str = "flat-field", **more: Any) -> None:
     given = {"models_folder": place.models, "output_folder": str(place.out), "report": False}
-    if is_container(str(place.source)):
-        del given["report"]
     result = correct_flatfield(str(place.source), **given, **more)
     _same_structure(place.source, Path(result.image_url), kind)
 
 
 def _background(place: Place) -> None:
     result = correct_background(
-        str(place.source), method=f"constant:{BACKGROUND:g}", output_folder=str(place.out)
+        str(place.source),
+        method=f"constant:{BACKGROUND:g}",
+        output_folder=str(place.out),
+        report=False,
     )
     _same_structure(place.source, Path(result.image_url), "background")
 

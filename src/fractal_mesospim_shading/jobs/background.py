@@ -22,12 +22,14 @@ from fractal_mesospim_shading.jobs.background_parts import (
     background_plan,
     blocks_begun,
     image_kernel,
+    judge_counts,
     label_state,
     label_states,
     noise_facts,
     result_type,
     tell_remarks,
     teller,
+    titles_of,
 )
 from fractal_mesospim_shading.jobs.containers import (
     ContainerCorrection,
@@ -48,6 +50,7 @@ from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_background.job_kernel import companion_kinds
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts
 from fractal_mesospim_shading.options.background import BackgroundOptions
+from fractal_mesospim_shading.views.reporting import can_show, report_obstacle
 
 
 def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:
@@ -89,7 +92,8 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
     planned = problems.run(lambda: plan_output(image, options, dtype=dtype, companions=kinds))
     held = no_data_held(image) if options.zero_is == "auto" else {}
     checked = image_kernel(image, options, held, problems)
-    refuse_common(options, (TASK,), image.url, history, problems)
+    obstacle = report_obstacle(image.url if planned is None else planned.final_url)
+    refuse_common(options, (TASK,), image.url, history, problems, no_report=obstacle)
     output, kernel = problems.passed(planned), problems.passed(checked)
     tell_held(held)
     tell_remarks([kernel], image.dtype, options)
@@ -114,6 +118,10 @@ def prepare_background(image: MosaicImage, options: BackgroundOptions) -> Work:
         counted=BackgroundCounts,
         members=output.members,
         tell=teller([(part, kernel)]),
+        judge=judge_counts,
+        titles=titles_of([(part, kernel)]),
+        reported=options.report and obstacle is None,
+        shown=image if can_show(image) else None,
         history=history,
         types=TYPES,
     )
@@ -156,13 +164,17 @@ def prepare_container(collection: TileCollection, options: BackgroundOptions) ->
         )
         for part in work.parts
     )
+    done = [(part, kernels.made[part.name]) for part in parts]
     zeros = {name: list(kernel.look.rules) for name, kernel in kernels.made.items()}
     work = replace(
         work,
         parts=parts,
         details={"zeros": zeros, **label_states(kernels.made)},
         counted=BackgroundCounts,
-        tell=teller([(part, kernels.made[part.name]) for part in parts]),
+        tell=teller(done),
+        judge=judge_counts,
+        titles=titles_of(done),
+        reported=options.report and report_obstacle(work.final_url) is None,
     )
     refuse_unfit(work, problems)
     rehearse(work)

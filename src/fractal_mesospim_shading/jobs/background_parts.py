@@ -35,6 +35,8 @@ from fractal_mesospim_shading.local_background.planes import BackgroundCounts, t
 from fractal_mesospim_shading.local_background.regions import Regions
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.precedence import passed_over_in_method
+from fractal_mesospim_shading.views.evidence import BackgroundEvidence
+from fractal_mesospim_shading.views.verdict import Verdict, judged_background
 
 logger = logging.getLogger(__name__)
 
@@ -259,6 +261,32 @@ def _refuse_no_noise(options: BackgroundOptions, problems: Problems) -> None:
         problems.errors.append(
             ParameterError("`save_noise` needs the method tile_median; others have no noise map.")
         )
+
+
+def judge_counts(counts: Counts, warnings: int) -> Verdict:
+    """Whether the backgrounds of a job fit, by its counts.
+
+    Args:
+        counts: by the label that results show.
+        warnings: how many lines of the log ask for a look.
+    """
+    evidence = []
+    for label, one in counts.items():
+        # The counts of these kernels are all of their own kind.
+        counted = cast("BackgroundCounts", one)
+        known = max(one.pixels - one.no_data, 1)
+        cut, saturated = (one.clipped_low + one.clipped_high) / known, one.saturated / known
+        evidence.append(BackgroundEvidence(label, cut, counted.unestimated, saturated))
+    return judged_background(evidence, warnings)
+
+
+def titles_of(done: Sequence[tuple[Part, BackgroundKernel]]) -> dict[str, str]:
+    """What the methods are called, by the label that results show."""
+    return {
+        part.prefix + part.labels.get(channel.label, channel.label): method.title
+        for part, kernel in done
+        for channel, method in zip(part.plan.source.channels, kernel.methods, strict=True)
+    }
 
 
 def teller(done: Sequence[tuple[Part, BackgroundKernel]]) -> Callable[[Counts], None]:

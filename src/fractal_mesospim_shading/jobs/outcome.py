@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
+from fractal_mesospim_shading.flatfield.estimate_planes import planes_to_read
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
@@ -20,6 +21,10 @@ from fractal_mesospim_shading.jobs.steps import Counts
 from fractal_mesospim_shading.jobs.work import Work
 from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.options.base import asked_of
+from fractal_mesospim_shading.views.background_report import (
+    BackgroundDone,
+    write_background_report,
+)
 from fractal_mesospim_shading.views.evidence import Evidence
 from fractal_mesospim_shading.views.reporting import (
     BackgroundToReport,
@@ -81,7 +86,10 @@ def judge_job(
         telling = [any(check.says_enough for check in own.values()) for own in checks]
         growths = judge_seams(work, models, gains, telling)
     every = {label: check for own in checks for label, check in own.items()}
-    return with_verdict(work.choices, models, Looked(every, offsets, growths, counts[0]))
+    looked = Looked(every, offsets, growths, counts[0])
+    if work.judge is not None:
+        return Outcome(looked, verdict=work.judge(counts[0], len(heard_so_far())))
+    return with_verdict(work.choices, models, looked)
 
 
 def with_verdict(
@@ -182,6 +190,13 @@ def report_job(
     """
     if not work.reported:
         return None
+    url = work.replaces or work.final_url
+    if not work.choices:
+        with _only_warning("The report"):
+            return write_background_report(
+                url, _background_done(work, counts[0], outcome, seconds), written_to
+            )
+        return None
     background = None
     if work.then is not None:
         then = work.then
@@ -203,8 +218,27 @@ def report_job(
             background=background,
             truth=work.truth,
         )
-        return write_flatfield_report(work.replaces or work.final_url, done, written_to)
+        return write_flatfield_report(url, done, written_to)
     return None
+
+
+def _background_done(
+    work: Work, counts: Counts, outcome: Outcome, seconds: float
+) -> BackgroundDone:
+    """What a job that takes backgrounds away has done."""
+    first = work.parts[0].plan
+    return BackgroundDone(
+        task=work.task,
+        sources=(work.source_url,),
+        images=tuple(part.plan.source for part in work.parts),
+        verdict=outcome.verdict,
+        counts=counts,
+        titles=work.titles,
+        output_offset=work.options.output_offset,
+        seconds=seconds,
+        asked={**work.addresses, **asked_of(work.options)},
+        shown=None if work.shown is None else (work.shown, first.target),
+    )
 
 
 def images_done(
@@ -212,9 +246,25 @@ def images_done(
 ) -> tuple[ImageDone, ...]:
     """The images of a job, with what they were corrected with."""
     return tuple(
-        ImageDone(choice.image, own, own_gains, choice.prefix)
+        ImageDone(choice.image, own, own_gains, choice.prefix, _planes_read(choice, own))
         for choice, own, own_gains in zip(choices, models, gains, strict=True)
     )
+
+
+def _planes_read(choice: PlaneChoice, models: Models) -> dict[str, dict[int, list[int]]]:
+    """The planes that each model was estimated from, by tile.
+
+    Nothing of models that were given, nor of planes that were found empty on the way.
+    """
+    if choice.automatic:
+        return {}
+    read: dict[str, dict[int, list[int]]] = {}
+    for group in choice.image.model_groups:
+        facts = models[group.label].facts
+        if "planes_used" in facts and "origin" not in facts:
+            for tile, plane in planes_to_read(choice, group):
+                read.setdefault(group.label, {}).setdefault(tile, []).append(plane)
+    return read
 
 
 @contextmanager

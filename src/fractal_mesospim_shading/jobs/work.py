@@ -152,6 +152,9 @@ class Work:
         add_tables: writes tables of its own into an image.
         texts: files that lie beside the result.
         tell: says what the counts mean.
+        judge: says whether it worked, by the counts and the number of warnings; None where models
+            are what is judged.
+        titles: of background methods, by the label that results show.
         then: the second step; None where there is but one.
         history: what this package has done to the source before.
         types: of the result, for Fractal's image list.
@@ -181,6 +184,8 @@ class Work:
     add_tables: Callable[[TargetImage], None] = _no_tables
     texts: tuple[Companion, ...] = ()
     tell: Callable[[Counts], None] = _no_word
+    judge: Callable[[Counts, int], Verdict] | None = None
+    titles: Mapping[str, str] = field(default_factory=dict)
     then: SecondStep | None = None
     history: tuple[Step, ...] = ()
     types: Mapping[str, bool] = field(default_factory=dict)

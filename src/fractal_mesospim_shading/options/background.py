@@ -18,6 +18,7 @@ from fractal_mesospim_shading.options.base import (
     OutputArguments,
     OutputOptions,
     OutsideTiles,
+    Report,
     ZeroIs,
 )
 from fractal_mesospim_shading.options.values import Decisive, Neutral, parse_options
@@ -198,6 +199,7 @@ class BackgroundOptions(LocalBackgroundOptions, OutputOptions, ExecutionOptions)
         description="Let the result take the place of the source, once it is complete. The source "
         "is then gone.",
     )
+    report: Neutral[Report] = True
 
 
 class BackgroundArguments(OutputArguments, ExecutionArguments, total=False):
@@ -219,6 +221,7 @@ class BackgroundArguments(OutputArguments, ExecutionArguments, total=False):
     outside_tiles: Literal["refuse", "keep", "zero"]
     output_image_name: str
     overwrite_input: bool
+    report: bool
 
 
 know_options(*BackgroundOptions.model_fields, "radius")

@@ -41,7 +41,13 @@ ZeroIs = Annotated[
 """What is done about pixels of 0, in all tasks."""
 
 
-Report = Annotated[bool, Field(description="Write a report with figures beside what is corrected.")]
+Report = Annotated[
+    bool,
+    Field(
+        description="Write a report beside the result: whether it worked, with figures and numbers."
+    ),
+]
+"""Whether a job says on a page of its own how it came out."""
 
 OutsideTiles = Annotated[
     Literal["refuse", "keep", "zero"],

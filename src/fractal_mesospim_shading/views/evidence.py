@@ -140,6 +140,23 @@ class Evidence:
         return math.hypot(self.uncertainty or 0.0, self.harm * abs(doubt.apart))
 
 
+@dataclass(frozen=True)
+class BackgroundEvidence:
+    """What is known of a local background that was taken away from a channel.
+
+    Attributes:
+        label: of it.
+        cut: share of the pixels that became 0 or the largest value.
+        unestimated: planes of tiles that hold nothing to estimate from, and stay as they were.
+        saturated: share of the pixels at the upper end of the type of the source.
+    """
+
+    label: str
+    cut: float = 0.0
+    unestimated: int = 0
+    saturated: float = 0.0
+
+
 def _finite(value: Any) -> Any:
     """A document without numbers that JSON lacks: None for unknown."""
     if isinstance(value, dict):

@@ -159,6 +159,8 @@ def _flatfields(channels: Iterable[ChannelReport]) -> Iterator[str]:
 
 def _channel(channel: ChannelReport) -> Iterator[str]:
     """The pictures of one channel."""
+    if channel.shown is None and channel.check is None:
+        return
     label = _text(shortened(channel.label, _MOST))
     yield f"<h2>Channel {label}</h2>"
     if channel.shown is not None:

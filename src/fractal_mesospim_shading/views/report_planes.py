@@ -97,13 +97,9 @@ def planes_to_show(
         flat: (n, y, x) the planes with the flat-field alone corrected.
         offsets: counts at no light in the source, in `flat`, and in the result.
     """
-    middle, layout, factor = sampled.middle, image.layout, sampled.factor
-    plane = sampled.numbers[middle] * z_factor(image, sampled.level)
-    whole = Pair(
-        light(sampled.before[middle], offsets[0]),
-        light(sampled.after[middle], offsets[2]),
-        f"The whole mosaic ({_size(image, layout.plane_shape)}), plane {plane}.",
-    )
+    layout, factor = image.layout, sampled.factor
+    plane = sampled.numbers[sampled.middle] * z_factor(image, sampled.level)
+    whole = whole_plane(image, sampled, (offsets[0], offsets[2]))
     means = [
         light(planes.mean(axis=0, dtype=np.float64), dark)
         for planes, dark in ((sampled.before, offsets[0]), (flat, offsets[1]))
@@ -111,6 +107,18 @@ def planes_to_show(
     lines = medium_lines(means[0], means[1], layout, factor=factor)
     crop = _crop(image, target, channel, plane, _worst_seam(means, layout, factor), offsets)
     return PlanesShown(whole, crop, lines)
+
+
+def whole_plane(image: MosaicImage, sampled: SampledPlanes, offsets: tuple[float, float]) -> Pair:
+    """The middle one of some planes, whole; offsets of source and result are in counts."""
+    plane = sampled.numbers[sampled.middle] * z_factor(image, sampled.level)
+    before, after = sampled.before[sampled.middle], sampled.after[sampled.middle]
+    what = "image" if image.layout.is_single else "mosaic"
+    return Pair(
+        light(before, offsets[0]),
+        light(after, offsets[1]),
+        f"The whole {what} ({_size(image, image.layout.plane_shape)}), plane {plane}.",
+    )
 
 
 def light(plane: NDArray[Any], offset: float) -> FloatArray:

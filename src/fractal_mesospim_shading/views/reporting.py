@@ -79,12 +79,14 @@ class ImageDone:
         models: by the labels of its model groups.
         gains: of its tiles.
         prefix: tells its channels from those of other images of the job.
+        planes: that each model was estimated from, by label and tile.
     """
 
     image: MultitileImage
     models: Models
     gains: ImageGains
     prefix: str = ""
+    planes: Mapping[str, Mapping[int, Sequence[int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,18 +162,14 @@ def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], 
         if group.label in own.models
     )
     notes = dict.fromkeys(note for own in done.images for note in own.image.notes)
-    made = f"fractal-mesospim-shading {__version__}, {datetime.now():%Y-%m-%d %H:%M}"
     _, name = places.parent_and_name(url)
     report = ImageReport(
         name,
         _WHAT.get(done.task, "Shading correction"),
         channels,
         done.verdict,
-        (*_job_facts(done), ("Made by", made)),
-        (
-            ("As a command", command_line(done.task, done.sources, done.asked)),
-            *((option, _asked_text(value)) for option, value in done.asked.items()),
-        ),
+        (*_job_facts(done), ("Made by", made_by())),
+        asked_rows(done.task, done.sources, done.asked),
         tuple(notes),
         heard_so_far(),
     )
@@ -179,6 +177,19 @@ def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], 
     html = report_url(url)
     write_page(written_to(html), report)
     return html
+
+
+def made_by() -> str:
+    """This package, its version, and the time."""
+    return f"fractal-mesospim-shading {__version__}, {datetime.now():%Y-%m-%d %H:%M}"
+
+
+def asked_rows(task: str, sources: Sequence[str], asked: Document) -> Facts:
+    """What was asked for, option by option; arguments as for `command_line`."""
+    return (
+        ("As a command", command_line(task, sources, asked)),
+        *((option, _asked_text(value)) for option, value in asked.items()),
+    )
 
 
 def report_url(url: str) -> str:
@@ -232,6 +243,11 @@ def _as_json(report: ImageReport, done: JobDone) -> Document:
         "quality": {label: own.facts() for label, own in done.evidence.items()},
         "pixels": {label: asdict(counts) for label, counts in done.counts.items()},
         "background_pixels": {label: asdict(counts) for label, counts in background.items()},
+        "planes_read": {
+            own.prefix + label: {str(tile): sorted(z) for tile, z in planes.items()}
+            for own in done.images
+            for label, planes in own.planes.items()
+        },
         "tile_gains": gains,
         "channels": [check.facts() for check in done.checks.values()],
     }
@@ -260,7 +276,8 @@ def _channel_report(done: JobDone, own: ImageDone, group: ModelGroup) -> Channel
             label,
             quality.seam_text,
         )
-    known = Known(model, quality, check, done.evidence.get(label))
+    read = own.planes.get(group.label, {})
+    known = Known(model, quality, check, done.evidence.get(label), read)
     gains = own.gains[channel.index].rows() if channel.index in own.gains else ()
     background: Facts = ()
     if done.background is not None and counted in done.background.titles:

@@ -5,11 +5,11 @@ Each thing that is known speaks for itself, and the worst decides. What is not k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from fractal_mesospim_shading.views.evidence import Evidence, OffsetSeen
+from fractal_mesospim_shading.views.evidence import BackgroundEvidence, Evidence, OffsetSeen
 
 Word = Literal["good", "look", "wrong"]
 
@@ -22,13 +22,21 @@ _GOOD_RESIDUAL = 0.02
 _ENOUGH_PLANES = 8
 # Uncertainty of a flat-field, a fraction, that a person should know of.
 _UNSURE = 0.02
+# Share of pixels that became 0 by a background: noise explains half, and a few are nobody's loss.
+_CUT, _EXPLAINED = 0.01, 0.6
 # Share of saturated pixels from which on that is said.
 _SATURATED = 0.001
 
-_HEADLINES = {
+_HEADLINES: Mapping[Word, str] = {
     "good": "Good: it worked.",
     "look": "Look: whether it worked has to be seen by eye.",
     "wrong": "Wrong: this is not to be used as it is.",
+}
+
+# Counts do not tell whether a radius fits the objects.
+_OF_BACKGROUNDS: Mapping[Word, str] = {
+    **_HEADLINES,
+    "good": "Good: no light was lost. Whether the radius fits the objects is for the eye.",
 }
 
 
@@ -128,22 +136,22 @@ def judged(channels: Sequence[Evidence], warnings: int = 0) -> Verdict:
 
 
 def combined(
-    verdicts: Sequence[ChannelVerdict], warnings: int = 0, headlines: dict[str, str] | None = None
+    verdicts: Sequence[ChannelVerdict],
+    warnings: int = 0,
+    headlines: Mapping[Word, str] = _HEADLINES,
 ) -> Verdict:
     """The verdict of a job from those of its channels; a line that asks for a look is never good.
 
     Args:
         verdicts: of the channels.
         warnings: see `judged`.
-        headlines: by word; None for those of a flat-field.
+        headlines: by word.
     """
     word = worst([*(own.word for own in verdicts), *(["look"] if warnings else [])])  # type: ignore[list-item]
     todo = [f.todo for own in verdicts for f in own.findings if f.word == own.word and f.todo]
     if warnings:
         todo.append("Read what the log asks to look at.")
-    return Verdict(
-        word, (headlines or _HEADLINES)[word], tuple(verdicts), tuple(dict.fromkeys(todo))
-    )
+    return Verdict(word, headlines[word], tuple(verdicts), tuple(dict.fromkeys(todo)))
 
 
 def channel_verdict(own: Evidence) -> ChannelVerdict:
@@ -151,7 +159,47 @@ def channel_verdict(own: Evidence) -> ChannelVerdict:
     if own.copied:
         nothing = Finding("look", "it holds no light and was left as it is.")
         return ChannelVerdict(own.label, (nothing,))
-    found = [_views(own), *_offset(own), *_planes(own), *_uncertainty(own), *_saturated(own)]
+    found = [
+        _views(own),
+        *_offset(own),
+        *_planes(own),
+        *_uncertainty(own),
+        *_saturated_pixels(own.saturated),
+    ]
+    ordered = sorted(found, key=lambda finding: -_ORDER.index(finding.word))
+    return ChannelVerdict(own.label, tuple(ordered))
+
+
+def judged_background(channels: Sequence[BackgroundEvidence], warnings: int = 0) -> Verdict:
+    """Judge a local background that was taken away.
+
+    It is *good* where it left all pixels in the range of the type, *wrong* where more of them fell
+    below 0 than their noise explains, else, and where planes have no background, *look*.
+
+    Args:
+        channels: what is known of each.
+        warnings: how many lines of the log ask for a look.
+    """
+    return combined([_background(own) for own in channels], warnings, _OF_BACKGROUNDS)
+
+
+def _background(own: BackgroundEvidence) -> ChannelVerdict:
+    text = f"{percent(own.cut)} of the pixels became 0 or the largest value"
+    keep = "Set `output_type=float32` or an `output_offset`: dim objects and noise are kept then."
+    if own.cut > _EXPLAINED:
+        less = "The background is above what is there. Choose a larger radius, or a mask."
+        found = [Finding("wrong", f"{text}: noise explains half of them at most.", less)]
+    elif own.cut > _CUT:
+        found = [Finding("look", f"{text}.", keep)]
+    else:
+        found = [Finding("good", f"{text}.")]
+    if own.unestimated:
+        planes = f"{own.unestimated} plane{'s' if own.unestimated != 1 else ''}"
+        text = (
+            f"{planes} of tiles hold nothing to estimate a background from and stay as they were."
+        )
+        found.append(Finding("look", text, "Make the mask, or the dilation of it, smaller."))
+    found += _saturated_pixels(own.saturated)
     ordered = sorted(found, key=lambda finding: -_ORDER.index(finding.word))
     return ChannelVerdict(own.label, tuple(ordered))
 
@@ -256,10 +304,10 @@ def _uncertainty(own: Evidence) -> list[Finding]:
     return [Finding("look", text, "Use more planes, or a measured offset.")]
 
 
-def _saturated(own: Evidence) -> list[Finding]:
-    if own.saturated is None or own.saturated < _SATURATED:
+def _saturated_pixels(share: float | None) -> list[Finding]:
+    if share is None or share < _SATURATED:
         return []
-    text = f"{percent(own.saturated)} of the pixels are saturated: their true light is not known."
+    text = f"{percent(share)} of the pixels are saturated: their true light is not known."
     return [Finding("look", text, "Image with less light or shorter exposure.")]
 
 

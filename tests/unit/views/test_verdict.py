@@ -8,8 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from fractal_mesospim_shading.views.evidence import Evidence, OffsetSeen, Steps, Views
-from fractal_mesospim_shading.views.verdict import Verdict, judged, percent
+from fractal_mesospim_shading.views.evidence import (
+    BackgroundEvidence,
+    Evidence,
+    OffsetSeen,
+    Steps,
+    Views,
+)
+from fractal_mesospim_shading.views.verdict import Verdict, judged, judged_background, percent
 
 GOOD = Evidence(
     "488 nm",
@@ -168,6 +174,27 @@ def test_as_json() -> None:
     unknown = replace(GOOD, views=Views(0.1, float("nan"), 0.1, 1), uncertainty=float("inf"))
     assert "NaN" not in json.dumps(unknown.facts()) and "Inf" not in json.dumps(unknown.facts())
     assert unknown.facts()["views"]["after"] is None
+
+
+@pytest.mark.parametrize(
+    ("cut", "unestimated", "expected"),
+    [
+        (0.0, 0, "good"),
+        (0.01, 0, "good"),
+        (0.011, 0, "look"),
+        # Noise alone takes half of an empty image below its background.
+        (0.5, 0, "look"),
+        (0.61, 0, "wrong"),
+        (0.0, 1, "look"),
+        (0.7, 1, "wrong"),
+    ],
+)
+def test_backgrounds(cut: float, unestimated: int, expected: str) -> None:
+    own = BackgroundEvidence("488 nm", cut, unestimated)
+    assert judged_background([own]).word == expected
+    assert judged_background([own], warnings=1).word == max(
+        expected, "look", key=("good", "look", "wrong").index
+    )
 
 
 @pytest.mark.parametrize(
