@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.emptiness.windows import Windows
+from fractal_mesospim_shading.core.emptiness.windows import Windows, mean_of_known
 
 FloatArray = NDArray[np.float64]
 
@@ -62,12 +62,12 @@ def _agreement(
         known = np.isfinite(own).all(axis=0)
         mean = np.where(known, own.mean(axis=0), np.nan)
         counts.append(mean)
-        variance.append(float(np.nanmean(planes.variance(0, mean))) / len(sheet))
+        variance.append(planes.variance(0, mean)[known].sum() / max(known.sum(), 1) / len(sheet))
     values, noise = np.array(counts), np.array(variance)
-    level = np.nanmean(values, axis=1)
+    level = mean_of_known(values, 1)
     # Sums over the windows that both have, for the line of each sheet (rows) in each (columns).
     weight = np.isfinite(values).astype(np.float64)
-    y = np.nan_to_num(values - np.nanmean(values))
+    y = np.nan_to_num(values - np.mean(values[np.isfinite(values)]))
     number = np.maximum(_products(weight, weight), 1)
     sums = _products(y, weight)
     own = _products(y**2, weight) - sums**2 / number

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.emptiness.windows import Windows
+from fractal_mesospim_shading.core.emptiness.windows import Windows, mean_of_known
 
 FloatArray = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ class SharedShape:
 
 def _first_offset(planes: Windows, own: FloatArray) -> float:
     """Where the noise would be none; where it does not tell, what a usual fall-off tells."""
-    counts, noise = np.nanmean(own, axis=0), planes.noise
+    counts, noise = mean_of_known(own, 0), planes.noise
     usual = float(2 * np.nanmin(counts) - np.nanmax(counts))
     return _bounded(-noise.intercept / noise.slope if noise.slope > 0 else usual, counts)
 

@@ -187,6 +187,14 @@ class Windows:
         return per_window
 
 
+def mean_of_known(values: FloatArray, axis: int) -> FloatArray:
+    """Mean along an axis without the NaN; NaN where there is nothing else."""
+    known = np.isfinite(values)
+    number = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.asarray(np.where(number > 0, total / np.maximum(number, 1), np.nan))
+
+
 def _pixels_of_bins(stack: BinnedStack) -> FloatArray:
     height, width = stack.tile_shape
     rows, columns = (
@@ -270,7 +278,7 @@ def _changes_of(
     of_pair = np.maximum((fine[first] + fine[first + 1]) / 2, _LEAST_VARIANCE)
     scales = Scales.of(NoiseSquares.of(stack))
     most = _MOST_RATIO * (max(scales.coarse, _FILTERED) if scales.filtered else 1.0)
-    return Changes(first, squares, middle, np.nanmean(squares, axis=1) / of_pair, most)
+    return Changes(first, squares, middle, mean_of_known(squares, 1) / of_pair, most)
 
 
 def _variance_of_pixels(stack: BinnedStack) -> FloatArray:

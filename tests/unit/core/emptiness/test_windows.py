@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
+from fractal_mesospim_shading.core.emptiness.deciding import decide
 from fractal_mesospim_shading.core.emptiness.windows import Windows, choose_window_bin
 from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, bin_block
 from fractal_mesospim_shading.errors import SamplingError
@@ -70,3 +73,16 @@ def test_planes_without_neighbours_are_refused():
 @pytest.mark.parametrize(("shape", "side"), [((128, 128), 4), ((2048, 2960), 52), ((20, 20), 2)])
 def test_bins_are_a_fortieth_of_a_tile(shape, side):
     assert choose_window_bin(shape) == side
+
+
+def test_a_margin_that_no_plane_has_is_passed_over_in_silence():
+    pixels = _pixels(planes=24, shape=(80, 80))
+    pixels = (pixels * np.linspace(1, 1.4, 80)).astype(np.uint16)
+    pixels[:, :20] = 0
+    pixels[5, :60] = 0
+    refs = [(tile, z) for tile in (1, 2, 3) for z in range(8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decision = decide(_windows(pixels, refs, 2))
+    assert decision.empty.mean() > 0.7
+    assert not decision.known[5]
