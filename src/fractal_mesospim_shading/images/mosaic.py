@@ -48,12 +48,17 @@ from fractal_mesospim_shading.images.source import (
     ModelGroup,
 )
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
-from fractal_mesospim_shading.images.storage.stores import open_group, understood
+from fractal_mesospim_shading.images.storage.stores import open_group, subgroup, understood
 from fractal_mesospim_shading.images.tables import read_plain_table, read_table
 
 MARK = "mesospim_shading"
 """Attribute that this package leaves on what it writes; its `complete` comes last."""
 
+_GRID_TABLE = "grid_ROI_table"
+_GRID_NOTE = (
+    f"There is no {FOV_TABLE}, so the whole plane is one tile. If the regions of {_GRID_TABLE} are "
+    f"the fields of view of the camera, copy that table as {FOV_TABLE}."
+)
 _MOST_BYTES = 2**60
 """More than this is no array, but a wrong number in its metadata."""
 
@@ -149,6 +154,8 @@ class MosaicImage:
         plain = read_plain_table(group, FOV_TABLE)
         table = plain or read_table(address, FOV_TABLE, storage_options)
         layout, notes = layout_from_table(table, (sizes["y"], sizes["x"]), (height, width))
+        if table is None and subgroup(group, f"tables/{_GRID_TABLE}") is not None:
+            notes = (*notes, _GRID_NOTE)
         nameless = misplaced(attributes, zarr_format, "omero")
         if nameless is not None:
             notes = (*notes, f"The channels have no names: {nameless}")

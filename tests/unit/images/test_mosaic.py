@@ -131,6 +131,15 @@ def test_channels_and_notes_and_pickling(write_image: Write) -> None:
         image.url = "other"  # type: ignore[misc]
 
 
+def test_regions_of_an_import_are_not_taken_for_tiles_in_silence(write_image: Write) -> None:
+    """They may be the fields of view, or a grid that was laid over the image for other ends."""
+    path = write_image(pixels((1, 1, 8, 8)))
+    zarr.open_group(path, mode="r+").create_group("tables/grid_ROI_table")
+    image = MosaicImage.open(path)
+    assert len(image.layout.tiles) == 1
+    assert any("copy that table as FOV_ROI_table" in note for note in image.notes)
+
+
 def test_storage_options_are_plain_and_not_shown(write_image: Write) -> None:
     path = write_image(pixels((1, 1, 8, 8)))
     image = MosaicImage.open(path, {"secret": "hunter2"})
