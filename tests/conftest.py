@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,19 @@ from tests.support.native_samples import extract_sample, state_of_files
 
 LABELS = ("488 nm", "561 nm")
 DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def _first_numbers(request: pytest.FixtureRequest) -> Mapping[str, Any] | None:
+    rng: np.random.Generator | None = getattr(request.module, "RNG", None)
+    return None if rng is None else rng.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers(request: pytest.FixtureRequest, _first_numbers: Mapping[str, Any] | None) -> None:
+    """A test of a module with an `RNG` draws the same numbers, whichever ran before it."""
+    if _first_numbers is not None:
+        request.module.RNG.bit_generator.state = _first_numbers
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ def bucket() -> Iterator[tuple[str, dict[str, Any]]]:
     from fsspec.core import url_to_fs
 
     filesystem, _ = url_to_fs("s3://images", **options)
-    filesystem.mkdir("images")
+    # All servers of a process share what they hold.
+    filesystem.makedirs("images", exist_ok=True)
     yield "s3://images", options
     server.stop()

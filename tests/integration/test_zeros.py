@@ -293,7 +293,7 @@ def test_images_without_zeros_are_read_once(task, tmp_path, reads, monkeypatch):
                 source, models_folder=models, camera_offset=0, overwrite=True, report=False
             )
         return correct_background(
-            source, method={"method": "constant", "value": 90}, overwrite=True
+            source, method={"method": "constant", "value": 90}, overwrite=True, report=False
         )
 
     def pixels_read():
