@@ -137,6 +137,7 @@ def test_the_result_opens_as_the_original(corrected):
     assert (after.xml_file is None) == (before.xml_file is None)
 
 
+@pytest.mark.slow
 def test_files_beside_the_result(corrected):
     native, result = corrected
     folder, name = Path(result.image_url).parent, Path(result.image_url).name
@@ -209,6 +210,7 @@ def _check_equal(one, other, stacks):
         )
 
 
+@pytest.mark.slow
 def test_each_side_and_channel_has_its_own_profile(sides, state):
     path, models, stacks, settings = sides
     before = state(path.parent)
@@ -249,6 +251,7 @@ def test_one_model_for_all_sides_where_there_is_no_other(sides):
         assert np.abs(_pixels(result.image_url, stack.group_name) - exact).max() <= 1
 
 
+@pytest.mark.slow
 def test_angles_both_sides_short_and_downward_stacks(tmp_path):
     flats = {("488 nm", side): _flat(i) for i, side in enumerate(("Left", "Right"))}
     settings = replace(SETTINGS, flatfields=flats)

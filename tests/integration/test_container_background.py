@@ -335,6 +335,7 @@ def flat_models(tmp_path):
     return str(tmp_path / "models")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["stacks", "tile images"])
 def test_after_a_flat_field(tmp_path, flat_models, caplog, layout):
     """What held no data before is none now, and any other 0 is a value."""
@@ -463,6 +464,7 @@ def test_processes_write_the_same_bytes(brain, tmp_path):
     assert _files(tmp_path / "a") == _files(tmp_path / "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["stacks", "tile images"])
 def test_what_broke_off_goes_on(tmp_path, monkeypatch, layout):
     write = write_acquisition if layout == "stacks" else write_tile_images

@@ -41,6 +41,7 @@ def two(tmp_path):
     return [first, str(second)]
 
 
+@pytest.mark.slow
 def test_planes_of_all_images_and_the_names_of_all(two, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         models = estimate_flatfield(two, str(tmp_path / "models"), fov_list=[1, 2], seed=3)
@@ -147,6 +148,7 @@ def test_other_lists_that_name_no_images(two):
         estimate_flatfield(two, fov_list=[1], tiff=True)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_without_a_folder(two, tree, tmp_path):
     before = tree(tmp_path)
     models = estimate_flatfield(two[0], fov_list=[1, 4])

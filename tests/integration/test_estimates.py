@@ -57,6 +57,7 @@ def test_an_offset_against_the_noise_is_warned_of(estimated, given):
     assert harm == pytest.approx(100 * np.sqrt(np.mean(wrong**2)), rel=0.5)
 
 
+@pytest.mark.slow
 def test_a_right_offset_brings_no_word(estimated):
     assert estimated(fov_list=[1, 2, 3, 4], camera_offset=100)[1] == []
     assert estimated(fov_list=[1, 2, 3, 4])[1] == []
@@ -82,6 +83,7 @@ def test_an_offset_above_the_light_is_named_where_nothing_can_be_made_of_it(esti
     assert not isinstance(error.value, NoLightError)
 
 
+@pytest.mark.slow
 def test_planes_of_a_coarser_level_tell_of_the_darkest_alone(estimated):
     """The noise of means of pixels is not the camera's."""
     options = {"fov_list": [1, 2, 3, 4], "resolution_level": 1}
@@ -169,6 +171,7 @@ def test_the_ends_of_a_stack_without_cells_are_enough(estimated):
     assert "tile 3 was given as empty, but 12 of the 16 planes read in it hold" in line
 
 
+@pytest.mark.slow
 def test_three_empty_planes_are_enough(estimated):
     assert estimated(fov_list=[1], n_zplanes=4, camera_offset=100)[1] == []
     (line,) = estimated(fov_list=[1], n_zplanes=2, camera_offset=100)[1]

@@ -492,6 +492,7 @@ def test_within_a_plate_the_list_of_the_well_is_left_alone(make_mosaic, make_mod
     assert (well / ".zattrs").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_saved_models_give_the_same_result(make_empty_mosaic, tmp_path):
     source = make_empty_mosaic()
     first = correct_flatfield(source, fov_list=[1, 4], save_models=True, n_zplanes=16)

@@ -203,6 +203,7 @@ def test_import_then_correct_is_the_same_as_both_at_once(native, tmp_path):
 # --- Sides, angles, time ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tiles_lit_from_one_side_each_make_one_image_with_two_profiles(tmp_path):
     flats = {
         (f"{n} nm", side): _flat((20, 28), seed)

@@ -215,6 +215,7 @@ def test_planes_across_tiles_and_offsets(run_both, small_blocks):
     assert _attributes(one.image_url) == _attributes(second.image_url)
 
 
+@pytest.mark.slow
 def test_whole_counts_are_rounded_once(run_both):
     """The float32 result, rounded and cut; between two tasks whole counts are rounded as well."""
     background = {"method": "median:5", "output_offset": 40}
@@ -436,6 +437,7 @@ def test_each_chunk_of_a_mosaic_is_read_once(make_mosaic, make_models, monkeypat
         assert len(found) == 2 * 2 * 2 * 2
 
 
+@pytest.mark.slow
 def test_each_chunk_of_an_acquisition_is_read_once(acquired, side_models, tmp_path, monkeypatch):
     container, _ = acquired()
     stacks = _decoded(monkeypatch, mosaic.MosaicImage)
@@ -509,6 +511,7 @@ def test_a_run_that_was_stopped_goes_on_to_equal_bytes(
     assert result.background_counts == whole.background_counts
 
 
+@pytest.mark.slow
 def test_the_report_and_the_log_tell_of_both(run_both, caplog):
     with caplog.at_level(logging.INFO):
         one, _, _ = run_both(scene(), "median:5", report=True)

@@ -36,6 +36,7 @@ def scene(pixels):
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0, 500])
 def test_the_formula_without_an_end(make_mosaic, make_models, scene, offset, many_blocks):
     image = make_mosaic(array=scene)
@@ -81,6 +82,7 @@ def test_the_image_between_both_steps_of_one_pass(make_mosaic, make_models, scen
     assert np.array_equal(read(second.image_url), read(both.image_url))
 
 
+@pytest.mark.slow
 def test_in_any_blocks_with_any_workers_and_from_the_task(
     make_mosaic, make_models, scene, tree, tmp_path, monkeypatch
 ):

@@ -79,6 +79,7 @@ def test_a_filled_mosaic(
     assert "overlap_refine" not in plain.facts
 
 
+@pytest.mark.slow
 def test_planes_called_empty_that_are_not(tmp_path: Path) -> None:
     """Sample in the corners prints itself; in a mosaic and in a container, by any workers."""
     world = replace(CENTRED, share=0.15)
@@ -95,6 +96,7 @@ def test_planes_called_empty_that_are_not(tmp_path: Path) -> None:
     assert native.facts["overlap_refine"] == facts
 
 
+@pytest.mark.slow
 def test_empty_planes_that_are_right_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """To the last bit; the log says why."""
     mosaic = write_overlapping_mosaic(tmp_path / "brain.zarr", replace(CENTRED, share=0.04))

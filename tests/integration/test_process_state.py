@@ -233,6 +233,7 @@ def test_libraries_keep_to_their_threads_meanwhile(unchanged, monkeypatch):
     monkeypatch.setenv("RAYON_NUM_THREADS", "3")
 
 
+@pytest.mark.slow
 def test_a_number_of_threads_that_the_environment_names_stays(make_mosaic):
     """Also where OpenCV is first imported within the call."""
     code = (

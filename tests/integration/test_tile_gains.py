@@ -79,6 +79,7 @@ def mosaic(tmp_path: Path) -> tuple[str, str]:
     return source, write_models(tmp_path / "models", WORLD)
 
 
+@pytest.mark.slow
 def test_a_mosaic_with_its_original_positions(
     mosaic: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -305,6 +306,7 @@ def test_with_an_estimated_flatfield(offset: dict[str, Any], tmp_path: Path) -> 
     assert np.mean(np.abs(error) <= 2 * said) >= 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [40.0, 110.0])
 def test_a_wrong_offset_that_was_given_is_in_the_uncertainties(
     offset: float, mosaic: tuple[str, str]

@@ -61,6 +61,7 @@ def _table(settings):
     return [replace(s, shutter="Left" if s.tile < 2 else "Right") for s in stacks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "shards"), FORMS)
 def test_import(tmp_path, shaded, monkeypatch, version, shards):
     settings, models = shaded
@@ -106,6 +107,7 @@ def test_container_to_container(tmp_path, shaded, version, shards):
         assert np.abs(_pixels(new, group, "0")[0, channel] - exact).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_result_is_laid_out_as_the_original(tmp_path, shaded):
     settings, models = shaded
     container = write_tile_images(tmp_path, "brain.ome.zarr", _table(settings), settings)
@@ -139,6 +141,7 @@ def test_the_result_is_laid_out_as_the_original(tmp_path, shaded):
     assert later.types["flatfield_corrected"] is True
 
 
+@pytest.mark.slow
 def test_time_lapse_with_an_end_that_was_not_reached(tmp_path, shaded):
     settings, models = shaded
     points = [replace(settings, seed=seed) for seed in (1, 2)]
