@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.bucket import served_bucket
 from tests.support.native_samples import NativeSample, extract_sample, state_of_files
 
 
@@ -35,20 +36,5 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[tuple[str, dict[str, Any]]]:
     """The address of a bucket of a local S3 server, and the options to reach it."""
-    pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {
-        "key": "key",
-        "secret": "secret",
-        "client_kwargs": {"endpoint_url": f"http://{host}:{port}"},
-    }
-    from fsspec.core import url_to_fs
-
-    filesystem, _ = url_to_fs("s3://images", **options)
-    # All servers of a process share what they hold.
-    filesystem.makedirs("images", exist_ok=True)
-    yield "s3://images", options
-    server.stop()
+    with served_bucket("images") as served:
+        yield served

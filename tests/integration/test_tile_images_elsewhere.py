@@ -16,6 +16,7 @@ from fractal_mesospim_shading import correct_flatfield, import_mesospim
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
+from tests.support.bucket import served_bucket
 from tests.support.tile_images import write_tile_images
 
 SETTINGS = SyntheticSettings(tile_shape=(20, 28), chunks=(4, 16, 16), levels=2)
@@ -61,20 +62,8 @@ def memory(tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.fixture
 def bucket() -> Iterator[tuple[str, dict[str, Any]]]:
     """A bucket of a local S3 server."""
-    pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {
-        "key": "key",
-        "secret": "secret",
-        "client_kwargs": {"endpoint_url": f"http://{host}:{port}"},
-    }
-    filesystem, _ = url_to_fs("s3://native", **options)
-    filesystem.mkdir("native")
-    yield "s3://native", options
-    server.stop()
+    with served_bucket("native") as served:
+        yield served
 
 
 def _files(url: str, options: dict[str, Any]) -> dict[str, bytes]:

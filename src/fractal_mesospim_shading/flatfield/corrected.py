@@ -21,13 +21,7 @@ from fractal_mesospim_shading.engine.plan import Processed, channel_stacks
 from fractal_mesospim_shading.engine.zero_look import Zeros
 from fractal_mesospim_shading.flatfield.kernel import ZYX, FlatfieldKernel
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
-from fractal_mesospim_shading.images.source import (
-    Axes,
-    Channel,
-    Level,
-    MultitileImage,
-    PixelSource,
-)
+from fractal_mesospim_shading.images.source import Level, MultitileImage, PixelSource, SourceView
 
 DTYPE = np.dtype(np.float32)
 """Of the pixels."""
@@ -39,7 +33,7 @@ _searched: Kept[bool] = Kept(1024)
 """By run and channel, whether there are any."""
 
 
-class CorrectedImage:
+class CorrectedImage(SourceView):
     """A `PixelSource` for one block, which is read with as much around it as its reader needs.
 
     Attributes:
@@ -55,20 +49,11 @@ class CorrectedImage:
             kernel: that corrects them.
             block: whose pixels are counted; what is read around it is not.
         """
-        self._source, self._kernel, self._block = source, kernel, block
+        super().__init__(source)
+        self._kernel, self._block = kernel, block
         self._next: dict[tuple[int, int], int] = {}
         self.counts: dict[int, PixelCounts] = {}
         self.noise: dict[str, list[str]] = {}
-
-    @property
-    def axes(self) -> Axes:
-        """Those of the source."""
-        return self._source.axes
-
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """Those of the source."""
-        return self._source.channels
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -79,10 +64,6 @@ class CorrectedImage:
     def dtype(self) -> np.dtype[Any]:
         """float32, whatever the source has."""
         return DTYPE
-
-    def read_grain(self) -> Sequence[int]:
-        """That of the source."""
-        return self._source.read_grain()
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read a box and correct it; level 0 is all there is."""

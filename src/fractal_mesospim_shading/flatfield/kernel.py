@@ -23,7 +23,6 @@ from fractal_mesospim_shading.core.correct import (
     TileCorrection,
     correct,
     paint,
-    tile_correction,
 )
 from fractal_mesospim_shading.core.flatfield.binning import choose_bin
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
@@ -265,12 +264,10 @@ def flatfield_kernel(
 ) -> FlatfieldKernel:
     """Fold the models, and the gains of tiles, into what is done to each pixel."""
     corrections = {
-        label: tile_correction(
-            model.profile,
+        label: model.correction(
             image.layout.tile_shape,
-            offset=model.offset,
             subtract_baseline=options.subtract_baseline,
-            output_offset=options.output_offset if model.corrects else 0.0,
+            output_offset=options.output_offset,
         )
         for label, model in models.items()
     }

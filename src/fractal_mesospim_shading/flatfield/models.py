@@ -128,10 +128,20 @@ class ChannelModel:
             parts.append(f"uncertain by {100 * self.relative_uncertainty:.2g} %")
         return f"ChannelModel({', '.join([*parts, repr(self.profile)])})"
 
-    def correction(self, tile_shape: tuple[int, int]) -> TileCorrection:
-        """What it does to a tile, with nothing subtracted or added after the division."""
+    def correction(
+        self,
+        tile_shape: tuple[int, int],
+        *,
+        subtract_baseline: bool = False,
+        output_offset: float = 0.0,
+    ) -> TileCorrection:
+        """What it does to a tile, see `tile_correction`; a channel without light is not raised."""
         return tile_correction(
-            self.profile, tile_shape, offset=self.offset, subtract_baseline=False, output_offset=0.0
+            self.profile,
+            tile_shape,
+            offset=self.offset,
+            subtract_baseline=subtract_baseline,
+            output_offset=output_offset if self.corrects else 0.0,
         )
 
     def to_bytes(self) -> bytes:

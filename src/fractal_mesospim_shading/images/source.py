@@ -170,6 +170,38 @@ class PixelSource(Protocol):
         """What boxes of level 0 should be multiples of, so that no chunk is decoded twice."""
 
 
+class SourceView:
+    """What a `PixelSource` that reads from another one has in common with it: all but `read`."""
+
+    def __init__(self, source: PixelSource) -> None:
+        """Nothing is read yet."""
+        self._source = source
+
+    @property
+    def axes(self) -> Axes:
+        """Those of the source."""
+        return self._source.axes
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Those of the source."""
+        return self._source.channels
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Those of the source."""
+        return self._source.levels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the source."""
+        return self._source.dtype
+
+    def read_grain(self) -> Sequence[int]:
+        """That of the source."""
+        return self._source.read_grain()
+
+
 class MultitileImage(PixelSource, Protocol):
     """A multi-channel stack of planes, each plane a mosaic of tiles."""
 

@@ -135,7 +135,11 @@ def _draw_strips(axes: Axes, seen: EmptyPlanes) -> None:
     axes.set_ylabel("tile")
     handles = [
         Patch(color=colour, label=name)
-        for colour, name in ((EMPTY, "empty"), (SAMPLE, "not empty"), (UNKNOWN, "not looked at"))
+        for colour, name in (
+            (EMPTY, "empty"),
+            (SAMPLE, "not surely empty"),
+            (UNKNOWN, "not looked at"),
+        )
     ]
     axes.legend(
         handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False

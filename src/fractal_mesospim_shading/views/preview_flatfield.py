@@ -10,7 +10,6 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.correct import tile_correction
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.engine.zero_look import Zeros
@@ -179,12 +178,10 @@ class _Place:
             zeros = kernel.zeros(image, {"t": 0, "c": self.channel}, (z, y, x), stack)
         else:
             corrections = {
-                label: tile_correction(
-                    model.profile,
+                label: model.correction(
                     self.layout.tile_shape,
-                    offset=model.offset,
                     subtract_baseline=options.subtract_baseline,
-                    output_offset=options.output_offset if model.corrects else 0.0,
+                    output_offset=options.output_offset,
                 )
                 for label, model in models.items()
             }

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import Tile
@@ -21,13 +20,7 @@ from fractal_mesospim_shading.images.native.collection import TileCollection, is
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.results import container_attributes, refuse_unfinished
 from fractal_mesospim_shading.images.native.stack import Stack
-from fractal_mesospim_shading.images.source import (
-    Axes,
-    Channel,
-    Level,
-    MultitileImage,
-    PixelSource,
-)
+from fractal_mesospim_shading.images.source import Channel, MultitileImage, PixelSource, SourceView
 from fractal_mesospim_shading.images.storage.names import image_name
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import workable
@@ -78,7 +71,7 @@ class PlaneFound:
     own: tuple[int, ...]
 
 
-class KeptPixels:
+class KeptPixels(SourceView):
     """A `PixelSource` that keeps what was read, and reads nothing twice that lies within it.
 
     For few planes: all of them stay in memory.
@@ -86,32 +79,8 @@ class KeptPixels:
 
     def __init__(self, source: PixelSource) -> None:
         """Nothing is read yet."""
-        self._source = source
+        super().__init__(source)
         self._kept: list[tuple[int, Box, NDArray[Any]]] = []
-
-    @property
-    def axes(self) -> Axes:
-        """Those of the source."""
-        return self._source.axes
-
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """Those of the source."""
-        return self._source.channels
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """Those of the source."""
-        return self._source.levels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """That of the source."""
-        return self._source.dtype
-
-    def read_grain(self) -> Sequence[int]:
-        """That of the source."""
-        return self._source.read_grain()
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """A box of a level, which the caller may change."""

@@ -147,7 +147,10 @@ def combined(
         warnings: see `judged`.
         headlines: by word.
     """
-    word = worst([*(own.word for own in verdicts), *(["look"] if warnings else [])])  # type: ignore[list-item]
+    words = [own.word for own in verdicts]
+    if warnings:
+        words.append("look")
+    word = worst(words)
     todo = [f.todo for own in verdicts for f in own.findings if f.word == own.word and f.todo]
     if warnings:
         todo.append("Read what the log asks to look at.")
