@@ -19,9 +19,10 @@ import zarr
 
 import fractal_mesospim_shading
 from fractal_mesospim_shading import errors
+from fractal_mesospim_shading.engine import crew as crew_module
 from fractal_mesospim_shading.engine import resources
 from fractal_mesospim_shading.engine.cluster import slurm_cluster
-from fractal_mesospim_shading.engine.crew import Crew, workers_of
+from fractal_mesospim_shading.engine.crew import Crew, reached, workers_of
 from fractal_mesospim_shading.engine.process import prepare_workers
 from fractal_mesospim_shading.images import output
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -178,6 +179,30 @@ def test_no_worker_is_missed_while_the_client_looks_at_its_scheduler(cluster):
         with pytest.raises(errors.WorkerLostError):
             while True:
                 crew.refuse_lost("nothing")
+
+
+def test_the_scheduler_is_asked_which_of_the_two_was_lost(cluster, monkeypatch):
+    """A closed connection may be the first sign of either, before the client's status tells."""
+    from distributed import Client
+    from distributed.comm import CommClosedError
+
+    monkeypatch.setattr(crew_module, "_ANSWER_SECONDS", 3.0)
+    cluster.add_worker()
+    cluster.wait_for_workers(1)
+    with Client(cluster.address, set_as_default=False) as client:
+        crew = Crew(client)
+        crew.admit()
+        with pytest.raises(errors.WorkerLostError, match="worker died.*more memory"):
+            with reached(client, "more memory"):
+                raise CommClosedError("reset by peer")
+        cluster.scheduler.kill()
+        with pytest.raises(errors.WorkerLostError, match="scheduler was lost"):
+            with reached(client, "more memory"):
+                raise CommClosedError("reset by peer")
+        with pytest.raises(errors.WorkerLostError, match="scheduler was lost"):
+            crew.refuse_lost("more memory")
+        with pytest.raises(errors.WorkerLostError, match="scheduler was lost"):
+            crew.admit()
 
 
 def test_a_scheduler_that_is_lost(expected, cluster, tree, many_blocks, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fractal_mesospim_shading.engine.resources import refuse_other_versions
@@ -11,6 +12,9 @@ from fractal_mesospim_shading.errors import WorkerLostError
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_ANSWER_SECONDS = 60.0
+"""How long a scheduler at work may take to answer; one that has gone refuses at once or never."""
 
 
 @contextmanager
@@ -34,14 +38,12 @@ def reached(client: Client, advice: str) -> Iterator[None]:
     except KilledWorker as error:
         raise _lost(str(error), advice) from error
     except (CancelledError, CommClosedError) as error:
-        if client.status == "running":
-            raise _lost(str(error), advice) from error
-        # Distributed gives up all futures when it has lost its scheduler.
-        raise WorkerLostError(
-            "The connection to the Dask scheduler was lost while blocks were computed. What was "
-            "finished is kept: see that the scheduler runs, and run the same command again to go "
-            "on."
-        ) from error
+        # Distributed gives up all futures when it has lost its scheduler, and may do so before
+        # its status tells: the scheduler is asked.
+        if client.status != "running":
+            raise _scheduler_lost() from error
+        workers_of(client)
+        raise _lost(str(error), advice) from error
 
 
 class Crew:
@@ -82,11 +84,25 @@ def _lost(what: str, advice: str) -> WorkerLostError:
     )
 
 
+def _scheduler_lost() -> WorkerLostError:
+    return WorkerLostError(
+        "The connection to the Dask scheduler was lost while blocks were computed. What was "
+        "finished is kept: see that the scheduler runs, and run the same command again to go on."
+    )
+
+
 def workers_of(client: Client) -> dict[str, dict[str, Any]]:
     """What the scheduler says of each worker, by address.
 
     It is asked itself: what `Client.scheduler_info` returns may be a look of the client's own, once
     in two seconds, that came between and names no worker.
+
+    Raises:
+        WorkerLostError: the scheduler does not answer.
     """
     scheduler: Any = client.scheduler
-    return dict(client.sync(scheduler.identity, n_workers=-1)["workers"])
+    ask = partial(scheduler.identity, n_workers=-1)
+    try:
+        return dict(client.sync(ask, callback_timeout=_ANSWER_SECONDS)["workers"])
+    except (OSError, TimeoutError) as error:
+        raise _scheduler_lost() from error
