@@ -24,7 +24,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from enum import Enum
@@ -43,6 +43,7 @@ class Door(Enum):
 _door: ContextVar[Door] = ContextVar("door", default=Door.PYTHON)
 _heard: ContextVar[tuple[list[str], ...]] = ContextVar("heard", default=())
 _options: set[str] = set()
+_more_options: list[Callable[[], object]] = []
 
 _NAMED = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`\s]+))?`(?=( is | has |:)?)")
 _BEGINS = (". ", "- ", "\n  ")
@@ -75,6 +76,23 @@ def through(door: Door) -> Iterator[None]:
 def know_options(*names: str) -> None:
     """Take names for those of options: between backticks, the doors render them."""
     _options.update(names)
+
+
+def know_more_options(load: Callable[[], object]) -> None:
+    """Have options that take long to load known as soon as a message may name one of them.
+
+    Args:
+        load: makes them known; it may be called more than once.
+    """
+    _more_options.append(load)
+
+
+def is_option(name: str) -> bool:
+    """Whether that is the name of an option."""
+    if name not in _options:
+        for load in _more_options:
+            load()
+    return name in _options
 
 
 def known_options() -> frozenset[str]:
@@ -196,7 +214,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def _name(match: re.Match[str]) -> str:
     name, value = match.group(1), match.group(2)
-    if name not in _options:
+    if not is_option(name):
         return match.group()
     door = _door.get()
     if door is Door.COMMAND:

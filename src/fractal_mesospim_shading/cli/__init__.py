@@ -16,10 +16,19 @@ from fractal_mesospim_shading.cli.wrong_use import show_wrong_use
 from fractal_mesospim_shading.core.threads import use_one_arena
 from fractal_mesospim_shading.engine.streams import steady_streams
 from fractal_mesospim_shading.errors import ShadingError, StoppedError
-from fractal_mesospim_shading.messages import Door, through
+from fractal_mesospim_shading.messages import Door, know_more_options, through
 
 FAULT = 70
 """Exit code of what was not foreseen; those of all errors of ours are in `errors`."""
+
+
+def _load_options() -> None:
+    """Make all options known: the messages of every command name options of others."""
+    import fractal_mesospim_shading.options.background
+    import fractal_mesospim_shading.options.flatfield  # noqa: F401
+
+
+know_more_options(_load_options)
 
 
 def program() -> int:

@@ -47,10 +47,6 @@ def _image(*, required: bool, several: bool = False) -> click.Argument:
 
 def _common() -> list[click.Parameter]:
     """What all commands take."""
-    # Messages of every command name options of others.
-    import fractal_mesospim_shading.options.background
-    import fractal_mesospim_shading.options.flatfield  # noqa: F401
-
     as_json = Option(
         "--json", heading=Heading.OUTPUT, is_flag=True, help="Print what came out as JSON."
     )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from fractal_mesospim_shading.core.background.inputs import parse_list
 from fractal_mesospim_shading.errors import ParameterError
-from fractal_mesospim_shading.messages import known_options, shown
+from fractal_mesospim_shading.messages import is_option, shown
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -258,7 +258,7 @@ def _sentence(problem: ErrorDetails) -> str:
         f"Value {part + 1}" if isinstance(part, int) else shown(part) for part in problem["loc"]
     ] or ["arguments"]
     first = place[0]
-    name = f"`{first}`" if first in known_options() else first
+    name = f"`{first}`" if is_option(first) else first
     if first in _WITH_KINDS and len(place) > 2:
         # Its second part is no name of a person's, but which of the kinds it is.
         name = f"`{first}={place.pop(1)}`"
