@@ -185,6 +185,7 @@ def find_empty(
     channel: str | int | None = None,
     picture: str | None = None,
     zero_is: Literal["auto", "data", "no_data"] = "auto",
+    read_at_most: str | int = "8GiB",
     storage_options: Mapping[str, Any] | None = None,
     progress: bool | Told | None = None,
 ) -> EmptyResult:
@@ -200,6 +201,8 @@ def find_empty(
         picture: PNG file to write: the mosaic with the numbers of its tiles, and a strip along z
             for each; None for none.
         zero_is: what a pixel of 0 is, as in `correct_flatfield`.
+        read_at_most: pixels to read of each channel and illumination side, such as 2GB, or bytes;
+            of less, less is found.
         storage_options: of remote addresses.
         progress: True for a bar, or a function that is called with what is done, how much of it
             is finished, and how much there is; None to work in silence.
@@ -224,7 +227,7 @@ def find_empty(
     from fractal_mesospim_shading.options.values import address
 
     where = None if picture is None else address(picture, "picture")
-    wanted = EmptyWanted(channel, where, zero_is, storage_options)
+    wanted = EmptyWanted(channel, where, zero_is, storage_options, read_at_most)
     url = address(zarr_url, "zarr_url")
     with progress_shown(progress):
         return find(url, wanted)

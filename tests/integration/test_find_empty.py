@@ -16,8 +16,10 @@ from fractal_mesospim_shading import (
 )
 from fractal_mesospim_shading.cli import main
 from fractal_mesospim_shading.errors import ParameterError
-from fractal_mesospim_shading.flatfield.empty_planes import look_for_empty, planes_to_look_at
+from fractal_mesospim_shading.flatfield import plane_sample
+from fractal_mesospim_shading.flatfield.empty_sample import sample_to_look_at
 from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.synthetic.images import write_image
 from tests.support.littered import LitteredWorld
 
@@ -95,22 +97,118 @@ def test_one_channel_alone_and_one_that_does_not_exist(source):
         find_empty(source, channel=9)
 
 
-def test_within_a_small_budget_both_ends_of_the_tiles_at_the_rim_are_looked_at(tmp_path):
-    url = _written(tmp_path, chunks=(4, 96, 112))
-    image = MosaicImage.open(url)
-    group = image.model_groups[0]
-    chunk = 4 * 96 * 112 * 2
-    refs = planes_to_look_at(image, group, 0, budget=2 * 4 * chunk)
-    assert {tile for tile, _ in refs} == {1, 3, 7, 9}
-    assert {z // 4 for _, z in refs} == {0, 5}
-    seen = look_for_empty(image, group, budget=2 * 4 * chunk)
-    assert {region.tile for region in seen.regions if region.whole} == {1, 3, 7, 9}
+CHUNK = 4 * 96 * 112 * 2
+"""Bytes of a slab of a tile."""
 
 
-def test_an_acquisition_is_looked_at_as_well(native):
-    found = find_empty(str(native.container))
-    assert found.channels
-    assert all(channel.tiles for channel in found.channels)
+def _bytes_read(monkeypatch, action, kind=MosaicImage):
+    """What came of an action, and bytes of the boxes that it read of images of a kind."""
+    sizes = []
+    read = kind.read
+
+    def counted(self, level, box):
+        values = read(self, level, box)
+        sizes.append(values.nbytes)
+        return values
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "read", counted)
+        return action(), sum(sizes)
+
+
+@pytest.mark.parametrize("slabs", [2, 5, 9, 17, 18, 26, 30, 53, 54])
+def test_what_may_be_read_is_spread_evenly_over_tiles_and_planes(chunked, slabs, monkeypatch):
+    # Else small chunks are read together, and what lies between them with them.
+    monkeypatch.setattr(plane_sample, "_BOX_BYTES", CHUNK)
+    image = MosaicImage.open(chunked)
+    sample = sample_to_look_at(image, image.model_groups[0], budget=slabs * CHUNK)
+    of_tile = {}
+    for tile, z in sample.planes:
+        of_tile.setdefault(tile, []).append(z // 4)
+    numbers = {len(set(of_tile[tile])) for tile in of_tile}
+    assert len(of_tile) == min(slabs, 9)
+    assert numbers == {max(slabs // 9, 1)}
+    if slabs >= 18:
+        places = [sorted(set(own)) for own in of_tile.values()]
+        assert all({0, 5} <= {*own} for own in places)
+        assert all(np.ptp(np.diff(own)) <= 1 for own in places)
+    else:
+        assert {z for own in of_tile.values() for z in own} == {0, 5}
+    read, size = _bytes_read(
+        monkeypatch, lambda: find_empty(chunked, read_at_most=slabs * CHUNK, channel=0)
+    )
+    assert size == sample.read_bytes() <= slabs * CHUNK
+    assert read.channels[0].looked_at == len(sample.planes)
+
+
+@pytest.fixture(scope="module")
+def chunked(tmp_path_factory):
+    return _written(tmp_path_factory.mktemp("chunked"), chunks=(4, 96, 112))
+
+
+def test_of_less_less_is_found_and_nothing_wrong(chunked):
+    for slabs in (9, 18, 27, 54):
+        found = find_empty(chunked, read_at_most=slabs * CHUNK)
+        for tile in found.channels[0].tiles:
+            for first, last in tile.ranges:
+                assert all(WORLD.excess(tile.tile, z) < 1 for z in range(first, last + 1))
+        assert (found.fov_list == (1, 3, 7, 9)) == (slabs == 54)
+
+
+def test_empty_ends_do_not_make_a_tile_empty_whose_middle_nobody_saw(tmp_path):
+    world = replace(WORLD, sample_radius=1.0)
+    url = _written(tmp_path, world, chunks=(4, 96, 112))
+    found = find_empty(url, read_at_most=18 * CHUNK)
+    low, high = found.z_levels
+    assert 0 < low <= 4 and 19 <= high < 23
+    for tile in found.fov_list or (1, 3, 7, 9):
+        assert all(world.excess(tile, z) < 1 for z in range(24) if z < low or z > high)
+    assert not any(tile.whole for tile in found.channels[0].tiles)
+
+
+def test_too_little_to_compare_anything_is_refused_with_what_is_enough(chunked, monkeypatch):
+    def refused():
+        with pytest.raises(ParameterError, match="Expected 1MB or more"):
+            find_empty(chunked, read_at_most=2 * CHUNK - 1)
+
+    assert _bytes_read(monkeypatch, refused)[1] == 0
+    assert find_empty(chunked, read_at_most="1MB").channels
+    for wrong in ("much", "-1GB", None):
+        with pytest.raises(ParameterError, match="an amount such as 4GB"):
+            find_empty(chunked, read_at_most=wrong)
+
+
+def test_a_dry_run_says_what_is_read_and_reads_nothing(chunked, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["find-empty", chunked, "--read-at-most", f"{20 * CHUNK}", "--dry-run"]
+    code, size = _bytes_read(monkeypatch, lambda: main(words))
+    assert (code, size) == (0, 0)
+    text = capsys.readouterr().out
+    assert "72 planes of level 0 of 9 tiles, 1.55 MB of pixels" in text
+    assert "Nothing was written" in text
+    assert main([*words, "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)["dry_run"]
+    assert said["result"] == "empty_regions.png"
+    assert [*said["planes"]] == ["channel_0"]
+    assert not [*tmp_path.iterdir()]
+    assert main([*words[:-1], "--output", str(tmp_path / "empty.png"), "--json"]) == 0
+    (channel,) = json.loads(capsys.readouterr().out)["channels"]
+    assert channel["planes_looked_at"] == 72
+
+
+def test_an_acquisition_is_looked_at_as_well_within_what_may_be_read(native, monkeypatch):
+    monkeypatch.setattr(plane_sample, "_BOX_BYTES", 1)
+    url = str(native.container)
+    everything, most = _bytes_read(monkeypatch, lambda: find_empty(url, channel=0), NativeMosaic)
+    assert everything.channels
+    assert all(channel.tiles for channel in everything.channels)
+    some, size = _bytes_read(
+        monkeypatch, lambda: find_empty(url, channel=0, read_at_most=most // 2), NativeMosaic
+    )
+    assert 0 < size <= len(some.channels) * (most // 2)
+    for of_all, of_some in zip(everything.channels, some.channels, strict=True):
+        assert {tile.tile for tile in of_some.tiles} <= {tile.tile for tile in of_all.tiles}
+        assert 0 < of_some.looked_at < of_all.looked_at
 
 
 def _wrong(result, world=WORLD, label="channel_0"):

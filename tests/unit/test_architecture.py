@@ -242,6 +242,7 @@ def test_messages_name_options_between_backticks(module):
     import re
 
     import fractal_mesospim_shading.jobs.checking
+    import fractal_mesospim_shading.jobs.finding
     import fractal_mesospim_shading.options.background
     import fractal_mesospim_shading.options.flatfield
     import fractal_mesospim_shading.views.preview  # noqa: F401

@@ -145,11 +145,17 @@ def check(given: Given) -> None:
 
 def find_empty(given: Given) -> None:
     """Print which tiles and planes are empty, and draw them."""
-    from fractal_mesospim_shading.jobs.finding import EmptyWanted, find_empty
+    from fractal_mesospim_shading.jobs.finding import EmptyWanted, find_empty, plan_find_empty
 
     wanted = EmptyWanted(
-        given["channel"], given["output"], given["zero_is"], _storage_options(given)
+        given["channel"],
+        given["output"],
+        given["zero_is"],
+        _storage_options(given),
+        given["read_at_most"],
     )
+    if given["dry_run"]:
+        return _show_outlooks(given, [plan_find_empty(given["image"], wanted)])
     found = find_empty(given["image"], wanted)
     if given["json"]:
         print(json.dumps(found.facts(), indent=2))

@@ -181,6 +181,14 @@ def find_empty_arguments() -> list[click.Parameter]:
             help="What a pixel of 0 is, as in correct-flatfield.",
         ),
         Option(
+            "--read-at-most",
+            heading=Heading.INPUT,
+            default="8GiB",
+            metavar="SIZE",
+            show_default=True,
+            help="Pixels to read of each channel and illumination side. Of less, less is found.",
+        ),
+        Option(
             "--output",
             heading=Heading.OUTPUT,
             default="empty_regions.png",
@@ -189,6 +197,7 @@ def find_empty_arguments() -> list[click.Parameter]:
             show_default=True,
             help="Picture to write: tiles with their numbers, and a strip along z for each.",
         ),
+        _dry_run(),
         _storage(),
         *_common(),
     ]

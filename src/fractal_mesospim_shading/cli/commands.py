@@ -33,6 +33,7 @@ EXAMPLES = {
     "find-empty": [
         "find-empty brain.zarr/raw_image",
         "find-empty acquisition.ome.zarr --channel 488 --output empty.png",
+        "find-empty acquisition.ome.zarr --read-at-most 2GB --dry-run",
         "find-empty brain.zarr/raw_image --json",
     ],
     "correct-flatfield": [

@@ -99,18 +99,25 @@ def parse_memory(text: str | None) -> int:
     Raises:
         ParameterError: no amount of memory.
     """
-    if text is None or not text.strip():
-        return available_memory()
+    return parse_amount(text, "memory_limit") if text and text.strip() else available_memory()
+
+
+def parse_amount(text: str | int, option: str) -> int:
+    """Bytes of a text such as 4GB, which is the value of an option.
+
+    Raises:
+        ParameterError: no amount of bytes.
+    """
     from dask.utils import parse_bytes
 
     try:
-        limit = int(parse_bytes(text))
+        limit = int(parse_bytes(str(text)))
         if limit < 0:
             raise ValueError("below 0")
         return limit
     except (ValueError, OverflowError):
         raise ParameterError(
-            f"`memory_limit` is {text!r}; expected an amount such as 4GB or 1500MiB."
+            f"`{option}` is {text!r}; expected an amount such as 4GB or 1500MiB."
         ) from None
 
 

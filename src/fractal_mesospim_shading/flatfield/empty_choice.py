@@ -13,6 +13,7 @@ from fractal_mesospim_shading.core.emptiness.deciding import decide
 from fractal_mesospim_shading.core.emptiness.windows import Windows
 from fractal_mesospim_shading.errors import SamplingError
 from fractal_mesospim_shading.flatfield.empty_planes import EmptyPlanes, look_for_empty
+from fractal_mesospim_shading.flatfield.empty_sample import sample_to_look_at
 from fractal_mesospim_shading.flatfield.estimate_planes import SampledPlanes
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
@@ -47,7 +48,8 @@ def resolved(choice: PlaneChoice, group: ModelGroup, workers: int) -> PlaneChoic
         return choice
     image, options = choice.image, choice.options
     no_data = options.zero_is != "data"
-    seen = look_for_empty(image, group, zero_is_no_data=no_data, workers=workers)
+    sample = sample_to_look_at(image, group)
+    seen = look_for_empty(group, sample, zero_is_no_data=no_data, workers=workers)
     level = 0 if options.resolution_level is None else options.resolution_level
     planes = _at_level(choice, seen, level)
     number = sum(len(own) for own in planes.values())

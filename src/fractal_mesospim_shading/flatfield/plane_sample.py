@@ -101,6 +101,18 @@ class Sample:
             for y, x in self.layout.boxes_of(tiles, units[-2:]):
                 yield image.axes.box({**spans, "y": y, "x": x})
 
+    def read_bytes(self) -> int:
+        """Bytes of the pixels of all chunks that are decoded for it."""
+        return sum(self._decoded(box) for box in self.boxes()) * self.image.dtype.itemsize
+
+    def _decoded(self, box: Box) -> int:
+        """Pixels of the chunks that a box lies in."""
+        units, shape = self.image.read_units(self.level), self.image.levels[self.level].shape
+        return prod(
+            min(-(-part.stop // unit) * unit, size) - part.start // unit * unit
+            for part, unit, size in zip(box, units, shape, strict=True)
+        )
+
     def _reduced(
         self, box: Box, bin_px: int, dark: DarkFrame | None, zero_is_no_data: bool
     ) -> Iterator[tuple[PartialBins, list[int]]]:

@@ -9,23 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fractal_mesospim_shading.core.emptiness.regions import Choice, TileRegions, choose
-from fractal_mesospim_shading.engine.resources import estimate_workers
+from fractal_mesospim_shading.engine.resources import estimate_workers, parse_amount
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError
-from fractal_mesospim_shading.flatfield.empty_planes import (
-    EmptyPlanes,
+from fractal_mesospim_shading.flatfield.empty_planes import EmptyPlanes, look_for_empty
+from fractal_mesospim_shading.flatfield.empty_sample import (
+    READ_AT_MOST,
+    least_to_read,
     level_to_look_at,
-    look_for_empty,
+    sample_to_look_at,
 )
-from fractal_mesospim_shading.flatfield.plane_sample import box_bytes
-from fractal_mesospim_shading.flatfield.sampling import (
-    plane_count,
-)
+from fractal_mesospim_shading.flatfield.plane_sample import Sample, box_bytes
+from fractal_mesospim_shading.flatfield.sampling import plane_count
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import is_container
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.jobs.outlook import Outlook, size_text
 from fractal_mesospim_shading.jobs.preparation import open_collection
 from fractal_mesospim_shading.jobs.work import prefix_of
 from fractal_mesospim_shading.messages import counted, know_options
@@ -34,7 +35,7 @@ from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.values import validated
 from fractal_mesospim_shading.views.contact_sheet import contact_sheet
 
-know_options("picture")
+know_options("picture", "read_at_most")
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +49,14 @@ class EmptyWanted:
         picture: PNG file to write; None for none.
         zero_is: what a pixel of 0 is, as in the correction.
         storage_options: of remote addresses.
+        read_at_most: amount of pixels of each channel and side, such as 4GB, or bytes.
     """
 
     channel: str | int | None = None
     picture: str | None = None
     zero_is: ZeroIs = "auto"
     storage_options: StorageOptions = None
+    read_at_most: str | int = READ_AT_MOST
 
 
 @dataclass(frozen=True)
@@ -183,26 +186,94 @@ def find_empty(url: str, wanted: EmptyWanted) -> EmptyResult:
     shared = {"zero_is": wanted.zero_is, "storage_options": wanted.storage_options}
     options = validated(FlatfieldOptions, shared)
     with workable(url):
-        images = _opened(url, options.storage_options)
-        chosen = _chosen(images, wanted.channel)
-        found = [(image, group, _look(image, group, options)) for image, group in chosen]
-    choice = _common([seen for _, _, seen in found])
-    labels = [prefix_of(image, images) + group.label for image, group, _ in found]
+        looks = _looks(url, wanted, options)
+        found = [_look(look, options) for look in looks]
+    choice = _common(found)
     picture = None
     if wanted.picture is not None:
-        picture = _write(wanted.picture, labels, [seen for _, _, seen in found])
+        picture = _write(wanted.picture, [look.label for look in looks], found)
     channels = tuple(
-        EmptyChannel(label, len(seen.refs), seen.level, seen.regions, seen.confidence)
-        for label, (_, _, seen) in zip(labels, found, strict=True)
+        EmptyChannel(look.label, len(seen.refs), seen.level, seen.regions, seen.confidence)
+        for look, seen in zip(looks, found, strict=True)
     )
     return EmptyResult(url, channels, choice.fov_list, choice.z_levels, picture)
 
 
-def _look(image: MultitileImage, group: ModelGroup, options: FlatfieldOptions) -> EmptyPlanes:
-    workers = estimate_workers(box_bytes(image, level_to_look_at(image)), options)
-    logger.info("Channel %s: looking for empty planes", group.label)
+def plan_find_empty(url: str, wanted: EmptyWanted) -> Outlook:
+    """What `find_empty` is going to read; no pixel is.
+
+    Raises:
+        ShadingError: it would be refused.
+    """
+    options = validated(
+        FlatfieldOptions, {"zero_is": wanted.zero_is, "storage_options": wanted.storage_options}
+    )
+    with workable(url):
+        looks = _looks(url, wanted, options)
+        stored = sum(look.bytes * look.image.stored_share() for look in looks)
+    return Outlook(
+        url,
+        wanted.picture or "nothing",
+        {},
+        {},
+        planes={look.label: look.text() for look in looks},
+        read_bytes=int(stored),
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is looked at of a channel and side.
+
+    Attributes:
+        image: to read from.
+        group: of its model groups.
+        label: of the channel and side, with that of the mosaic.
+        sample: the planes.
+        bytes: of pixels that are read for it.
+    """
+
+    image: MultitileImage
+    group: ModelGroup
+    label: str
+    sample: Sample
+    bytes: int
+
+    def text(self) -> str:
+        """The planes in words."""
+        tiles = {tile for tile, _ in self.sample.planes}
+        number = counted(len(self.sample.planes), "plane")
+        where = f"of {counted(len(tiles), 'tile')}, {size_text(self.bytes)} of pixels"
+        return f"{number} of level {self.sample.level} {where}"
+
+
+def _looks(url: str, wanted: EmptyWanted, options: FlatfieldOptions) -> list[_Look]:
+    """What is looked at of each channel and side.
+
+    Raises:
+        ParameterError: there is no such channel, or too little may be read to compare anything.
+    """
+    budget = parse_amount(wanted.read_at_most, "read_at_most")
+    images = _opened(url, options.storage_options)
+    looks = []
+    for image, group in _chosen(images, wanted.channel):
+        sample = sample_to_look_at(image, group, budget)
+        label = prefix_of(image, images) + group.label
+        if not sample.planes:
+            raise ParameterError(
+                f"`read_at_most` is {size_text(budget)}, too little for channel {label}: its "
+                f"chunks are large, and planes of two places have to be compared. Expected "
+                f"{-(-least_to_read(image, group) // 10**6)}MB or more."
+            )
+        looks.append(_Look(image, group, label, sample, sample.read_bytes()))
+    return looks
+
+
+def _look(look: _Look, options: FlatfieldOptions) -> EmptyPlanes:
+    workers = estimate_workers(box_bytes(look.image, level_to_look_at(look.image)), options)
+    logger.info("Channel %s: looking for empty planes", look.group.label)
     no_data = options.zero_is != "data"
-    return look_for_empty(image, group, zero_is_no_data=no_data, workers=workers)
+    return look_for_empty(look.group, look.sample, zero_is_no_data=no_data, workers=workers)
 
 
 def _opened(url: str, storage: StorageOptions) -> list[MultitileImage]:

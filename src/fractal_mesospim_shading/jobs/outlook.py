@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import prod
 
 from fractal_mesospim_shading.engine.earlier import UnfinishedJob, jobs_beside
@@ -35,9 +35,10 @@ class Outlook:
         result: what it writes: an image, a container, or a folder of models.
         beside: what else it writes, by kind: companions, report, models.
         models: where the flat-field of each channel comes from, a phrase.
+        planes: which are read of each channel where nothing else is, a phrase.
         blocks: how many it computes; 0 where it writes no image.
         blocks_done: of these, how many an earlier run has finished.
-        read_bytes: of the source, about, without the planes of estimates.
+        read_bytes: of the source, about, without the planes of estimates where it writes an image.
         overlap_bytes: of pixels that are decoded besides, where neighbouring tiles are compared.
         write_bytes: about.
         free_bytes: on the disk of the result; None where that is not known.
@@ -52,6 +53,7 @@ class Outlook:
     result: str
     beside: dict[str, str]
     models: dict[str, str]
+    planes: dict[str, str] = field(default_factory=dict)
     blocks: int = 0
     blocks_done: int = 0
     read_bytes: int = 0
@@ -71,7 +73,9 @@ class Outlook:
     def lines(self) -> list[str]:
         """The same to read."""
         rows = [("reads", self.source)]
-        rows += [("", f"channel {label}: {text}") for label, text in self.models.items()]
+        rows += [
+            ("", f"channel {label}: {text}") for label, text in (self.models | self.planes).items()
+        ]
         replaces = ", in the place of what is there" if self.replaces else ""
         rows += [("writes", f"{self.result}{replaces}")]
         rows += [("", f"{kind}: {url}") for kind, url in self.beside.items()]
@@ -81,17 +85,25 @@ class Outlook:
                 left = f"{left}, of which {self.blocks_done} are there"
             overlaps = ""
             if self.overlap_bytes:
-                overlaps = f", and {_size(self.overlap_bytes)} of pixels where tiles are compared"
-            free = "" if self.free_bytes is None else f", of {_size(self.free_bytes)} that are free"
+                overlaps = (
+                    f", and {size_text(self.overlap_bytes)} of pixels where tiles are compared"
+                )
+            free = (
+                ""
+                if self.free_bytes is None
+                else f", of {size_text(self.free_bytes)} that are free"
+            )
             rows += [
-                ("work", f"{left}; about {_size(self.read_bytes)} to read{overlaps}"),
-                ("disk", f"about {_size(self.write_bytes)}{free}"),
+                ("work", f"{left}; about {size_text(self.read_bytes)} to read{overlaps}"),
+                ("disk", f"about {size_text(self.write_bytes)}{free}"),
                 (
                     "memory",
-                    f"{_size(self.memory_bytes)} at most, of {_size(self.memory_limit)} "
+                    f"{size_text(self.memory_bytes)} at most, of {size_text(self.memory_limit)} "
                     f"({counted(self.workers, 'block')} at a time, {self.execution})",
                 ),
             ]
+        elif self.read_bytes:
+            rows += [("work", f"about {size_text(self.read_bytes)} to read")]
         return [f"{name:<8}{shown(text)}" for name, text in rows]
 
 
@@ -196,7 +208,7 @@ def _free_bytes(url: str) -> int | None:
     return shutil.disk_usage(existing).free
 
 
-def _size(number: int) -> str:
+def size_text(number: int) -> str:
     """Bytes as people say them, in steps of 1000."""
     size, units = float(number), ["bytes", "kB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:

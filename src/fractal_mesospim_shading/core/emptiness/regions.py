@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.emptiness.deciding import Decision
 
@@ -13,6 +14,9 @@ from fractal_mesospim_shading.core.emptiness.deciding import Decision
 _LEAST_SHARE = 0.8
 # A plane that differs by so many times its limit differs by more than chance.
 _SURE = 2.0
+# Part of a tile's planes that may lie unseen between two that are empty, within a range. A round
+# sample that begins and ends there covers less than a hundredth of the tile.
+_MOST_UNSEEN = 1 / 8
 # Planes that are enough for a flat-field; beyond these, more of them are no reason.
 _ENOUGH = 40
 # Levels that are tried at each end.
@@ -28,7 +32,8 @@ class TileRegions:
         planes: first and last + 1 of those that it has.
         looked_at: planes that were looked at and hold data.
         share: of these, called empty.
-        low: planes below this one are empty; the first plane where none is.
+        low: planes below this one are empty; the first plane where none is. Planes between those
+            looked at are taken to be like them where they are few.
         high: planes above this one are empty; the last plane where none is.
         confidence: probability that light of sample at the limit would have shown in any place of
             an empty plane, the mean of the planes; 0 where none is empty.
@@ -106,8 +111,10 @@ def regions_of(
         heights = np.unique(z[own])
         at = [own & (z == height) for height in heights]
         counts = [(int((empty & a).sum()), int(a.sum()), bool((surely & a).any())) for a in at]
-        below, above = _prefix(counts), _prefix(counts[::-1])
-        whole = below == len(heights) > 0
+        unseen = _unseen(heights, np.unique(z[tile == number]), first, stop)
+        far = [bool(gap > _MOST_UNSEEN * (stop - first)) for gap in unseen]
+        below, above = _prefix(counts, far), _prefix(counts[::-1], far[::-1])
+        whole = below == len(heights) > 0 and not far[-1]
         low = stop if whole else int(heights[below - 1]) + 1 if below else first
         high = int(heights[-above]) - 1 if above and not whole else stop - 1
         result.append(
@@ -124,16 +131,26 @@ def regions_of(
     return tuple(result)
 
 
-def _prefix(counts: Sequence[tuple[int, int, bool]]) -> int:
+def _unseen(
+    heights: NDArray[np.int64], looked: NDArray[np.int64], first: int, stop: int
+) -> NDArray[np.int64]:
+    """Planes that nobody looked at before, between and behind some of those looked at."""
+    ends = np.concatenate([[first - 1], heights, [stop]])
+    places = np.concatenate([[-1], np.searchsorted(looked, heights), [len(looked)]])
+    return np.asarray(np.diff(ends) - np.diff(places), np.int64)
+
+
+def _prefix(counts: Sequence[tuple[int, int, bool]], far: Sequence[bool]) -> int:
     """Heights from an end up to the last that is empty, if those that are not are few and unsure.
 
     Args:
         counts: for each height the planes that are empty, all planes, and whether one is
             surely not empty.
+        far: for each whether too many planes lie unseen before it.
     """
     best, empty, total = 0, 0, 0
     for number, (own, of, surely) in enumerate(counts, 1):
-        if surely:
+        if surely or far[number - 1]:
             break
         empty, total = empty + own, total + of
         if own and empty >= _LEAST_SHARE * total:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from fractal_mesospim_shading.core.emptiness.deciding import Decision
 from fractal_mesospim_shading.core.emptiness.regions import TileRegions, choose, regions_of
@@ -42,6 +43,34 @@ def test_one_plane_that_is_surely_not_empty_ends_a_range():
     region = _regions([1, 1, 1, 1, 1, 0, 1, 1, 1, 1], sure=[5])
     assert not region.whole
     assert region.ranges == ((0, 4), (6, 9))
+
+
+@pytest.mark.parametrize(
+    ("looked_at", "ranges"),
+    [
+        ([*range(4), *range(20, 24)], ((0, 3), (20, 23))),
+        ([*range(4), *range(12, 16), *range(20, 24)], ((0, 3), (20, 23))),
+        ([0, 1, 5, 6, 10, 11, 15, 16, 20, 21], ((0, 23),)),
+        ([0, 1, 5, 6, 10, 11, 15, 16, 17], ((0, 17),)),
+        ([4, 5, 9, 10, 14, 15, 19, 20], ((4, 23),)),
+        ([10, 11], ()),
+    ],
+)
+def test_planes_are_like_their_neighbours_where_few_lie_between(looked_at, ranges):
+    number = len(looked_at)
+    decision = Decision(
+        np.ones(number, bool), np.ones(number, bool), np.zeros(number), *[np.ones(number)] * 2, (1,)
+    )
+    (region,) = regions_of(decision, [(1, z) for z in looked_at], {1: (0, 24)}, 24)
+    assert region.ranges == ranges
+
+
+def test_planes_without_data_are_no_gap():
+    known = np.ones(24, bool)
+    known[6:14] = False
+    decision = Decision(known, known, np.where(known, 0.5, np.nan), *[known * 0.9] * 2, (1,))
+    (region,) = regions_of(decision, [(1, z) for z in range(24)], {1: (0, 24)}, 24)
+    assert region.whole
 
 
 def test_a_stack_that_begins_later_is_named_by_planes_of_the_image():
