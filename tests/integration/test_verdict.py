@@ -105,8 +105,10 @@ def test_an_estimate_has_a_verdict_and_a_report(
     assert "Pairs of tiles of channel 488 nm" in page
     told = json.loads((tmp_path / "models_report.json").read_text())
     assert told["verdict"]["word"] == "good" and list(told["models"]) == list(models)
-    assert "<td>tile 1: 0-11; tile 3: 0-11; tile 7: 0-11; tile 9: 0-11</td>" in page
-    assert told["planes_read"] == {LABEL: {str(tile): list(range(12)) for tile in (1, 3, 7, 9)}}
+    every = "; ".join(f"tile {tile}: planes 0 to 11" for tile in (1, 3, 7, 9))
+    assert f"<td>{every}</td>" in page
+    used = {str(tile): [[0, 11]] for tile in (1, 3, 7, 9)}
+    assert told["models"][LABEL]["planes"] == {"used": used, "left_out": {}}
     command = "mesospim-shading estimate "
     assert f"{command}{source} --output {folder} --fov-list 1,3,7,9" in page
     # What was measured on the image holds for what is corrected with the models.
@@ -118,6 +120,38 @@ def test_an_estimate_has_a_verdict_and_a_report(
     assert not list(tmp_path.glob("other_report*"))
     with pytest.raises(errors.ParameterError, match="report can do nothing where no models"):
         estimate_flatfield(source, report=True, **empty)
+
+
+def test_planes_that_were_used_and_left_out_are_told_and_shown(
+    mosaic: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """By number, in the result, the page and its JSON; each tile with its own range along z."""
+    source, _ = mosaic
+    given = correct_flatfield(source, output_folder=str(tmp_path), fov_list=[1, 2, 3, 7, 9])
+    auto = correct_flatfield(
+        source, output_folder=str(tmp_path), output_image_name="auto", scenario="auto"
+    )
+    for result in (given, auto):
+        model = result.models[LABEL]
+        planes, page = model.planes, Path(str(result.report)).read_text()
+        assert planes is not None and set(planes.left_out)
+        assert sum(map(len, planes.used.values())) == model.planes_used
+        for numbers in (planes.used, planes.left_out):
+            assert f"<td>{planes.text_of(numbers)}</td>" in page
+        told = json.loads(Path(str(result.report)).with_suffix(".json").read_text())
+        assert told["models"][LABEL]["planes"] == planes.facts()
+        assert result.facts()["models"][LABEL]["planes"] == planes.facts()
+        shown = [(own.tile, own.plane, bool(own.left_out)) for own in planes.thumbnails]
+        assert {left for _, _, left in shown} == {True, False} and len(shown) <= 24
+        for tile, plane, left in shown:
+            assert plane in (planes.left_out if left else planes.used)[int(tile)]
+            what = "left out: it " if left else "used"
+            assert f'alt="tile {tile}, plane {plane} {what}' in page
+    rejected = given.models[LABEL].facts["planes_rejected"]
+    assert sum(map(len, given.models[LABEL].planes.left_out.values())) == rejected  # type: ignore[union-attr]
+    # The sample lies in the middle of the mosaic: of its tile few planes are empty, if any.
+    own = auto.models[LABEL].planes
+    assert own is not None and len(own.left_out[5]) > len(own.left_out.get(1, ()))
 
 
 def test_tiles_that_are_known_not_to_overlap_leave_it_to_the_eye(

@@ -36,16 +36,21 @@ _SURE = 2.0
 _MOST_TILES = 12
 
 
-def resolved(choice: PlaneChoice, group: ModelGroup, workers: int) -> PlaneChoice:
+def resolved(
+    choice: PlaneChoice, group: ModelGroup, workers: int
+) -> tuple[PlaneChoice, EmptyPlanes | None]:
     """The choice of planes with the scenario that the pixels of a group speak for.
 
     Args:
         choice: of planes; one that is not automatic stays as it is.
         group: of the image's model groups.
         workers: boxes read at a time.
+
+    Returns:
+        The choice, and what was looked at where planes were chosen by that.
     """
     if not isinstance(choice.scenario, Automatic):
-        return choice
+        return choice, None
     image, options = choice.image, choice.options
     no_data = options.zero_is != "data"
     sample = sample_to_look_at(image, group)
@@ -64,7 +69,7 @@ def resolved(choice: PlaneChoice, group: ModelGroup, workers: int) -> PlaneChoic
         )
         coarsest = len(image.levels) - 1
         basic = level if options.resolution_level is not None else coarsest
-        return replace(choice, scenario=choice.scenario.basic, level=basic)
+        return replace(choice, scenario=choice.scenario.basic, level=basic), None
     logger.info(
         "Channel %s: the flat-field is estimated from what is empty: %s of tile %s; confidence "
         "%.2f (%s).",
@@ -75,7 +80,7 @@ def resolved(choice: PlaneChoice, group: ModelGroup, workers: int) -> PlaneChoic
         looked,
     )
     scenario = EmptyRegions(tuple(planes), None)
-    return replace(choice, scenario=scenario, level=level, candidates=planes)
+    return replace(choice, scenario=scenario, level=level, candidates=planes), seen
 
 
 def _at_level(choice: PlaneChoice, seen: EmptyPlanes, level: int) -> dict[int, list[int]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fractal_mesospim_shading.core.emptiness.deciding import Decision, decide
 from fractal_mesospim_shading.core.emptiness.regions import TileRegions, regions_of
 from fractal_mesospim_shading.core.emptiness.windows import Windows
@@ -26,6 +29,8 @@ class EmptyPlanes:
         windows: of these planes; None where no plane has a neighbour.
         decision: about each of them; None likewise.
         regions: by tile.
+        means: (n, y, x) of bins of these planes, counts with the offset in them; None where that
+            was not kept.
     """
 
     image: MultitileImage
@@ -35,6 +40,7 @@ class EmptyPlanes:
     windows: Windows | None
     decision: Decision | None
     regions: tuple[TileRegions, ...]
+    means: NDArray[np.float32] | None = None
 
     @property
     def empty(self) -> dict[int, list[int]]:
@@ -85,4 +91,4 @@ def look_for_empty(
         return EmptyPlanes(image, group, level, refs, None, None, unknown)
     decision = decide(windows)
     regions = regions_of(decision, refs, tiles, n_z)
-    return EmptyPlanes(image, group, level, refs, windows, decision, regions)
+    return EmptyPlanes(image, group, level, refs, windows, decision, regions, stack.mean)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from fractal_mesospim_shading.flatfield.model_texts import processor_warning
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
     dark_facts,
-    given_facts,
     tiles_told,
     uncorrected_model,
 )
@@ -35,9 +34,14 @@ from fractal_mesospim_shading.flatfield.sampling import (
     time_count,
     z_factor,
 )
+from fractal_mesospim_shading.flatfield.saving import given_facts
+from fractal_mesospim_shading.flatfield.thumbnails import planes_seen
 from fractal_mesospim_shading.images.source import ModelGroup
 from fractal_mesospim_shading.messages import counted
 from fractal_mesospim_shading.options.precedence import Basic, MeasuredProfile
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.flatfield.empty_planes import EmptyPlanes
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +63,13 @@ def estimate_model(choice: PlaneChoice, group: ModelGroup, workers: int) -> Chan
     """
     if isinstance(choice.scenario, MeasuredProfile):
         return _measured(choice, group, workers)
+    looked: EmptyPlanes | None = None
     if choice.automatic:
         from fractal_mesospim_shading.flatfield.empty_choice import resolved
 
-        choice = resolved(choice, group, workers)
+        choice, looked = resolved(choice, group, workers)
     try:
-        return _estimated(choice, group, workers)
+        return _estimated(choice, group, workers, looked)
     except NoLightError as error:
         if choice.mostly_empty and _lit(choice, group, workers):
             raise SamplingError(
@@ -90,8 +95,17 @@ def _lit(choice: PlaneChoice, group: ModelGroup, workers: int) -> bool:
     return True
 
 
-def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelModel:
-    """The model of a channel from planes chosen as empty, or from all with BaSiC."""
+def _estimated(
+    choice: PlaneChoice, group: ModelGroup, workers: int, looked: EmptyPlanes | None
+) -> ChannelModel:
+    """The model of a channel from planes chosen as empty, or from all with BaSiC.
+
+    Args:
+        choice: of planes.
+        group: of the image's model groups.
+        workers: boxes read at a time.
+        looked: at for that choice.
+    """
     options = choice.options
     sampled = sampled_planes(choice, group, workers)
     stack, dark = sampled.stack, sampled.dark
@@ -111,9 +125,9 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
     sampled = replace(sampled, stack=stack)
     try:
         if isinstance(choice.scenario, Basic):
-            profile, more = _basic(choice, choice.scenario, group, sampled, dark_counts, facts)
+            profile, more, out = _basic(choice, choice.scenario, group, sampled, dark_counts, facts)
         else:
-            profile, more = _empty(choice, group, sampled, dark_counts, facts)
+            profile, more, out = _empty(choice, group, sampled, dark_counts, facts)
     except (SamplingError, ProfileError) as error:
         cause = question_offset(choice, stack, facts, None, dark)
         if cause is None or cause.text is None:
@@ -135,7 +149,8 @@ def _estimated(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelM
             more["relative_uncertainty"] = float(np.hypot(uncertainty, question.wrong))
     if dark is not None:
         profile = replace(profile, darkfield=choice.dark[group.channel.label])
-    return ChannelModel(profile, used, _as_json({**facts, **more}))
+    seen = planes_seen(choice, sampled, out, used, looked)
+    return ChannelModel(profile, used, _as_json({**facts, **more}), seen)
 
 
 def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +184,8 @@ def _empty(
     sampled: SampledPlanes,
     offset: float,
     facts: Mapping[str, Any],
-) -> tuple[ShadingProfile, dict[str, Any]]:
+) -> tuple[ShadingProfile, dict[str, Any], dict[int, str]]:
+    """The flat-field, its facts, and indices of the planes left out, with why."""
     from fractal_mesospim_shading.core.flatfield.estimate import estimate_flatfield
     from fractal_mesospim_shading.flatfield.empty_choice import tell_mistaken
 
@@ -195,7 +211,7 @@ def _empty(
     _warn_of_structure(
         name, structure, estimate.brightness, sampled, "Choose more, or other, tiles or planes."
     )
-    return estimate.profile, {
+    told = {
         "scenario": "empty regions",
         "planes_used": len(estimate.planes_used),
         "planes_rejected": len(estimate.planes_rejected),
@@ -206,6 +222,7 @@ def _empty(
         "relative_uncertainty": float(estimate.relative_uncertainty),
         "scale": estimate.profile.scale,
     }
+    return estimate.profile, told, estimate.planes_rejected
 
 
 def _basic(
@@ -215,7 +232,8 @@ def _basic(
     sampled: SampledPlanes,
     offset: float,
     facts: Mapping[str, Any],
-) -> tuple[ShadingProfile, dict[str, Any]]:
+) -> tuple[ShadingProfile, dict[str, Any], dict[int, str]]:
+    """The flat-field, its facts, and indices of the planes left out, with why."""
     from fractal_mesospim_shading.core.flatfield.basic import (
         FEW_PLANES,
         LEAST_PLANES,
@@ -225,7 +243,8 @@ def _basic(
     from fractal_mesospim_shading.core.flatfield.basic_python import find_basic_python
     from fractal_mesospim_shading.core.flatfield.smoothing import fine_structure
 
-    number = int(np.isfinite(sampled.stack.mean).any(axis=(1, 2)).sum())
+    without = np.flatnonzero(~np.isfinite(sampled.stack.mean).any(axis=(1, 2)))
+    number = len(sampled.refs) - len(without)
     advice = _more_planes(sampled, choice)
     if number < LEAST_PLANES:
         raise SamplingError(
@@ -267,7 +286,7 @@ def _basic(
         # BaSiC tells no error of its own.
         spread = float(np.std(profile.flatfield))
         more["relative_uncertainty_of_offset"] = spread * uncertainty / brightness
-    return profile, more
+    return profile, more, {int(k): "holds no data" for k in without}
 
 
 def _warn_of_structure(

@@ -7,22 +7,19 @@ import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import TileCorrection, tile_correction
 from fractal_mesospim_shading.core.profile import ShadingProfile
-from fractal_mesospim_shading.core.profile_shapes import fits_tile, shape_text
+from fractal_mesospim_shading.core.profile_shapes import shape_text
 from fractal_mesospim_shading.errors import ImageFormatError
+from fractal_mesospim_shading.flatfield.planes_seen import PlanesSeen
 from fractal_mesospim_shading.images.light_path import LightPath
 from fractal_mesospim_shading.images.models.folder import (
     ModelName,
-    Origin,
-    SavedModel,
-    write_models,
 )
 from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import Channel, MultitileImage
@@ -41,11 +38,14 @@ class ChannelModel:
         profile: flat-field, and dark-field where it was measured.
         offset: counts to subtract where the profile has no dark-field.
         facts: where it comes from, as JSON, for log, provenance and report.
+        planes: by number that it was estimated from, and those left out; None for a model that was
+            given.
     """
 
     profile: ShadingProfile
     offset: float
     facts: dict[str, Any] = field(default_factory=dict)
+    planes: PlanesSeen | None = field(default=None, compare=False)
 
     @property
     def corrects(self) -> bool:
@@ -151,7 +151,12 @@ class ChannelModel:
             arrays["darkfield"] = self.profile.darkfield
         if self.profile.baseline is not None:
             arrays["baseline"] = self.profile.baseline
-        rest = {"offset": self.offset, "facts": self.facts, "scale": self.profile.scale}
+        rest: dict[str, Any] = {"offset": self.offset, "facts": self.facts}
+        rest["scale"] = self.profile.scale
+        if self.planes is not None:
+            rest["planes"] = self.planes.document()
+            pictures = enumerate(self.planes.thumbnails)
+            arrays |= {f"thumbnail_{k}": thumbnail.light for k, thumbnail in pictures}
         buffer = io.BytesIO()
         np.savez(buffer, rest=json.dumps(rest), **arrays)
         return buffer.getvalue()
@@ -167,7 +172,12 @@ class ChannelModel:
                 dark = array.item() if array.ndim == 0 else array
             baseline = content["baseline"].item() if "baseline" in content else None
             profile = ShadingProfile(content["flatfield"], dark, baseline, rest["scale"])
-        return cls(profile, rest["offset"], rest["facts"])
+            planes = None
+            if "planes" in rest:
+                number = len(rest["planes"]["thumbnails"])
+                pictures = [content[f"thumbnail_{k}"] for k in range(number)]
+                planes = PlanesSeen.of_document(rest["planes"], pictures)
+        return cls(profile, rest["offset"], rest["facts"], planes)
 
 
 Models = dict[str, ChannelModel]
@@ -175,12 +185,13 @@ Models = dict[str, ChannelModel]
 
 
 def model_facts(models: Models) -> dict[str, dict[str, Any]]:
-    """What is known of models, as JSON: their facts, and the range of their flat-fields."""
+    """What is known of models, as JSON: facts, planes, and the range of their flat-fields."""
     return {
         label: {
             **model.facts,
             "offset": model.offset,
             "flatfield_range": [float(end(model.profile.flatfield)) for end in (np.min, np.max)],
+            "planes": None if model.planes is None else model.planes.facts(),
         }
         for label, model in models.items()
     }
@@ -202,23 +213,6 @@ def refuse_duplicate_labels(channels: Sequence[Channel], url: str) -> None:
             f"Channels of '{url}' share a label: {listed}. Each channel needs a label of its "
             "own, because models are kept under it; rename them in 'omero.channels'."
         )
-
-
-def given_facts(saved: SavedModel) -> dict[str, Any]:
-    """The facts of a model that was read from a file, as far as the file tells them."""
-    profile, origin = saved.profile, saved.origin
-    facts: dict[str, Any] = {"scenario": "measured model", "scale": profile.scale}
-    if origin is None:
-        return facts | dark_facts(profile.darkfield, "measured dark-field")
-    scenario = origin.facts["scenario"]
-    if scenario != facts["scenario"]:
-        source = f"estimated {'by' if scenario == 'BaSiCPy' else 'from'} {scenario}"
-        facts["scenario"] = f"{source}, saved by fractal-mesospim-shading {origin.version}"
-    facts |= dark_facts(profile.darkfield, f"{origin.facts['offset_from']}, saved with the model")
-    uncertainty = origin.facts.get("offset_uncertainty")
-    if uncertainty is not None:
-        facts["offset_uncertainty"] = uncertainty
-    return facts | {"origin": {"version": origin.version, "facts": dict(origin.facts)}}
 
 
 def misfits(images: Iterable[tuple[MultitileImage, Models]]) -> tuple[str, ...]:
@@ -264,41 +258,6 @@ def tiles_told(image: MultitileImage, tiles: Collection[int]) -> dict[str, Any]:
 def dark_facts(dark: DarkFrame | None, origin: str) -> dict[str, Any]:
     """The offset of a dark-field, and where it comes from; nothing where there is none."""
     return {} if dark is None else {"offset": float(np.mean(dark)), "offset_from": origin}
-
-
-def saved_model(model: ChannelModel, tile_shape: tuple[int, int]) -> SavedModel:
-    """A model as it goes into a file, so that it corrects alike when it is read again.
-
-    Args:
-        model: with its offset, which becomes a dark-field of one number.
-        tile_shape: (y, x); a profile that would not be accepted for it is resampled.
-    """
-    profile, origin = model.profile, model.facts.get("origin")
-    if profile.darkfield is None:
-        profile = replace(profile, darkfield=model.offset)
-    dark = profile.darkfield
-    shapes = [profile.shape]
-    if isinstance(dark, np.ndarray):
-        shapes.append((dark.shape[0], dark.shape[1]))
-    if not all(fits_tile(shape, tile_shape) for shape in shapes):
-        profile = profile.resampled(tile_shape)
-    if origin is not None:
-        return SavedModel(profile, Origin(origin["version"], origin["facts"]))
-    return SavedModel(profile, Origin(__version__, model.facts))
-
-
-def save_used_models(
-    folder: str, image: MultitileImage, models: Models, *, tiff: bool = False
-) -> None:
-    """Write models so that `models_folder` reads them and they give the same result."""
-    tile_shape = image.layout.tile_shape
-    names = model_names(image)
-    saved = {
-        names[label]: saved_model(model, tile_shape)
-        for label, model in models.items()
-        if model.corrects
-    }
-    write_models(folder, saved, tiff=tiff)
 
 
 def model_names(image: MultitileImage) -> dict[str, ModelName]:

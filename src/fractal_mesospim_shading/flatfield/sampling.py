@@ -49,6 +49,19 @@ def plane_count(image: MultitileImage, level: int) -> int:
     return image.axes.length("z", image.levels[level].shape)
 
 
+def planes_behind(image: MultitileImage, level: int, plane: int) -> range:
+    """The planes of full resolution that a plane of a level stands for.
+
+    Args:
+        image: of both.
+        level: of the plane.
+        plane: its number; those of later time points go on counting, as do those that are given.
+    """
+    n_z, factor = plane_count(image, 0), z_factor(image, level)
+    time, z = divmod(plane, plane_count(image, level))
+    return range(time * n_z + z * factor, time * n_z + min((z + 1) * factor, n_z))
+
+
 def time_count(image: MultitileImage) -> int:
     """Time points of an image."""
     return image.axes.length("t", image.levels[0].shape)
@@ -129,14 +142,8 @@ class PlaneChoice:
         """
         if not self.mostly_empty:
             return every_plane(self.image, group)
-        n_z, coarse = plane_count(self.image, 0), plane_count(self.image, self.level)
-        factor = z_factor(self.image, self.level)
         return {
-            tile: [
-                plane // coarse * n_z + z
-                for plane in planes
-                for z in range(plane % coarse * factor, min((plane % coarse + 1) * factor, n_z))
-            ]
+            tile: [z for plane in planes for z in planes_behind(self.image, self.level, plane)]
             for tile, planes in self.of_group(group).items()
         }
 

@@ -17,12 +17,12 @@ from fractal_mesospim_shading.flatfield.models import (
     Models,
     misfits,
     model_names,
-    save_used_models,
 )
 from fractal_mesospim_shading.flatfield.plane_sample import box_bytes
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
 )
+from fractal_mesospim_shading.flatfield.saving import save_used_models
 from fractal_mesospim_shading.flatfield.side_gains import find_side_gains, refuse_one_sided
 from fractal_mesospim_shading.flatfield.tile_gains import find_gains, refuse_unplaced
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
-from fractal_mesospim_shading.flatfield.estimate_planes import planes_to_read
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
@@ -246,25 +245,9 @@ def images_done(
 ) -> tuple[ImageDone, ...]:
     """The images of a job, with what they were corrected with."""
     return tuple(
-        ImageDone(choice.image, own, own_gains, choice.prefix, _planes_read(choice, own))
+        ImageDone(choice.image, own, own_gains, choice.prefix)
         for choice, own, own_gains in zip(choices, models, gains, strict=True)
     )
-
-
-def _planes_read(choice: PlaneChoice, models: Models) -> dict[str, dict[int, list[int]]]:
-    """The planes that each model was estimated from, by tile.
-
-    Nothing of models that were given, nor of planes that were found empty on the way.
-    """
-    if choice.automatic:
-        return {}
-    read: dict[str, dict[int, list[int]]] = {}
-    for group in choice.image.model_groups:
-        facts = models[group.label].facts
-        if "planes_used" in facts and "origin" not in facts:
-            for tile, plane in planes_to_read(choice, group):
-                read.setdefault(group.label, {}).setdefault(tile, []).append(plane)
-    return read
 
 
 @contextmanager

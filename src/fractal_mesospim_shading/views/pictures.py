@@ -36,6 +36,12 @@ def grey_pictures(planes: Sequence[FloatArray]) -> tuple[bytes, ...]:
     return tuple(_grey(plane, low, high) for plane in small)
 
 
+def small_pictures(planes: Sequence[FloatArray]) -> tuple[bytes, ...]:
+    """The same of planes that are small, a pixel for a pixel: whoever shows them enlarges them."""
+    low, high = _limits(planes) if planes else (1.0, 10.0)
+    return tuple(_grey(plane, low, high, enlarged=False) for plane in planes)
+
+
 def _limits(planes: Sequence[FloatArray]) -> tuple[float, float]:
     """Light that is black and white: nearly all of it, over two decades at most."""
     values = np.concatenate([plane[np.isfinite(plane) & (plane > 0)] for plane in planes])
@@ -55,13 +61,13 @@ def _shrunk(plane: FloatArray) -> FloatArray:
     )
 
 
-def _grey(plane: FloatArray, low: float, high: float) -> bytes:
+def _grey(plane: FloatArray, low: float, high: float, *, enlarged: bool = True) -> bytes:
     from PIL import Image
 
     with np.errstate(invalid="ignore"):
         lit = np.clip(np.nan_to_num(plane), low, high)
     grey = (255 * np.log(lit / low) / np.log(high / low)).round().astype(np.uint8)
-    times = -(-_LEAST_PIXELS // max(grey.shape))
+    times = -(-_LEAST_PIXELS // max(grey.shape)) if enlarged else 1
     if times > 1:
         grey = grey.repeat(times, axis=0).repeat(times, axis=1)
     content = io.BytesIO()

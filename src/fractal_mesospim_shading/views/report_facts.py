@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fractal_mesospim_shading.core.quality import ShadingQuality
@@ -27,14 +27,12 @@ class Known:
         quality: what was measured on planes and counted.
         check: what the overlaps say; None where tiles are not known to overlap.
         evidence: what the verdict rests on; None where nothing was judged.
-        planes: that it was estimated from, by tile.
     """
 
     model: ChannelModel
     quality: ShadingQuality
     check: OverlapCheck | None
     evidence: Evidence | None
-    planes: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -81,25 +79,16 @@ def method_rows(known: Known) -> Facts:
     if "resampled" in facts:
         rows.append(("Resampled", str(facts["resampled"])))
     rows += [(name, str(facts[key])) for name, key in _PLAIN if key in facts]
-    if known.planes:
-        listed = (f"tile {tile}: {_spans(planes)}" for tile, planes in sorted(known.planes.items()))
-        rows.append(("Planes read", "; ".join(listed)))
+    planes = known.model.planes
+    if planes is not None:
+        rows.append(("Planes used", planes.text_of(planes.used)))
+        if planes.left_out:
+            rows.append(("Planes left out", planes.text_of(planes.left_out)))
     if check is not None:
         rows += check.rows()
     measured = check is not None and check.says_enough
     rows += known.quality.rows(seams=not measured)
     return tuple(rows)
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """Whole numbers as people list them: `0-3, 7`."""
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
 
 
 def _sure_text(known: Known) -> str | None:

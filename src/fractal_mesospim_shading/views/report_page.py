@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
 from fractal_mesospim_shading.errors import OutputWriteError
+from fractal_mesospim_shading.flatfield.planes_seen import Thumbnail
 from fractal_mesospim_shading.messages import counted, rendered, shown
 from fractal_mesospim_shading.views.drawing import shortened
 from fractal_mesospim_shading.views.figures import (
@@ -19,7 +20,7 @@ from fractal_mesospim_shading.views.figures import (
     truth_figure,
 )
 from fractal_mesospim_shading.views.pair_map import pair_map
-from fractal_mesospim_shading.views.pictures import grey_pictures
+from fractal_mesospim_shading.views.pictures import grey_pictures, small_pictures
 from fractal_mesospim_shading.views.report_parts import ChannelReport, Facts, ImageReport, Pair
 from fractal_mesospim_shading.views.report_style import CSS
 from fractal_mesospim_shading.views.verdict import ChannelVerdict, Verdict
@@ -53,6 +54,12 @@ _PAIRS_CAPTION = (
     "Tiles by number; each line is a pair of neighbours that show the same tissue, coloured by how "
     "much the two views differ in shape, which is what a flat-field should take off. One scale for "
     "before and after. Dashed grey: pairs that could not be compared."
+)
+
+_PLANES_CAPTION = (
+    "As they were read, without correction, all on one logarithmic scale. Planes are counted from "
+    "0, as options do. In a solid frame: what the flat-field rests on; in a dashed one: what was "
+    "looked at and left out."
 )
 
 
@@ -159,7 +166,7 @@ def _flatfields(channels: Iterable[ChannelReport]) -> Iterator[str]:
 
 def _channel(channel: ChannelReport) -> Iterator[str]:
     """The pictures of one channel."""
-    if channel.shown is None and channel.check is None:
+    if channel.shown is None and channel.check is None and channel.planes is None:
         return
     label = _text(shortened(channel.label, _MOST))
     yield f"<h2>Channel {label}</h2>"
@@ -176,6 +183,26 @@ def _channel(channel: ChannelReport) -> Iterator[str]:
         description = f"Pairs of tiles of channel {label}, by how much their views differ"
         yield _figure(description, picture, _PAIRS_CAPTION)
     yield "</div>"
+    if channel.planes is not None:
+        yield from _thumbnails(channel.planes.thumbnails)
+
+
+def _thumbnails(thumbnails: Sequence[Thumbnail]) -> Iterator[str]:
+    """Some planes that the flat-field rests on, and some that were left out."""
+    pictures = small_pictures([own.light for own in thumbnails])
+    shown = list(zip(thumbnails, pictures, strict=True))
+    for title, kind in (("used", False), ("left out", True)):
+        some = [(own, picture) for own, picture in shown if bool(own.left_out) == kind]
+        if not some:
+            continue
+        yield f"<h3>Planes {title}: some of them</h3><div class='planes {title.replace(' ', '-')}'>"
+        for own, picture in some:
+            name = f"tile {own.tile}, plane {own.plane}"
+            reason = f" {title}: it {own.left_out}" if own.left_out else f" {title}"
+            yield _figure(_text(name + reason), picture, _text(name))
+        yield "</div>"
+    if shown:
+        yield f"<p class='caption'>{_PLANES_CAPTION}</p>"
 
 
 def _pair(pair: Pair, what: str) -> Iterator[str]:

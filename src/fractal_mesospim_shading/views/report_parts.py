@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.seams import MediumLine
+from fractal_mesospim_shading.flatfield.planes_seen import PlanesSeen
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.views.verdict import Verdict
 
@@ -64,6 +65,7 @@ class ChannelReport:
         method: in those of the method.
         check: what the overlaps of the tiles say; None where it is not known how they lie.
         truth: (y, x) the true flat-field, of an image made for that; else None.
+        planes: that were looked at for the flat-field; None where it was given.
     """
 
     label: str
@@ -75,6 +77,7 @@ class ChannelReport:
     method: Facts = ()
     check: OverlapCheck | None = None
     truth: FloatArray | None = None
+    planes: PlanesSeen | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,12 @@ th { font-weight: normal; color: #555; }
 figure { margin: 0.4em 0; min-width: 0; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 figcaption, .caption { color: #555; font-size: 0.9em; }
+.planes { display: grid; grid-template-columns: repeat(auto-fill, minmax(100px, 1fr)); gap: 0.6em; }
+.planes figure { margin: 0; }
+.planes img { width: 100%; box-sizing: border-box; image-rendering: pixelated;
+              border: 3px solid #0072b2; }
+.left-out img { border: 3px dashed #e69f00; }
+.planes figcaption { line-height: 1.2; margin-top: 0.2em; }
 .verdict { border: 1px solid #ccc; border-left-width: 10px; padding: 0.2em 1em 0.6em; }
 .verdict.good { border-left-color: #0072b2; }
 .verdict.look { border-left-color: #e69f00; }

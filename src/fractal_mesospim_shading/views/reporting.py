@@ -79,14 +79,12 @@ class ImageDone:
         models: by the labels of its model groups.
         gains: of its tiles.
         prefix: tells its channels from those of other images of the job.
-        planes: that each model was estimated from, by label and tile.
     """
 
     image: MultitileImage
     models: Models
     gains: ImageGains
     prefix: str = ""
-    planes: Mapping[str, Mapping[int, Sequence[int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -243,11 +241,6 @@ def _as_json(report: ImageReport, done: JobDone) -> Document:
         "quality": {label: own.facts() for label, own in done.evidence.items()},
         "pixels": {label: asdict(counts) for label, counts in done.counts.items()},
         "background_pixels": {label: asdict(counts) for label, counts in background.items()},
-        "planes_read": {
-            own.prefix + label: {str(tile): sorted(z) for tile, z in planes.items()}
-            for own in done.images
-            for label, planes in own.planes.items()
-        },
         "tile_gains": gains,
         "channels": [check.facts() for check in done.checks.values()],
     }
@@ -276,8 +269,7 @@ def _channel_report(done: JobDone, own: ImageDone, group: ModelGroup) -> Channel
             label,
             quality.seam_text,
         )
-    read = own.planes.get(group.label, {})
-    known = Known(model, quality, check, done.evidence.get(label), read)
+    known = Known(model, quality, check, done.evidence.get(label))
     gains = own.gains[channel.index].rows() if channel.index in own.gains else ()
     background: Facts = ()
     if done.background is not None and counted in done.background.titles:
@@ -293,6 +285,7 @@ def _channel_report(done: JobDone, own: ImageDone, group: ModelGroup) -> Channel
         (*method_rows(known), *gains),
         check,
         done.truth.get(label),
+        model.planes,
     )
 
 

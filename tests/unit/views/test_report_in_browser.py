@@ -18,6 +18,7 @@ from fractal_mesospim_shading.core.overlaps.pedestal import pedestal
 from fractal_mesospim_shading.core.overlaps.residual import summary
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.seams import medium_lines
+from fractal_mesospim_shading.flatfield.planes_seen import PlanesSeen, Thumbnail
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck, Views
 from fractal_mesospim_shading.views.evidence import Evidence
 from fractal_mesospim_shading.views.report_page import report_html
@@ -51,7 +52,12 @@ addEventListener("load", () => {
     return {width: view.innerWidth, title: page.title,
       headings: [...page.querySelectorAll("h2")].map((e) => e.textContent),
       meet: meet, over: over.map((e) => e.outerHTML.slice(0, 80)),
-      pictures: [...page.images].map((e) => e.naturalWidth)};
+      pictures: [...page.images].filter((e) => !e.closest(".planes")).map((e) => e.naturalWidth),
+      planes: [...page.querySelectorAll(".planes figure")].map((e) => {
+        const picture = e.querySelector("img");
+        return {name: e.textContent, alt: picture.alt, wide: picture.getBoundingClientRect().width,
+          frame: view.getComputedStyle(picture).borderTopStyle};
+      })};
   });
   document.body.innerHTML = "<pre id=told></pre>";
   document.getElementById("told").textContent = JSON.stringify(told);
@@ -62,6 +68,17 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine"),
 ]
+
+
+def planes() -> PlanesSeen:
+    """Two that were used, one that was left out, in tiles with a name of some length."""
+    picture = np.arange(1, 1025, dtype=np.float32).reshape(32, 32)
+    shown = [(f"1 of {LABEL}", 4, ""), ("2", 1234, ""), ("3", 5, f"holds {LABEL}")]
+    thumbnails = (Thumbnail(tile, z, picture, why) for tile, z, why in shown)
+    numbers = {1: (4,), 2: tuple(range(0, 2000, 2))}
+    return PlanesSeen(
+        numbers, {3: (5,)}, 2000, {1: f"1 of {LABEL}", 2: "2", 3: "3"}, tuple(thumbnails)
+    )
 
 
 def page() -> str:
@@ -80,6 +97,7 @@ def page() -> str:
         method=(("Camera offset", "o" * 200),),
         check=check,
         truth=np.ones((24, 32), np.float32),
+        planes=planes(),
     )
     facts = (("Source", "z" * 240),)
     verdict = judged([Evidence(LABEL, unseen="u" * 200)] * 4, warnings=1)
@@ -116,3 +134,11 @@ def test_nothing_runs_over_its_box(tmp_path: Path) -> None:
         assert found["headings"][1].startswith("Channel <script>document")
         # Flat-fields, sections and errors of all; two pairs of planes, medium and map of each.
         assert len(found["pictures"]) == 3 + 4 * 6 and min(found["pictures"]) > 450
+        # Planes are told apart by number, by a word and by a frame, and are large enough to see.
+        assert len(found["planes"]) == 4 * 3
+        first, second, last = found["planes"][:3]
+        assert first["name"] == f"tile 1 of {LABEL}, plane 4"
+        assert second["alt"] == "tile 2, plane 1234 used" and second["frame"] == "solid"
+        assert last["alt"] == f"tile 3, plane 5 left out: it holds {LABEL}"
+        assert last["frame"] == "dashed"
+        assert all(90 < own["wide"] < 250 for own in found["planes"])
