@@ -40,6 +40,7 @@ from fractal_mesospim_shading.messages import listen
 if TYPE_CHECKING:
     from fractal_mesospim_shading.flatfield.models import ChannelModel
     from fractal_mesospim_shading.jobs.checking import CheckResult
+    from fractal_mesospim_shading.jobs.estimating import EstimateResult
     from fractal_mesospim_shading.jobs.finding import EmptyResult
     from fractal_mesospim_shading.jobs.work import JobResult
     from fractal_mesospim_shading.options.background import BackgroundOptions, BackgroundStep
@@ -57,6 +58,7 @@ __all__ = [
     "ChannelModel",
     "CheckResult",
     "EmptyResult",
+    "EstimateResult",
     "FlatfieldOptions",
     "FolderError",
     "ImageFormatError",
@@ -98,6 +100,7 @@ _HOME = {
     "ChannelModel": "flatfield.models",
     "CheckResult": "jobs.checking",
     "EmptyResult": "jobs.finding",
+    "EstimateResult": "jobs.estimating",
     "FlatfieldOptions": "options.flatfield",
     "ImportOptions": "options.flatfield",
     "JobResult": "jobs.work",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from fractal_mesospim_shading.engine.progress import Told
-    from fractal_mesospim_shading.flatfield.models import ChannelModel
     from fractal_mesospim_shading.jobs.checking import CheckResult
+    from fractal_mesospim_shading.jobs.estimating import EstimateResult
     from fractal_mesospim_shading.jobs.finding import EmptyResult
     from fractal_mesospim_shading.jobs.work import JobResult
     from fractal_mesospim_shading.options.background import BackgroundArguments, BackgroundOptions
@@ -83,7 +83,7 @@ def estimate_flatfield(
     tiff: bool = False,
     progress: bool | Told | None = None,
     **arguments: Unpack[FlatfieldArguments],
-) -> dict[str, ChannelModel]:
+) -> EstimateResult:
     """Estimate the flat-fields of an image, or of several together.
 
     Args:
@@ -99,7 +99,8 @@ def estimate_flatfield(
             those of `options`.
 
     Returns:
-        The models by channel label.
+        The models by channel label, like a dict; with them whether they fit the image, and the
+        report.
 
     Raises:
         ShadingError: one readable error; an earlier folder of models is as it was.
@@ -111,6 +112,8 @@ def estimate_flatfield(
         >>> models = estimate_flatfield("brain.zarr/raw_image", "models", fov_list=[1, 3, 7, 9])
         >>> models["488 nm"].profile.flatfield.shape, models["488 nm"].planes_used
         ((96, 96), 48)
+        >>> models.verdict.word  # this image does not say where its tiles overlap
+        'look'
         >>> result = correct_flatfield("brain.zarr/raw_image", models_folder="models")
     """
     from fractal_mesospim_shading.jobs import estimating

@@ -105,6 +105,12 @@ def test_an_estimate_has_a_verdict_and_a_report(
     assert "Pairs of tiles of channel 488 nm" in page
     told = json.loads((tmp_path / "models_report.json").read_text())
     assert told["verdict"]["word"] == "good" and list(told["models"]) == list(models)
+    # What is given back is read like a dict of the models, and holds the same verdict.
+    assert models.verdict is not None and models.verdict.facts() == told["verdict"]
+    assert models.report == str(tmp_path / "models_report.html") and len(models) == 1
+    assert models.models_folder == str(folder) and models[LABEL] is dict(models)[LABEL]
+    assert models.facts()["overlaps"][LABEL] == told["channels"][0]
+    assert repr(models).startswith(f"EstimateResult({LABEL}; ") and "verdict: good" in repr(models)
     every = "; ".join(f"tile {tile}: planes 0 to 11" for tile in (1, 3, 7, 9))
     assert f"<td>{every}</td>" in page
     used = {str(tile): [[0, 11]] for tile in (1, 3, 7, 9)}
@@ -118,6 +124,9 @@ def test_an_estimate_has_a_verdict_and_a_report(
     arguments = ["estimate", source, "--output", str(tmp_path / "other"), "--fov-list", "1,3,7,9"]
     assert main([*arguments, "--no-report"]) == 0
     assert not list(tmp_path.glob("other_report*"))
+    unwritten = estimate_flatfield(source, **empty)
+    assert (unwritten.models_folder, unwritten.report) == (None, None)
+    assert unwritten.verdict is not None and unwritten.verdict.word == "good"
     with pytest.raises(errors.ParameterError, match="report can do nothing where no models"):
         estimate_flatfield(source, report=True, **empty)
 

@@ -179,7 +179,6 @@ def correct_flatfield(given: Given) -> None:
 
 def estimate(given: Given) -> None:
     """Write models, and print their folder."""
-    from fractal_mesospim_shading.flatfield.models import model_facts
     from fractal_mesospim_shading.jobs import estimating
     from fractal_mesospim_shading.jobs.outlook import Outlook, models_from
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
@@ -187,13 +186,12 @@ def estimate(given: Given) -> None:
     images, options = _images_and_options(given, FlatfieldOptions)
     if given["dry_run"]:
         choices = estimating.plan_estimate(images, given["output"], options)
-        found = Outlook(", ".join(images), given["output"], {}, models_from(choices))
-        return _show_outlooks(given, [found])
-    models = estimating.estimate_models(
+        foreseen = Outlook(", ".join(images), given["output"], {}, models_from(choices))
+        return _show_outlooks(given, [foreseen])
+    found = estimating.estimate_models(
         images, given["output"], options, tiff=given["format"] == "tiff"
     )
-    facts = {"models_folder": given["output"], "models": model_facts(models)}
-    _show(given, [given["output"]], facts)
+    _show(given, [given["output"]], found.facts())
 
 
 def correct_background(given: Given) -> None:

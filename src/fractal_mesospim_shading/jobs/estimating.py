@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fractal_mesospim_shading.errors import ParameterError, Problems
-from fractal_mesospim_shading.flatfield.models import ChannelModel
+from fractal_mesospim_shading.flatfield.models import ChannelModel, Models, model_facts
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
+from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.joined import joined
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import is_container
@@ -28,14 +30,67 @@ from fractal_mesospim_shading.messages import listed, warnings_heard
 from fractal_mesospim_shading.options.base import asked_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
+from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.views.reporting import report_obstacle
+from fractal_mesospim_shading.views.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class EstimateResult(Mapping[str, ChannelModel]):
+    """What an estimate gives: the models by channel label, like a dict, and how good they are.
+
+    Attributes:
+        models: by channel label (with the side, where there are several).
+        models_folder: where they were saved, if they were.
+        report: the report, if one was written.
+        overlaps: how far the views of the same tissue in two tiles differ, before a correction with
+            these models and after, by label of the model; nothing where tiles are not known to
+            overlap.
+        verdict: whether the models fit the image, with reasons and what to do; None where it could
+            not be made.
+    """
+
+    models: Models
+    models_folder: str | None = None
+    report: str | None = None
+    overlaps: Mapping[str, OverlapCheck] = field(default_factory=dict)
+    verdict: Verdict | None = None
+
+    def __getitem__(self, label: str) -> ChannelModel:
+        return self.models[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.models)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def __repr__(self) -> str:
+        shown = {"models_folder": self.models_folder, "report": self.report}
+        parts = [
+            ", ".join(self.models),
+            *(f"{name}: {text}" for name, text in shown.items() if text),
+        ]
+        if self.verdict is not None:
+            parts.append(f"verdict: {self.verdict.word}")
+        return f"EstimateResult({'; '.join(parts)})"
+
+    def facts(self) -> Document:
+        """All of it as JSON, without the pixels of the models."""
+        return {
+            "models_folder": self.models_folder,
+            "report": self.report,
+            "models": model_facts(self.models),
+            "overlaps": {label: check.facts() for label, check in self.overlaps.items()},
+            "verdict": None if self.verdict is None else self.verdict.facts(),
+        }
+
+
 def estimate_models(
     urls: Sequence[str], folder: str | None, options: FlatfieldOptions, *, tiff: bool = False
-) -> dict[str, ChannelModel]:
+) -> EstimateResult:
     """Estimate the models of images or containers without correcting them.
 
     Args:
@@ -52,16 +107,18 @@ def estimate_models(
     with warnings_heard():
         choices = plan_estimate(urls, folder, options)
         models = make_models(choices, options)
-        outcome = judge_models(choices, models)
+        outcome, report = judge_models(choices, models), None
         if folder is not None:
             folder = places.normalise_url(folder)
             save_all_models(folder, choices, models, tiff=tiff)
         if folder is not None and options.report and report_obstacle(folder) is None:
             asked = {"output": folder, **({"format": "tiff"} if tiff else {}), **asked_of(options)}
             seconds = time.monotonic() - started
-            report_models(folder, urls, choices, models, outcome, seconds, asked)
+            report = report_models(folder, urls, choices, models, outcome, seconds, asked)
         outcome.tell()
-    return labelled(choices, models)
+    return EstimateResult(
+        labelled(choices, models), folder, report, outcome.looked.checks, outcome.verdict
+    )
 
 
 def plan_estimate(
