@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,24 @@ def test_a_good_correction_is_called_good(
     told = _told(result)
     assert told["word"] == "good", told
     # The last lines of the log, before where the result is.
-    *_, headline, reasons, done = caplog.messages
-    assert headline == "Good: it worked." and done.startswith("Done in")
-    assert reasons.startswith(f"{LABEL}: The same tissue in two tiles differs by ")
+    _, *reasons, done = caplog.messages[caplog.messages.index("Good: it worked.") :]
+    assert done.startswith("Done in")
+    assert reasons[0].startswith(f"{LABEL}: The same tissue in two tiles differs by ")
+    about_overlaps = [line for line in caplog.messages if "tissue" in line or "overlaps" in line]
+    assert len(about_overlaps) > 2 and max(map(len, about_overlaps)) <= 120
 
 
 @pytest.mark.parametrize("given", [0, 60, 140])
 def test_a_wrong_offset_is_called_wrong_and_no_uncertainty_hides_it(
-    mosaic: tuple[str, dict[str, Any]], tmp_path: Path, given: int
+    mosaic: tuple[str, dict[str, Any]],
+    tmp_path: Path,
+    given: int,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The flat-field of it is off by more than the noise tells: that is said beside the number."""
     source, empty = mosaic
+    caplog.set_level(logging.INFO)
     try:
         result = correct_flatfield(
             source, output_folder=str(tmp_path), camera_offset=given, **empty
@@ -74,6 +82,12 @@ def test_a_wrong_offset_is_called_wrong_and_no_uncertainty_hides_it(
         return
     told = _told(result)
     assert told["word"] == "wrong", told
+    # It is a warning, once; what was warned of before is not said again, in no line.
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert [line for line in warned if line.startswith("Wrong: ")] == warned[-1:]
+    sentences = [part for line in caplog.messages for part in re.split(r"(?<=[a-z])\. |: ", line)]
+    long = [sentence for sentence in sentences if len(sentence) > 40]
+    assert len(set(long)) == len(long) and "Wrong: " not in capsys.readouterr().err
     shape = "flat" if given < OFFSET else "steep"
     assert any(f"too {shape}" in own["text"] for own in told["channels"][0]["findings"])
     assert "leave `camera_offset` out to have it estimated." in " ".join(told["todo"])

@@ -35,8 +35,9 @@ from fractal_mesospim_shading.local_background.planes import BackgroundCounts, t
 from fractal_mesospim_shading.local_background.regions import Regions
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.precedence import passed_over_in_method
+from fractal_mesospim_shading.views.background_verdict import judged_background
 from fractal_mesospim_shading.views.evidence import BackgroundEvidence
-from fractal_mesospim_shading.views.verdict import Verdict, judged_background
+from fractal_mesospim_shading.views.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 

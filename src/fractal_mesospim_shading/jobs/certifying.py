@@ -77,29 +77,24 @@ def overlap_bytes(choices: Sequence[PlaneChoice]) -> int:
 
 
 def tell(label: str, check: OverlapCheck) -> None:
-    """Say what a check has found, and warn where the correction did harm."""
+    """Say what a check has found, and warn of harm; the verdict says what to do about it."""
     for line in check.lines():
         logger.info("Channel %s: %s", label, line)
     if check.grew and check.after is not None:
         logger.warning(
-            "Channel %s: after the correction the same tissue differs more between tiles than "
-            "before (%.1f %% before, %.1f %% after, in %d overlaps): the flat-field does not fit "
-            "this image. It may be of another channel or objective, turned or mirrored, or hold "
-            "sample.",
+            "Channel %s: the flat-field does not fit this image: tissue differs more between tiles "
+            "(%.1f %%) than before (%.1f %%).",
             label,
-            100 * check.before.whole.median,
             100 * check.after.whole.median,
-            len(check.before.pairs),
+            100 * check.before.whole.median,
         )
     if check.offset_doubted:
         found = check.pedestal
         logger.warning(
             "Channel %s: by the overlaps, the camera offset that was used is too %s by %.0f +- "
-            "%.0f counts: bright and dim tissue does not differ alike between tiles. The "
-            "flat-field is too %s then. Give the right `camera_offset` or `darkfield_file`.",
+            "%.0f counts.",
             label,
             "small" if found.value > 0 else "large",
             abs(found.value),
             found.uncertainty,
-            "flat" if found.value > 0 else "steep",
         )

@@ -74,7 +74,11 @@ class CheckResult:
 
     def lines(self) -> tuple[str, ...]:
         """In plain words, some lines for each channel."""
-        return tuple(f"{check.label}: {line}" for check in self.channels for line in check.lines())
+        return tuple(
+            f"{check.label}: {line}"
+            for check in self.channels
+            for line in (*check.lines(), *check.details())
+        )
 
 
 def check_image(url: str, wanted: CheckWanted) -> CheckResult:

@@ -177,9 +177,8 @@ def _growths(
         growths[choice.prefix + channel.label] = growth
         if growth.grew:
             logger.warning(
-                "Channel %s: the step at the tile seams grew from %.1f %% to %.1f %% (%.1f +- "
-                "%.1f %% at the same places): the flat-field does not fit this image. It may be "
-                "of another channel or objective, turned or mirrored, or hold sample.",
+                "Channel %s: the step at the tile seams grew from %.1f %% to %.1f %% (by %.1f +- "
+                "%.1f %%): the flat-field does not fit this image.",
                 choice.prefix + channel.label,
                 100 * growth.before,
                 100 * growth.after,

@@ -52,8 +52,8 @@ class Outcome:
 
     def tell(self) -> None:
         """Say whether it worked, why, and what to do."""
-        for line in () if self.verdict is None else self.verdict.lines():
-            logger.info("%s", line)
+        for level, line in () if self.verdict is None else self.verdict.log_lines():
+            logger.log(level, "%s", line)
 
 
 def judge_job(

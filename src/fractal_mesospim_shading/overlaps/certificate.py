@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,12 +133,16 @@ class OverlapCheck:
     @property
     def why_unmeasured(self) -> str:
         """Why no pair could be compared, as a clause."""
+        reasons = "; ".join(dict.fromkeys(pair.reason for pair in self.rejected))
+        return f"{self._unusable} ({reasons})" if reasons else self._unusable
+
+    @property
+    def _unusable(self) -> str:
         if not self.rejected:
             return "no two tiles overlap"
         number = len({(pair.first, pair.second) for pair in self.rejected})
-        reasons = "; ".join(dict.fromkeys(pair.reason for pair in self.rejected))
         none = "the one overlap cannot" if number == 1 else f"none of {number} overlaps can"
-        return f"{none} be used ({reasons})"
+        return f"{none} be used"
 
     @property
     def says_enough(self) -> bool:
@@ -205,7 +210,7 @@ class OverlapCheck:
     def rows(self) -> tuple[tuple[str, str], ...]:
         """For a report: what was measured, as names and values."""
         if not self.measured:
-            return (("Same tissue in two tiles", self.lines()[0]),)
+            return (("Same tissue in two tiles", f"not compared: {self.why_unmeasured}"),)
         rows = [("Same tissue in two tiles differs by", self._differ())]
         for axis in self.before.along:
             values = [views.along[axis].median for views in self._views]
@@ -220,27 +225,45 @@ class OverlapCheck:
         return (self.before,) if self.after is None else (self.before, self.after)
 
     def lines(self) -> tuple[str, ...]:
-        """What it means, in plain words, one sentence each."""
+        """What it means, in plain words, short sentences that say one thing each."""
         if not self.measured:
-            return (f"overlaps say nothing of the correction: {self.why_unmeasured}.",)
-        lines = [f"the same tissue in two tiles differs by {self._differ()}."]
-        if self.after is not None:
-            whole = self.after.whole
-            if whole.median <= _AT_FLOOR * whole.noise_floor:
-                lines.append("That is as good as the overlaps can tell.")
+            line = f"overlaps say nothing of the correction: {self._unusable}."
+            # What follows in brackets is a number of that pair.
+            reasons = Counter(pair.reason.partition(" (")[0] for pair in self.rejected)
+            return (line, *(f"Mostly because: {why}." for why, _ in reasons.most_common(1)))
+        last, number = self._views[-1].whole, counted(len(self.before.pairs), "overlap")
+        lines = [f"the same tissue in two tiles differs by {self._medians()}, in {number}."]
+        if self.after is not None and last.median <= _AT_FLOOR * last.noise_floor:
+            lines.append("That is as good as the overlaps can tell.")
+        lines.append(f"Noise and stage errors alone give {_words(last.noise_floor)}.")
         lines.append(f"Camera offset: {self._offset_words()}.")
         return tuple(lines)
 
-    def _differ(self) -> str:
-        last = self._views[-1].whole
-        median = _changed([views.whole.median for views in self._views])
-        p90 = _changed([views.whole.p90 for views in self._views])
-        unsure = _words(last.error) if math.isfinite(last.error) else "not known"
+    def details(self) -> tuple[str, ...]:
+        """What else was measured, likewise."""
+        if not self.measured:
+            return ()
         return (
-            f"{median} (a tenth of the places by more than {p90}; "
-            f"{counted(len(self.before.pairs), 'overlap')}; uncertainty {unsure}; noise and stage "
-            f"errors leave {_words(last.noise_floor)})"
+            f"A tenth of the places differs by more than {self._p90()}.",
+            f"The uncertainty of the difference is {self._unsure()}.",
         )
+
+    def _differ(self) -> str:
+        return (
+            f"{self._medians()} (a tenth of the places by more than {self._p90()}; "
+            f"{counted(len(self.before.pairs), 'overlap')}; uncertainty {self._unsure()}; noise "
+            f"and stage errors leave {_words(self._views[-1].whole.noise_floor)})"
+        )
+
+    def _medians(self) -> str:
+        return _changed([views.whole.median for views in self._views])
+
+    def _p90(self) -> str:
+        return _changed([views.whole.p90 for views in self._views])
+
+    def _unsure(self) -> str:
+        error = self._views[-1].whole.error
+        return _words(error) if math.isfinite(error) else "not known"
 
     def _offset_words(self) -> str:
         found = self.pedestal
@@ -248,7 +271,7 @@ class OverlapCheck:
             why = "there is too little shading in them"
             if not found.enough_tissue:
                 why = f"fewer than {LEAST_PAIRS} hold tissue three times as bright as the medium"
-            return f"the overlaps cannot tell whether it is right: {why}"
+            return f"overlaps cannot tell: {why}"
         counts = f"{found.value:.1f} +- {found.uncertainty:.1f} counts"
         if self.after is None:
             return f"by the overlaps, {counts} under the light are no light"

@@ -5,11 +5,12 @@ Each thing that is known speaks for itself, and the worst decides. What is not k
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from fractal_mesospim_shading.views.evidence import BackgroundEvidence, Evidence, OffsetSeen
+from fractal_mesospim_shading.views.evidence import Evidence, OffsetSeen
 
 Word = Literal["good", "look", "wrong"]
 
@@ -22,21 +23,13 @@ _GOOD_RESIDUAL = 0.02
 _ENOUGH_PLANES = 8
 # Uncertainty of a flat-field, a fraction, that a person should know of.
 _UNSURE = 0.02
-# Share of pixels that became 0 by a background: noise explains half, and a few are nobody's loss.
-_CUT, _EXPLAINED = 0.01, 0.6
 # Share of saturated pixels from which on that is said.
 _SATURATED = 0.001
 
-_HEADLINES: Mapping[Word, str] = {
+HEADLINES: Mapping[Word, str] = {
     "good": "Good: it worked.",
     "look": "Look: whether it worked has to be seen by eye.",
     "wrong": "Wrong: this is not to be used as it is.",
-}
-
-# Counts do not tell whether a radius fits the objects.
-_OF_BACKGROUNDS: Mapping[Word, str] = {
-    **_HEADLINES,
-    "good": "Good: no light was lost. Whether the radius fits the objects is for the eye.",
 }
 
 
@@ -48,11 +41,17 @@ class Finding:
         word: what it says alone.
         text: a sentence.
         todo: what to do about it; empty where nothing.
+        warned: whether the log has warned of it before the verdict.
     """
 
     word: Word
     text: str
     todo: str = ""
+    warned: bool = False
+
+    def facts(self) -> dict[str, str]:
+        """What it says, as JSON."""
+        return {"word": self.word, "text": self.text, "todo": self.todo}
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,16 @@ class ChannelVerdict:
     def word(self) -> Word:
         """That of the worst."""
         return worst(finding.word for finding in self.findings)
+
+    @property
+    def decisive(self) -> tuple[Finding, ...]:
+        """What makes it what it is."""
+        return tuple(finding for finding in self.findings if finding.word == self.word)
+
+    @property
+    def unwarned(self) -> tuple[str, ...]:
+        """What of that no warning has said."""
+        return tuple(finding.text for finding in self.decisive if not finding.warned)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class Verdict:
     def facts(self) -> dict[str, Any]:
         """All of it as JSON."""
         channels = [
-            {"word": own.word, "label": own.label, "findings": [asdict(f) for f in own.findings]}
+            {"word": own.word, "label": own.label, "findings": [f.facts() for f in own.findings]}
             for own in self.channels
         ]
         return {
@@ -103,16 +112,33 @@ class Verdict:
         }
 
     def lines(self) -> tuple[str, ...]:
-        """For the log: the verdict, its reasons by channel, what to do."""
+        """The verdict, its reasons by channel, what to do: a line each."""
         reasons = [
-            f"{own.label}: {' '.join(_capital(f.text) for f in self._decisive(own))}"
+            f"{own.label}: {_capital(finding.text)}"
             for own in self.channels
+            for finding in own.decisive
         ]
         return (self.headline, *reasons, *self.todo)
 
-    def _decisive(self, own: ChannelVerdict) -> list[Finding]:
-        """Of a channel, what makes it what it is."""
-        return [finding for finding in own.findings if finding.word == own.word]
+    def log_lines(self) -> tuple[tuple[int, str], ...]:
+        """The same for a log, each with its level.
+
+        That a result is wrong is a warning, with those of its reasons that no warning has said
+        before; what warnings have said is not said again.
+        """
+        if self.word != "wrong":
+            return tuple((logging.INFO, line) for line in self.lines())
+        wrong = [own for own in self.channels if own.word == "wrong"]
+        reasons = " ".join(
+            f"{own.label}: {' '.join(_capital(text) for text in own.unwarned)}"
+            if own.unwarned
+            else f"{own.label}: see the warnings above."
+            for own in wrong
+        )
+        return (
+            (logging.WARNING, f"{self.headline} {reasons}"),
+            *((logging.INFO, line) for line in self.todo),
+        )
 
 
 def worst(words: Iterable[Word]) -> Word:
@@ -138,7 +164,7 @@ def judged(channels: Sequence[Evidence], warnings: int = 0) -> Verdict:
 def combined(
     verdicts: Sequence[ChannelVerdict],
     warnings: int = 0,
-    headlines: Mapping[Word, str] = _HEADLINES,
+    headlines: Mapping[Word, str] = HEADLINES,
 ) -> Verdict:
     """The verdict of a job from those of its channels; a line that asks for a look is never good.
 
@@ -157,6 +183,12 @@ def combined(
     return Verdict(word, headlines[word], tuple(verdicts), tuple(dict.fromkeys(todo)))
 
 
+def ordered(label: str, found: Iterable[Finding]) -> ChannelVerdict:
+    """What is to be said of a channel, by all that was found, in any order."""
+    worst_first = sorted(found, key=lambda finding: -_ORDER.index(finding.word))
+    return ChannelVerdict(label, tuple(worst_first))
+
+
 def channel_verdict(own: Evidence) -> ChannelVerdict:
     """Judge one channel by all that is known of it."""
     if own.copied:
@@ -167,44 +199,9 @@ def channel_verdict(own: Evidence) -> ChannelVerdict:
         *_offset(own),
         *_planes(own),
         *_uncertainty(own),
-        *_saturated_pixels(own.saturated),
+        *saturated_pixels(own.saturated),
     ]
-    ordered = sorted(found, key=lambda finding: -_ORDER.index(finding.word))
-    return ChannelVerdict(own.label, tuple(ordered))
-
-
-def judged_background(channels: Sequence[BackgroundEvidence], warnings: int = 0) -> Verdict:
-    """Judge a local background that was taken away.
-
-    It is *good* where it left all pixels in the range of the type, *wrong* where more of them fell
-    below 0 than their noise explains, else, and where planes have no background, *look*.
-
-    Args:
-        channels: what is known of each.
-        warnings: how many lines of the log ask for a look.
-    """
-    return combined([_background(own) for own in channels], warnings, _OF_BACKGROUNDS)
-
-
-def _background(own: BackgroundEvidence) -> ChannelVerdict:
-    text = f"{percent(own.cut)} of the pixels became 0 or the largest value"
-    keep = "Set `output_type=float32` or an `output_offset`: dim objects and noise are kept then."
-    if own.cut > _EXPLAINED:
-        less = "The background is above what is there. Choose a larger radius, or a mask."
-        found = [Finding("wrong", f"{text}: noise explains half of them at most.", less)]
-    elif own.cut > _CUT:
-        found = [Finding("look", f"{text}.", keep)]
-    else:
-        found = [Finding("good", f"{text}.")]
-    if own.unestimated:
-        planes = f"{own.unestimated} plane{'s' if own.unestimated != 1 else ''}"
-        text = (
-            f"{planes} of tiles hold nothing to estimate a background from and stay as they were."
-        )
-        found.append(Finding("look", text, "Make the mask, or the dilation of it, smaller."))
-    found += _saturated_pixels(own.saturated)
-    ordered = sorted(found, key=lambda finding: -_ORDER.index(finding.word))
-    return ChannelVerdict(own.label, tuple(ordered))
+    return ordered(own.label, found)
 
 
 def _views(own: Evidence) -> Finding:
@@ -220,8 +217,8 @@ def _views(own: Evidence) -> Finding:
         f"{percent(views.after)} after"
     )
     if views.grew:
-        return Finding("wrong", f"{text}: more than before.", harm)
-    floor = f"noise and stage errors alone give {percent(views.floor)}"
+        return Finding("wrong", f"{text}: more than before.", harm, warned=True)
+    floor = f"noise and stage errors give {percent(views.floor)}"
     if views.after <= max(_AT_FLOOR * views.floor, _GOOD_RESIDUAL):
         return Finding("good", f"{text} ({floor}).")
     return Finding(
@@ -245,7 +242,7 @@ def _steps(own: Evidence, harm: str) -> Finding:
         f"{percent(own.steps.after)}"
     )
     if own.steps.grew:
-        return Finding("wrong", f"{text}: more than before.", harm)
+        return Finding("wrong", f"{text}: more than before.", harm, warned=True)
     return Finding(
         "look",
         f"{text}; that is weaker evidence than overlaps, of which none can be compared "
@@ -262,7 +259,8 @@ def _offset(own: Evidence) -> list[Finding]:
         says = f"{seen.by} says {own.offset + seen.apart:.1f} +- {seen.uncertainty:.1f}"
         if seen.contradicts:
             text = f"{used}, but {says}: {_harm_of_offset(own, seen)}."
-            findings.append(Finding("wrong", text, f"Do it again with the right offset. {measure}"))
+            again = f"Do it again with the right offset. {measure}"
+            findings.append(Finding("wrong", text, again, warned=True))
         elif seen.agrees:
             findings.append(Finding("good", f"{used}, and {says}."))
         else:
@@ -307,7 +305,8 @@ def _uncertainty(own: Evidence) -> list[Finding]:
     return [Finding("look", text, "Use more planes, or a measured offset.")]
 
 
-def _saturated_pixels(share: float | None) -> list[Finding]:
+def saturated_pixels(share: float | None) -> list[Finding]:
+    """What a share of saturated pixels says; nothing where it is small or not known."""
     if share is None or share < _SATURATED:
         return []
     text = f"{percent(share)} of the pixels are saturated: their true light is not known."

@@ -22,6 +22,9 @@ def taken_by(log_flat):
     return taken
 
 
+ROW = "Same tissue in two tiles differs by"
+
+
 def evidence(pairs, rejected=(), dark_structure=DARK_STRUCTURE):
     return OverlapEvidence(tuple(pairs), tuple(rejected), 0, dark_structure)
 
@@ -35,10 +38,13 @@ def checked(log_flat=log_flatfield, pairs=None, rejected=(), dark_structure=DARK
 def test_a_right_correction_is_said_to_be_right():
     check = checked()
     assert check.measured and not check.grew and not check.offset_doubted
-    first, second, third = check.lines()
+    first, second, third, last = check.lines()
     assert "before" in first and "after" in first and "12 overlaps" in first
     assert second == "That is as good as the overlaps can tell."
-    assert third.startswith("Camera offset: right, as far as the overlaps can tell")
+    assert (
+        third == f"Noise and stage errors alone give {100 * check.after.whole.noise_floor:.2g} %."
+    )
+    assert last.startswith("Camera offset: right, as far as the overlaps can tell")
 
 
 def test_a_flat_field_of_something_else_made_it_worse():
@@ -81,21 +87,46 @@ def test_small_counts_matter_where_there_is_little_light():
 
 
 def test_what_cannot_be_told_is_said():
-    assert "cannot tell whether it is right" in checked(pairs=grid_pairs(sample=0.0)).lines()[-1]
+    assert "overlaps cannot tell: fewer than" in checked(pairs=grid_pairs(sample=0.0)).lines()[-1]
     nothing = checked(pairs=[], rejected=[Rejected(1, 2, "dark")])
     assert not nothing.measured and not nothing.grew
     assert nothing.lines() == (
-        "overlaps say nothing of the correction: the one overlap cannot be used (dark).",
+        "overlaps say nothing of the correction: the one overlap cannot be used.",
+        "Mostly because: dark.",
     )
+    assert nothing.why_unmeasured == "the one overlap cannot be used (dark)"
+    assert nothing.details() == ()
     assert nothing.facts()["before"]["median_percent"] is None
     json.dumps(nothing.facts(), allow_nan=False)
 
 
 def test_one_overlap_tells_no_uncertainty():
     check = checked(pairs=grid_pairs()[:1])
-    first = check.lines()[0]
-    assert "; 1 overlap; uncertainty not known; " in first and "inf" not in first
+    assert "; 1 overlap; uncertainty not known; " in dict(check.rows())[ROW]
+    assert check.lines()[0].endswith(", in 1 overlap.")
+    assert check.details()[-1] == "The uncertainty of the difference is not known."
+    assert "inf" not in " ".join((*check.lines(), *check.details()))
     assert check.facts()["uncertainty_percent"] is None
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        checked(),
+        checked(None),
+        checked(lambda y, x: -log_flatfield(y, x)),
+        checked(pairs=grid_pairs(pedestal=80.0)),
+        checked(pairs=grid_pairs(pedestal=-25.0)),
+        checked(pairs=grid_pairs(pedestal=2.5)),
+        checked(pairs=grid_pairs(sample=0.0)),
+        checked(pairs=[], rejected=[Rejected(1, n, f"{'so ' * 9} ({n})") for n in range(2, 90)]),
+    ],
+)
+def test_a_line_fits_a_terminal(check):
+    """With "Channel 488 nm: " before it; the details are for the report and for `check`."""
+    lines = (*check.lines(), *check.details())
+    assert max(len(f"Channel 488 nm: {line}") for line in lines) <= 120
+    assert not any(". " in line for line in lines)
 
 
 def test_the_json_is_that_of_the_command():

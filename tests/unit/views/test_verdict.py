@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import replace
 
 import pytest
 
+from fractal_mesospim_shading.views.background_verdict import judged_background
 from fractal_mesospim_shading.views.evidence import (
     BackgroundEvidence,
     Evidence,
@@ -15,7 +17,7 @@ from fractal_mesospim_shading.views.evidence import (
     Steps,
     Views,
 )
-from fractal_mesospim_shading.views.verdict import Verdict, judged, judged_background, percent
+from fractal_mesospim_shading.views.verdict import Verdict, judged, percent
 
 GOOD = Evidence(
     "488 nm",
@@ -164,6 +166,39 @@ def test_lines_for_the_log() -> None:
     wrong = lines(judged([replace(GOOD, seen=seen(-30.0, 2.0))]))
     assert wrong.startswith("Wrong: ") and "too steep" in wrong
     assert "rests on" not in wrong
+
+
+def test_wrong_is_one_warning_that_repeats_none() -> None:
+    """What the log has warned of is not said again; what it has not is said with the verdict."""
+    grew = replace(GOOD, label="561 nm", views=Views(0.01, 0.05, 0.001, 12, grew=True))
+    for bad in (
+        grew,
+        replace(GOOD, seen=seen(-30.0, 2.0)),
+        replace(GOOD, views=None, steps=Steps(0.1, 0.2, grew=True)),
+    ):
+        (level, line), *rest = judged([GOOD, bad], warnings=1).log_lines()
+        assert level == logging.WARNING and line.startswith("Wrong: this is not to be used")
+        assert line.endswith(f" {bad.label}: see the warnings above.")
+        assert rest and all(level == logging.INFO for level, _ in rest)
+    cut = BackgroundEvidence("488 nm", cut=0.7)
+    (level, line), *_ = judged_background([cut]).log_lines()
+    assert level == logging.WARNING
+    assert line == (
+        "Wrong: this is not to be used as it is. 488 nm: 70 % of the pixels became 0 or the "
+        "largest value: noise explains half of them at most."
+    )
+    assert {level for level, _ in judged([GOOD], warnings=1).log_lines()} == {logging.INFO}
+
+
+def test_lines_say_one_thing_each() -> None:
+    """As wide as a terminal is, with a label as long as they are."""
+    verdict = judged([GOOD, replace(GOOD, planes=2)])
+    assert verdict.lines()[1:-1] == tuple(
+        f"{own.label}: {found.text[0].upper()}{found.text[1:]}"
+        for own in verdict.channels
+        for found in own.decisive
+    )
+    assert max(map(len, verdict.lines())) <= 120
 
 
 def test_as_json() -> None:
