@@ -196,7 +196,11 @@ def test_a_background_has_a_verdict_and_a_report(
     assert any(line.startswith("Good: no light was lost.") for line in caplog.messages)
     page = Path(result.report).read_text()
     assert "<h1>Background correction of brain_background_corr.zarr</h1>" in page
-    assert page.count("data:image/png;base64,") == 2 * len(result.counts)
+    # The whole mosaic, and at full resolution a place where tiles meet; one tile meets none.
+    assert page.count("data:image/png;base64,") == 4 * len(result.counts)
+    where = r"step is largest before the correction, between tiles (\d) and (\d) "
+    first, second = map(int, re.findall(where, page)[0])
+    assert second - first in (1, 2)
     assert "median, radius 5 px" in page
     assert f"mesospim-shading correct-background {source} --method" in page
     # Cut at 0, half of the noise is gone.

@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 
-import numpy as np
-
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.source import Channel, MultitileImage
+from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.messages import heard_so_far
@@ -22,7 +20,7 @@ from fractal_mesospim_shading.views.report_parts import (
     ImageReport,
     PlanesShown,
 )
-from fractal_mesospim_shading.views.report_planes import sampled_planes, whole_plane
+from fractal_mesospim_shading.views.report_planes import background_planes
 from fractal_mesospim_shading.views.reporting import asked_rows, made_by, report_url
 from fractal_mesospim_shading.views.verdict import Verdict, percent
 
@@ -59,7 +57,7 @@ class BackgroundDone:
 def write_background_report(
     url: str, done: BackgroundDone, written_to: Callable[[str], str]
 ) -> str:
-    """Write the report of a result: whether it worked, what became of the pixels, a plane.
+    """Write the report of a result: whether it worked, what became of the pixels, some planes.
 
     Args:
         url: of the result, to which `report_obstacle` knows none.
@@ -105,7 +103,10 @@ def _channels(done: BackgroundDone) -> tuple[ChannelReport, ...]:
     shown: dict[str, PlanesShown] = {}
     if done.shown is not None:
         source, target = done.shown
-        shown = {c.label: _plane(source, target, c, done.output_offset) for c in source.channels}
+        shown = {
+            c.label: background_planes(source, target, c, done.output_offset)
+            for c in source.channels
+        }
     return tuple(
         ChannelReport(
             label,
@@ -116,14 +117,6 @@ def _channels(done: BackgroundDone) -> tuple[ChannelReport, ...]:
         )
         for label, counts in done.counts.items()
     )
-
-
-def _plane(
-    image: MosaicImage, target: TargetImage, channel: Channel, output_offset: float
-) -> PlanesShown:
-    sampled = sampled_planes(image, target, channel)
-    dark = float(np.min(sampled.before[sampled.middle]))
-    return PlanesShown(whole_plane(image, sampled, (dark - 1, output_offset)))
 
 
 def _rows(title: str, counts: PixelCounts) -> Facts:

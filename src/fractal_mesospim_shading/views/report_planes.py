@@ -105,8 +105,33 @@ def planes_to_show(
         for planes, dark in ((sampled.before, offsets[0]), (flat, offsets[1]))
     ]
     lines = medium_lines(means[0], means[1], layout, factor=factor)
-    crop = _crop(image, target, channel, plane, _worst_seam(means, layout, factor), offsets)
+    place, ends = _worst_seam(means, layout, factor), (offsets[0], offsets[2])
+    crop = _crop(image, target, channel, plane, place, ends, "after")
     return PlanesShown(whole, crop, lines)
+
+
+def background_planes(
+    image: MosaicImage,
+    target: TargetImage,
+    channel: Channel,
+    output_offset: float,
+) -> PlanesShown:
+    """What a report shows of planes that a local background was taken away from.
+
+    Of what is dark nothing may be left, so the crop is where tiles meet worst before.
+
+    Args:
+        image, target: source and result.
+        channel: of both.
+        output_offset: counts at no light in the result.
+    """
+    sampled = sampled_planes(image, target, channel)
+    offsets = (float(np.min(sampled.before[sampled.middle])) - 1, output_offset)
+    plane = sampled.numbers[sampled.middle] * z_factor(image, sampled.level)
+    before = light(sampled.before.mean(axis=0, dtype=np.float64), offsets[0])
+    place = _worst_seam([before, before], image.layout, sampled.factor)
+    crop = _crop(image, target, channel, plane, place, offsets, "before")
+    return PlanesShown(whole_plane(image, sampled, offsets), crop)
 
 
 def whole_plane(image: MosaicImage, sampled: SampledPlanes, offsets: tuple[float, float]) -> Pair:
@@ -130,7 +155,7 @@ def light(plane: NDArray[Any], offset: float) -> FloatArray:
 def _worst_seam(
     means: list[FloatArray], layout: TileLayout, factor: tuple[int, int]
 ) -> tuple[Seam, int] | None:
-    """The seam with the largest step after the correction, and the box of it to look at.
+    """The seam with the largest step in the second mean, and the box of it to look at.
 
     Steps are told in the dimmer half of all boxes: two tiles show other tissue, but one medium.
     """
@@ -164,9 +189,19 @@ def _crop(
     channel: Channel,
     plane: int,
     place: tuple[Seam, int] | None,
-    offsets: tuple[float, float, float],
+    offsets: tuple[float, float],
+    worst: str,
 ) -> Pair | None:
-    """A part of full resolution around a box of a seam; None where too much would be decoded."""
+    """A part of full resolution around a box of a seam; None where too much would be decoded.
+
+    Args:
+        image, target: source and result.
+        channel: of both.
+        plane: that is shown.
+        place: the seam, and the number of the box.
+        offsets: counts at no light in the source and in the result.
+        worst: when the step there is the largest, `before` or `after`.
+    """
     if place is None:
         return None
     seam, number = place
@@ -188,8 +223,8 @@ def _crop(
     tiles = " and ".join(str(tile.number) for tile in seam.tiles)
     return Pair(
         light(before, offsets[0]),
-        light(after, offsets[2]),
-        f"At full resolution where the step is largest after the correction, between tiles "
+        light(after, offsets[1]),
+        f"At full resolution where the step is largest {worst} the correction, between tiles "
         f"{tiles} ({_size(image, shape)}, plane {plane}). They meet in the middle, along "
         f"{'yx'[1 - seam.across]}.",
     )
