@@ -52,7 +52,11 @@ def plain_rows(known: Known) -> Facts:
     rows.append(("Counts at no light", offset_text(facts).partition(" (")[0]))
     if "planes_used" in facts:
         rows.append(("Planes used", str(facts["planes_used"])))
-    if "planes_rejected" in facts:
+    planes = known.model.planes
+    if planes is not None:
+        out = sum(len(own) for own in planes.left_out.values())
+        rows.append(("Planes left out, with sample or in doubt", str(out)))
+    elif "planes_rejected" in facts:
         rows.append(("Planes left out, with sample", str(facts["planes_rejected"])))
     rows += _views_rows(known)
     for name, part in (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 
 from fractal_mesospim_shading.errors import OutputWriteError
-from fractal_mesospim_shading.flatfield.planes_seen import Thumbnail
+from fractal_mesospim_shading.flatfield.planes_seen import PlanesSeen
 from fractal_mesospim_shading.messages import counted, rendered, shown
 from fractal_mesospim_shading.views.drawing import shortened
 from fractal_mesospim_shading.views.figures import (
@@ -58,8 +58,8 @@ _PAIRS_CAPTION = (
 
 _PLANES_CAPTION = (
     "As they were read, without correction, all on one logarithmic scale. Planes are counted from "
-    "0, as options do. In a solid frame: what the flat-field rests on; in a dashed one: what was "
-    "looked at and left out."
+    "0, as in `z_levels`. In a solid frame: what the flat-field rests on; in a dashed one: what "
+    "was looked at and left out."
 )
 
 
@@ -184,25 +184,30 @@ def _channel(channel: ChannelReport) -> Iterator[str]:
         yield _figure(description, picture, _PAIRS_CAPTION)
     yield "</div>"
     if channel.planes is not None:
-        yield from _thumbnails(channel.planes.thumbnails)
+        yield from _thumbnails(channel.planes)
 
 
-def _thumbnails(thumbnails: Sequence[Thumbnail]) -> Iterator[str]:
+def _thumbnails(planes: PlanesSeen) -> Iterator[str]:
     """Some planes that the flat-field rests on, and some that were left out."""
-    pictures = small_pictures([own.light for own in thumbnails])
-    shown = list(zip(thumbnails, pictures, strict=True))
-    for title, kind in (("used", False), ("left out", True)):
-        some = [(own, picture) for own, picture in shown if bool(own.left_out) == kind]
+    pictures = small_pictures([own.light for own in planes.thumbnails])
+    shown = list(zip(planes.thumbnails, pictures, strict=True))
+    for title, numbers, out in (
+        ("used", planes.used, False),
+        ("left out", planes.left_out, True),
+    ):
+        some = [(own, picture) for own, picture in shown if bool(own.left_out) == out]
         if not some:
             continue
-        yield f"<h3>Planes {title}: some of them</h3><div class='planes {title.replace(' ', '-')}'>"
+        total = sum(len(own) for own in numbers.values())
+        yield f"<h3>Planes {title}: {len(some)} of {total}</h3>"
+        yield f"<div class='planes {'out' if out else 'in'}'>"
         for own, picture in some:
             name = f"tile {own.tile}, plane {own.plane}"
-            reason = f" {title}: it {own.left_out}" if own.left_out else f" {title}"
+            reason = f" {title}: it {own.left_out}" if out else f" {title}"
             yield _figure(_text(name + reason), picture, _text(name))
         yield "</div>"
     if shown:
-        yield f"<p class='caption'>{_PLANES_CAPTION}</p>"
+        yield f"<p class='caption'>{_said(_PLANES_CAPTION)}</p>"
 
 
 def _pair(pair: Pair, what: str) -> Iterator[str]:

@@ -21,8 +21,8 @@ figcaption, .caption { color: #555; font-size: 0.9em; }
 .planes figure { margin: 0; }
 .planes img { width: 100%; box-sizing: border-box; image-rendering: pixelated;
               border: 3px solid #0072b2; }
-.left-out img { border: 3px dashed #e69f00; }
-.planes figcaption { line-height: 1.2; margin-top: 0.2em; }
+.planes.out img { border: 3px dashed #e69f00; }
+.planes figcaption { line-height: 1.2; margin-top: 0.2em; font-size: 0.85em; }
 .verdict { border: 1px solid #ccc; border-left-width: 10px; padding: 0.2em 1em 0.6em; }
 .verdict.good { border-left-color: #0072b2; }
 .verdict.look { border-left-color: #e69f00; }
