@@ -136,6 +136,7 @@ def check_overlaps(
     against: str | None = None,
     camera_offset: float | None = None,
     seed: int = 0,
+    input_roi_table: str = "FOV_ROI_table",
     storage_options: Mapping[str, Any] | None = None,
     progress: bool | Told | None = None,
 ) -> CheckResult:
@@ -150,6 +151,7 @@ def check_overlaps(
         against: address of the same image, corrected.
         camera_offset: counts without light in the image; None where the overlaps are to tell.
         seed: of the sample of planes and places.
+        input_roi_table: name of the table of the fields of view.
         storage_options: of remote addresses.
         progress: True for a bar, or a function that is called with what is done, how much of it
             is finished, and how much there is; None to work in silence.
@@ -176,6 +178,7 @@ def check_overlaps(
         camera_offset=camera_offset,
         seed=seed,
         storage_options=storage_options,
+        input_roi_table=input_roi_table,
     )
     url = address(zarr_url, "zarr_url")
     with progress_shown(progress):
@@ -189,6 +192,7 @@ def find_empty(
     picture: str | None = None,
     zero_is: Literal["auto", "data", "no_data"] = "auto",
     read_at_most: str | int = "8GiB",
+    input_roi_table: str = "FOV_ROI_table",
     storage_options: Mapping[str, Any] | None = None,
     progress: bool | Told | None = None,
 ) -> EmptyResult:
@@ -206,6 +210,7 @@ def find_empty(
         zero_is: what a pixel of 0 is, as in `correct_flatfield`.
         read_at_most: pixels to read of each channel and illumination side, such as 2GB, or bytes;
             of less, less is found.
+        input_roi_table: name of the table of the fields of view.
         storage_options: of remote addresses.
         progress: True for a bar, or a function that is called with what is done, how much of it
             is finished, and how much there is; None to work in silence.
@@ -230,7 +235,7 @@ def find_empty(
     from fractal_mesospim_shading.options.values import address
 
     where = None if picture is None else address(picture, "picture")
-    wanted = EmptyWanted(channel, where, zero_is, storage_options, read_at_most)
+    wanted = EmptyWanted(channel, where, zero_is, storage_options, read_at_most, input_roi_table)
     url = address(zarr_url, "zarr_url")
     with progress_shown(progress):
         return find(url, wanted)

@@ -124,7 +124,7 @@ def info(given: Given) -> None:
     """Print what an image or an acquisition is."""
     from fractal_mesospim_shading.views.inspection import as_text, describe
 
-    found = describe(given["image"], _storage_options(given))
+    found = describe(given["image"], _storage_options(given), given["input_roi_table"])
     print(json.dumps(found, indent=2) if given["json"] else as_text(found))
     refuse_lost_output()
 
@@ -133,7 +133,7 @@ def check(given: Given) -> None:
     """Print how far tiles differ where they show the same tissue."""
     from fractal_mesospim_shading.jobs.checking import CheckWanted, check_image
 
-    names = ("models_folder", "against", "camera_offset", "seed")
+    names = ("models_folder", "against", "camera_offset", "seed", "input_roi_table")
     wanted = CheckWanted(**{n: given[n] for n in names}, storage_options=_storage_options(given))
     found = check_image(given["image"], wanted)
     if given["json"]:
@@ -153,6 +153,7 @@ def find_empty(given: Given) -> None:
         given["zero_is"],
         _storage_options(given),
         given["read_at_most"],
+        given["input_roi_table"],
     )
     if given["dry_run"]:
         return _show_outlooks(given, [plan_find_empty(given["image"], wanted)])

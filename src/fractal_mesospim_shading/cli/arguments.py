@@ -16,6 +16,17 @@ def _storage() -> Option:
     )
 
 
+def _roi_table() -> Option:
+    return Option(
+        "--input-roi-table",
+        heading=Heading.INPUT,
+        default="FOV_ROI_table",
+        metavar="NAME",
+        show_default=True,
+        help="Table of the fields of view (tiles) of the image.",
+    )
+
+
 def _radius() -> Option:
     return Option(
         "--radius",
@@ -57,6 +68,7 @@ def info_arguments() -> list[click.Parameter]:
     """Of `info`."""
     return [
         _image(required=True),
+        _roi_table(),
         _storage(),
         *_common(),
     ]
@@ -157,6 +169,7 @@ def check_arguments() -> list[click.Parameter]:
             show_default=True,
             help="Of the sample of planes and places.",
         ),
+        _roi_table(),
         _storage(),
         *_common(),
     ]
@@ -198,6 +211,7 @@ def find_empty_arguments() -> list[click.Parameter]:
             help="Picture to write: tiles with their numbers, and a strip along z for each.",
         ),
         _dry_run(),
+        _roi_table(),
         _storage(),
         *_common(),
     ]

@@ -25,6 +25,7 @@ _OF_CLASSES: dict[type[BaseModel], Heading] = {
 
 _OF_NAMES = {
     "exclude_groups": Heading.INPUT,
+    "input_roi_table": Heading.INPUT,
     "storage_options": Heading.INPUT,
     "zero_is": Heading.INPUT,
     "correct_flatfield": Heading.ESTIMATE,

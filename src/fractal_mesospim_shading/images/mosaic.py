@@ -34,11 +34,7 @@ from fractal_mesospim_shading.images.metadata import (
     unusual_forms,
 )
 from fractal_mesospim_shading.images.ngff import explain_group, misplaced, ngff_content
-from fractal_mesospim_shading.images.roi_tables import (
-    FOV_TABLE,
-    layout_from_table,
-    original_origins,
-)
+from fractal_mesospim_shading.images.roi_tables import FOV_TABLE
 from fractal_mesospim_shading.images.source import (
     Axes,
     Channel,
@@ -48,17 +44,12 @@ from fractal_mesospim_shading.images.source import (
     ModelGroup,
 )
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
-from fractal_mesospim_shading.images.storage.stores import open_group, subgroup, understood
-from fractal_mesospim_shading.images.tables import read_plain_table, read_table
+from fractal_mesospim_shading.images.storage.stores import open_group, understood
+from fractal_mesospim_shading.images.tile_tables import tiles_of
 
 MARK = "mesospim_shading"
 """Attribute that this package leaves on what it writes; its `complete` comes last."""
 
-_GRID_TABLE = "grid_ROI_table"
-_GRID_NOTE = (
-    f"There is no {FOV_TABLE}, so the whole plane is one tile. If the regions of {_GRID_TABLE} are "
-    f"the fields of view of the camera, copy that table as {FOV_TABLE}."
-)
 _MOST_BYTES = 2**60
 """More than this is no array, but a wrong number in its metadata."""
 
@@ -107,6 +98,7 @@ class MosaicImage:
         cls,
         url: str | os.PathLike[str],
         storage_options: StorageOptions = None,
+        roi_table: str = FOV_TABLE,
         *,
         allow_unfinished: bool = False,
     ) -> MosaicImage:
@@ -115,20 +107,22 @@ class MosaicImage:
         Args:
             url: of the image group: a path, an address of fsspec, or a zip archive.
             storage_options: what fsspec needs for a remote address; plain JSON values.
+            roi_table: name of the table of its fields of view.
             allow_unfinished: open what an interrupted run left, to look at it.
 
         Raises:
             ImageNotFoundError: nothing at the address.
             ImageFormatError: not an image that can be read here; the message says why.
+            ParameterError: it has no table of that name.
             LayoutError: its table of tiles does not describe a mosaic.
         """
         address = normalise_url(url)
         with understood(address):
-            return cls._read(address, storage_options, allow_unfinished)
+            return cls._read(address, storage_options, roi_table, allow_unfinished)
 
     @classmethod
     def _read(
-        cls, address: str, storage_options: StorageOptions, allow_unfinished: bool
+        cls, address: str, storage_options: StorageOptions, roi_table: str, allow_unfinished: bool
     ) -> MosaicImage:
         options = _as_json(storage_options)
         group = open_group(address, storage_options)
@@ -151,11 +145,9 @@ class MosaicImage:
         )
         sizes = metadata.pixel_size_um()
         height, width = levels[0].shape[-2:]
-        plain = read_plain_table(group, FOV_TABLE)
-        table = plain or read_table(address, FOV_TABLE, storage_options)
-        layout, notes = layout_from_table(table, (sizes["y"], sizes["x"]), (height, width))
-        if table is None and subgroup(group, f"tables/{_GRID_TABLE}") is not None:
-            notes = (*notes, _GRID_NOTE)
+        pixel_um = (sizes["y"], sizes["x"])
+        tiles = tiles_of(group, address, roi_table, pixel_um, (height, width), storage_options)
+        notes = tiles.notes
         nameless = misplaced(attributes, zarr_format, "omero")
         if nameless is not None:
             notes = (*notes, f"The channels have no names: {nameless}")
@@ -164,8 +156,8 @@ class MosaicImage:
             metadata=metadata,
             channels=metadata.channels(levels[0].shape),
             levels=levels,
-            layout=layout,
-            origins_px=original_origins(table, layout, (sizes["y"], sizes["x"])),
+            layout=tiles.layout,
+            origins_px=tiles.origins_px,
             dtype=dtype,
             notes=(*notes, *unusual_forms(attributes, zarr_format)),
             finished=finished,

@@ -38,6 +38,7 @@ def layout_from_table(
     table: pd.DataFrame | PlainTable | None,
     pixel_size_um: tuple[float, float],
     plane_shape: tuple[int, int],
+    name: str = FOV_TABLE,
 ) -> tuple[TileLayout, tuple[str, ...]]:
     """Put the tiles of a table on the pixel grid of the image.
 
@@ -50,6 +51,7 @@ def layout_from_table(
             `len_y_micrometer`; None takes the whole plane as one tile.
         pixel_size_um: (y, x) at full resolution.
         plane_shape: (y, x) in pixels.
+        name: of the table, for messages.
 
     Returns:
         The layout, and notes that a person should read, one line each.
@@ -62,7 +64,7 @@ def layout_from_table(
         return TileLayout.single(plane_shape), ()
     if len(table) == 0:
         raise LayoutError(
-            f"The table '{FOV_TABLE}' has no row; expected one for each tile. "
+            f"The table '{name}' has no row; expected one for each tile. "
             "Fill it, or remove it to have the whole plane taken as one tile."
         )
     names = [str(name) for name in table.index]
@@ -75,41 +77,8 @@ def layout_from_table(
     pairs = [(int(y), int(x)) for y, x in zip(*origins, strict=True)]
     layout = TileLayout.from_origins(pairs, (sizes[0], sizes[1]), plane_shape, names)
     notes += _depth_note(table)
-    notes += _order_note(layout, names, pairs)
+    notes += _order_note(layout, names, pairs, name)
     return layout, tuple(notes)
-
-
-def original_origins(
-    table: pd.DataFrame | PlainTable | None,
-    layout: TileLayout,
-    pixel_size_um: tuple[float, float],
-) -> dict[int, tuple[float, float]] | None:
-    """Where the tiles of a table really were, from its columns `*_micrometer_original`.
-
-    Args:
-        table: as for `layout_from_table`.
-        layout: what that gave.
-        pixel_size_um: (y, x) at full resolution.
-
-    Returns:
-        Origin (y, x) by tile number, in pixels, not rounded, the smallest 0. None where the
-        columns are missing or incomplete, or names of tiles repeat.
-    """
-    columns = [f"{axis}_micrometer_original" for axis in "yx"]
-    if table is None or not all(name in table.columns for name in columns):
-        return None
-    rows = {str(name): row for row, name in enumerate(table.index)}
-    try:
-        um = np.stack([np.asarray(table[name], dtype=np.float64) for name in columns], axis=1)
-    except (TypeError, ValueError):
-        return None
-    if len(rows) != len(table) or not np.isfinite(um).all():
-        return None
-    px = (um - um.min(axis=0)) / pixel_size_um
-    return {
-        tile.number: (float(px[rows[tile.name], 0]), float(px[rows[tile.name], 1]))
-        for tile in layout.tiles
-    }
 
 
 def _axis_in_pixels(
@@ -219,7 +188,7 @@ def _depth_note(table: pd.DataFrame | PlainTable) -> list[str]:
 
 
 def _order_note(
-    layout: TileLayout, names: Sequence[str], origins: Sequence[tuple[int, int]]
+    layout: TileLayout, names: Sequence[str], origins: Sequence[tuple[int, int]], table: str
 ) -> list[str]:
     row_of = {origin: row for row, origin in enumerate(origins, 1)}
     rows = [row_of[tile.y, tile.x] for tile in layout.tiles]
@@ -230,7 +199,7 @@ def _order_note(
         first = layout.tiles[0]
         if shifts in (set(), {0}):
             return []
-        return [f"Tile numbers begin with 1: tile {first.number} is '{first.name}' in {FOV_TABLE}."]
+        return [f"Tile numbers begin with 1: tile {first.number} is '{first.name}' in {table}."]
     odd = [
         f"{tile.number} is '{tile.name}' (row {row})"
         for tile, row, d in zip(layout.tiles, rows, digits, strict=True)
@@ -238,7 +207,7 @@ def _order_note(
     ]
     note = (
         "Tile numbers count down the first column, then on from the top of the next; the table "
-        f"{FOV_TABLE} counts otherwise: tile {listed(odd)}."
+        f"{table} counts otherwise: tile {listed(odd)}."
     )
     return [note]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,19 @@ def _names(table: zarr.Group, part: str) -> tuple[str, ...]:
     if names.attrs.get("encoding-type") != "string-array":
         raise KeyError("encoding-type")
     return tuple(str(name) for name in names[:])
+
+
+def table_names(group: zarr.Group) -> list[str]:
+    """Names of the tables of an image: those that it lists, then others that are there."""
+    tables = subgroup(group, "tables")
+    if tables is None:
+        return []
+    listed = tables.attrs.get("tables")
+    names = [str(name) for name in listed] if isinstance(listed, list) else []
+    # Some stores cannot say what they hold.
+    with suppress(*reading_errors()):
+        names += sorted(tables.group_keys())
+    return list(dict.fromkeys(names))
 
 
 def read_table(url: str, name: str, storage_options: StorageOptions = None) -> pd.DataFrame | None:

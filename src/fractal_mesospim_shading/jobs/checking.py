@@ -17,9 +17,11 @@ from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import is_container
 from fractal_mesospim_shading.images.output import mark_of
+from fractal_mesospim_shading.images.roi_tables import FOV_TABLE
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.jobs.preparation import open_collection
 from fractal_mesospim_shading.jobs.work import prefix_of
 from fractal_mesospim_shading.messages import know_options
@@ -47,6 +49,7 @@ class CheckWanted:
             earlier correction, else 0: the overlaps tell themselves how many there are.
         seed: of the sample of planes and places.
         storage_options: of remote addresses.
+        input_roi_table: name of the table of the fields of view.
     """
 
     models_folder: str | None = None
@@ -54,6 +57,7 @@ class CheckWanted:
     camera_offset: float | None = None
     seed: int = 0
     storage_options: StorageOptions = None
+    input_roi_table: str = FOV_TABLE
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def check_image(url: str, wanted: CheckWanted) -> CheckResult:
     options = validated(FlatfieldOptions, {name: getattr(wanted, name) for name in shared})
     wanted = replace(wanted, camera_offset=options.camera_offset, seed=options.seed)
     with workable(url):
-        images = _opened(url, wanted.storage_options)
+        images = _opened(url, wanted.storage_options, wanted.input_roi_table)
         _refuse_unplaced(images, url)
         # All is looked at before the first pixel is read.
         others = _others(images, wanted)
@@ -117,10 +121,11 @@ def check_image(url: str, wanted: CheckWanted) -> CheckResult:
     return CheckResult(url, tuple(checks))
 
 
-def _opened(url: str, storage: StorageOptions) -> list[MultitileImage]:
+def _opened(url: str, storage: StorageOptions, roi_table: str) -> list[MultitileImage]:
     if is_container(url, storage):
+        refuse_table_of_acquisition(roi_table)
         return list(open_collection(url, storage).mosaics())
-    return [MosaicImage.open(url, storage)]
+    return [MosaicImage.open(url, storage, roi_table)]
 
 
 def _refuse_unplaced(images: Sequence[MultitileImage], url: str) -> None:
@@ -147,7 +152,7 @@ def _others(images: Sequence[MultitileImage], wanted: CheckWanted) -> list[Multi
         results: Sequence[MultitileImage]
         results = open_collection(wanted.against, wanted.storage_options).mosaics()
     else:
-        result = MosaicImage.open(wanted.against, wanted.storage_options)
+        result = MosaicImage.open(wanted.against, wanted.storage_options, wanted.input_roi_table)
         # Another program may not have kept where the tiles were.
         results = [
             replace(result, origins_px=result.origins_px or dict(images[0].origins_px or {}))

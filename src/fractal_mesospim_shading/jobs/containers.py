@@ -41,6 +41,7 @@ from fractal_mesospim_shading.images.ngff import (
 from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.storage.places import join_url
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
     open_collection,
@@ -124,9 +125,10 @@ def planned_for(
     container = is_container(url, storage)
     with workable(url):
         if not container:
-            image = MosaicImage.open(url, storage)
+            image = MosaicImage.open(url, storage, options.input_roi_table)
             tell_notes(image)
             return of_image(image)
+        refuse_table_of_acquisition(options.input_roi_table)
         collection = open_collection(url, storage)
         tell_facts(collection)
         work = of_container(collection)

@@ -17,6 +17,7 @@ from fractal_mesospim_shading.images.native.collection import is_container
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.jobs.models import (
     choose_all_models,
     make_models,
@@ -146,7 +147,8 @@ def _mosaics(url: str, options: FlatfieldOptions) -> Sequence[MultitileImage]:
     storage = options.storage_options
     with workable(url):
         if not is_container(url, storage):
-            return [MosaicImage.open(url, storage)]
+            return [MosaicImage.open(url, storage, options.input_roi_table)]
+        refuse_table_of_acquisition(options.input_roi_table)
         collection = open_collection(url, storage)
         tell_facts(collection)
         return collection.mosaics()

@@ -23,9 +23,11 @@ from fractal_mesospim_shading.flatfield.sampling import plane_count
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import is_container
+from fractal_mesospim_shading.images.roi_tables import FOV_TABLE
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.jobs.outlook import Outlook, size_text
 from fractal_mesospim_shading.jobs.preparation import open_collection
 from fractal_mesospim_shading.jobs.work import prefix_of
@@ -50,6 +52,7 @@ class EmptyWanted:
         zero_is: what a pixel of 0 is, as in the correction.
         storage_options: of remote addresses.
         read_at_most: amount of pixels of each channel and side, such as 4GB, or bytes.
+        input_roi_table: name of the table of the fields of view.
     """
 
     channel: str | int | None = None
@@ -57,6 +60,7 @@ class EmptyWanted:
     zero_is: ZeroIs = "auto"
     storage_options: StorageOptions = None
     read_at_most: str | int = READ_AT_MOST
+    input_roi_table: str = FOV_TABLE
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class EmptyResult:
         z_levels: two planes: those below the first and above the second are empty in these tiles
             (in the corner tiles where `fov_list` is None); None for all planes.
         picture: address of the contact sheet, None without.
+        input_roi_table: name of the table of the fields of view.
     """
 
     image_url: str
@@ -133,6 +138,7 @@ class EmptyResult:
     fov_list: tuple[int, ...] | None
     z_levels: tuple[int, int] | None
     picture: str | None = None
+    input_roi_table: str = FOV_TABLE
 
     @property
     def options(self) -> str:
@@ -142,8 +148,10 @@ class EmptyResult:
     @property
     def command(self) -> str:
         """A line to copy."""
-        more = f" {self.options}" if self.options else ""
-        return f"mesospim-shading correct-flatfield {shlex.quote(self.image_url)}{more}"
+        words = ["mesospim-shading", "correct-flatfield", shlex.quote(self.image_url)]
+        if self.input_roi_table != FOV_TABLE:
+            words += ["--input-roi-table", shlex.quote(self.input_roi_table)]
+        return " ".join([*words, self.options]).rstrip()
 
     def facts(self) -> Document:
         """All of it as JSON."""
@@ -196,7 +204,9 @@ def find_empty(url: str, wanted: EmptyWanted) -> EmptyResult:
         EmptyChannel(look.label, len(seen.refs), seen.level, seen.regions, seen.confidence)
         for look, seen in zip(looks, found, strict=True)
     )
-    return EmptyResult(url, channels, choice.fov_list, choice.z_levels, picture)
+    return EmptyResult(
+        url, channels, choice.fov_list, choice.z_levels, picture, wanted.input_roi_table
+    )
 
 
 def plan_find_empty(url: str, wanted: EmptyWanted) -> Outlook:
@@ -254,7 +264,7 @@ def _looks(url: str, wanted: EmptyWanted, options: FlatfieldOptions) -> list[_Lo
         ParameterError: there is no such channel, or too little may be read to compare anything.
     """
     budget = parse_amount(wanted.read_at_most, "read_at_most")
-    images = _opened(url, options.storage_options)
+    images = _opened(url, options.storage_options, wanted.input_roi_table)
     looks = []
     for image, group in _chosen(images, wanted.channel):
         sample = sample_to_look_at(image, group, budget)
@@ -276,10 +286,11 @@ def _look(look: _Look, options: FlatfieldOptions) -> EmptyPlanes:
     return look_for_empty(look.group, look.sample, zero_is_no_data=no_data, workers=workers)
 
 
-def _opened(url: str, storage: StorageOptions) -> list[MultitileImage]:
+def _opened(url: str, storage: StorageOptions, roi_table: str) -> list[MultitileImage]:
     if is_container(url, storage):
+        refuse_table_of_acquisition(roi_table)
         return list(open_collection(url, storage).mosaics())
-    return [MosaicImage.open(url, storage)]
+    return [MosaicImage.open(url, storage, roi_table)]
 
 
 def _chosen(

@@ -129,7 +129,13 @@ class Following:
         if options.background is None:
             return cls(floats=options.output_type == "float32")
         values = {**dict(options), **dict(options.background)}
-        shared = ("zero_is", "outside_tiles", "restart", *ExecutionOptions.model_fields)
+        shared = (
+            "zero_is",
+            "input_roi_table",
+            "outside_tiles",
+            "restart",
+            *ExecutionOptions.model_fields,
+        )
         names = [n for n in (*BackgroundStep.model_fields, *shared) if n in values]
         step = BackgroundOptions(**{name: values[name] for name in names})
         return cls(step, companion_kinds(step))

@@ -15,6 +15,7 @@ from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.base import (
     ExecutionArguments,
     ExecutionOptions,
+    InputRoiTable,
     OutputArguments,
     OutputOptions,
     OutsideTiles,
@@ -183,6 +184,7 @@ class LocalBackgroundOptions(BackgroundStep):
     """The same with what the flat-field correction is asked as well."""
 
     zero_is: Decisive[ZeroIs] = "auto"
+    input_roi_table: Decisive[InputRoiTable] = "FOV_ROI_table"
     outside_tiles: Decisive[OutsideTiles] = "refuse"
 
 
@@ -218,6 +220,7 @@ class BackgroundArguments(OutputArguments, ExecutionArguments, total=False):
     save_background: bool
     save_noise: bool
     zero_is: Literal["auto", "data", "no_data"]
+    input_roi_table: str
     outside_tiles: Literal["refuse", "keep", "zero"]
     output_image_name: str
     overwrite_input: bool

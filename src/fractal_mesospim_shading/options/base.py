@@ -60,6 +60,18 @@ OutsideTiles = Annotated[
 """What is done about pixels of no tile, in both corrections."""
 
 
+InputRoiTable = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="Name of the table of the fields of view (tiles) of the image. Without a table "
+        "of the usual name the whole plane is one tile. Not for native acquisitions, whose stacks "
+        "are the tiles.",
+    ),
+]
+"""Which table tells where the tiles lie, in both corrections; called as in the tasks of Fractal."""
+
+
 class OutputOptions(BaseModel):
     """Where a result goes and what it looks like on disk."""
 

@@ -13,6 +13,7 @@ from fractal_mesospim_shading.options.background import BackgroundStep, LocalBac
 from fractal_mesospim_shading.options.base import (
     ExecutionArguments,
     ExecutionOptions,
+    InputRoiTable,
     Numbers,
     OutputArguments,
     OutputOptions,
@@ -204,6 +205,7 @@ class FlatfieldOptions(EstimationOptions, OutputOptions, ExecutionOptions):
         description="Let the result take the place of the source, once it is complete. The source "
         "is then gone.",
     )
+    input_roi_table: Decisive[InputRoiTable] = "FOV_ROI_table"
     outside_tiles: Decisive[OutsideTiles] = "refuse"
     report: Neutral[Report] = True
 
@@ -213,6 +215,7 @@ class FlatfieldArguments(EstimationArguments, OutputArguments, ExecutionArgument
 
     output_image_name: str
     overwrite_input: bool
+    input_roi_table: str
     outside_tiles: Literal["refuse", "keep", "zero"]
     report: bool
 

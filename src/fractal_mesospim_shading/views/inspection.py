@@ -20,8 +20,10 @@ from fractal_mesospim_shading.images.native import report
 from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
 from fractal_mesospim_shading.images.native.results import container_attributes, earlier_correction
 from fractal_mesospim_shading.images.ngff import other_pyramids
+from fractal_mesospim_shading.images.roi_tables import FOV_TABLE
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.messages import rendered, shown
 from fractal_mesospim_shading.views.inspection_native import array_text, container_text
 
@@ -29,20 +31,24 @@ _CHUNKS_LOOKED_AT = 64
 """Of those outside of every tile."""
 
 
-def describe(url: str, storage_options: StorageOptions = None) -> dict[str, Any]:
+def describe(
+    url: str, storage_options: StorageOptions = None, input_roi_table: str = FOV_TABLE
+) -> dict[str, Any]:
     """Facts about an image or a native acquisition as JSON: tiles, channels, chunks, state.
 
     Args:
         url: address of the image.
         storage_options: for a remote address.
+        input_roi_table: name of the table of the fields of view.
 
     Raises:
         ShadingError: there is no image, or it cannot be read.
     """
     with workable(url):
         if is_container(url, storage_options):
+            refuse_table_of_acquisition(input_roi_table)
             return _container(url, storage_options)
-        image = MosaicImage.open(url, storage_options, allow_unfinished=True)
+        image = MosaicImage.open(url, storage_options, input_roi_table, allow_unfinished=True)
         return _mosaic(image, storage_options)
 
 

@@ -91,7 +91,8 @@ def write_preview(
     several = isinstance(methods, Sequence) and not isinstance(methods, str)
     named: Any = methods if several or methods is None else [methods]
     wished = [_wished(one, radius, options) for one in named or METHODS]
-    found = find_plane(source_url, PlaneWanted(channel, tile, z, mosaic), storage_options)
+    wanted, table = PlaneWanted(channel, tile, z, mosaic), wished[0].input_roi_table
+    found = find_plane(source_url, wanted, storage_options, table)
     logger.info("Comparing %s: %s", counted(len(wished), "method"), found.name)
     pixels = KeptPixels(found.image)
     results, notes = _compared(found, wished, pixels)

@@ -30,8 +30,8 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.collection import is_container
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage.names import image_name
-from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.views.coarse import PLANE_PIXELS, coarse_level, plane_box, shrinking
 from fractal_mesospim_shading.views.preview_figures import flatfield_preview, write_picture
@@ -70,7 +70,7 @@ def write_flatfield_preview(
     Raises:
         ShadingError: one readable error.
     """
-    image = _opened(source_url, wanted, options.storage_options)
+    image = _opened(source_url, wanted, options)
     channel = channel_index(image.channels, wanted.channel)
     z = plane_number(image, wanted.z)
     tile = image.layout.tiles[len(image.layout.tiles) // 2]
@@ -98,11 +98,13 @@ def write_flatfield_preview(
     return write_picture(output, picture)
 
 
-def _opened(url: str, wanted: PlaneWanted, storage: StorageOptions) -> MultitileImage:
+def _opened(url: str, wanted: PlaneWanted, options: FlatfieldOptions) -> MultitileImage:
+    storage = options.storage_options
     with workable(url):
         if is_container(url, storage):
+            refuse_table_of_acquisition(options.input_roi_table)
             return mosaic_named(open_container(url, storage).mosaics(), wanted.mosaic)
-        return MosaicImage.open(url, storage)
+        return MosaicImage.open(url, storage, options.input_roi_table)
 
 
 def _models(choice: PlaneChoice, channel: int, options: FlatfieldOptions) -> Models:

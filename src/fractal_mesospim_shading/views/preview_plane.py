@@ -20,10 +20,12 @@ from fractal_mesospim_shading.images.native.collection import TileCollection, is
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.results import container_attributes, refuse_unfinished
 from fractal_mesospim_shading.images.native.stack import Stack
+from fractal_mesospim_shading.images.roi_tables import FOV_TABLE
 from fractal_mesospim_shading.images.source import Channel, MultitileImage, PixelSource, SourceView
 from fractal_mesospim_shading.images.storage.names import image_name
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
 from fractal_mesospim_shading.images.storage.stores import workable
+from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.messages import know_options
 
 know_options("channel", "tile", "z", "mosaic")
@@ -94,22 +96,26 @@ class KeptPixels(SourceView):
         return pixels.copy()
 
 
-def find_plane(url: str, wanted: PlaneWanted, storage: StorageOptions = None) -> PlaneFound:
+def find_plane(
+    url: str, wanted: PlaneWanted, storage: StorageOptions = None, roi_table: str = FOV_TABLE
+) -> PlaneFound:
     """Find a plane of an image, or of an acquisition.
 
     Args:
         url: of the image, or of the container.
         wanted: which plane.
         storage: for a remote address.
+        roi_table: name of the table of the fields of view of an image.
 
     Raises:
-        ParameterError: a channel, mosaic or plane that does not exist.
+        ParameterError: a channel, mosaic, plane or table that does not exist.
         LayoutError: a tile that does not exist.
     """
     with workable(url):
         if is_container(url, storage):
+            refuse_table_of_acquisition(roi_table)
             return _of_acquisition(url, wanted, storage)
-        image = MosaicImage.open(url, storage)
+        image = MosaicImage.open(url, storage, roi_table)
         if wanted.mosaic is not None:
             raise ParameterError("`mosaic` is for acquisitions; an image holds one. Leave it out.")
         channel = channel_index(image.channels, wanted.channel)

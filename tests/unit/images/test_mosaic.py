@@ -137,7 +137,7 @@ def test_regions_of_an_import_are_not_taken_for_tiles_in_silence(write_image: Wr
     zarr.open_group(path, mode="r+").create_group("tables/grid_ROI_table")
     image = MosaicImage.open(path)
     assert len(image.layout.tiles) == 1
-    assert any("copy that table as FOV_ROI_table" in note for note in image.notes)
+    assert any("set `input_roi_table=grid_ROI_table`" in note for note in image.notes)
 
 
 def test_storage_options_are_plain_and_not_shown(write_image: Write) -> None:

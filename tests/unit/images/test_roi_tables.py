@@ -14,10 +14,10 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError
 from fractal_mesospim_shading.images.roi_tables import (
     layout_from_table,
-    original_origins,
     write_roi_tables,
 )
 from fractal_mesospim_shading.images.tables import read_table
+from fractal_mesospim_shading.images.tile_tables import original_origins
 
 # Tile 3 of a grid of 2 x 2 is missing.
 ORIGINS = [(0, 0), (6, 0), (6, 10)]
