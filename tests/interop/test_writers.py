@@ -195,6 +195,34 @@ def test_basicpy_applies_a_profile_of_ours_and_we_one_of_its(basic, tmp_path, pi
     assert np.array_equal(np.broadcast_to(theirs.darkfield, TILE), np.full(TILE, OFFSET))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["empty", "basic", "frame"])
+def test_basicpy_loads_the_models_that_we_save(
+    basic, make_empty_mosaic, tmp_path, monkeypatch, source
+):
+    """With `BaSiC.load_model`: those of empty planes, of BaSiC itself, and with a dark frame."""
+    monkeypatch.setenv("MESOSPIM_SHADING_BASIC_PYTHON", str(basic))
+    url, folder = str(make_empty_mosaic()), tmp_path / "models"
+    dark = tmp_path / "dark.npy"
+    np.save(dark, OFFSET + np.arange(64.0 * 64, dtype=np.float32).reshape(64, 64) / 1000)
+    given = {
+        "empty": {"fov_list": [1, 2, 3, 4], "camera_offset": OFFSET},
+        "basic": {"camera_offset": OFFSET},
+        "frame": {"fov_list": [1, 2, 3, 4], "darkfield_file": str(dark)},
+    }
+    models = estimate_flatfield(url, str(folder), **given[source])
+    planes = finest(url)[0, :, :64, :64]
+    np.save(tmp_path / "planes.npy", planes)
+    for label, model in models.items():
+        corrected = tmp_path / "corrected.npy"
+        program = PROGRAMS / "load_basicpy.py"
+        number = answer_of(basic, program, folder / label, tmp_path / "planes.npy", corrected)
+        assert number == (1 if source == "basic" else 0)
+        offset = model.profile.darkfield if source == "frame" else OFFSET
+        expected = (planes - offset) / model.profile.flatfield
+        np.testing.assert_allclose(np.load(corrected), expected, rtol=1e-5)
+
+
 def test_profiles_in_tiff_have_their_axes(make_empty_mosaic, tmp_path):
     """An image of one page, y down and x along its rows, as other programs take it."""
     source = str(make_empty_mosaic())

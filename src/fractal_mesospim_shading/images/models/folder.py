@@ -3,7 +3,8 @@
 <folder>/<channel label>/profiles.npz              keys flatfield, darkfield, baseline
 <folder>/<channel label>/left|right|both/profiles.npz  one for each illumination side
 
-Models that this package has saved say in one more key where they come from.
+Models that this package has saved say in one more key where they come from. BaSiCPy loads each of
+their folders: it asks for a file of settings, and for a baseline, which may hold no number.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ FLATFIELD_FILES = (FILE_NAME, "flatfield.tif", "flatfield.tiff", "flatfield.npy"
 DARKFIELD_FILES = (FILE_NAME, "darkfield.tif", "darkfield.tiff", "darkfield.npy")
 """The same of a dark-field."""
 ORIGIN_KEY = "shading_provenance"
+# Parameters of BaSiC that are not its defaults: none.
+_SETTINGS = ("settings.json", b"{}\n")
 _SIDES = ("left", "right", "both")
 _KEYS = ("flatfield", "darkfield", "baseline")
 _TEXTS = ("scenario", "offset_from")
@@ -131,7 +134,7 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
     if baseline is not None and baseline.size and baseline.dtype.kind in "uif":
         # BaSiC gives one for each plane that it saw.
         baseline = np.median(baseline)
-    number = None if baseline is None else baseline.tolist()
+    number = baseline.tolist() if baseline is not None and baseline.size else None
     try:
         profile = ShadingProfile.create(content["flatfield"], content.get("darkfield"), number)
     except ProfileError as error:
@@ -176,14 +179,11 @@ def write_models(
     files: dict[ModelName, Path] = {}
     for name, model in models.items():
         path = root.joinpath(*model_parts(name))
-        arrays = {
-            key: np.asarray(value)
-            for key, value in _arrays(model.profile).items()
-            if value is not None
-        }
+        arrays = _arrays(model.profile)
         if model.origin is not None:
             arrays[ORIGIN_KEY] = np.array(_origin_text(name, model.origin, arrays))
         places.write_bytes(str(path), npz_bytes(arrays))
+        places.write_bytes(str(path.with_name(_SETTINGS[0])), _SETTINGS[1])
         if tiff:
             write_tiffs(path.parent, model.profile)
         files[name] = path
@@ -235,12 +235,13 @@ def refuse_models_folder(folder: str, files: Iterable[tuple[str, ...]]) -> None:
             )
 
 
-def _arrays(profile: ShadingProfile) -> dict[str, NDArray[Any] | float | None]:
-    return {
-        "flatfield": profile.flatfield,
-        "darkfield": profile.darkfield,
-        "baseline": profile.baseline,
-    }
+def _arrays(profile: ShadingProfile) -> dict[str, NDArray[Any]]:
+    """The arrays of a file; a dark-field that nobody knows is left out, for 0 would be a number."""
+    arrays: dict[str, NDArray[Any]] = {"flatfield": profile.flatfield}
+    if profile.darkfield is not None:
+        arrays["darkfield"] = np.asarray(profile.darkfield)
+    numbers = [] if profile.baseline is None else [profile.baseline]
+    return arrays | {"baseline": np.array(numbers, np.float64)}
 
 
 def _origin_text(name: ModelName, origin: Origin, arrays: Mapping[str, NDArray[Any]]) -> str:

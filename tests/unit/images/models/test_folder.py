@@ -149,7 +149,11 @@ def test_saved_models_are_read_again_exactly(tmp_path: Path) -> None:
         )
         assert again[label].baseline == profile.baseline
     with np.load(files["DAPI"], allow_pickle=False) as plain:
-        assert set(plain.files) == {"flatfield", "darkfield"}
+        assert set(plain.files) == {"flatfield", "darkfield", "baseline"}
+        assert plain["baseline"].shape == (0,)
+    # What is not known is not told: a dark-field of 0 would be a number.
+    with np.load(files["plain"], allow_pickle=False) as plain:
+        assert set(plain.files) == {"flatfield", "baseline"}
 
 
 def test_saving_twice_gives_equal_bytes_and_leaves_no_drafts(tmp_path: Path) -> None:
@@ -161,7 +165,9 @@ def test_saving_twice_gives_equal_bytes_and_leaves_no_drafts(tmp_path: Path) -> 
     write_models(tmp_path, {ModelName("A", "left"): SavedModel(profile["A"])})
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")) == [
         "A/left/profiles.npz",
+        "A/left/settings.json",
         "A/profiles.npz",
+        "A/settings.json",
     ]
 
 
