@@ -126,6 +126,21 @@ def write_results(folder: Path) -> dict[str, Path]:
     return found
 
 
+def write_container_results(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Acquisitions and what the corrections make of them, by their form and task."""
+    models = {"models_folder": str(write_models(folder / "models")), "camera_offset": 100.0}
+    found: dict[str, tuple[Path, Path]] = {}
+    for form, style in FORMS.items():
+        source = write_container(folder / form.replace(" ", "_"), style)
+        written = {
+            "flat-field": correct_flatfield(str(source), **models).image_url,
+            "background": _background(source),
+            "both": _both(source, models),
+        }
+        found |= {f"{form}, {task}": (source, Path(url)) for task, url in written.items()}
+    return found
+
+
 def _background(source: Path) -> str:
     return correct_background(str(source), save_background=True, **BACKGROUND).image_url
 
