@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -40,9 +41,12 @@ def correct_flatfield(zarr_url, **arguments):
 
 
 @pytest.fixture
-def expected(make_mosaic, make_models, tree):
-    """A mosaic, the arguments for it, and the files of the result in threads."""
-    source = make_mosaic()
+def expected(make_mosaic, make_models, tree, request):
+    """A mosaic, the arguments for it, and the files of the result in threads.
+
+    As parameter it takes the shape of a chunk.
+    """
+    source = make_mosaic(**{"chunks": request.param} if hasattr(request, "param") else {})
     arguments = {"models_folder": str(make_models()), "camera_offset": 100}
     result = correct_flatfield(source, output_image_name="threads", **arguments)
     return source, arguments, tree(Path(result.image_url))
@@ -324,6 +328,11 @@ def test_script_of_a_slurm_job():
     assert "--nthreads 1" in worker
 
 
+# A local S3 server takes its time for each of them.
+few_chunks = pytest.mark.parametrize("expected", [(4, 24, 40)], indirect=True)
+
+
+@few_chunks
 @pytest.mark.server
 def test_object_stores(expected, bucket, tree):
     source, arguments, wanted = expected
@@ -351,6 +360,7 @@ def test_object_stores(expected, bucket, tree):
     assert tree(Path(local.image_url)) == wanted
 
 
+@few_chunks
 @pytest.mark.server
 def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, monkeypatch):
     from fractal_mesospim_shading.images import target
@@ -364,7 +374,7 @@ def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, mo
 
     def failing(image, level, box, data):
         seen.append(box)
-        if len(seen) > 50:
+        if len(seen) > 10:
             raise errors.OutputWriteError("the network is gone")
         return write(image, level, box, data)
 
@@ -382,6 +392,7 @@ def test_a_run_to_an_object_store_is_continued(expected, bucket, many_blocks, mo
     }
 
 
+@few_chunks
 @pytest.mark.server
 def test_objects_that_change_while_they_are_read(expected, bucket, many_blocks, monkeypatch):
     """An object store tells versions apart by their ETags."""
@@ -389,7 +400,8 @@ def test_objects_that_change_while_they_are_read(expected, bucket, many_blocks, 
 
     from fractal_mesospim_shading.engine.job import Job
 
-    source, arguments, _ = expected
+    source, arguments, wanted = expected
+    blocks = sum(re.fullmatch(r"\d(/\d+){4}", name) is not None for name in wanted)
     url, options = bucket
     url += "/changing"
     upload(source, f"{url}/brain.zarr", options)
@@ -399,8 +411,8 @@ def test_objects_that_change_while_they_are_read(expected, bucket, many_blocks, 
     def recorded(job, entry, *more):
         record(job, entry, *more)
         seen.append(entry)
-        if len(seen) == 104:
-            content = filesystem.cat_file(f"{path}/brain.zarr/0/1/1/5/2")
+        if len(seen) == blocks:
+            content = filesystem.cat_file(f"{path}/brain.zarr/0/1/0/3/1")
             filesystem.pipe_file(f"{path}/brain.zarr/0/0/0/0/0", content)
 
     monkeypatch.setattr(Job, "record", recorded)
@@ -452,6 +464,7 @@ def _failing(monkeypatch, owner, name, calls):
     return seen
 
 
+@few_chunks
 @pytest.mark.server
 def test_an_old_result_of_an_object_store_stays_until_the_new_one_is_complete(
     expected, bucket, many_blocks, monkeypatch, caplog
@@ -470,7 +483,7 @@ def test_an_old_result_of_an_object_store_stays_until_the_new_one_is_complete(
     remote["overwrite"] = True
 
     with monkeypatch.context() as patch:
-        _failing(patch, target.TargetImage, "write", 50)
+        _failing(patch, target.TargetImage, "write", 10)
         with pytest.raises(errors.OutputWriteError):
             correct_flatfield(f"{url}/brain.zarr", **remote)
     assert "room for both" in caplog.text
