@@ -13,6 +13,8 @@ import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +51,14 @@ def in_floats(image: Path, folder: Path) -> Path:
     return copy
 
 
-def compare(image: Path, between: Path, output: Path, repeats: int) -> dict[str, Measured]:
+def compare(
+    image: Path, between: Path, output: Path, methods: Sequence[str], repeats: int
+) -> dict[str, Measured]:
     """Medians of the flat-field, and for each method of the background alone and of both."""
     models = str(image.parent.parent / "models")
     flatfield = ours(str(image), str(output), models)
     commands = {"flat-field": flatfield}
-    for method in METHODS:
+    for method in methods:
         commands[f"{method}, background"] = [
             *(sys.executable, "-m", "fractal_mesospim_shading.cli", "correct-background"),
             *(str(between), "--method", method, "--output-folder", str(output)),
@@ -70,14 +74,14 @@ def compare(image: Path, between: Path, output: Path, repeats: int) -> dict[str,
     return {name: medians(found) for name, found in runs.items()}
 
 
-def table(found: dict[str, Measured]) -> str:
+def table(found: dict[str, Measured], methods: Sequence[str]) -> str:
     """One Markdown table; the ratio is to the slower command alone."""
     flat = found["flat-field"]
     lines = [
         "| method | flat-field: wall, CPU s | background | both | wall / slower | CPU / sum |",
         "|---|---|---|---|---|---|",
     ]
-    for method in METHODS:
+    for method in methods:
         alone, both = found[f"{method}, background"], found[f"{method}, both"]
         times = " | ".join(f"{run.wall:.1f}, {run.cpu:.1f}" for run in (flat, alone, both))
         wall = both.wall / max(flat.wall, alone.wall)
@@ -92,16 +96,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--planes", type=int, default=IMAGE.planes, help="of the image")
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="of the background")
     given = parser.parse_args()
     use_processors(THREADS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
-        image = made_apart(IMAGE, folder)
+        image = made_apart(replace(IMAGE, planes=given.planes), folder)
         copy = in_floats(image, folder)
         models = str(image.parent.parent / "models")
         measured([*ours(str(copy), str(folder), models), "--overwrite"])
         between = folder / "float32_flatfield_corr.zarr"
-        print(table(compare(image, between, folder / "results", given.repeats)))
+        found = compare(image, between, folder / "results", given.methods, given.repeats)
+        print(table(found, given.methods))
 
 
 if __name__ == "__main__":
