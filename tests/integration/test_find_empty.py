@@ -193,7 +193,11 @@ def test_a_dry_run_says_what_is_read_and_reads_nothing(chunked, tmp_path, capsys
     assert not [*tmp_path.iterdir()]
     assert main([*words[:-1], "--output", str(tmp_path / "empty.png"), "--json"]) == 0
     (channel,) = json.loads(capsys.readouterr().out)["channels"]
-    assert channel["planes_looked_at"] == 72
+    assert (channel["planes_looked_at"], channel["most_planes"]) == (72, 216)
+    assert main([*words[:-1], "--output", str(tmp_path / "empty.png")]) == 0
+    assert "72 planes of level 0 looked at, of 216 that a larger --read-at-most shows" in (
+        capsys.readouterr().out
+    )
 
 
 def test_an_acquisition_is_looked_at_as_well_within_what_may_be_read(native, monkeypatch):

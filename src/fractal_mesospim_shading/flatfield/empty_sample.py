@@ -56,6 +56,12 @@ def sample_to_look_at(
     return _sample(image, group, slabs, fits if fits >= min(_LEAST_SLABS, total) else 0)
 
 
+def most_planes(image: MultitileImage, group: ModelGroup) -> int:
+    """Planes that are looked at where all may be read."""
+    slabs = _slabs(image, group)
+    return len(_sample(image, group, slabs, sum(map(len, slabs.values()))).planes)
+
+
 def least_to_read(image: MultitileImage, group: ModelGroup) -> int:
     """Bytes of pixels of the fewest slabs that can be compared."""
     return _sample(image, group, _slabs(image, group), _LEAST_SLABS).read_bytes()

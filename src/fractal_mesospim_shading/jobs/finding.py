@@ -16,6 +16,7 @@ from fractal_mesospim_shading.flatfield.empty_sample import (
     READ_AT_MOST,
     least_to_read,
     level_to_look_at,
+    most_planes,
     sample_to_look_at,
 )
 from fractal_mesospim_shading.flatfield.plane_sample import Sample, box_bytes
@@ -70,6 +71,7 @@ class EmptyChannel:
     Attributes:
         label: of the channel and side.
         looked_at: planes that were read.
+        most_planes: that would be where all may be read.
         level: of the pyramid.
         tiles: what of each tile is empty.
         confidence: probability that light of sample at the limit (2 % of the medium's, and five
@@ -79,6 +81,7 @@ class EmptyChannel:
 
     label: str
     looked_at: int
+    most_planes: int
     level: int
     tiles: tuple[TileRegions, ...]
     confidence: float
@@ -88,6 +91,7 @@ class EmptyChannel:
         return {
             "label": self.label,
             "planes_looked_at": self.looked_at,
+            "most_planes": self.most_planes,
             "level": self.level,
             "confidence": round(self.confidence, 4),
             "tiles": [
@@ -106,6 +110,8 @@ class EmptyChannel:
     def lines(self) -> list[str]:
         """The same as a table."""
         head = f"{self.label}: {counted(self.looked_at, 'plane')} of level {self.level} looked at"
+        if self.looked_at < self.most_planes:
+            head += f", of {self.most_planes} that a larger `read_at_most` shows"
         if not self.confidence:
             return [head + "; no shape is shared by planes of two tiles, or of both ends of one."]
         rows = [head, "  tile   empty   from plane to plane      confidence"]
@@ -201,7 +207,14 @@ def find_empty(url: str, wanted: EmptyWanted) -> EmptyResult:
     if wanted.picture is not None:
         picture = _write(wanted.picture, [look.label for look in looks], found)
     channels = tuple(
-        EmptyChannel(look.label, len(seen.refs), seen.level, seen.regions, seen.confidence)
+        EmptyChannel(
+            look.label,
+            len(seen.refs),
+            most_planes(look.image, look.group),
+            seen.level,
+            seen.regions,
+            seen.confidence,
+        )
         for look, seen in zip(looks, found, strict=True)
     )
     return EmptyResult(
