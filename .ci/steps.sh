@@ -74,12 +74,36 @@ python3_is_older() { # for the commands of the README, which say python3 and mak
     chmod +x "$tools/python3"
     PATH="$tools:$PATH"
 }
+find_browser() { # for the page of a report; root installs one where there is none
+    step "Find a browser that opens the page of a report"
+    if command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then
+        echo "there is one"
+    elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq chromium >/dev/null; } ||
+            echo "chromium could not be installed: the test that needs it is skipped"
+    else
+        echo "there is none, and it cannot be installed here: the test that needs it is skipped"
+    fi
+}
 install_today() {
     newer=build/today
     "$today" -m venv "$newer" && "$newer/bin/python" -m pip install -qq --upgrade '.[test]' ||
         fail "install"
     "$newer/bin/python" -m pip check || fail "installed packages disagree"
     "$newer/bin/python" -m pip freeze | grep -E '^(anndata|numpy|opencv|pandas|scipy|zarr)'
+}
+install_beside() { # into an environment of ngio and napari, of which nothing but pydantic may change
+    newer=build/beside
+    local python="$newer/bin/python" changed
+    "$today" -m venv --clear "$newer" &&
+        "$python" -m pip install -qq ngio napari napari-ome-zarr ome-zarr-models tensorstore &&
+        "$python" -m pip freeze >"$newer/before.txt" && "$python" -m pip install -qq . &&
+        "$python" -m pip freeze >"$newer/after.txt" || fail "install"
+    changed=$(grep -vxFf "$newer/after.txt" "$newer/before.txt" | grep -Ev '^pydantic(_core)?==')
+    [ -z "$changed" ] || fail "other versions than before of: $changed"
+    "$python" -m pip check || fail "installed packages disagree"
+    "$python" -m pip install -qq '.[test]' && "$python" -m pip check || fail "what tests need"
+    "$python" -m pip freeze | grep -E '^(napari|ngio|numpy|pydantic|zarr)=='
 }
 
 # --- Checks ----------------------------------------------------------------------------------
@@ -89,6 +113,11 @@ today_tests() { # beside the environment that fits BaSiC, and begins jobs that a
         MESOSPIM_SHADING_BASIC_PYTHON="$PWD/.venv/bin/python" \
         MESOSPIM_SHADING_OTHER_PYTHON="$PWD/.venv/bin/python" \
         "$newer/bin/python" -m pytest -q "$@"
+}
+documentation() {
+    step "The site of the documentation, warnings as errors"
+    python -m pip install --quiet '.[docs]' || fail "what the documentation is built with"
+    python -m pytest -q tests/integration/test_site.py || fail "documentation"
 }
 static_checks() {
     step "pip check, ruff, mypy, manifest"

@@ -2,9 +2,10 @@
 
     python benchmarks/soak.py --gigabytes 100 --folder /somewhere/with/15/GB
 
-The source has that many bytes of raw pixels. Within a plane its rows repeat, and so do those of the
-result, since the flat-field falls off along x alone: zstd makes both together less than a tenth of
-it. No two planes are alike, so that every file is another one. For each tenth of the blocks, the
+The source has that many bytes of raw pixels. Within a plane its rows repeat, and so do those of
+the result, since the flat-field falls off along x alone: zstd makes both together less than a tenth
+of it. Planes repeat after some hundred: only so many are made and encoded, and the files of the
+others are copies of theirs, each of its own bytes on disk. For each tenth of the blocks, the
 processor time and the wall time of a block and the largest memory of the process are printed, and
 the whole as JSON in the last line. Pixels of some planes are held against the formula.
 """
@@ -36,6 +37,9 @@ DEEP = 32
 ROWS = 32
 """After so many rows a plane repeats itself."""
 
+PERIOD = 128
+"""After so many planes the image repeats itself."""
+
 OFFSET = 100.0
 CHANNEL = "488 nm"
 
@@ -54,14 +58,15 @@ def pool() -> NDArray[np.uint16]:
 
 def plane(noise: NDArray[np.uint16], z: int) -> NDArray[np.uint16]:
     """What a plane shows: the same in each tile."""
-    turned = np.roll(noise, (z % ROWS, z * 37 % TILE), axis=(0, 1))
+    turned = np.roll(noise, (z % ROWS, z % PERIOD * 37 % TILE), axis=(0, 1))
     return np.tile(turned, (GRID * TILE // ROWS, GRID))
 
 
 def write_source(folder: str, planes: int) -> None:
-    """Write the image and its model."""
+    """Write the image and its model: one period of planes, and copies of its files."""
     from fractal_mesospim_shading.core.profile import ShadingProfile
     from fractal_mesospim_shading.images.models.folder import save_models
+    from fractal_mesospim_shading.images.roi_tables import write_roi_tables
     from fractal_mesospim_shading.synthetic.images import ImageStyle, new_image
     from fractal_mesospim_shading.synthetic.world import grid_layout
 
@@ -72,18 +77,28 @@ def write_source(folder: str, planes: int) -> None:
         return np.stack([plane(noise, z) for z in range(start, stop)])
 
     style = ImageStyle(chunks=(DEEP, TILE, TILE), factors=((1, 2, 2),) * 3, codec="zstd")
+    url = f"{folder}/image.zarr"
     new_image(
-        f"{folder}/image.zarr",
-        (1, planes, side, side),
+        url,
+        (1, min(planes, PERIOD), side, side),
         np.dtype(np.uint16),
         pixels,
         style,
-        layout=grid_layout((side, side), (TILE, TILE)),
+        layout=None,
         original_um=None,
         channels=[CHANNEL],
         overwrite=False,
         storage_options=None,
     )
+    for _, array in zarr.open_group(url, mode="r+").arrays():
+        array.resize((1, planes, *array.shape[2:]))
+        # The files of channel 0, a folder for each layer of chunks.
+        layers = Path(url, array.basename, "0")
+        for layer in range(PERIOD // DEEP, planes // DEEP):
+            shutil.copytree(layers / str(layer % (PERIOD // DEEP)), layers / str(layer))
+    layout = grid_layout((side, side), (TILE, TILE))
+    voxel_um = dict(zip("zyx", style.pixel_size_um, strict=True))
+    write_roi_tables(url, layout, voxel_um, planes, None, None)
     save_models(f"{folder}/models", {CHANNEL: ShadingProfile.create(flatfield())})
 
 

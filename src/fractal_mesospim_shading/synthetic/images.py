@@ -206,8 +206,9 @@ def _fill(
     whole = prod(factor[0] for factor in factors)
     chunk = (arrays[0].shards or arrays[0].chunks)[-3] if has_z else 1
     most = _SLAB_BYTES // (shape[-2] * shape[-1] * kind.itemsize)
+    # At least a layer of chunks, however large: to add planes to a chunk is to encode it again.
     thickness = lcm(whole, chunk)
-    thickness = thickness * (most // thickness) if thickness <= most else whole
+    thickness *= max(1, most // thickness)
     before = shape[: -3 if has_z else -2]
     for lead in itertools.product(*(range(n) for n in before)):
         for start in range(0, depth, thickness):

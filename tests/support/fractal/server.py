@@ -1,9 +1,10 @@
 """A live Fractal server: started with the tasks of this package, and spoken to by its API.
 
 Made anew: the wheel of the package, PostgreSQL, the server, and the environment that the server
-makes for the tasks. The wheel is uploaded and installed by the server as any other. Shared:
-the packages that it needs, which pip finds where the tests have them
-(`environment.shared_wheel`), since to install them again takes minutes and 1.6 GB.
+makes for the tasks. The wheel is uploaded and installed by the server as any other. Shared, unless
+it is asked otherwise: the packages that it needs, which pip finds where the tests have them
+(`environment.shared_wheel`), since to install them again takes minutes and 1.6 GB
+(`benchmarks/collection.py`).
 """
 
 from __future__ import annotations
@@ -190,8 +191,13 @@ class Dataset:
 
 
 @contextmanager
-def live_server(folder: Path) -> Iterator[Server]:
-    """A server with the tasks of this package, whose files lie in a folder."""
+def live_server(folder: Path, shared: bool = True) -> Iterator[Server]:
+    """A server with the tasks of this package.
+
+    Args:
+        folder: where its files lie.
+        shared: whether the tasks see the packages of the tests; otherwise they are installed anew.
+    """
     python = server_python()
     project_dir = folder / "data"
     project_dir.mkdir()
@@ -232,7 +238,7 @@ def live_server(folder: Path) -> Iterator[Server]:
             version = _wait_until_alive(url, process, Path(log.name))
             answer = requests.post(f"{url}/auth/token/login/", data=login, timeout=60)
             server = Server(url, answer.json()["access_token"], version, project_dir)
-            _collect(server, wheel)
+            _collect(server, wheel, {SHARED: "0"} if shared else {})
             yield server
         finally:
             process.communicate(timeout=120)
@@ -270,15 +276,15 @@ def _wait_until_alive(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     raise AssertionError(f"the server did not start: {log.read_text()[-3000:]}")
 
 
-def _collect(server: Server, wheel: Path) -> None:
-    """Upload the wheel, and wait until the server has installed it."""
+def _collect(server: Server, wheel: Path, before: dict[str, str]) -> None:
+    """Upload the wheel, and wait until the server has installed it, after some other packages."""
     with open(wheel, "rb") as file:
         activity = server.call(
             "POST",
             "task/collect/pip/",
             202,
             files={"file": (wheel.name, file)},
-            data={"pinned_package_versions_pre": json.dumps({SHARED: "0"})},
+            data={"pinned_package_versions_pre": json.dumps(before)},
         )
     while activity["status"] in ("pending", "ongoing"):
         time.sleep(1)
