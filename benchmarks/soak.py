@@ -137,7 +137,7 @@ class Tenth:
 
 
 def tenths(record: Record) -> list[Tenth]:
-    """The record in ten parts; the first block of all is not counted, it compiles kernels."""
+    """The record in ten parts, from the end of the first block on."""
     edges = np.linspace(1, len(record.wall) - 1, 11).astype(int)
     return [
         Tenth(
@@ -184,35 +184,53 @@ def main() -> int:
         shutil.rmtree(folder)
 
 
-def soaked(folder: Path, gigabytes: float, workers: int) -> int:
-    """Write, correct, look: 0 where every plane is right."""
-    from fractal_mesospim_shading import correct_flatfield
-
-    plane_bytes = 2 * (GRID * TILE) ** 2
-    planes = max(DEEP, round(gigabytes * 1e9 / plane_bytes / DEEP) * DEEP)
-    # In a process of its own, so that what it leaves in memory is not counted.
+def made(folder: Path, planes: int) -> Path:
+    """Write a source, in a process of its own: what it leaves in memory is not counted."""
+    folder.mkdir()
     with ProcessPoolExecutor(1, get_context("spawn")) as executor:
         executor.submit(write_source, str(folder), planes).result()
-    source = folder / "image.zarr"
-    record = Record()
+    return folder / "image.zarr"
+
+
+def corrected(source: Path, workers: int, record: Record) -> Path:
+    """Correct the image of a source with the model beside it."""
+    from fractal_mesospim_shading import correct_flatfield
+
     result = correct_flatfield(
         str(source),
-        models_folder=str(folder / "models"),
+        models_folder=str(source.with_name("models")),
         camera_offset=OFFSET,
         n_workers=workers,
         report=False,
         progress=record.note,
     )
+    return Path(result.image_url)
+
+
+def soaked(folder: Path, gigabytes: float, workers: int) -> int:
+    """Write, correct, look: 0 where every plane is right."""
+    plane_bytes = 2 * (GRID * TILE) ** 2
+    planes = max(DEEP, round(gigabytes * 1e9 / plane_bytes / DEEP) * DEEP)
+    # What is loaded or compiled once is not counted either.
+    corrected(made(folder / "small", DEEP), workers, Record())
+    start = time.perf_counter()
+    source = made(folder / "large", planes)
+    written = time.perf_counter()
+    record = Record()
+    result = corrected(source, workers, record)
+    ended = time.perf_counter()
     parts = tenths(record)
     for number, part in enumerate(parts, 1):
         print(
             f"tenth {number:2}: {part.blocks} blocks, {part.cpu:.3f} s of a processor and "
             f"{part.wall:.3f} s each, at most {part.memory / 2**20:.0f} MiB"
         )
-    wrong = wrong_planes(source, Path(result.image_url))
+    wrong = wrong_planes(source, result)
     summary = {
         "raw_gigabytes": planes * plane_bytes / 1e9,
-        "stored_gigabytes": (size_of(source) + size_of(Path(result.image_url))) / 1e9,
+        "stored_gigabytes": (size_of(source) + size_of(result)) / 1e9,
+        "seconds_to_write": written - start,
+        "seconds_to_correct": ended - written,
         "blocks": record.total,
         "cpu_last_to_first": parts[-1].cpu / parts[0].cpu,
         "memory_last_to_first": parts[-1].memory / parts[0].memory,
