@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -72,7 +73,7 @@ def _sample(
 ) -> Sample:
     """So many of the slabs at most."""
     level = level_to_look_at(image)
-    refs = _refs(image, group, _chosen(slabs, number))
+    refs = _refs(image, group, chosen_slabs(slabs, number))
     bin_px = choose_window_bin(layout_at_level(image, level).tile_shape)
     return Sample(image, group.channel.index, level, refs, bin_px)
 
@@ -105,10 +106,16 @@ def _slabs(image: MultitileImage, group: ModelGroup) -> dict[int, list[range]]:
     }
 
 
-def _chosen(slabs: Mapping[int, Sequence[range]], number: int) -> dict[int, list[range]]:
-    """So many of the slabs at most, evenly spread."""
-    tiles = list(slabs)
-    of_each = number // max(len(tiles), 1)
+def chosen_slabs(slabs: Mapping[int, Sequence[range]], number: int) -> dict[int, list[range]]:
+    """So many of the slabs at most, evenly spread over tiles and z.
+
+    Args:
+        slabs: the planes of each slab, by tile.
+        number: of slabs.
+    """
+    tiles, sizes = list(slabs), [len(own) for own in slabs.values()]
+    deep = range(1, max(sizes, default=0) + 1)
+    of_each = bisect_right(deep, number, key=lambda most: sum(min(n, most) for n in sizes))
     if of_each > 1:
         return {tile: [own[k] for k in _spread(len(own), of_each)] for tile, own in slabs.items()}
     seen = [tiles[k] for k in _spread(len(tiles), number)]
