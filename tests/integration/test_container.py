@@ -153,6 +153,13 @@ def test_files_beside_the_result(corrected):
     assert Path(result.report).parent == folder
     beside = {p.name for p in folder.iterdir() if Path(result.report).stem != p.stem}
     assert len(beside) == 1 + len(native.places()) + project.exists()
+    # Planes of stacks are told and shown as those of mosaics are.
+    page = Path(result.report).read_text()
+    for model in result.models.values():
+        assert sum(map(len, model.planes.used.values())) == model.planes_used
+        for own in model.planes.thumbnails:
+            assert f'alt="tile {own.tile}, plane {own.plane} ' in page
+            assert np.isfinite(own.light).all()
 
 
 @pytest.mark.slow

@@ -51,6 +51,11 @@ def test_planes_of_all_images_and_the_names_of_all(two, tmp_path, caplog):
             {"name": "one.zarr", "tiles": [1, 2]},
             {"name": "two.zarr", "tiles": [1, 2]},
         ]
+        used = {f"{tile} of one.zarr": [[0, 7]] for tile in (1, 2)}
+        used |= {f"{tile} of two.zarr": [[0, 5]] for tile in (1, 2)}
+        assert model.planes.facts() == {"used": used, "left_out": {}}
+        shown = {own.tile for own in model.planes.thumbnails}
+        assert shown == set(used)
         alone = [estimate_flatfield(url, fov_list=[1, 2], seed=3)[label] for url in two]
         assert model.relative_uncertainty < min(one.relative_uncertainty for one in alone)
         middle = np.mean([one.profile.flatfield for one in alone], axis=0)
