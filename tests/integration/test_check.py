@@ -100,7 +100,8 @@ def test_a_flat_field_of_another_channel_is_warned_of(source, tmp_path, caplog):
     np.savez(folder / "profiles.npz", flatfield=wrong / wrong.mean(), darkfield=100.0)
     correct_flatfield(source, models_folder=str(tmp_path / "models"), output_folder=str(tmp_path))
     (line,) = [r.getMessage() for r in caplog.records if "differs more between tiles" in r.message]
-    assert "The flat-field does not fit" in line or "the flat-field does not fit" in line
+    assert "the flat-field does not fit this image: tissue differs more" in line
+    assert len(line) <= 120
 
 
 def test_a_wrong_offset_is_warned_of(source, tmp_path, caplog):
@@ -146,8 +147,9 @@ def _assert_reported(result):
         assert f"Pairs of tiles of channel {label}, by how much their views differ" in page
     names = ", ".join(result.models)
     assert f'alt="Flat-fields of {len(result.models)} channels: {names}"' in page
-    # Flat-fields and sections of all, and a map of each; no planes.
-    assert page.count("data:image/png;base64,") == 2 + len(result.models)
+    # Flat-fields and sections of all, and a map of each; small planes, and none before and after.
+    small = [own for model in result.models.values() for own in model.planes.thumbnails]
+    assert page.count("data:image/png;base64,") == 2 + len(result.models) + len(small)
     assert "<th>Pixels clipped</th>" in page and "<th>z_levels</th>" in page
     written = json.loads(Path(result.report).with_suffix(".json").read_text())
     facts = json.loads(json.dumps(result.facts()))
