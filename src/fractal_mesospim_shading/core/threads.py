@@ -19,7 +19,13 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ContextDecorator,
+    ExitStack,
+    contextmanager,
+    suppress,
+)
 from contextvars import copy_context
 from math import prod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -36,8 +42,10 @@ _DEFAULT_TRIM, _DEFAULT_MMAPS = 128 * 1024, 65536
 _SMALL = 2 * 2**20
 
 
-class Shared:
+class Shared(ContextDecorator):
     """A change of the state of the process, as a context that several threads may be in at once.
+
+    It decorates functions as well.
 
     The first that enters makes it, the last that leaves takes it back: so none of them finds it
     taken back too early, and none puts back what another has changed.
@@ -76,6 +84,25 @@ def _ignoring() -> Iterator[None]:
 
 warnings_ignored = Shared(_ignoring)
 """What libraries warn of is not shown."""
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # SciPy brings a pool of its own, which is limited only once it is there.
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+linear_algebra_by_one_thread = Shared(_one_thread)
+"""Products of matrices are computed by one thread.
+
+Their last bits depend on the number of threads. And where others use the processors as well, the
+threads of a product wait for each other, which takes longer than our small matrices themselves: 6
+to 30 times as long was seen.
+"""
 
 
 class Kept(Generic[T]):

@@ -6,8 +6,17 @@ import gc
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from fractal_mesospim_shading.core.threads import empty_array, freed_memory_kept
+from fractal_mesospim_shading.core.overlaps.gains import solve_gains
+from fractal_mesospim_shading.core.overlaps.pedestal import pedestal
+from fractal_mesospim_shading.core.overlaps.refine import refine_flatfield
+from fractal_mesospim_shading.core.overlaps.residual import pair_residuals
+from fractal_mesospim_shading.core.threads import (
+    empty_array,
+    freed_memory_kept,
+    linear_algebra_by_one_thread,
+)
 
 MANY = (3, 1024, 1024)
 
@@ -58,3 +67,38 @@ def test_small_arrays_and_others_are_plain():
     with freed_memory_kept:
         assert empty_array((4, 4), np.uint16).base is None
         assert empty_array((0, 5, 5), np.float32).shape == (0, 5, 5)
+
+
+def _threads_of_products():
+    import scipy.linalg  # noqa: F401  has a library of its own
+
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_products_of_matrices_by_one_thread_and_put_back():
+    with threadpool_limits(2, user_api="blas"):
+        with linear_algebra_by_one_thread, linear_algebra_by_one_thread:
+            assert _threads_of_products() == {1}
+        assert _threads_of_products() == {2}
+
+
+@pytest.mark.parametrize("function", [pair_residuals, pedestal, refine_flatfield, solve_gains])
+def test_what_solves_for_overlaps_takes_one_thread(function, monkeypatch):
+    """Whatever else it is given, it has entered before it looks."""
+
+    class Looked(Exception):
+        pass
+
+    class Given:
+        def _look(self, *_):
+            assert _threads_of_products() == {1}
+            raise Looked
+
+        __iter__ = __len__ = __getitem__ = __bool__ = _look
+
+        def __getattr__(self, name):
+            return self._look()
+
+    count = function.__wrapped__.__code__.co_argcount
+    with threadpool_limits(2, user_api="blas"), pytest.raises(Looked):
+        function(*[Given()] * count)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.threads import linear_algebra_by_one_thread
+
 if TYPE_CHECKING:
     from fractal_mesospim_shading.core.overlaps.ratios import PairRatio
 
@@ -70,6 +72,7 @@ class TileGain:
     limited: bool = False
 
 
+@linear_algebra_by_one_thread
 def solve_gains(numbers: Sequence[int], ratios: Sequence[PairRatio]) -> dict[int, TileGain]:
     """The gain of each tile.
 

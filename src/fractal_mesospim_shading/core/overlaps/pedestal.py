@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
+from fractal_mesospim_shading.core.threads import linear_algebra_by_one_thread
 
 FloatArray = NDArray[np.float64]
 
@@ -122,6 +123,7 @@ class Pedestal:
         return float(np.sqrt(max(0.0, 1 - (sigmas * self.uncertainty / self.value) ** 2)))
 
 
+@linear_algebra_by_one_thread
 def pedestal(
     pairs: Sequence[OverlapPair], dark_structure: float | None = DARK_STRUCTURE
 ) -> Pedestal:

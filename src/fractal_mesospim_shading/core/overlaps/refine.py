@@ -41,6 +41,7 @@ from fractal_mesospim_shading.core.overlaps.joint import (
 )
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
 from fractal_mesospim_shading.core.overlaps.validation import Residual, cross_validated
+from fractal_mesospim_shading.core.threads import linear_algebra_by_one_thread
 
 FloatArray = NDArray[np.float64]
 
@@ -97,6 +98,7 @@ class Refinement:
     log_gains: Mapping[int, float] = field(default_factory=dict)
 
 
+@linear_algebra_by_one_thread
 def refine_flatfield(
     pairs: Sequence[OverlapPair],
     log_flatfield: FloatArray,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.overlaps.bin_noise import MEDIAN_CHI
 from fractal_mesospim_shading.core.overlaps.observations import OverlapPair
+from fractal_mesospim_shading.core.threads import linear_algebra_by_one_thread
 
 FloatArray = NDArray[np.float64]
 Taken = Callable[[OverlapPair], FloatArray]
@@ -86,6 +87,7 @@ class PairResidual:
     bin_px: int
 
 
+@linear_algebra_by_one_thread
 def pair_residuals(
     pairs: Sequence[OverlapPair], taken: Taken | None = None, pedestal: float = 0.0
 ) -> tuple[PairResidual, ...]:
