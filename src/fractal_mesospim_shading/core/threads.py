@@ -11,6 +11,7 @@ the two do not break each other's free memory into pieces too small to be used.
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import platform
 import threading
@@ -103,6 +104,23 @@ Their last bits depend on the number of threads. And where others use the proces
 threads of a product wait for each other, which takes longer than our small matrices themselves: 6
 to 30 times as long was seen.
 """
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+garbage_kept = Shared(_collecting_later)
+"""Python looks for no garbage, which takes longer the more libraries are loaded: for what is short
+and makes many small objects, such as figures."""
 
 
 class Kept(Generic[T]):

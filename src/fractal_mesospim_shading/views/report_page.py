@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 
+from fractal_mesospim_shading.core.threads import garbage_kept
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.flatfield.planes_seen import PlanesSeen
 from fractal_mesospim_shading.messages import counted, rendered, shown
@@ -88,6 +89,11 @@ def write_page(path: str | os.PathLike[str], report: ImageReport) -> None:
 
 def report_html(report: ImageReport) -> str:
     """The report as the text of an HTML page."""
+    with garbage_kept:
+        return _html(report)
+
+
+def _html(report: ImageReport) -> str:
     title = _text(report.title)
     what = _text(report.what)
     parts = [
