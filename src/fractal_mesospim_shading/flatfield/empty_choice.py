@@ -112,7 +112,7 @@ def _by_tile(planes: Mapping[int, Sequence[int]], n_z: int) -> str:
 
 def _ranges(planes: Sequence[int], n_z: int) -> str:
     heights = sorted({plane % n_z for plane in planes})
-    breaks = [0, *(k for k in range(1, len(heights)) if heights[k] > heights[k - 1] + 2)]
+    breaks = [0, *(k for k in range(1, len(heights)) if heights[k] > heights[k - 1] + 1)]
     stops = [*breaks[1:], len(heights)]
     runs = [(heights[a], heights[b - 1]) for a, b in zip(breaks, stops, strict=True)]
     text = ", ".join(f"{a} to {b}" if a < b else f"{a}" for a, b in runs[:3])

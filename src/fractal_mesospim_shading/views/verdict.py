@@ -129,14 +129,16 @@ class Verdict:
         if self.word != "wrong":
             return tuple((logging.INFO, line) for line in self.lines())
         wrong = [own for own in self.channels if own.word == "wrong"]
-        reasons = " ".join(
+        reasons = [
             f"{own.label}: {' '.join(_capital(text) for text in own.unwarned)}"
-            if own.unwarned
-            else f"{own.label}: see the warnings above."
             for own in wrong
-        )
+            if own.unwarned
+        ]
+        said = ", ".join(own.label for own in wrong if not own.unwarned)
+        if said:
+            reasons.append(f"{said}: see the warnings above.")
         return (
-            (logging.WARNING, f"{self.headline} {reasons}"),
+            (logging.WARNING, " ".join((self.headline, *reasons))),
             *((logging.INFO, line) for line in self.todo),
         )
 

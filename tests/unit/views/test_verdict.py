@@ -180,6 +180,8 @@ def test_wrong_is_one_warning_that_repeats_none() -> None:
         assert level == logging.WARNING and line.startswith("Wrong: this is not to be used")
         assert line.endswith(f" {bad.label}: see the warnings above.")
         assert rest and all(level == logging.INFO for level, _ in rest)
+    (_, line), *_ = judged([grew, replace(grew, label="640 nm")]).log_lines()
+    assert line.endswith("as it is. 561 nm, 640 nm: see the warnings above.")
     cut = BackgroundEvidence("488 nm", cut=0.7)
     (level, line), *_ = judged_background([cut]).log_lines()
     assert level == logging.WARNING
