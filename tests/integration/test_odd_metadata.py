@@ -173,10 +173,17 @@ def _corrected(image: Path, models: str, out: Path) -> None:
     _tried(lambda: correct_background(str(image), method=method, **more))
 
 
+def _regular(*shape: int) -> dict[str, Any]:
+    """A grid of chunks, or of shards, of one size."""
+    return {"name": "regular", "configuration": {"chunk_shape": list(shape)}}
+
+
 @pytest.mark.parametrize(
     ("name", "key", "value", "words"),
     [
         ("v2", "chunks", [1, 0, 16, 20], "has chunks of the shape .*at least 1"),
+        ("v3", "chunk_grid", _regular(1, 0, 16, 20), "has chunks of the shape .*at least 1"),
+        ("shards", "chunk_grid", _regular(1, 0, 32, 40), "has chunks of the shape .*at least 1"),
         ("v2", "shape", [1, 2, 10**15, 10**15], "more bytes than can be counted"),
         ("v2", "chunks", "DEL", "0/.zarray' lacks the key 'chunks'"),
         ("v2", "shape", "DEL", "0/.zarray' lacks the key 'shape'"),

@@ -44,6 +44,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from fractal_mesospim_shading.core.threads import warnings_ignored
+from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.arrays.encodings import open_file
 from fractal_mesospim_shading.images.storage.stores import refuse_dangling_metadata
 
@@ -76,15 +77,36 @@ def metadata_at(place: StorePath, zarr_format: int | None) -> Metadata | None:
 
     Returns:
         None where zarr has to say what is wrong, or which of two versions it is.
+
+    Raises:
+        ImageFormatError: zarr reads another size of chunks than the one that is stored.
     """
     if isinstance(place.store, LocalStore):
         refuse_dangling_metadata(f"{place.store.root / place.path}")
     with warnings_ignored:
         try:
             document = sync(_document_at(place, zarr_format))
-            return None if document is None else parse_array_metadata(document)
+            if document is None:
+                return None
+            metadata = parse_array_metadata(document)
+            stored = _stored_unit(document)
+            # zarr 3.4 takes a size of 0 for 1, older ones take it as it is.
+            as_stored = list(metadata.shards or metadata.chunks) == stored
         except Exception:  # noqa: BLE001 opening the array meets it again, and says what it is
             return None
+    if not as_stored:
+        raise ImageFormatError(
+            f"The array '{str(place).removeprefix('file://')}' has chunks of the shape "
+            f"{tuple(stored)}; every number must be at least 1. Write the image again."
+        )
+    return metadata
+
+
+def _stored_unit(document: dict[str, Any]) -> list[Any]:
+    """The shape of a chunk, of a shard where there are some, as a document says it."""
+    if document["zarr_format"] == 2:
+        return list(document["chunks"])
+    return list(document["chunk_grid"]["configuration"]["chunk_shape"])
 
 
 async def _document_at(place: StorePath, zarr_format: int | None) -> dict[str, Any] | None:
