@@ -83,6 +83,8 @@ PARAMETERS = {
     "output_type": "source",
     # What a pixel of 0 is: "auto" asks the pixels; "data" a value; "no_data" nothing was recorded.
     "zero_is": "auto",
+    # Table of the fields of view (tiles) of the image; some images have a "grid_ROI_table".
+    "input_roi_table": "FOV_ROI_table",
     # Pixels of no tile: "refuse" an image that is not 0 there, "keep" them, or make them "zero".
     "outside_tiles": "refuse",
     # Also subtract the model's baseline. For BaSiC that erases tissue.
