@@ -17,7 +17,7 @@ import numpy as np
 
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.pyramid import Histogram
-from fractal_mesospim_shading.core.threads import Shared
+from fractal_mesospim_shading.core.threads import Shared, garbage_kept
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.engine.schedule import PartOfJob
@@ -246,6 +246,7 @@ def refuse_unreadable(target: TargetImage) -> None:
         )
 
 
+@garbage_kept
 def rehearse(work: Work) -> None:
     """Write the metadata of a result in memory, complete them, and look at them with ome-zarr.
 
