@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,8 +124,7 @@ class TileLayout:
             factor: pixels of this grid in one of the other, (y, x).
             plane_shape: of the other grid, (y, x).
         """
-        along = zip(self.tile_shape, factor, plane_shape, strict=True)
-        height, width = (min(max(1, n // f), plane) for n, f, plane in along)
+        height, width = self.coarser_tile(factor, plane_shape)
         origins = [
             (
                 min(round(tile.y / factor[0]), plane_shape[0] - height),
@@ -135,6 +135,14 @@ class TileLayout:
         names = [tile.name for tile in self.tiles]
         shape = (plane_shape[0], plane_shape[1])
         return TileLayout.from_origins(origins, (height, width), shape, names)
+
+    def coarser_tile(
+        self, factor: tuple[int, ...], plane_shape: tuple[int, ...]
+    ) -> tuple[int, int]:
+        """Shape of a tile on a coarser pixel grid, (y, x); arguments as for `coarser`."""
+        along = zip(self.tile_shape, factor, plane_shape, strict=True)
+        height, width = (min(max(1, n // f), plane) for n, f, plane in along)
+        return height, width
 
     @cached_property
     def by_number(self) -> dict[int, Tile]:
@@ -291,13 +299,17 @@ def _starts(values: Iterable[int], size: int) -> list[int]:
 
 
 def _index(starts: Sequence[int], value: int) -> int:
-    return max(i for i, start in enumerate(starts) if start <= value)
+    return bisect_right(starts, value) - 1
 
 
 def _refuse_overlap(tiles: Sequence[Tile], tile_shape: tuple[int, int]) -> None:
+    """Refuse tiles that overlap; each is compared with those in its square and around it."""
     height, width = tile_shape
-    for i, first in enumerate(tiles):
-        for second in tiles[i + 1 :]:
+    squares: dict[tuple[int, int], list[Tile]] = {}
+    for second in tiles:
+        row, column = second.y // height, second.x // width
+        around = product((row - 1, row, row + 1), (column - 1, column, column + 1))
+        for first in (tile for square in around for tile in squares.get(square, ())):
             y, x = abs(first.y - second.y), abs(first.x - second.x)
             if y < height and x < width:
                 raise LayoutError(
@@ -307,3 +319,4 @@ def _refuse_overlap(tiles: Sequence[Tile], tile_shape: tuple[int, int]) -> None:
                     "pixels. Only mosaics whose tiles lie edge to edge can be corrected; a fused "
                     "image has lost what belongs to which tile."
                 )
+        squares.setdefault((row, column), []).append(second)

@@ -11,8 +11,8 @@ from fractal_mesospim_shading.core.emptiness.windows import choose_window_bin
 from fractal_mesospim_shading.flatfield.plane_sample import Sample
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneRef,
-    layout_at_level,
     plane_count,
+    tile_shape_at_level,
     time_count,
     z_factor,
 )
@@ -74,7 +74,7 @@ def _sample(
     """So many of the slabs at most."""
     level = level_to_look_at(image)
     refs = _refs(image, group, chosen_slabs(slabs, number))
-    bin_px = choose_window_bin(layout_at_level(image, level).tile_shape)
+    bin_px = choose_window_bin(tile_shape_at_level(image, level))
     return Sample(image, group.channel.index, level, refs, bin_px)
 
 
@@ -87,7 +87,7 @@ def level_to_look_at(image: MultitileImage) -> int:
         or (
             z_factor(image, level) == 1
             and plane_count(image, level) == plane_count(image, 0)
-            and min(layout_at_level(image, level).tile_shape) >= _LEAST_SIDE
+            and min(tile_shape_at_level(image, level)) >= _LEAST_SIDE
         )
     )
 

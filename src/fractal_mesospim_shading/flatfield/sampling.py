@@ -30,9 +30,20 @@ def layout_at_level(image: MultitileImage, level: int) -> TileLayout:
     """The tiles on the pixel grid of a level."""
     if level == 0:
         return image.layout
+    return image.layout.coarser(_yx_factor(image, level), image.levels[level].shape[-2:])
+
+
+def tile_shape_at_level(image: MultitileImage, level: int) -> tuple[int, int]:
+    """Shape of the tiles, (y, x), on the pixel grid of a level."""
+    if level == 0:
+        return image.layout.tile_shape
+    return image.layout.coarser_tile(_yx_factor(image, level), image.levels[level].shape[-2:])
+
+
+def _yx_factor(image: MultitileImage, level: int) -> tuple[int, ...]:
+    """How many pixels of full resolution a pixel of a level stands for, along y and x."""
     fine, coarse = image.levels[0].scale[-2:], image.levels[level].scale[-2:]
-    factor = tuple(max(1, round(b / a)) for a, b in zip(fine, coarse, strict=True))
-    return image.layout.coarser(factor, image.levels[level].shape[-2:])
+    return tuple(max(1, round(b / a)) for a, b in zip(fine, coarse, strict=True))
 
 
 def z_factor(image: MultitileImage, level: int) -> int:

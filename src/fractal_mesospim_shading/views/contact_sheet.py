@@ -6,6 +6,7 @@ It is drawn from the window means that were looked at; nothing is read for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +25,21 @@ EMPTY, SAMPLE, UNKNOWN = "#0072b2", "#e69f00", "#bbbbbb"
 """Colours that people tell apart whatever colours they see, by brightness as well."""
 
 _WIDTH = 6.0
-_STRIP = 0.27
+_STRIP, _STRIPS = 0.27, 54.0
+"""Height of the strips of a tile, and of all tiles at most, in inches."""
+
+_DOTS = 100
+_CANVAS = 900
+"""Pixels of the picture of the mosaic along its longer side, at least."""
+
+_NUMBER_PX = 26
+"""What a number of a tile takes on the screen, in pixels."""
+
 _HEAD = 0.75
 _MOST_LETTERS = 48
+
+_LINES = 10
+"""Of the picture of strips, for each tile: four of brightness, four of colours, white between."""
 
 
 def contact_sheet(labels: Sequence[str], found: Sequence[EmptyPlanes]) -> bytes:
@@ -41,7 +54,7 @@ def contact_sheet(labels: Sequence[str], found: Sequence[EmptyPlanes]) -> bytes:
     """
     mosaics = [_mosaic_height(seen) for seen in found]
     heights = [
-        _HEAD + mosaic + _HEAD + _STRIP * len(seen.regions)
+        _HEAD + mosaic + _HEAD + _strips_height(seen)
         for mosaic, seen in zip(mosaics, found, strict=True)
     ]
 
@@ -58,8 +71,12 @@ def _mosaic_height(seen: EmptyPlanes) -> float:
     return min(max(_WIDTH * 0.8 * height / width, 1.2), 5.0)
 
 
+def _strips_height(seen: EmptyPlanes) -> float:
+    return min(_STRIP * len(seen.regions), _STRIPS)
+
+
 def _draw_channel(part: SubFigure, label: str, seen: EmptyPlanes, mosaic: float) -> None:
-    strips = _STRIP * len(seen.regions) + 0.3
+    strips = _strips_height(seen) + 0.3
     upper, lower = part.subplots(2, 1, height_ratios=(mosaic, strips))
     part.suptitle(drawable(shortened(label, _MOST_LETTERS)), fontsize=13, parse_math=False)
     _draw_mosaic(upper, seen)
@@ -68,32 +85,36 @@ def _draw_channel(part: SubFigure, label: str, seen: EmptyPlanes, mosaic: float)
 
 def _draw_mosaic(axes: Axes, seen: EmptyPlanes) -> None:
     """The brightest of the planes looked at, each tile with its number and its state."""
+    from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
     layout = seen.image.layout
     tile_height, tile_width = layout.tile_shape
-    pictures = {region.tile: _tile_picture(seen, region.tile) for region in seen.regions}
-    low, high = _contrast(list(pictures.values()))
+    picture = _mosaic_picture(seen)
+    low, high = _contrast([picture])
+    extent = (0, layout.plane_shape[1], layout.plane_shape[0], 0)
     axes.set_facecolor("white")
+    axes.imshow(picture, cmap="gray", vmin=low, vmax=high, extent=extent)
+    pitch_px = 0.8 * _WIDTH * _DOTS / max(layout.columns, layout.rows, 1)
+    every = max(1, ceil(_NUMBER_PX / pitch_px))
+    inset = 0.03 * min(tile_height, tile_width)
+    frames = []
     for region in seen.regions:
         tile = layout.tile(region.tile)
-        extent = (tile.x, tile.x + tile_width, tile.y + tile_height, tile.y)
-        picture = pictures[region.tile]
-        axes.imshow(picture, cmap="gray", vmin=low, vmax=high, extent=extent)
-        colour = _colour(region)
-        inset = 0.03 * min(tile_height, tile_width)
-        axes.add_patch(
+        frames.append(
             Rectangle(
                 (tile.x + inset, tile.y + inset),
                 tile_width - 2 * inset,
                 tile_height - 2 * inset,
                 fill=False,
-                edgecolor=colour,
-                linewidth=2.5,
+                edgecolor=_colour(region),
+                linewidth=min(2.5, pitch_px / 10),
                 linestyle="-" if region.whole else "--",
             )
         )
+        if tile.row % every or tile.column % every:
+            continue
         size = min(13.0, 90.0 / max(layout.columns, 1) + 4)
         text = f"{region.tile}" if layout.columns > 8 else f"{region.tile}\n{_percent(region)}"
         axes.text(
@@ -106,6 +127,7 @@ def _draw_mosaic(axes: Axes, seen: EmptyPlanes) -> None:
             fontsize=size,
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
+    axes.add_collection(PatchCollection(frames, match_original=True))
     axes.set_xlim(0, layout.plane_shape[1])
     axes.set_ylim(layout.plane_shape[0], 0)
     axes.set_aspect("equal")
@@ -121,10 +143,11 @@ def _draw_strips(axes: Axes, seen: EmptyPlanes) -> None:
     depth = max(region.planes[1] for region in seen.regions)
     strips = [_strip(seen, region, depth) for region in seen.regions]
     low, high = _contrast([brightness for brightness, _ in strips])
-    for row, (brightness, colours) in enumerate(strips):
-        upper, lower = (0, depth, row + 0.5, row + 0.08), (0, depth, row + 0.9, row + 0.5)
-        axes.imshow(brightness[None], cmap="gray", aspect="auto", vmin=low, vmax=high, extent=upper)
-        axes.imshow(colours[None], aspect="auto", extent=lower)
+    painted = np.ones((rows, _LINES, depth, 4))
+    painted[:, 1:5] = _in_grey(np.stack([own for own, _ in strips]), low, high)[:, None]
+    painted[:, 5:9] = np.stack([colours for _, colours in strips])[:, None]
+    extent = (0, depth, rows, 0)
+    axes.imshow(painted.reshape(-1, depth, 4), aspect="auto", extent=extent)
     axes.set_xlim(0, depth)
     axes.set_ylim(rows, 0)
     every = max(1, -(-rows // 40))
@@ -144,6 +167,36 @@ def _draw_strips(axes: Axes, seen: EmptyPlanes) -> None:
     axes.legend(
         handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False
     )
+
+
+def _mosaic_picture(seen: EmptyPlanes) -> NDArray[np.float64]:
+    """The tiles on a canvas that is about as fine as the screen; NaN where there is none."""
+    layout = seen.image.layout
+    scale = max(1.0, max(layout.plane_shape) / _CANVAS)
+    height, width = (ceil(n / scale) for n in layout.plane_shape)
+    canvas = np.full((height, width), np.nan)
+    for region in seen.regions:
+        tile, picture = layout.tile(region.tile), _tile_picture(seen, region.tile)
+        spans = [
+            range(round(start / scale), max(round((start + n) / scale), round(start / scale) + 1))
+            for start, n in zip((tile.y, tile.x), layout.tile_shape, strict=True)
+        ]
+        y, x = (
+            np.arange(len(span)) * n // len(span)
+            for span, n in zip(spans, picture.shape, strict=True)
+        )
+        (top, *_), (left, *_) = spans
+        part = canvas[top : top + len(y), left : left + len(x)]
+        part[...] = picture[np.ix_(y, x)][: part.shape[0], : part.shape[1]]
+    return canvas
+
+
+def _in_grey(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """Colours (..., 4) of values from black to white; white without a colour where unknown."""
+    level = np.clip((values - low) / (high - low), 0, 1)
+    known = np.isfinite(values)
+    grey = np.where(known, level, 1.0)
+    return np.stack([grey, grey, grey, known.astype(float)], axis=-1)
 
 
 def _tile_picture(seen: EmptyPlanes, tile: int) -> NDArray[np.float64]:

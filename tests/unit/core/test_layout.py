@@ -157,11 +157,26 @@ def test_layouts_that_are_refused(origins: list[tuple[int, int]], said: str) -> 
         TileLayout.from_origins(origins, (4, 6), (8, 12))
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 26), st.integers(0, 24)), min_size=1, max_size=12, unique=True
+    )
+)
+def test_tiles_overlap_as_comparing_all_of_them_tells(origins: list[tuple[int, int]]) -> None:
+    pairs = itertools.combinations(origins, 2)
+    overlap = any(abs(a[0] - b[0]) < 4 and abs(a[1] - b[1]) < 6 for a, b in pairs)
+    if overlap:
+        with pytest.raises(LayoutError, match="overlap in the image"):
+            TileLayout.from_origins(origins, (4, 6), (30, 30))
+    else:
+        assert len(TileLayout.from_origins(origins, (4, 6), (30, 30)).tiles) == len(origins)
+
+
 def test_wide_mosaics_are_checked_quickly_and_pickled() -> None:
-    layout = grid(40, 40, tile=(2, 2))
-    assert layout.by_number[1600].y == 78
+    layout = grid(150, 150, tile=(2, 2))
+    assert layout.by_number[22500].y == 298
     assert pickle.loads(pickle.dumps(layout)) == layout
-    assert layout.map_text().splitlines()[0].startswith("0001  0041")
+    assert layout.map_text().splitlines()[0].startswith("00001  00151")
 
 
 @pytest.mark.parametrize("seed", range(12))
