@@ -441,9 +441,8 @@ def test_chunks_of_an_earlier_result_do_not_shine_through(make_mosaic, make_mode
     empty = full.copy()
     empty[:, :, :48] = 0
     for name, array in (("full", full), ("empty", empty)):
-        upload(
-            make_mosaic(f"{name}.zarr", array=array, channels=labels), f"{url}/{name}.zarr", options
-        )
+        source = make_mosaic(f"{name}.zarr", array=array, channels=labels, chunks=(4, 24, 40))
+        upload(source, f"{url}/{name}.zarr", options)
     correct_flatfield(f"{url}/full.zarr", **arguments)
     result = correct_flatfield(f"{url}/empty.zarr", overwrite=True, **arguments)
     image = MosaicImage.open(result.image_url, options)
