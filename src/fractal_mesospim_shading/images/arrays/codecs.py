@@ -90,8 +90,9 @@ def metadata_at(place: StorePath, zarr_format: int | None) -> Metadata | None:
                 return None
             metadata = parse_array_metadata(document)
             stored = _stored_unit(document)
-            # zarr 3.4 takes a size of 0 for 1, older ones take it as it is.
-            as_stored = list(metadata.shards or metadata.chunks) == stored
+            # zarr 3.4 takes a size of 0 for 1, older ones take it as it is. Of an array without
+            # elements it is what some programs write.
+            as_stored = 0 in metadata.shape or list(metadata.shards or metadata.chunks) == stored
         except Exception:  # noqa: BLE001 opening the array meets it again, and says what it is
             return None
     if not as_stored:
