@@ -29,6 +29,8 @@ _STRIP, _STRIPS = 0.27, 54.0
 """Height of the strips of a tile, and of all tiles at most, in inches."""
 
 _DOTS = 100
+"""Pixels an inch."""
+
 _CANVAS = 900
 """Pixels of the picture of the mosaic along its longer side, at least."""
 
@@ -40,6 +42,9 @@ _MOST_LETTERS = 48
 
 _LINES = 10
 """Of the picture of strips, for each tile: four of brightness, four of colours, white between."""
+
+_MOST_LINES, _MOST_COLUMNS = 6000, 600
+"""Of that picture: about what the screen shows."""
 
 
 def contact_sheet(labels: Sequence[str], found: Sequence[EmptyPlanes]) -> bytes:
@@ -63,7 +68,7 @@ def contact_sheet(labels: Sequence[str], found: Sequence[EmptyPlanes]) -> bytes:
         for part, label, seen, mosaic in zip(parts, labels, found, mosaics, strict=True):
             _draw_channel(part, label, seen, mosaic)
 
-    return png(draw, (_WIDTH, sum(heights)))
+    return png(draw, (_WIDTH, sum(heights)), dots=_DOTS)
 
 
 def _mosaic_height(seen: EmptyPlanes) -> float:
@@ -141,13 +146,19 @@ def _draw_strips(axes: Axes, seen: EmptyPlanes) -> None:
 
     rows = len(seen.regions)
     depth = max(region.planes[1] for region in seen.regions)
-    strips = [_strip(seen, region, depth) for region in seen.regions]
-    low, high = _contrast([brightness for brightness, _ in strips])
-    painted = np.ones((rows, _LINES, depth, 4))
-    painted[:, 1:5] = _in_grey(np.stack([own for own, _ in strips]), low, high)[:, None]
-    painted[:, 5:9] = np.stack([colours for _, colours in strips])[:, None]
-    extent = (0, depth, rows, 0)
-    axes.imshow(painted.reshape(-1, depth, 4), aspect="auto", extent=extent)
+    # No more than can be seen, in bytes: of many deep stacks it would be gigabytes.
+    planes = _evenly(depth, _MOST_COLUMNS)
+    columns = len(planes)
+    brightness = np.empty((rows, columns))
+    painted = np.full((rows, _LINES, columns, 4), 255, np.uint8)
+    for row, region in enumerate(seen.regions):
+        own, colours = _strip(seen, region, depth)
+        brightness[row] = own[planes]
+        painted[row, 5:9] = np.round(255 * colours[planes])
+    painted[:, 1:5] = _in_grey(brightness, *_contrast([brightness]))[:, None]
+    lines = painted.reshape(-1, columns, 4)
+    shown = lines[_evenly(len(lines), _MOST_LINES)]
+    axes.imshow(shown, aspect="auto", extent=(0, depth, rows, 0))
     axes.set_xlim(0, depth)
     axes.set_ylim(rows, 0)
     every = max(1, -(-rows // 40))
@@ -167,6 +178,12 @@ def _draw_strips(axes: Axes, seen: EmptyPlanes) -> None:
     axes.legend(
         handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False
     )
+
+
+def _evenly(size: int, most: int) -> NDArray[np.int64]:
+    """So many indices below a size at most, in order."""
+    count = min(size, most)
+    return np.arange(count) * size // count
 
 
 def _mosaic_picture(seen: EmptyPlanes) -> NDArray[np.float64]:
@@ -191,12 +208,12 @@ def _mosaic_picture(seen: EmptyPlanes) -> NDArray[np.float64]:
     return canvas
 
 
-def _in_grey(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """Colours (..., 4) of values from black to white; white without a colour where unknown."""
-    level = np.clip((values - low) / (high - low), 0, 1)
+def _in_grey(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+    """Colours (..., 4) of values from black to white; nothing where there is none."""
     known = np.isfinite(values)
-    grey = np.where(known, level, 1.0)
-    return np.stack([grey, grey, grey, known.astype(float)], axis=-1)
+    level = np.clip((np.where(known, values, high) - low) / (high - low), 0, 1)
+    grey = np.round(255 * level).astype(np.uint8)
+    return np.stack([grey, grey, grey, np.where(known, 255, 0).astype(np.uint8)], axis=-1)
 
 
 def _tile_picture(seen: EmptyPlanes, tile: int) -> NDArray[np.float64]:

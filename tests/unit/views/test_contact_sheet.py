@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,21 +16,32 @@ from fractal_mesospim_shading.flatfield.empty_planes import EmptyPlanes
 from fractal_mesospim_shading.views.contact_sheet import EMPTY, SAMPLE, UNKNOWN, contact_sheet
 
 
-def _seen(side: int) -> EmptyPlanes:
+def _seen(side: int, depth: int = 4) -> EmptyPlanes:
     """A mosaic of side x side tiles: the first column is empty, the last was not looked at."""
     origins = [(64 * y, 64 * x) for x in range(side) for y in range(side)]
     layout = TileLayout.from_origins(origins, (64, 64), (64 * side, 64 * side))
     regions = []
     for tile in layout.tiles:
         looked = 0 if tile.column == side - 1 else 4
-        share, high = (1.0, -1) if tile.column == 0 else (0.0, 3)
-        regions.append(TileRegions(tile.number, (0, 4), looked, share, 0, high, share))
+        share, high = (1.0, -1) if tile.column == 0 else (0.0, depth - 1)
+        regions.append(TileRegions(tile.number, (0, depth), looked, share, 0, high, share))
     image = SimpleNamespace(layout=layout)
     return EmptyPlanes(image, None, 0, (), None, None, tuple(regions))  # type: ignore[arg-type]
 
 
 def _rgb(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+
+def test_strips_of_many_deep_stacks_take_little_memory():
+    seen = _seen(30, depth=4000)
+    contact_sheet(["488"], [_seen(3)])
+    tracemalloc.start()
+    contact_sheet(["488"], [seen])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # As floats of all planes they are above a gigabyte.
+    assert most < 300e6
 
 
 @pytest.mark.parametrize("side", [3, 60])
