@@ -5,14 +5,16 @@
     python benchmarks/throughput.py --estimate
 
 Each program runs in a process of its own on the same two processors, the programs take
-turns, and the medians of all rounds are printed. Copies write level 0 alone; the
-correction applies a measured model with its dark-field and writes all levels of the
-pyramid. tensorstore is measured where it can be imported.
+turns, and the medians of all rounds are printed with their ranges. Copies write level 0 alone,
+and end as the correction does: what they wrote is brought to the device. The correction
+applies a measured model with its dark-field and writes all levels of the pyramid.
+tensorstore is measured where it can be imported.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.util
 import json
 import os
@@ -90,6 +92,14 @@ def copy_metadata(source: Path, target: Path) -> None:
             shutil.copy(source / name, target / name)
 
 
+def sync(folder: Path) -> None:
+    """Wait for what was written, by the call that a correction ends with."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    if ctypes.CDLL(None).syncfs(descriptor):
+        sys.exit("the file system cannot be synced")
+    os.close(descriptor)
+
+
 def child(arguments: list[str]) -> None:
     """What runs in a process of its own: `program, image, output[, models]`."""
     program, image, output, *rest = arguments
@@ -99,11 +109,13 @@ def child(arguments: list[str]) -> None:
 
         start = time.perf_counter()
         copy_with_tensorstore(Path(image) / "0", Path(output) / "0")
+        sync(Path(output))
     elif program in COPIES:
         import zarr  # noqa: F401
 
         start = time.perf_counter()
         copy_with_zarr(Path(image) / "0", Path(output) / "0", program)
+        sync(Path(output))
     elif program == "inside":
         from fractal_mesospim_shading import cli
 

@@ -19,9 +19,6 @@ from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.core.layout import Piece
 from fractal_mesospim_shading.core.profile import ShadingProfile
 
-_ROWS = 16
-"""Rows of a tile folded at a time, so that they stay in the processor's cache."""
-
 
 @dataclass(frozen=True)
 class Linear:
@@ -64,13 +61,7 @@ class TileCorrection:
         gain = np.empty(flat.shape, np.float32)
         shift = np.empty(flat.shape, np.float32)
         constant = self.added - self.tile_gain * self.baseline
-        for y in range(0, flat.shape[0], _ROWS):
-            # Some rows at a time: whole tiles in float64 would leave the processor's cache.
-            some = slice(y, y + _ROWS)
-            exact = self.tile_gain / flat[some].astype(np.float64)
-            gain[some] = exact
-            exact *= dark[some] if isinstance(dark, np.ndarray) else dark
-            shift[some] = constant - exact
+        _fold(flat, np.broadcast_to(dark, flat.shape), self.tile_gain, constant, gain, shift)
         return Linear(gain, shift)
 
 
@@ -177,6 +168,15 @@ def _corrected(raw: NDArray[Any], linear: Linear, zero_is_no_data: bool) -> Pixe
     return PixelCounts(
         raw.size, no_data=int(_correct_floats(raw, linear.gain, linear.shift, zero_is_no_data))
     )
+
+
+@kernel(error_model="numpy")
+def _fold(flat, dark, tile_gain, constant, gain, shift):  # type: ignore[no-untyped-def]
+    for y in range(flat.shape[0]):
+        for x in range(flat.shape[1]):
+            exact = tile_gain / np.float64(flat[y, x])
+            gain[y, x] = exact
+            shift[y, x] = constant - exact * np.float64(dark[y, x])
 
 
 @kernel

@@ -268,7 +268,7 @@ def _refuse_wide_span(smallest: float, largest: float, mean: float) -> None:
 
 def _counts(image: NDArray[Any], name: str) -> FloatImage:
     """Counts in float32; refused where that cannot hold them."""
-    largest = float(np.abs(image.astype(np.float64)).max())
+    largest = max(abs(float(image.max())), abs(float(image.min())))
     if not largest <= _LARGEST:
         raise ProfileError(
             f"The {name} holds values as large as {largest:g}; expected counts of a camera."

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.flatfield.binning import NOISE_BINS, BinnedPlanes, bin_block
 from fractal_mesospim_shading.core.flatfield.noise import Level, NoiseSquares, darkest_squares
 from fractal_mesospim_shading.core.flatfield.offset import OffsetEstimate
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 FloatArray = NDArray[np.float64]
 
@@ -283,19 +284,31 @@ def _below(
     zero_is_no_data: bool,
 ) -> FloatArray:
     integer = np.issubdtype(block.dtype, np.integer)
-    rows, columns = (np.arange(n) // bin_px for n in block.shape[1:])
-    second = (rows[:, None] + columns[None, :]) % 2 == 1
     limit = np.asarray(dark, dtype=np.float64) - (_BELOW if integer else 0.0)
-    counted = np.isfinite(block) & second
-    if zero_is_no_data:
-        counted &= block != 0
-    side = bin_px * NOISE_BINS
-    number = _sums(counted, side)
+    shape = block.shape[1:]
+    counted, less = _count_below(
+        block, np.broadcast_to(limit, shape), bin_px, bin_px * NOISE_BINS, zero_is_no_data
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(number > 0, _sums(counted & (block < limit), side) / number, np.nan)
+        return np.where(counted > 0, less / counted, np.nan)
 
 
-def _sums(values: NDArray[np.bool_], side: int) -> FloatArray:
-    rows, columns = (np.arange(0, n, side) for n in values.shape[1:])
-    by_row = np.add.reduceat(values.astype(np.float64), rows, axis=1)
-    return np.asarray(np.add.reduceat(by_row, columns, axis=2))
+@kernel
+def _count_below(block, limit, bin_px, side, zero_is_no_data):  # type: ignore[no-untyped-def]
+    """Valid pixels of every other bin, as on a chessboard, and how many of them are below."""
+    planes, height, width = block.shape
+    shape = (planes, (height + side - 1) // side, (width + side - 1) // side)
+    counted, less = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for k in range(planes):
+        for y in range(height):
+            # The bins of the second half in this row.
+            for first in range((1 - y // bin_px % 2) * bin_px, width, 2 * bin_px):
+                valid, below = 0, 0
+                for x in range(first, min(first + bin_px, width)):
+                    raw = np.float64(block[k, y, x])
+                    good = np.isfinite(raw) and not (zero_is_no_data and raw == 0.0)
+                    valid += 1 if good else 0
+                    below += 1 if good and raw < limit[y, x] else 0
+                counted[k, y // side, first // side] += valid
+                less[k, y // side, first // side] += below
+    return counted, less
