@@ -126,8 +126,9 @@ def make(setting: ImageSetting, folder: Path) -> Path:
     layout = grid_layout(setting.shape[-2:], setting.tile_shape)
     write_roi_tables(str(image), layout, _PIXEL_UM, setting.planes)
     world = _world(setting)
+    # All channels are of the same light, see `_fill`.
     profiles = {
-        f"channel {c}": ShadingProfile.create(world.flatfield(c), world.dark_frame(), None)
+        f"channel {c}": ShadingProfile.create(world.flatfield(), world.dark_frame(), None)
         for c in range(setting.channels)
     }
     save_models(home / "models", profiles)

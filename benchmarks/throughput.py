@@ -155,8 +155,8 @@ def programs(image: Path, output: Path, inside: bool) -> dict[str, list[str]]:
     return found
 
 
-def compare(image: Path, output: Path, repeats: int, inside: bool) -> dict[str, Measured]:
-    """Run all programs in turn; medians by program."""
+def compare(image: Path, output: Path, repeats: int, inside: bool) -> dict[str, list[Measured]]:
+    """Run all programs in turn; all runs by program."""
     runs: dict[str, list[Measured]] = {}
     for _ in range(repeats):
         for name, command in programs(image, output, inside).items():
@@ -164,23 +164,26 @@ def compare(image: Path, output: Path, repeats: int, inside: bool) -> dict[str, 
             settle()
             runs.setdefault(name, []).append(measured(command))
     shutil.rmtree(output, ignore_errors=True)
-    return {name: medians(found) for name, found in runs.items()}
+    return runs
 
 
-def table(found: dict[str, Measured]) -> str:
-    """One Markdown table; ratios are to the zarr-python copy and to the fastest copy."""
+def table(runs: dict[str, list[Measured]]) -> str:
+    """One Markdown table of medians; ratios are to the zarr-python copy and to the fastest copy."""
+    found = {name: medians(some) for name, some in runs.items()}
     plain = found["zarr-python"]
     copies = [found[name] for name in COPIES if name in found]
     wall, cpu = min(c.wall for c in copies), min(c.cpu for c in copies)
     lines = [
-        "| program | wall s | CPU s | peak MB | inside s | wall / zarr-python "
+        "| program | wall s | from, to | CPU s | peak MB | inside s | wall / zarr-python "
         "| wall / fastest | CPU / least |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, run in found.items():
         inside = "" if run.inside != run.inside else f"{run.inside:.2f}"
+        walls = [one.wall for one in runs[name]]
         lines.append(
-            f"| {name} | {run.wall:.2f} | {run.cpu:.2f} | {run.peak / 1e6:.0f} | {inside} "
+            f"| {name} | {run.wall:.2f} | {min(walls):.2f}, {max(walls):.2f} | {run.cpu:.2f} "
+            f"| {run.peak / 1e6:.0f} | {inside} "
             f"| {run.wall / plain.wall:.2f} | {run.wall / wall:.2f} | {run.cpu / cpu:.2f} |"
         )
     return "\n".join(lines)

@@ -172,6 +172,7 @@ def _corrected(raw: NDArray[Any], linear: Linear, zero_is_no_data: bool) -> Pixe
 
 @kernel(error_model="numpy")
 def _fold(flat, dark, tile_gain, constant, gain, shift):  # type: ignore[no-untyped-def]
+    """Gain and shift of each pixel, in float64 and rounded once."""
     for y in range(flat.shape[0]):
         for x in range(flat.shape[1]):
             exact = tile_gain / np.float64(flat[y, x])

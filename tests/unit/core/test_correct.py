@@ -143,3 +143,21 @@ def test_paint_takes_each_pixel_from_its_tile():
             assert painted.gain[i, j] == pytest.approx(gain, rel=1e-6)
             shift = 0 if tile is None else -tile - 7 * gain
             assert painted.shift[i, j] == pytest.approx(shift, rel=1e-6)
+
+
+@pytest.mark.parametrize("dark", [100.3, "frame"])
+@pytest.mark.parametrize("tile_gain", [1.0, 1.037])
+def test_gain_and_shift_are_the_formula_in_float64_rounded_once(dark, tile_gain):
+    rng = np.random.default_rng(1)
+    flat = (0.3 + rng.random((37, 53))).astype(np.float32)
+    if dark == "frame":
+        dark = (100 + rng.random(flat.shape)).astype(np.float32)
+    correction = TileCorrection(flat, dark, 12.3, 90.0, tile_gain)
+
+    part = (slice(3, 30), slice(7, 50))
+    linear = correction.linear(*part)
+
+    exact = tile_gain / flat.astype(np.float64)
+    shift = (90.0 - tile_gain * 12.3) - exact * np.asarray(dark, np.float64)
+    np.testing.assert_array_equal(linear.gain, exact.astype(np.float32)[part])
+    np.testing.assert_array_equal(linear.shift, shift.astype(np.float32)[part])

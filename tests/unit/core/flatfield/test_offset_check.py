@@ -215,3 +215,27 @@ def test_noise_explains_half_of_the_pixels_at_most(
     piece = NoisePiece.of(block, (0, 0), 2, given, zero_is_no_data=False)
     squares, below = joined([piece])
     assert low <= unexplained_below(squares, below) <= high
+
+
+@pytest.mark.parametrize("zero_is_no_data", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_pixels_below_are_those_of_every_other_bin(dtype, zero_is_no_data):
+    rng = np.random.default_rng(3)
+    block = rng.poisson(100, (2, 37, 53)).astype(dtype)
+    block[rng.random(block.shape) < 0.1] = 0
+    if dtype == np.float32:
+        block[rng.random(block.shape) < 0.1] = np.nan
+    dark = (99 + 2 * rng.random(block.shape[1:])).astype(np.float32)
+    integer = dtype == np.uint16
+
+    piece = NoisePiece.of(block, (0, 0), 2, dark, zero_is_no_data=zero_is_no_data)
+
+    y, x = np.indices(block.shape[1:])
+    counted = np.isfinite(block) & ((y // 2 + x // 2) % 2 == 1)
+    if zero_is_no_data:
+        counted &= block != 0
+    less = counted & (block < dark.astype(np.float64) - (0.5 if integer else 0.0))
+    for k, row, column in np.ndindex(piece.below.shape):
+        square = (k, slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16))
+        expected = np.count_nonzero(less[square]) / np.count_nonzero(counted[square])
+        assert piece.below[k, row, column] == expected
