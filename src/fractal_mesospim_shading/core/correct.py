@@ -49,10 +49,11 @@ class TileCorrection:
     added: float = 0.0
     tile_gain: float = 1.0
 
-    @property
-    def divisor(self) -> NDArray[np.float32]:
-        """What light is divided by in all: the flat-field over the gain."""
-        return self.flatfield / np.float32(self.tile_gain)
+    def divisor(
+        self, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """What light of a part of the tile is divided by in all: the flat-field over the gain."""
+        return self.flatfield[rows, columns] / np.float32(self.tile_gain)
 
     def linear(self, rows: slice = slice(None), columns: slice = slice(None)) -> Linear:
         """Gain and shift of a part of the tile."""

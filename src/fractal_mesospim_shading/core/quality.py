@@ -222,7 +222,7 @@ def flattened(
             np.broadcast_to(np.asarray(part, np.float64), layout.tile_shape)[fine]
             .reshape(y1 - y0, factor[0], x1 - x0, factor[1])
             .mean(axis=(1, 3))
-            for part in (correction.divisor, correction.dark)
+            for part in (correction.divisor(), correction.dark)
         )
         raw = stack[:, y0:y1, x0:x1]
         result[:, y0:y1, x0:x1] = np.where(raw == 0, 0, (raw - dark) / flat)

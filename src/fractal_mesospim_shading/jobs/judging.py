@@ -45,6 +45,9 @@ from fractal_mesospim_shading.views.coarse import (
 
 FloatArray = NDArray[np.float64]
 
+DivisorOf = Callable[[Tile, slice, slice], NDArray[np.float32]]
+"""What some rows and columns of a tile were divided by."""
+
 logger = logging.getLogger(__name__)
 
 # Boxes along a seam that are taken together, since neighbours show the same sample.
@@ -168,7 +171,7 @@ def _growths(
         growth = seam_growth(
             planes,
             image.layout,
-            lambda tile: correction_of(tile).divisor,
+            lambda tile, rows, columns: correction_of(tile).divisor(rows, columns),
             added,
             factor=factor,
         )
@@ -233,7 +236,7 @@ class SeamGrowth:
 def seam_growth(
     after: NDArray[np.generic],
     layout: TileLayout,
-    flatfield_of: Callable[[Tile], NDArray[np.float32]],
+    divisor_of: DivisorOf,
     output_offset: float = 0.0,
     *,
     factor: tuple[int, int] = (1, 1),
@@ -246,7 +249,7 @@ def seam_growth(
     Args:
         after: (n, y, x) corrected planes.
         layout: tiles at full resolution.
-        flatfield_of: (y, x) what a tile was divided by, at full resolution.
+        divisor_of: (y, x) what some rows and columns of a tile were divided by, at full resolution.
         output_offset: counts that were added.
         factor: by how much y and x have shrunk from full resolution to these planes.
 
@@ -255,7 +258,7 @@ def seam_growth(
     """
     steps_before, steps_after, changes = [], [], []
     for seam in seams(after, layout, output_offset, factor=factor):
-        first, second = (_mean_flat(seam, side, flatfield_of, factor) for side in (0, 1))
+        first, second = (_mean_divisor(seam, side, divisor_of, factor) for side in (0, 1))
         now = _step(seam.first, seam.second)
         then = _step(seam.first * first, seam.second * second)
         steps_before.append(then[np.isfinite(then)])
@@ -283,20 +286,16 @@ def _step(first: FloatArray, second: FloatArray) -> FloatArray:
         return np.where(lit, 2 * np.abs(first - second) / (first + second), np.nan)
 
 
-def _mean_flat(
-    seam: Seam,
-    side: int,
-    flatfield_of: Callable[[Tile], NDArray[np.float32]],
-    factor: tuple[int, int],
+def _mean_divisor(
+    seam: Seam, side: int, divisor_of: DivisorOf, factor: tuple[int, int]
 ) -> FloatArray:
-    """Mean of the flat-field over each box of one side of a seam."""
-    tile = seam.tiles[side]
-    flat = flatfield_of(tile)
-    origin, means = (tile.y, tile.x), []
+    """Mean of what each box of one side of a seam was divided by."""
+    tile, means = seam.tiles[side], []
     for along in seam.boxes:
-        place = [slice(0), slice(0)]
-        for axis, span in ((seam.across, seam.depths[side]), (1 - seam.across, along)):
-            start, stop = (edge * factor[axis] - origin[axis] for edge in span)
-            place[axis] = slice(start, stop)
-        means.append(float(flat[tuple(place)].mean(dtype=np.float64)))
+        spans = (seam.depths[side], along) if seam.across == 0 else (along, seam.depths[side])
+        rows, columns = (
+            slice(*(edge * shrunk - origin for edge in span))
+            for span, shrunk, origin in zip(spans, factor, (tile.y, tile.x), strict=True)
+        )
+        means.append(float(divisor_of(tile, rows, columns).mean(dtype=np.float64)))
     return np.array(means)

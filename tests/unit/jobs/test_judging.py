@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.layout import TileLayout
+from fractal_mesospim_shading.core.layout import Tile, TileLayout
 from fractal_mesospim_shading.core.seams import seam_step
 from fractal_mesospim_shading.jobs.judging import SeamGrowth, seam_growth
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
@@ -25,7 +25,7 @@ def _mosaic(world: LightSheetWorld) -> NDArray[np.float64]:
 
 def _judged(world: LightSheetWorld, flat: NDArray[np.float32]) -> SeamGrowth:
     after = _mosaic(world) / np.tile(flat, (3, 3))
-    found = seam_growth(after, LAYOUT, lambda tile: flat)
+    found = seam_growth(after, LAYOUT, lambda tile, rows, columns: flat[rows, columns])
     assert found is not None
     return found
 
@@ -58,4 +58,21 @@ def test_before_and_after_are_the_steps_of_the_planes() -> None:
 
 def test_one_tile_has_no_seam() -> None:
     layout = TileLayout.from_origins([(0, 0)], (64, 64), (64, 64))
-    assert seam_growth(np.ones((1, 64, 64)), layout, lambda tile: np.ones((64, 64))) is None
+    assert seam_growth(np.ones((1, 64, 64)), layout, _never_asked) is None
+
+
+def _never_asked(tile: Tile, rows: slice, columns: slice) -> NDArray[np.float32]:
+    raise AssertionError("no seam, no divisor")
+
+
+def test_only_the_boxes_at_seams_are_divided() -> None:
+    """Of a tile of 15 megapixels, a division for each side of a seam takes longer than all else."""
+    asked: list[int] = []
+
+    def divisor_of(tile: Tile, rows: slice, columns: slice) -> NDArray[np.float32]:
+        asked.append((rows.stop - rows.start) * (columns.stop - columns.start))
+        return np.ones((128, 128), np.float32)[rows, columns]
+
+    seam_growth(_mosaic(WORLD), LAYOUT, divisor_of)
+    # 12 seams of 3 x 3 tiles, 4 pixels deep on either side.
+    assert sum(asked) == 12 * 2 * 4 * 128

@@ -11,9 +11,9 @@ import os
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from html import escape
 from math import ceil
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -297,7 +297,7 @@ def _pointing_at(xml: bytes, name: str) -> bytes:
 
     def pointing(tag: re.Match[bytes]) -> bytes:
         start: bytes = tag[1].replace(b'"absolute"', b'"relative"')
-        return start + escape(name).encode() + tag[2]
+        return start + escape(name, quote=False).encode() + tag[2]
 
     return re.sub(rb"(<zarr\b[^>]*>)[^<]*(</zarr>)", pointing, xml)
 
