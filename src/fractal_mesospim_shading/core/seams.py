@@ -209,7 +209,8 @@ def seams(
     length: int = 16,
 ) -> Iterator[Seam]:
     """The seams of some planes; arguments as for `seam_step`."""
-    stack = as_stack(planes)
+    # Only what lies at seams becomes float64: all of it takes longer than everything else here.
+    stack = planes.reshape(-1, *planes.shape[-2:])
     for first, second, across in _touching(layout):
         along = 1 - across
         spans_a, spans_b = coarse_spans(first, layout, factor), coarse_spans(second, layout, factor)
@@ -254,13 +255,12 @@ def coarse_spans(tile: Tile, layout: TileLayout, factor: Span) -> tuple[Span, Sp
 
 
 def _box_means(
-    stack: NDArray[np.float64], across: int, depth: Span, boxes: Sequence[Span]
+    stack: NDArray[Any], across: int, depth: Span, boxes: Sequence[Span]
 ) -> NDArray[np.float64]:
     """Means of boxes along one side of a seam, NaN where one holds a pixel of 0."""
-    if across == 1:
-        strip = stack[:, :, depth[0] : depth[1]]
-    else:
-        strip = stack[:, depth[0] : depth[1]].swapaxes(1, 2)
+    side = slice(*depth)
+    part = stack[:, :, side] if across == 1 else stack[:, side].swapaxes(1, 2)
+    strip = part.astype(np.float64)
     cut = [strip[:, start:stop] for start, stop in boxes]
     means = [np.where((box == 0).any(axis=(1, 2)), np.nan, box.mean(axis=(1, 2))) for box in cut]
     return np.stack(means, axis=1)

@@ -31,7 +31,12 @@ from fractal_mesospim_shading.images.arrays.documents import (
 )
 from fractal_mesospim_shading.images.arrays.encodings import past_cache, simple_encoding
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
-from fractal_mesospim_shading.images.arrays.reading import fingerprint, opened, stored_units
+from fractal_mesospim_shading.images.arrays.reading import (
+    fingerprint,
+    opened,
+    read_pixels,
+    stored_units,
+)
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import StorageOptions, reading_errors
@@ -190,7 +195,7 @@ class TargetImage:
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read back what was written, in native byte order."""
-        data = np.asarray(self.array(level, direct=False)[tuple(box)])
+        data, _ = read_pixels(self.array(level, direct=False), box)
         return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 

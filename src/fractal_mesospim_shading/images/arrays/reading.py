@@ -215,7 +215,7 @@ def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
     try:
         truncated = first_truncated(array, (key for key, _ in stored_units(array, box)))
         if truncated is None:
-            pixels, known = _read_pixels(array, box)
+            pixels, known = read_pixels(array, box)
     except reading_errors() as error:
         raise _named(array, where, box, error) from error
     if truncated is not None:
@@ -229,7 +229,7 @@ def read_array(array: zarr.Array[Any], where: str, box: Box) -> NDArray[Any]:
     return pixels
 
 
-def _read_pixels(array: zarr.Array[Any], box: Box) -> tuple[NDArray[Any], list[Known]]:
+def read_pixels(array: zarr.Array[Any], box: Box) -> tuple[NDArray[Any], list[Known]]:
     """Read a box as it is, into a buffer that is used again where that is possible.
 
     Returns:
@@ -254,7 +254,7 @@ def _read_pixels(array: zarr.Array[Any], box: Box) -> tuple[NDArray[Any], list[K
 def _named(array: zarr.Array[Any], where: str, box: Box, error: Exception) -> SourceReadError:
     for key, part in stored_units(array, box):
         try:
-            _read_pixels(array, part)
+            read_pixels(array, part)
         except reading_errors() as failure:
             return SourceReadError(
                 f"The chunk '{join_url(where, key)}' cannot be read "
