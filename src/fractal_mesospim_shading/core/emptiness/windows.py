@@ -142,13 +142,11 @@ class Windows:
         tile, plane = np.array(refs, np.int64).reshape(-1, 2).T
         begins = np.ones(len(tile), np.bool_)
         begins[1:] = (np.diff(tile) != 0) | (np.diff(plane) != 1) | (plane[1:] % n_z == 0)
-        total, usable = _usable_bins(stack)
+        total, missing = _usable_bins(stack)
         whole = _pixels_of_bins(stack)
-        pixels = tuple(_box_sums(whole[None], _spans(whole.shape, side))[0] for side in _SIDES)
-        means = tuple(
-            _means(np.where(usable, total, 0.0), usable, own, side)
-            for own, side in zip(pixels, _SIDES, strict=True)
-        )
+        pixels = tuple(sums[0] for sums in _window_sums(whole[None]))
+        sums = zip(_window_sums(total), _window_sums(missing), pixels, strict=True)
+        means = tuple(np.where(gone > 0, np.nan, light / own) for light, gone, own in sums)
         run = np.cumsum(begins, dtype=np.int64)
         changes = _changes_of(means[0], pixels[0], run, stack)
         if not len(changes.first):
@@ -204,13 +202,17 @@ def _pixels_of_bins(stack: BinnedStack) -> FloatArray:
 
 
 def _usable_bins(stack: BinnedStack) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Sum of the pixels of each bin, and which bins were recorded as a whole."""
+    """Sum of the pixels of each bin, 0 where it was not recorded as a whole; and where not."""
     pixels = _pixels_of_bins(stack)
-    mean = np.where(np.isfinite(stack.mean), stack.mean, 0.0).astype(np.float64)
     if zeros_among_values(stack) > _ZEROS_ARE_VALUES:
         # Single zeros are pixels of a dark image; where nothing else is, nothing was recorded.
-        return mean * stack.count, ~_widened(stack.count == 0)
-    return mean * pixels, ~_widened(stack.count < _LEAST_WHOLE * pixels)
+        missing, number = _widened(stack.count == 0), stack.count.astype(np.float64)
+    else:
+        least = np.ceil(_LEAST_WHOLE * pixels).astype(stack.count.dtype)
+        missing, number = _widened(stack.count < least), pixels
+    total = stack.mean * number
+    total[missing | ~np.isfinite(total)] = 0.0
+    return total, missing
 
 
 def _widened(missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -240,23 +242,29 @@ def _spans(bins: Sequence[int], side: float) -> Spans:
     return spans
 
 
-def _means(
-    total: FloatArray, usable: NDArray[np.bool_], pixels: FloatArray, side: float
-) -> FloatArray:
-    """Means of windows of a side, NaN where a bin of them is missing."""
-    spans = _spans(total.shape[1:], side)
-    sums, missing = _box_sums(total, spans), _box_sums(~usable, spans)
-    return np.where(missing > 0, np.nan, sums / pixels)
+def _window_sums(values: NDArray[Any]) -> list[FloatArray]:
+    """Sums (n, windows) of planes of bins over the windows of each size.
 
-
-def _box_sums(values: NDArray[Any], spans: Spans) -> FloatArray:
-    """Sums (n, windows) of planes of bins over windows."""
-    (top, bottom), (left, right) = spans
-    sums = np.zeros((len(values), *(size + 1 for size in values.shape[1:])))
-    sums[:, 1:, 1:] = values.cumsum(axis=1).cumsum(axis=2)
-    rows = sums[:, bottom] - sums[:, top]
-    boxes = rows[:, :, right] - rows[:, :, left]
-    return np.asarray(boxes.reshape(len(values), -1))
+    The bins are joined to what lies between the edges of all windows first, which are few.
+    """
+    sizes = [_spans(values.shape[1:], side) for side in _SIDES]
+    joined = values.astype(np.float64, copy=False)
+    edges = []
+    for axis in (0, 1):
+        every = np.unique(np.concatenate([ends for spans in sizes for ends in spans[axis]]))
+        joined = np.add.reduceat(joined, every[:-1], axis=axis + 1)
+        edges.append(every)
+    sums = np.zeros((len(joined), *(size + 1 for size in joined.shape[1:])))
+    sums[:, 1:, 1:] = joined.cumsum(axis=1).cumsum(axis=2)
+    found = []
+    for spans in sizes:
+        (top, bottom), (left, right) = (
+            tuple(np.searchsorted(every, ends) for ends in own)
+            for every, own in zip(edges, spans, strict=True)
+        )
+        rows = sums[:, bottom] - sums[:, top]
+        found.append((rows[:, :, right] - rows[:, :, left]).reshape(len(values), -1))
+    return found
 
 
 def _changes_of(

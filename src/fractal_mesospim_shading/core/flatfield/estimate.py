@@ -22,6 +22,7 @@ from fractal_mesospim_shading.core.flatfield.smoothing import (
     unshared_structure,
     upsample,
 )
+from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import SamplingError
 
@@ -32,7 +33,8 @@ _CLIP_SIGMAS = 5.0
 _LEAST_BINS = 0.5
 # A plane brighter than this many times the typical one counts for no more than that.
 _MOST_WEIGHT = 2.0
-_ROWS_AT_ONCE = 16
+# The bound of the median is widened by this, against rounding.
+_SURELY = 1 + 1e-9
 # Structure of the dark frame that a single number cannot take off, counts (RMS of what
 # survives the smoothing).
 _DARK_STRUCTURE = 0.5
@@ -222,40 +224,66 @@ def _variance_of_flat(
 def _combine(
     stack: BinnedStack, offset: float, empty: EmptySquares
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Mean of the planes over their brightness, bin by bin, a few rows at a time."""
-    used = list(empty.used)
-    keep = _shrunk(empty.keep[used])
+    """Mean of the planes over their brightness, bin by bin, without single bins that stand out."""
+    used = np.array(empty.used)
     level = empty.brightness[used]
     weight = 1 / np.maximum(level / (_MOST_WEIGHT * np.median(level)), 1)
-    variance = _variance_of_squares(stack, empty)
-    columns = np.arange(stack.mean.shape[2]) // NOISE_BINS
-    flat = np.zeros(stack.mean.shape[1:])
-    for start in range(0, len(flat), _ROWS_AT_ONCE):
-        rows = slice(start, min(start + _ROWS_AT_ONCE, len(flat)))
-        squares = np.arange(rows.start, rows.stop) // NOISE_BINS
-        inside = keep[:, squares][:, :, columns]
-        signal = stack.mean[used, rows].astype(np.float64) - offset
-        inside &= np.isfinite(signal)
-        noise = np.sqrt(variance[squares][:, columns] / np.maximum(stack.count[used, rows], 1))
-        flat[rows] = _clipped_mean(signal, inside, noise, level, weight)
+    noise = _CLIP_SIGMAS * np.sqrt(_variance_of_squares(stack, empty))
+    keep = _shrunk(empty.keep[used])
+    flat = _clipped_means(
+        stack.mean, stack.count, used, keep, noise, level, weight, offset, NOISE_BINS
+    )
     return flat, np.isfinite(flat)
 
 
-def _clipped_mean(
-    signal: FloatArray,
-    inside: NDArray[np.bool_],
-    noise: FloatArray,
-    level: FloatArray,
-    weight: FloatArray,
-) -> FloatArray:
-    scaled = np.where(inside, signal / level[:, None, None], np.nan)
-    middle = median_along_first(scaled)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        far = np.abs(signal - level[:, None, None] * middle) > _CLIP_SIGMAS * noise
-        good = inside & ~far
-        total = (np.where(good, signal, 0) * weight[:, None, None]).sum(axis=0)
-        expected = (good * (weight * level)[:, None, None]).sum(axis=0)
-        return np.where(expected > 0, total / expected, np.nan)
+@kernel
+def _clipped_means(mean, count, used, keep, noise, level, weight, offset, side):  # type: ignore[no-untyped-def]
+    """Weighted means over planes of the bins that lie as near to the median as noise allows.
+
+    The median is never further from the mean than the standard deviation, so that it is needed
+    only where a value lies nearly as far out as what is left out (one bin in some thousand).
+    """
+    planes, (height, width) = len(used), mean.shape[1:]
+    flat = np.empty((height, width))
+    for y in range(height):
+        scaled = np.full((planes, width), np.nan)
+        number, middle, spread = np.zeros(width), np.zeros(width), np.zeros(width)
+        doubtful = np.zeros(width, np.bool_)
+        for n in range(planes):
+            for x in range(width):
+                value = np.float64(mean[used[n], y, x]) - offset
+                inside = keep[n, y // side, x // side] and np.isfinite(value)
+                scaled[n, x] = value / level[n] if inside else np.nan
+                middle[x] += scaled[n, x] if inside else 0.0
+                number[x] += 1.0 if inside else 0.0
+        for x in range(width):
+            middle[x] /= max(number[x], 1.0)
+        for n in range(planes):
+            for x in range(width):
+                away = scaled[n, x] - middle[x]
+                spread[x] += away * away if np.isfinite(away) else 0.0
+        for x in range(width):
+            spread[x] = np.sqrt(spread[x] / max(number[x], 1.0))
+        for n in range(planes):
+            for x in range(width):
+                limit = noise[y // side, x // side] / np.sqrt(max(count[used[n], y, x], 1))
+                away = _SURELY * level[n] * (abs(scaled[n, x] - middle[x]) + spread[x])
+                doubtful[x] |= away > limit
+        total, expected = np.zeros(width), np.zeros(width)
+        for x in range(width):
+            if doubtful[x]:
+                middle[x] = np.nanmedian(scaled[:, x])
+        for n in range(planes):
+            for x in range(width):
+                value = scaled[n, x] * level[n]
+                limit = noise[y // side, x // side] / np.sqrt(max(count[used[n], y, x], 1))
+                far = doubtful[x] and abs(value - level[n] * middle[x]) > limit
+                good = np.isfinite(value) and not far
+                total[x] += value * weight[n] if good else 0.0
+                expected[x] += weight[n] * level[n] if good else 0.0
+        for x in range(width):
+            flat[y, x] = total[x] / expected[x] if expected[x] > 0 else np.nan
+    return flat
 
 
 def _variance_of_squares(stack: BinnedStack, empty: EmptySquares) -> FloatArray:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.flatfield.binning import NOISE_BINS, BinnedStack, sum_squares
+from fractal_mesospim_shading.core.flatfield.binning import NOISE_BINS, BinnedStack
+from fractal_mesospim_shading.core.kernel_cache import kernel
 
 FloatArray = NDArray[np.float64]
 
@@ -121,19 +122,8 @@ class NoiseSquares:
 
 
 def _halves(stack: BinnedStack) -> tuple[FloatArray, FloatArray]:
-    rows, columns = np.indices(stack.mean.shape[1:])
-    means, pixels = [], []
-    for colour in (0, 1):
-        chosen = (rows + columns) % 2 == colour
-        number = np.zeros(stack.noise_mean.shape)
-        total = np.zeros(stack.noise_mean.shape)
-        for k, mean in enumerate(stack.mean):
-            count = np.where(chosen & np.isfinite(mean), stack.count[k], 0.0)
-            number[k] = sum_squares(count[None])[0]
-            total[k] = sum_squares(np.where(count > 0, mean, 0.0)[None] * count)[0]
-        means.append(np.where(number > 0, total / np.maximum(number, 1), np.nan))
-        pixels.append(number)
-    return np.stack(means), np.stack(pixels)
+    total, number = _sums_of_colours(stack.mean, stack.count, NOISE_BINS)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan), number
 
 
 def _second_differences(
@@ -145,20 +135,48 @@ def _second_differences(
     more to those of neighbouring bins, because optics leave little at the finest scale.
     Second differences leave out the slope of the profile.
     """
-    squares = tuple(-(-size // NOISE_BINS) for size in bins.shape[1:])
-    power, number = np.zeros((2, len(bins), *squares))
-    for k, plane in enumerate(bins):
-        for axis in (0, 1):
-            if plane.shape[axis] < 3:
-                continue
-            inner = (slice(1, -1), slice(None)) if axis == 0 else (slice(None), slice(1, -1))
-            # Each is the sum of three bins' noise with weights 1, -2, 1.
-            scaled = np.diff(plane, 2, axis=axis) ** 2 * count[k][inner] / 6
-            values, known = np.zeros(plane.shape), np.zeros(plane.shape)
-            values[inner] = np.where(np.isfinite(scaled), scaled, 0)
-            known[inner] = np.isfinite(scaled)
-            power[k] += sum_squares(values[None])[0]
-            number[k] += sum_squares(known[None])[0]
+    power, number = _sums_of_differences(bins, count, NOISE_BINS)
+    return power, number
+
+
+@kernel
+def _sums_of_colours(mean, count, side):  # type: ignore[no-untyped-def]
+    """Sum and number (2, n, y, x) of the pixels in bins of either colour of a chessboard."""
+    planes, height, width = mean.shape
+    shape = (2, planes, (height - 1) // side + 1, (width - 1) // side + 1)
+    total, number = np.zeros(shape), np.zeros(shape)
+    for k in range(planes):
+        for y in range(height):
+            for x in range(width):
+                value = np.float64(mean[k, y, x])
+                if np.isfinite(value):
+                    pixels, colour = np.float64(count[k, y, x]), (y + x) % 2
+                    total[colour, k, y // side, x // side] += value * pixels
+                    number[colour, k, y // side, x // side] += pixels
+    return total, number
+
+
+@kernel
+def _sums_of_differences(bins, count, side):  # type: ignore[no-untyped-def]
+    """Each second difference is the sum of three bins' noise with weights 1, -2, 1."""
+    planes, height, width = bins.shape
+    shape = (planes, (height - 1) // side + 1, (width - 1) // side + 1)
+    power, number = np.zeros(shape), np.zeros(shape)
+    for k in range(planes):
+        for y in range(height):
+            for x in range(width):
+                here = bins[k, y, x]
+                pixels = np.float64(count[k, y, x]) / 6
+                if 0 < y < height - 1:
+                    bend = bins[k, y + 1, x] - here - (here - bins[k, y - 1, x])
+                    if np.isfinite(bend):
+                        power[k, y // side, x // side] += bend * bend * pixels
+                        number[k, y // side, x // side] += 1
+                if 0 < x < width - 1:
+                    bend = bins[k, y, x + 1] - here - (here - bins[k, y, x - 1])
+                    if np.isfinite(bend):
+                        power[k, y // side, x // side] += bend * bend * pixels
+                        number[k, y // side, x // side] += 1
     return power, number
 
 
