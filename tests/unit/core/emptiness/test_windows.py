@@ -33,6 +33,26 @@ def test_a_window_is_the_mean_of_its_pixels_also_where_the_tile_ends_in_a_bin():
     assert found.pixels[0].reshape(-1, 19)[-1, -1] == 7 * 12
 
 
+def test_windows_of_all_sizes_are_means_of_all_their_pixels():
+    pixels = _pixels(planes=3, shape=(118, 165))
+    found = _windows(pixels, [(1, z) for z in range(3)], 2)
+    bins = (59, 83)
+    for side, means, number in zip((0.1, 0.2, 0.4), found.means, found.pixels, strict=True):
+        length = [round(side * n) for n in bins]
+        starts = [
+            sorted({*range(0, n - long + 1, long // 2), n - long})
+            for n, long in zip(bins, length, strict=True)
+        ]
+        boxes = [
+            pixels[:, 2 * y : 2 * (y + length[0]), 2 * x : 2 * (x + length[1])]
+            for y in starts[0]
+            for x in starts[1]
+        ]
+        expected = np.stack([box.mean(axis=(1, 2)) for box in boxes], axis=1)
+        np.testing.assert_allclose(means, expected, rtol=1e-6)
+        np.testing.assert_array_equal(number, [box[0].size for box in boxes])
+
+
 def test_windows_with_pixels_of_no_data_are_left_out():
     pixels = _pixels()
     pixels[4, 30:50, 30:60] = 0

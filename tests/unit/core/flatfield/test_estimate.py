@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,7 +10,12 @@ import numpy as np
 import pytest
 
 from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, BinnedStack, bin_block
-from fractal_mesospim_shading.core.flatfield.estimate import estimate_flatfield
+from fractal_mesospim_shading.core.flatfield.emptiness import EmptySquares
+from fractal_mesospim_shading.core.flatfield.estimate import (
+    _combine,
+    _shrunk,
+    estimate_flatfield,
+)
 from fractal_mesospim_shading.core.flatfield.offset import estimate_offset
 from fractal_mesospim_shading.errors import SamplingError
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
@@ -125,3 +131,44 @@ def test_half_a_tile_is_an_error() -> None:
     gathered.add(bin_block(planes, 0, 0, gathered.bin_px, zero_is_no_data=True), range(8))
     with pytest.raises(SamplingError, match="% of the tile was seen empty"):
         estimate_flatfield(gathered.finish(), 100.0)
+
+
+@pytest.mark.parametrize("spoilt", [0.0, 0.02, 0.2])
+def test_a_bin_is_the_mean_of_what_lies_near_the_median(spoilt: float) -> None:
+    """By the median of every bin: the estimate looks for it only where it could matter."""
+    rng = np.random.default_rng(4)
+    planes, shape = 9, (40, 56)
+    level = 100 * rng.uniform(0.5, 4, planes)
+    shading = np.linspace(0.5, 1.5, shape[1])
+    mean = 20 + level[:, None, None] * shading + rng.normal(0, 1, (planes, *shape))
+    mean[rng.random(mean.shape) < spoilt] += 200
+    mean[2, :10] = np.nan
+    count = np.where(np.isfinite(mean), rng.integers(1, 5, mean.shape), 0)
+    stack = replace(
+        _empty_stack(planes, shape), mean=mean.astype(np.float32), count=count.astype(np.uint16)
+    )
+    keep = rng.random((planes, 5, 7)) > 0.03
+    empty = EmptySquares(keep, level, {})
+    flat, valid = _combine(stack, 20.0, empty)
+
+    wide = np.kron(_shrunk(keep), np.ones((8, 8), np.bool_)).astype(np.bool_)
+    signal = stack.mean.astype(np.float64) - 20
+    scaled = np.where(wide & np.isfinite(signal), signal / level[:, None, None], np.nan)
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        middle = np.nanmedian(scaled, axis=0)
+        limit = 5 * 3 / np.sqrt(np.maximum(count, 1))
+        good = np.abs(scaled - middle) * level[:, None, None] <= limit
+    weight = (1 / np.maximum(level / (2 * np.median(level)), 1))[:, None, None]
+    total = np.where(good, signal * weight, 0).sum(axis=0)
+    expected = np.where(good, weight * level[:, None, None], 0).sum(axis=0)
+    np.testing.assert_array_equal(valid, expected > 0)
+    assert valid.mean() > 0.5
+    assert (good != np.isfinite(scaled)).any() == (spoilt > 0)
+    np.testing.assert_allclose(flat[valid], (total / np.maximum(expected, 1))[valid], rtol=1e-12)
+
+
+def _empty_stack(planes: int, shape: tuple[int, int]) -> BinnedStack:
+    """Without pixels, but with a noise of 3 counts."""
+    stack = BinnedPlanes(planes, (2 * shape[0], 2 * shape[1]), 2).finish()
+    return replace(stack, spatial=np.full_like(stack.spatial, 9.0))

@@ -166,3 +166,31 @@ def test_zeros_among_values_are_counted_and_lost_blocks_are_not() -> None:
     stack[0, 3, 5] = stack[0, 9, 9] = 0
     share = zeros_among_values(_binned(stack, zero_is_no_data=True))
     assert share == pytest.approx(2 / (2 * 30 * 40), rel=0.5)
+
+
+def test_sums_over_squares_are_those_of_plain_numpy() -> None:
+    """Bins of no data, and squares that the tile cuts, included."""
+    stack = RNG.integers(80, 200, (3, 54, 76)).astype(np.float32)
+    stack[1, 10:16, 20:30] = np.nan
+    binned = _binned(stack)
+    squares = NoiseSquares.of(binned)
+    mean, count = binned.mean.astype(np.float64), binned.count.astype(np.float64)
+    rows, columns = np.indices(mean.shape[1:])
+    power, number = np.zeros((2, *squares.spatial.shape))
+    light, pixels = np.zeros((2, 2, *squares.spatial.shape))
+    for y, x in np.ndindex(*squares.spatial.shape[1:]):
+        square = (rows // 8 == y) & (columns // 8 == x)
+        for axis in (0, 1):
+            bend = np.full(mean.shape, np.nan)
+            inner = np.s_[:, 1:-1] if axis == 0 else np.s_[:, :, 1:-1]
+            bend[inner] = np.diff(mean, 2, axis=1 + axis) ** 2 * count[inner] / 6
+            power[:, y, x] += np.nansum(bend[:, square], axis=1)
+            number[:, y, x] += np.isfinite(bend[:, square]).sum(axis=1)
+        for colour in (0, 1):
+            chosen = square & ((rows + columns) % 2 == colour)
+            pixels[colour, :, y, x] = count[:, chosen].sum(axis=1)
+            light[colour, :, y, x] = np.nansum((mean * count)[:, chosen], axis=1)
+    np.testing.assert_array_equal(squares.roughness_bins, number)
+    np.testing.assert_allclose(squares.roughness, power / number / squares.spatial, rtol=1e-12)
+    np.testing.assert_array_equal(squares.half_pixels, pixels)
+    np.testing.assert_allclose(squares.halves, light / pixels, rtol=1e-12)
