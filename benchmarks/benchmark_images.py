@@ -25,7 +25,7 @@ from fractal_mesospim_shading.images.models.folder import save_models
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld, grid_layout
 
-CODECS = ("lz4", "zstd-3")
+CODECS = ("lz4", "zstd-3", "blosc-zstd-5")
 _PIXEL_UM = {"z": 5.0, "y": 1.3, "x": 1.3}
 
 
@@ -36,7 +36,8 @@ class ImageSetting:
     Attributes:
         name: of its folder and in the tables.
         ngff: 0.4 or 0.5.
-        codec: `lz4` (blosc with byte shuffle) or `zstd-3`.
+        codec: `lz4` (blosc with byte shuffle), `zstd-3`, or `blosc-zstd-5` (with bit shuffle, as
+            the microscope writes).
         chunks: (z, y, x).
         shards: (z, y, x) or None.
         tile_shape: (y, x).
@@ -94,6 +95,18 @@ def settings(big: tuple[int, int] = (2, 2), channels: int = 1) -> list[ImageSett
             tile_shape=(2960, 5056),
             grid=(big[0] * big[1] // 2, 1),
             planes=32,
+        ),
+        ImageSetting(
+            "microscope-0.5", "0.5", "blosc-zstd-5", (64,) * 3, (64, 2048, 2048), grid=big
+        ),
+        ImageSetting(
+            "microscope-958MB-0.4",
+            "0.4",
+            "blosc-zstd-5",
+            (256, 1264, 1480),
+            tile_shape=(2528, 2960),
+            grid=(1, max(1, big[0] * big[1] // 4)),
+            planes=256,
         ),
     ]
     return [replace(setting, channels=channels) for setting in chosen]
@@ -225,14 +238,14 @@ def compressor(ngff: str, codec: str) -> dict[str, Any]:
         if ngff == "0.4":
             return {"id": "zstd", "level": 3}
         return {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+    name, shuffle = ("zstd", 2) if codec == "blosc-zstd-5" else ("lz4", 1)
     if ngff == "0.4":
-        return {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
+        return {"id": "blosc", "cname": name, "clevel": 5, "shuffle": shuffle, "blocksize": 0}
+    settings = {"cname": name, "clevel": 5, "typesize": 2, "blocksize": 0}
     return {
         "name": "blosc",
-        "configuration": {
-            "cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": 2, "blocksize": 0
-        },
-    }  # fmt: skip
+        "configuration": {**settings, "shuffle": ("", "shuffle", "bitshuffle")[shuffle]},
+    }
 
 
 def attributes_of(setting: ImageSetting) -> dict[str, Any]:

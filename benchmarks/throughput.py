@@ -120,7 +120,7 @@ def child(arguments: list[str]) -> None:
         from fractal_mesospim_shading import cli
 
         start = time.perf_counter()
-        if cli.main(ours(image, output, rest[0])[3:]):
+        if cli.main(ours(image, output, rest[0], *BARE)[3:]):
             sys.exit("the correction failed")
     elif program == "read":
         read_all(Path(image) / "0")
@@ -128,38 +128,45 @@ def child(arguments: list[str]) -> None:
         from fractal_mesospim_shading import cli
 
         start = time.perf_counter()
-        if cli.main(["estimate", image, "--output", output, "--z-levels", rest[0]]):
+        if cli.main(["estimate", image, "--output", output, "--z-levels", rest[0], "--no-report"]):
             sys.exit("the estimate failed")
     else:
         sys.exit(f"no program {program}")
     print(json.dumps({"seconds": time.perf_counter() - start}))
 
 
+BARE = ("--no-save-models", "--no-report")
+"""Options that leave out all but the correction."""
+
+
 def ours(image: str, output: str, models: str, *more: str) -> list[str]:
     """The command that corrects an image."""
     command = [sys.executable, "-m", "fractal_mesospim_shading.cli", "correct-flatfield", image]
-    return [*command, "--models-folder", models, "--output-folder", output,
-            "--no-save-models", "--no-report", *more]  # fmt: skip
+    return [*command, "--models-folder", models, "--output-folder", output, *more]
 
 
-def programs(image: Path, output: Path, inside: bool) -> dict[str, list[str]]:
-    """Commands by name; `inside` adds a run that reports its time without its start."""
+def programs(image: Path, output: Path, inside: bool, defaults: bool) -> dict[str, list[str]]:
+    """Commands by name; see the options of the same names."""
     own = [sys.executable, __file__, "--child"]
     found = {name: [*own, name, str(image), str(output)] for name in COPIES}
     if importlib.util.find_spec("tensorstore") is None:
         del found["tensorstore"]
     models = str(image.parent.parent / "models")
-    found["ours"] = ours(str(image), str(output), models)
+    found["ours"] = ours(str(image), str(output), models, *BARE)
+    if defaults:
+        found["ours, all defaults"] = ours(str(image), str(output), models)
     if inside:
         found["ours, inside"] = [*own, "inside", str(image), str(output), models]
     return found
 
 
-def compare(image: Path, output: Path, repeats: int, inside: bool) -> dict[str, list[Measured]]:
+def compare(
+    output: Path, commands: dict[str, list[str]], repeats: int
+) -> dict[str, list[Measured]]:
     """Run all programs in turn; all runs by program."""
     runs: dict[str, list[Measured]] = {}
     for _ in range(repeats):
-        for name, command in programs(image, output, inside).items():
+        for name, command in commands.items():
             shutil.rmtree(output, ignore_errors=True)
             settle()
             runs.setdefault(name, []).append(measured(command))
@@ -247,6 +254,7 @@ def main() -> None:
     parser.add_argument("--tiles", default="2x2", help="rows x columns; 0.5 GB a channel each")
     parser.add_argument("--channels", type=int, default=2)
     parser.add_argument("--inside", action="store_true", help="also without the start")
+    parser.add_argument("--defaults", action="store_true", help="also with all defaults")
     parser.add_argument("--estimate", action="store_true", help="estimation against reading")
     given = parser.parse_args()
     rows, columns = (int(n) for n in given.tiles.split("x"))
@@ -264,7 +272,9 @@ def main() -> None:
                 shutil.rmtree(image.parents[1])
                 continue
             image = made_apart(setting, folder)
-            found = compare(image, folder / "output", given.repeats, given.inside)
+            output = folder / "output"
+            commands = programs(image, output, given.inside, given.defaults)
+            found = compare(output, commands, given.repeats)
             shards = f", shards {setting.shards}" if setting.shards else ""
             layout = f"chunks {setting.chunks}{shards}"
             print(f"\n**{setting.name}**: {setting.raw_bytes / 1e9:.1f} GB, tiles "
