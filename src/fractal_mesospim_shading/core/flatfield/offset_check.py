@@ -9,9 +9,11 @@ of pixels lies in one part, so that nothing depends on the order in which the pa
 from __future__ import annotations
 
 import base64
-import io
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -201,22 +203,32 @@ class NoisePiece:
         return cls((origin_px[0] // side, origin_px[1] // side), squares, below)
 
     def to_text(self) -> str:
-        """Compact text for a journal."""
-        buffer = io.BytesIO()
-        origin, arrays = np.array(self.origin), vars(self.squares)
-        np.savez_compressed(buffer, origin=origin, below=self.below, **arrays)
-        return base64.b64encode(buffer.getvalue()).decode()
+        """Compact text for a journal: what it holds as JSON, and all numbers as float64."""
+        fields = vars(self.squares)
+        arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+        arrays["below"] = self.below
+        kinds = {name: (array.shape[:-3], array.dtype.str) for name, array in arrays.items()}
+        plain = {name: value for name, value in fields.items() if name not in arrays}
+        head = {"origin": self.origin, "shape": self.below.shape, "arrays": kinds, **plain}
+        numbers = np.concatenate([array.astype("<f8").ravel() for array in arrays.values()])
+        packed = base64.b64encode(zlib.compress(numbers.tobytes(), 1)).decode()
+        return f"{json.dumps(head)} {packed}"
 
     @classmethod
     def from_text(cls, text: str) -> NoisePiece:
         """The inverse of `to_text`."""
-        with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        y, x = (int(n) for n in arrays.pop("origin"))
+        told, _, packed = text.rpartition(" ")
+        head: dict[str, Any] = json.loads(told)
+        origin, shape, kinds = (head.pop(name) for name in ("origin", "shape", "arrays"))
+        numbers = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<f8")
+        sizes = [prod((*lead, *shape)) for lead, _ in kinds.values()]
+        parts = np.split(numbers, np.cumsum(sizes)[:-1])
+        arrays: dict[str, Any] = {
+            name: part.reshape((*lead, *shape)).astype(dtype)
+            for part, (name, (lead, dtype)) in zip(parts, kinds.items(), strict=True)
+        }
         below = arrays.pop("below")
-        for name in ("square_px", "integer"):
-            arrays[name] = arrays[name].item()
-        return cls((y, x), NoiseSquares(**arrays), below)
+        return cls((origin[0], origin[1]), NoiseSquares(**arrays, **head), below)
 
 
 def joined(pieces: Sequence[NoisePiece]) -> tuple[NoiseSquares, FloatArray]:
