@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from measuring import measured
-from throughput import THREADS, ours, use_processors
+from throughput import BARE, THREADS, ours, use_processors
 
 from fractal_mesospim_shading.synthetic.images import write_image
 
@@ -90,7 +90,7 @@ def row(size: Size, folder: Path) -> str:
     maker.join()
     image, models = folder / "image.zarr", folder / "models"
     program = [sys.executable, "-m", "fractal_mesospim_shading.cli"]
-    correct = [*ours(str(image), str(folder), str(models)), "--camera-offset", "100"]
+    correct = [*ours(str(image), str(folder), str(models), *BARE), "--camera-offset", "100"]
     info = measured([*program, "info", str(image)])
     plan = measured([*correct, "--dry-run"])
     run = measured(correct)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmark_images import ImageSetting, attributes_of, made_apart, settings
 from measuring import measured, settle
-from throughput import THREADS, ours, use_processors
+from throughput import BARE, THREADS, ours, use_processors
 
 MICROSCOPE = ImageSetting(
     "chunks-of-480-MB", "0.4", "lz4", (57, 2048, 2048), grid=(2, 2), planes=57, levels=4
@@ -71,7 +71,7 @@ def row(name: str, image: Path, gigabytes: float, output: Path) -> str:
     shutil.rmtree(output, ignore_errors=True)
     reckoned = foreseen(image)
     settle()
-    run = measured(ours(str(image), str(output), str(image.parents[1] / "models")))
+    run = measured(ours(str(image), str(output), str(image.parents[1] / "models"), *BARE))
     shutil.rmtree(output, ignore_errors=True)
     return (
         f"| {name} | {gigabytes:.1f} | {run.peak / 1e9:.2f} | {reckoned / 1e9:.2f} "

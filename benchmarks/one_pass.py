@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 from benchmark_images import ImageSetting, made_apart
 from measuring import Measured, measured, medians, settle
-from throughput import THREADS, ours, use_processors
+from throughput import BARE, THREADS, ours, use_processors
 
 IMAGE = ImageSetting("one-pass", "0.4", "lz4", (16, 512, 512), planes=16, levels=4)
 METHODS = ("tile_median:64", "median:25", "opening:25", "gaussian:25")
@@ -56,7 +56,7 @@ def compare(
 ) -> dict[str, Measured]:
     """Medians of the flat-field, and for each method of the background alone and of both."""
     models = str(image.parent.parent / "models")
-    flatfield = ours(str(image), str(output), models)
+    flatfield = ours(str(image), str(output), models, *BARE)
     commands = {"flat-field": flatfield}
     for method in methods:
         commands[f"{method}, background"] = [
@@ -105,7 +105,7 @@ def main() -> None:
         image = made_apart(replace(IMAGE, planes=given.planes), folder)
         copy = in_floats(image, folder)
         models = str(image.parent.parent / "models")
-        measured([*ours(str(copy), str(folder), models), "--overwrite"])
+        measured([*ours(str(copy), str(folder), models, *BARE), "--overwrite"])
         between = folder / "float32_flatfield_corr.zarr"
         found = compare(image, between, folder / "results", given.methods, given.repeats)
         print(table(found, given.methods))
