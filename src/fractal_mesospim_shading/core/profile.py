@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ FloatImage = NDArray[np.float32]
 
 _ROWS = 16
 """Rows handled at a time, so that they stay in the processor's cache."""
+
+_MOST_LOOKED_AT = 1_000_000
+"""Pixels that percentiles are taken of, at most."""
 
 WIDEST_SPAN = 100.0
 """Largest over smallest value of a flat-field that is still taken for shading."""
@@ -102,6 +106,13 @@ class ShadingProfile:
     def shape(self) -> tuple[int, int]:
         """Shape (y, x) of the flat-field in pixels."""
         return self.flatfield.shape[0], self.flatfield.shape[1]
+
+    @property
+    def typical_range(self) -> tuple[float, float]:
+        """1st and 99th percentile of the flat-field, of a million pixels at most, evenly spread."""
+        step = ceil(sqrt(self.flatfield.size / _MOST_LOOKED_AT))
+        low, high = np.percentile(self.flatfield[::step, ::step], (1, 99))
+        return float(low), float(high)
 
     def resampled(self, shape: tuple[int, int]) -> ShadingProfile:
         """The profile on another pixel grid over the same field of view."""

@@ -89,7 +89,7 @@ class ShadingQuality:
     @classmethod
     def of_counts(cls, profile: ShadingProfile, counts: PixelCounts | None) -> ShadingQuality:
         """What is known where no plane is looked at; arguments as for `measure`."""
-        low, high = (float(value) for value in np.percentile(profile.flatfield, (1, 99)))
+        low, high = profile.typical_range
         if counts is None:
             return cls(low, high)
         clipped = counts.clipped_low + counts.clipped_high

@@ -19,7 +19,8 @@ from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.core.threads import Kept, empty_array
 from fractal_mesospim_shading.engine.plan import Processed, channel_stacks
 from fractal_mesospim_shading.engine.zero_look import Zeros
-from fractal_mesospim_shading.flatfield.kernel import ZYX, FlatfieldKernel
+from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
+from fractal_mesospim_shading.flatfield.offset_look import ZYX
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.source import Level, MultitileImage, PixelSource, SourceView
 

@@ -1,16 +1,14 @@
 """What the flat-field correction does to a box of pixels, and what it notes on the way.
 
 An offset that was given, and one that came with a model, is held against planes that the pass
-reads anyway: pairs spread over all tiles and depths, as many as tell an offset well, whatever the
-size of the image. Their noise goes into the journal with the blocks.
+reads anyway (`offset_look`). Their noise goes into the journal with the blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
 from math import prod
 from typing import Any, ClassVar
 
@@ -24,118 +22,16 @@ from fractal_mesospim_shading.core.correct import (
     correct,
     paint,
 )
-from fractal_mesospim_shading.core.flatfield.binning import choose_bin
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.core.zeros import ZeroRule, zero_rule
 from fractal_mesospim_shading.engine.plan import Processed, channel_stacks
 from fractal_mesospim_shading.engine.zero_look import ZeroLook, Zeros
-from fractal_mesospim_shading.flatfield.camera_offset import OFFSET_PIXELS
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.models import ChannelModel
-from fractal_mesospim_shading.flatfield.sampling import drawn_planes, every_plane, plane_count
+from fractal_mesospim_shading.flatfield.offset_look import ZYX, OffsetLook
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
-from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import Axes, MultitileImage, PixelSource
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
-
-ZYX = tuple[slice, slice, slice]
-"""Where planes lie in an image."""
-
-
-@dataclass(frozen=True)
-class OffsetLook:
-    """Planes whose noise is taken on the way.
-
-    Attributes:
-        labels: of the models whose offset is looked at.
-        planes: channel -> tile -> planes; those of later time points go on counting.
-        depth: planes of one time point.
-        bin_px: side of the bins.
-    """
-
-    labels: frozenset[str]
-    planes: Mapping[int, Mapping[int, frozenset[int]]]
-    depth: int
-    bin_px: int
-
-    def pieces(
-        self,
-        lead: Mapping[str, int],
-        zyx: ZYX,
-        layout: TileLayout,
-        name_of: Callable[[Piece], str],
-        without_data: NDArray[np.bool_] | None,
-    ) -> Iterator[tuple[str, Piece, slice]]:
-        """Parts of tiles of a block, each with a run of neighbouring planes to look at.
-
-        Args:
-            lead: index along t and c.
-            zyx: where the block lies.
-            layout: of the tiles.
-            name_of: the label of the model of a part.
-            without_data: (n, y, x), pixels that are no data; parts that hold one are left out.
-
-        Yields:
-            The label, the part, and the planes, counted from the first of the block.
-        """
-        z, *yx = zyx
-        tiles = self.planes.get(lead["c"], {})
-        first = lead["t"] * self.depth + z.start
-        for piece in layout.pieces(*yx):
-            of_tile = tiles.get(piece.tile.number, frozenset())
-            chosen = [k for k in range(z.stop - z.start) if first + k in of_tile]
-            if not chosen or name_of(piece) not in self.labels:
-                continue
-            for _, run in groupby(enumerate(chosen), key=lambda pair: pair[1] - pair[0]):
-                numbers = [k for _, k in run]
-                planes = slice(numbers[0], numbers[-1] + 1)
-                if without_data is None or not without_data[(planes, *piece.in_box)].any():
-                    yield name_of(piece), piece, planes
-
-    def noise(
-        self,
-        stack: NDArray[Any],
-        piece: Piece,
-        planes: slice,
-        dark: DarkFrame,
-        *,
-        zero_is_no_data: bool,
-    ) -> str:
-        """The noise of a part of a tile, as text for the journal.
-
-        Args:
-            stack: (n, y, x) raw pixels of the block.
-            piece, planes: from `pieces`.
-            dark: what is subtracted from the pixels of a tile.
-            zero_is_no_data: leave out pixels of 0.
-        """
-        from fractal_mesospim_shading.core.flatfield.offset_check import NoisePiece
-
-        origin = (piece.in_tile[0].start, piece.in_tile[1].start)
-        block = np.ascontiguousarray(stack[(planes, *piece.in_box)])
-        own = dark[piece.in_tile] if isinstance(dark, np.ndarray) else dark
-        part = NoisePiece.of(block, origin, self.bin_px, own, zero_is_no_data=zero_is_no_data)
-        return part.to_text()
-
-
-def offset_look(image: MultitileImage, labels: Collection[str], parts: int) -> OffsetLook:
-    """Choose the planes to look at.
-
-    Args:
-        image: that is corrected.
-        labels: of the models whose offset is looked at.
-        parts: images that share one budget.
-    """
-    planes: dict[int, dict[int, frozenset[int]]] = {}
-    share = max(OFFSET_PIXELS // max(parts, 1) // prod(image.layout.tile_shape), 2)
-    for group in image.model_groups:
-        refs = drawn_planes(image, every_plane(image, group), 0, share, seed=0)
-        tiles = planes.setdefault(group.channel.index, {})
-        for tile in {tile for tile, _ in refs}:
-            tiles[tile] = frozenset(z for other, z in refs if other == tile)
-    return OffsetLook(
-        frozenset(labels), planes, plane_count(image, 0), choose_bin(image.layout.tile_shape)
-    )
 
 
 @dataclass(frozen=True)

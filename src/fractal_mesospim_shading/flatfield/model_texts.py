@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.images.source import ModelGroup
 
@@ -99,7 +97,7 @@ def facts_line(label: str, model: ChannelModel) -> str:
     refined = facts.get("overlap_refine", {})
     if refined.get("used"):
         text += f", refined by {refined['pairs']} overlaps"
-    low, high = np.percentile(model.profile.flatfield, [1, 99])
+    low, high = model.profile.typical_range
     # Which noise it was told from is in the provenance.
     facts["offset_from"] = facts["offset_from"].partition(" (")[0]
     return f"{text}; camera offset {offset_text(facts)}; flat-field {low:.2f} to {high:.2f}"

@@ -267,7 +267,8 @@ def _harm_to_pixels(model: ChannelModel, left: float, lost: float) -> str:
     """What a wrong offset does to the pixels."""
     if left <= 0:
         return f"what is as dark is too dark now, and {100 * lost:.3g} % of the pixels became 0"
-    low, high = np.percentile(left / model.profile.flatfield, [1, 99])
+    dim, bright = model.profile.typical_range
+    low, high = left / bright, left / dim
     return (
         f"{left:.0f} counts are left under all pixels, and the flat-field makes {low:.0f} to "
         f"{high:.0f} of them"

@@ -22,7 +22,7 @@ from fractal_mesospim_shading.core.seams import Seam, seams
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
-from fractal_mesospim_shading.flatfield.kernel import OffsetLook, offset_look, profile_names
+from fractal_mesospim_shading.flatfield.kernel import profile_names
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.flatfield.offset_doubts import (
     Judgement,
@@ -30,6 +30,7 @@ from fractal_mesospim_shading.flatfield.offset_doubts import (
     judge,
     lost_to_noise,
 )
+from fractal_mesospim_shading.flatfield.offset_look import OffsetLook, offset_look
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.source import Axes, MultitileImage
 from fractal_mesospim_shading.images.target import TargetImage

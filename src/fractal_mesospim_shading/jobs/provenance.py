@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fractal_mesospim_shading import __version__
+from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met
 from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains, ImageGains
 from fractal_mesospim_shading.flatfield.models import Models, profile_digest
@@ -57,14 +58,16 @@ def note_of(work: Work, kind: str) -> Document:
 
 def _provenance(task: str, parameters: Document, models: Models) -> Document:
     """How a step was made, without anything that differs between two runs of the same job."""
+    profiles = [model.profile for model in models.values()]
+    digests = in_order(profile_digest, profiles, workers=2)
     return {
         "task": task,
         "package": "fractal-mesospim-shading",
         "version": __version__,
         "parameters": parameters,
         "models": {
-            label: {**model.facts, "profile": profile_digest(model.profile)}
-            for label, model in models.items()
+            label: {**model.facts, "profile": digest}
+            for (label, model), digest in zip(models.items(), digests, strict=True)
         },
     }
 

@@ -17,7 +17,8 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.pyramid import Histogram
 from fractal_mesospim_shading.core.zeros import zero_rule
 from fractal_mesospim_shading.engine.zero_look import ZeroLook, no_data_met
-from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel, OffsetLook
+from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
+from fractal_mesospim_shading.flatfield.offset_look import OffsetLook
 from fractal_mesospim_shading.images.source import Axes, Channel
 from fractal_mesospim_shading.jobs.one_pass import OnePassKernel
 from fractal_mesospim_shading.jobs.steps import SecondStep

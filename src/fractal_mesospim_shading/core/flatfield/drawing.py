@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import numpy as np
 
@@ -91,7 +92,8 @@ def choose_planes(
             "There is no plane to estimate from: expected at least one tile with one plane."
         )
     rng = np.random.Generator(np.random.PCG64(seed))
-    order = [list(tiles)[i] for i in rng.permutation(len(tiles))]
+    shuffled = [list(tiles)[i] for i in rng.permutation(len(tiles))]
+    order = _enough_for_pairs(shuffled, tiles, n_planes)
     shares = _fair_shares([len(tiles[tile]) for tile in order], n_planes)
     start = float(rng.random())
     chosen = []
@@ -99,6 +101,14 @@ def choose_planes(
         phase = (start + i / len(order)) % 1.0
         chosen += [(tile, z) for z in _choose_in_tile(tiles[tile], share, z_chunk, phase)]
     return sorted(chosen)
+
+
+def _enough_for_pairs(
+    order: Sequence[int], tiles: Mapping[int, Sequence[int]], n_planes: int
+) -> list[int]:
+    """The first tiles that give so many planes as pairs; all of them where that takes all."""
+    room = list(accumulate(min(len(tiles[tile]), 2) for tile in order))
+    return list(order[: bisect_left(room, n_planes) + 1])
 
 
 def _choose_in_tile(planes: list[int], count: int, z_chunk: int, phase: float) -> list[int]:

@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fractal_mesospim_shading.errors import ProfileError
-from fractal_mesospim_shading.images.models.files import local_file, refuse_one_folder_for_two
-from fractal_mesospim_shading.images.models.folder import DARKFIELD_FILES, collected, model_file
+from fractal_mesospim_shading.images.models.files import (
+    collected,
+    local_file,
+    refuse_one_folder_for_two,
+)
+from fractal_mesospim_shading.images.models.folder import DARKFIELD_FILES, model_file
 from fractal_mesospim_shading.images.models.frames import DarkFrame, averaged, read_values
 
 

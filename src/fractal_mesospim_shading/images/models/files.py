@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.errors import ProfileError
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.names import USUAL_NAME_BYTES
@@ -211,3 +212,23 @@ def guarded(path: Path, load: Callable[[], T]) -> T:
             "kind of file its name says, compressed in a way that is not read here, or it holds "
             "pickled objects, which are never loaded."
         ) from error
+
+
+def collected(labels: Iterable[str], load: Callable[[str], T], root: Path) -> dict[str, T]:
+    """Load for every label, two at a time; one error that lists what failed for any of them."""
+    problems: dict[str, Exception] = {}
+
+    def attempt(label: str) -> T | None:
+        try:
+            return load(label)
+        except (ProfileError, OSError) as error:
+            problems[label] = error
+            return None
+
+    labels = tuple(labels)
+    loaded = dict(zip(labels, in_order(attempt, labels, workers=2), strict=True))
+    if problems:
+        told = (f"- channel '{label}': {problems[label]}" for label in labels if label in problems)
+        listed = "\n".join(told)
+        raise ProfileError(f"The models in '{root}' cannot be used:\n{listed}")
+    return {label: found for label, found in loaded.items() if found is not None}

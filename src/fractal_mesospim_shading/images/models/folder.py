@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.errors import FolderError, ParameterError, ProfileError
 from fractal_mesospim_shading.images.models.files import (
-    T,
+    collected,
     folder_name,
     local_file,
     npz_bytes,
@@ -333,18 +333,3 @@ def _existing_folder(folder: str | os.PathLike[str]) -> Path:
             f"<channel label>/{FILE_NAME}."
         )
     return root
-
-
-def collected(labels: Iterable[str], load: Callable[[str], T], root: Path) -> dict[str, T]:
-    """Load for every label; one error that lists what failed for any of them."""
-    loaded: dict[str, T] = {}
-    problems = []
-    for label in labels:
-        try:
-            loaded[label] = load(label)
-        except (ProfileError, OSError) as error:
-            problems.append(f"channel '{label}': {error}")
-    if problems:
-        listed = "\n".join(f"- {problem}" for problem in problems)
-        raise ProfileError(f"The models in '{root}' cannot be used:\n{listed}")
-    return loaded
