@@ -284,7 +284,9 @@ def _counts(image: NDArray[Any], name: str) -> FloatImage:
         raise ProfileError(
             f"The {name} holds values as large as {largest:g}; expected counts of a camera."
         )
-    return image.astype(np.float32)
+    # An array that nobody can write to, as those from files, need not be copied.
+    own = image.flags.owndata and not image.flags.writeable
+    return image.astype(np.float32, copy=not own)
 
 
 def _checked_image(values: ArrayLike, name: str) -> NDArray[Any]:
@@ -298,8 +300,9 @@ def _checked_image(values: ArrayLike, name: str) -> NDArray[Any]:
         )
     if array.dtype.kind not in "uif":
         raise ProfileError(f"The {name} has type {array.dtype}; expected real numbers.")
-    bad = int(np.count_nonzero(~np.isfinite(array)))
-    if bad:
+    # NaN is the smallest and the largest value of an array that holds one.
+    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        bad = int(np.count_nonzero(~np.isfinite(array)))
         raise ProfileError(
             f"The {name} holds {bad} values that are NaN or infinite; every value must be finite."
         )

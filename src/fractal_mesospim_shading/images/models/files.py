@@ -153,7 +153,7 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 def read_npz(path: Path, keys: Collection[str]) -> dict[str, NDArray[Any]]:
-    """Read some arrays of a .npz file; pickled objects are refused.
+    """Read some arrays of a .npz file, not to be written to; pickled objects are refused.
 
     Args:
         path: of the file.
@@ -168,7 +168,10 @@ def read_npz(path: Path, keys: Collection[str]) -> dict[str, NDArray[Any]]:
         if isinstance(file, np.ndarray):
             raise OSError("a single array, not an archive of named ones")
         with file:
-            return {key: file[key] for key in file.files if key in keys}
+            found = {key: file[key] for key in file.files if key in keys}
+        for array in found.values():
+            array.flags.writeable = False
+        return found
 
     return guarded(path, load)
 

@@ -1,0 +1,62 @@
+"""How long a command takes until the first block is begun, and until it ends.
+
+    python benchmarks/starting.py --folder /somewhere/with/room
+
+A small image with a measured model, everything in the page cache, `--no-report`: the seconds until
+the line of the log that tells how many blocks there are to write, and of the whole command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from benchmark_images import made_apart, settings
+from throughput import BARE, THREADS, ours, use_processors
+
+LINE = b" to write"
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds until blocks are begun, and of the whole command."""
+    start, begun = time.perf_counter(), float("nan")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        for line in process.stderr or ():
+            if LINE in line:
+                begun = time.perf_counter() - start
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return begun, time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
+    parser.add_argument("--repeats", type=int, default=9)
+    given = parser.parse_args()
+    use_processors(THREADS)
+    small = next(setting for setting in settings(channels=2) if setting.name == "lz4-small-0.4")
+    print("| tiles | until the first block, s | from, to | whole command, s |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
+        for shape in ((512, 512), (2048, 2048), (2960, 5056)):
+            setting = replace(small, name=f"{shape}", tile_shape=shape, grid=(1, 1), planes=4)
+            image, output = made_apart(setting, Path(temporary)), Path(temporary) / "output"
+            command = ours(str(image), str(output), str(image.parents[1] / "models"), *BARE)
+            times = []
+            for _ in range(given.repeats + 1):
+                shutil.rmtree(output, ignore_errors=True)
+                times.append(run(command))
+            # The first one reads what the others find in memory.
+            begun, ended = zip(*times[1:], strict=True)
+            print(f"| {shape[0]} x {shape[1]} | {median(begun):.2f} | {min(begun):.2f}, "
+                  f"{max(begun):.2f} | {median(ended):.2f} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
