@@ -70,10 +70,7 @@ class ShadingQuality:
             counts: of the whole image, where the correction has counted them.
         """
         both = [
-            (
-                as_stack(planes).mean(axis=0),
-                dark,
-            )
+            (mean_plane(planes), dark)
             for planes, dark in ((before, offset), (after, output_offset))
         ]
         steps = medium_steps(both[0][0] - offset, both[1][0] - output_offset, layout, factor=factor)
@@ -135,6 +132,12 @@ class ShadingQuality:
             ),
             *((name, _fraction_text(part)) for name, part in fractions if np.isfinite(part)),
         )
+
+
+def mean_plane(planes: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean (y, x) of planes (n, y, x) or of one, without a copy of them all in float64."""
+    mean: NDArray[np.float64] = planes.reshape(-1, *planes.shape[-2:]).mean(0, dtype=np.float64)
+    return mean
 
 
 def flatness(

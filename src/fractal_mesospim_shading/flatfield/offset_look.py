@@ -25,7 +25,7 @@ from fractal_mesospim_shading.images.source import MultitileImage
 # tile in squares of the noise grid; and of how many stripes one is taken at most.
 _LEAST_TILES = 4
 _STRIPE_SQUARES = 2
-_MOST_STRIPES = 4
+_MOST_STRIPES = 8
 
 ZYX = tuple[slice, slice, slice]
 """Where planes lie in an image."""

@@ -85,7 +85,7 @@ def planes_to_show(
     target: TargetImage,
     channel: Channel,
     sampled: SampledPlanes,
-    flat: NDArray[Any],
+    means: tuple[NDArray[np.float64], NDArray[np.float64]],
     offsets: tuple[float, float, float],
 ) -> PlanesShown:
     """What a report shows of them.
@@ -94,18 +94,15 @@ def planes_to_show(
         image, target: source and result.
         channel: of both.
         sampled: from `sampled_planes`.
-        flat: (n, y, x) the planes with the flat-field alone corrected.
-        offsets: counts at no light in the source, in `flat`, and in the result.
+        means: (y, x) of the planes, before and with the flat-field alone corrected.
+        offsets: counts at no light in the source, in the second mean, and in the result.
     """
     layout, factor = image.layout, sampled.factor
     plane = sampled.numbers[sampled.middle] * z_factor(image, sampled.level)
     whole = whole_plane(image, sampled, (offsets[0], offsets[2]))
-    means = [
-        light(planes.mean(axis=0, dtype=np.float64), dark)
-        for planes, dark in ((sampled.before, offsets[0]), (flat, offsets[1]))
-    ]
-    lines = medium_lines(means[0], means[1], layout, factor=factor)
-    place, ends = _worst_seam(means, layout, factor), (offsets[0], offsets[2])
+    lights = [light(mean, dark) for mean, dark in zip(means, offsets[:2], strict=True)]
+    lines = medium_lines(lights[0], lights[1], layout, factor=factor)
+    place, ends = _worst_seam(lights, layout, factor), (offsets[0], offsets[2])
     crop = _crop(image, target, channel, plane, place, ends, "after")
     return PlanesShown(whole, crop, lines)
 

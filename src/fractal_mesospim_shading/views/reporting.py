@@ -16,7 +16,7 @@ import numpy as np
 from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import Tile
-from fractal_mesospim_shading.core.quality import ShadingQuality, flattened
+from fractal_mesospim_shading.core.quality import ShadingQuality, flattened, mean_plane
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models, model_facts
 from fractal_mesospim_shading.images.arrays.documents import Document
@@ -311,10 +311,10 @@ def _planes(
 
         flat = flattened(sampled.before, image.layout, correction_of, factor=sampled.factor)
         added, added_last = 0.0, done.background.output_offset
+    means = mean_plane(sampled.before), mean_plane(flat)
     quality = ShadingQuality.measure(
         model.profile.resampled(image.layout.tile_shape),
-        sampled.before,
-        flat,
+        *means,
         image.layout,
         offset=offset,
         output_offset=added,
@@ -322,7 +322,7 @@ def _planes(
         counts=counts,
     )
     offsets = (offset, added, added_last)
-    return planes_to_show(image, target, channel, sampled, flat, offsets), quality
+    return planes_to_show(image, target, channel, sampled, means, offsets), quality
 
 
 def _job_facts(done: JobDone) -> Facts:
