@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fractal_mesospim_shading.engine.resources import refuse_other_versions
+from fractal_mesospim_shading.engine.worker_versions import refuse_other_versions
 from fractal_mesospim_shading.errors import WorkerLostError
 
 if TYPE_CHECKING:

@@ -34,6 +34,8 @@ _BLOSC_HEADER = 16
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SHUFFLES = {"noshuffle": NOSHUFFLE, "shuffle": SHUFFLE, "bitshuffle": BITSHUFFLE}
 
+_QUICK = ("lz4", "blosclz", "snappy")
+
 DIRECT_BYTES = 4 * 2**20
 """Files for at least so many bytes of pixels go to the disk past the page cache."""
 
@@ -214,6 +216,11 @@ class Encoding:
 
     codec: Blosc | Zstd | None
     index: ShardIndex | None
+
+    @property
+    def quick(self) -> bool:
+        """Whether encoding takes no longer than a disk does."""
+        return self.codec is None or (isinstance(self.codec, Blosc) and self.codec.cname in _QUICK)
 
     def encode(self, pixels: NDArray[Any]) -> Any:
         """The bytes of a chunk.
