@@ -133,23 +133,26 @@ class Kept(Generic[T]):
             limit: facts held; beyond it the oldest are dropped.
         """
         self._limit = limit
+        self._number = 0
         self._lock = threading.Lock()
-        self._held: OrderedDict[Hashable, Future[T]] = OrderedDict()
+        self._held: OrderedDict[Hashable, tuple[Future[T], int]] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The fact of a key; made where it is not there."""
+    def get(self, key: Hashable, make: Callable[[], T], number: int = 1) -> T:
+        """The fact of a key, or several that are kept as one; made where it is not there."""
         mine: Future[T] = Future()
         with self._lock:
-            held = self._held.setdefault(key, mine)
-            while len(self._held) > self._limit:
-                self._held.popitem(last=False)
+            held, _ = self._held.setdefault(key, (mine, number))
+            if held is mine:
+                self._number += number
+            while self._number > self._limit and len(self._held) > 1:
+                self._number -= self._held.popitem(last=False)[1][1]
         if held is mine:
             try:
                 mine.set_result(make())
             except BaseException as error:
                 mine.set_exception(error)
                 with self._lock:
-                    self._held.pop(key, None)
+                    self._number -= self._held.pop(key, (mine, 0))[1]
                 raise
         return held.result()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any, ClassVar
 
@@ -37,8 +37,8 @@ Planes = NDArray[Any]
 Unit = int | slice
 """What is estimated at a time of a window: one of its planes, or all of them as a slice."""
 
-_surfaces: Kept[PlaneSurface] = Kept(512)
-"""Those of this process."""
+_surfaces: Kept[tuple[PlaneSurface, ...]] = Kept(512)
+"""Those of this process, of the planes of a slab."""
 
 
 @dataclass(frozen=True)
@@ -229,11 +229,19 @@ class BackgroundKernel:
         for place, unit in enumerate(units):
             values = window.pixels[unit][(..., *inside)]
             keep = (planes, *cut) if at_once else cut
+            surface = self._surface(window, unit, piece)
             try:
                 zeros = self._zeros(window, window.planes(unit), area, values)
                 absent = union(no_data(values), zeros.without_data)
                 counts += BackgroundCounts(**zeros.counted(keep))
-                estimate = self._estimate(window, unit, piece, values, absent, keep)
+                if surface is None:
+                    estimate = self._estimate(window, unit, piece, values, absent, keep)
+                else:
+                    own, noise = (
+                        None if absent is None else absent[keep],
+                        "noise" in self.companions,
+                    )
+                    estimate = surface.part(piece.in_tile, own, noise=noise)
                 target = outputs[0] if at_once else outputs[0][place]
                 counts += self.correction.apply(method, values[keep], estimate, target)
             except BackgroundError as error:
@@ -257,10 +265,6 @@ class BackgroundKernel:
         keep: tuple[slice, ...],
     ) -> Estimate:
         method = self.methods[window.lead["c"]]
-        if self.regions.by_surface(method) and not self._is_whole(piece):
-            surface = self._surface(window, window.planes(unit), piece)
-            own, noise = None if absent is None else absent[keep], "noise" in self.companions
-            return surface.part(piece.in_tile, own, noise=noise)
         inside = within(self.regions.area(piece, method), window.yx)
         objects = None if window.objects is None else window.objects[unit][(..., *inside)]
         pixels = np.ascontiguousarray(values)
@@ -271,20 +275,41 @@ class BackgroundKernel:
         planes = values.reshape((-1, *values.shape[-2:]))
         return self.look.zeros(window.source, window.lead, z, yx, planes).like(values)
 
-    def _surface(self, window: Window, z: slice, piece: Piece) -> PlaneSurface:
-        """The surface of a whole plane of a tile, found once for all blocks that cut it."""
+    def _surface(self, window: Window, unit: Unit, piece: Piece) -> PlaneSurface | None:
+        """The surface of a whole plane of a tile, found once for all blocks that cut it.
+
+        None where a block is estimated by itself.
+        """
+        lead, tile = window.lead, piece.tile
+        if not self.regions.by_surface(self.methods[lead["c"]]) or self._is_whole(piece):
+            return None
+        plane: int = window.planes(unit).start
+        slab = self.regions.surface_slab(window.source, plane)
+        key = (self.run, lead["t"], lead["c"], slab.start, tile.y, tile.x)
+        number = slab.stop - slab.start
+        make = partial(self._surfaces_of, window, slab, piece)
+        found: tuple[PlaneSurface, ...] = _surfaces.get(key, make, number)
+        surface: PlaneSurface = found[plane - slab.start]
+        return surface
+
+    def _surfaces_of(self, window: Window, slab: slice, piece: Piece) -> tuple[PlaneSurface, ...]:
+        """The surfaces of the whole planes of a slab, which are read at once."""
         lead, tile, (height, width) = window.lead, piece.tile, self.layout.tile_shape
-
-        def make() -> PlaneSurface:
-            yx = (slice(tile.y, tile.y + height), slice(tile.x, tile.x + width))
-            where = self.regions.box(lead, z, yx)
-            plane = window.source.read(0, where).reshape(height, width)
-            objects = None if self.label is None else self.label.read(where)[0]
-            absent = union(no_data(plane), self._zeros(window, z, yx, plane).without_data)
-            return self.correction.surface(self.methods[lead["c"]], plane, objects, absent)
-
-        key = (self.run, lead["t"], lead["c"], z.start, tile.y, tile.x)
-        return _surfaces.get(key, make)
+        method = self.methods[lead["c"]]
+        yx = (slice(tile.y, tile.y + height), slice(tile.x, tile.x + width))
+        where = self.regions.box(lead, slab, yx)
+        pixels = window.source.read(0, where).reshape(-1, height, width)
+        objects = None if self.label is None else self.label.read(where)
+        found = []
+        for place, plane in enumerate(pixels):
+            z = slice(slab.start + place, slab.start + place + 1)
+            try:
+                absent = union(no_data(plane), self._zeros(window, z, yx, plane).without_data)
+                marks = None if objects is None else objects[place]
+                found.append(self.correction.surface(method, plane, marks, absent))
+            except BackgroundError as error:
+                raise self._named(window, piece, z.start - window.z.start, error) from error
+        return tuple(found)
 
     def _is_whole(self, piece: Piece) -> bool:
         return tuple(s.stop - s.start for s in piece.in_tile) == self.layout.tile_shape

@@ -68,7 +68,9 @@ class Regions:
             area = self._area(block, method) * _BYTES_A_PIXEL
             if self.by_surface(method):
                 whole = min(block[-2], height) * min(block[-1], width) < height * width
-                areas.append(area + whole * height * width * _SURFACE_BYTES_A_PIXEL)
+                planes = self._surfaces_at_once(dtype, grain) - 1
+                plane = _SURFACE_BYTES_A_PIXEL + planes * (dtype.itemsize + 1)
+                areas.append(area + whole * height * width * plane)
             else:
                 planes = self._planes_at_a_time(block, method, dtype, grain)
                 areas.append(area * (planes if method.depth_px else 1))
@@ -133,6 +135,24 @@ class Regions:
     def by_surface(self, method: BackgroundMethod) -> bool:
         """Whether the background of a plane is found once, and evaluated in each block."""
         return method.has_surface and not self.whole
+
+    def surface_slab(self, source: PixelSource, plane: int) -> slice:
+        """Planes whose surfaces are found together with that of a plane.
+
+        They lie in one chunk along z: plane by plane, each chunk would be decoded as many times
+        as it is deep.
+        """
+        grain = source.read_grain()
+        chunk, step = self.axes.length("z", grain), self._surfaces_at_once(source.dtype, grain)
+        start = plane // chunk * chunk
+        stop = min(start + chunk, self.depth)
+        start += (plane - start) // step * step
+        return slice(start, min(start + step, stop))
+
+    def _surfaces_at_once(self, dtype: np.dtype[Any], grain: Sequence[int]) -> int:
+        """Planes of a whole tile that are read together; of one chunk along z at most."""
+        fitting = _SLAB_BYTES // (prod(self.layout.tile_shape) * dtype.itemsize)
+        return max(1, min(fitting, self.axes.length("z", grain), self.depth))
 
     @property
     def local(self) -> bool:

@@ -240,6 +240,31 @@ def test_blocks_of_whole_tiles_read_each_pixel_once():
         assert (source.reads == 1).all()
 
 
+@pytest.mark.parametrize("name", ["tile_median", "constant"])
+@pytest.mark.parametrize("threshold", [None, 700.0])
+def test_planes_that_are_cut_are_read_once_for_their_surfaces(name, threshold):
+    """Plane by plane, each chunk would be decoded as many times as it is deep."""
+    fused = TileLayout.single(SHAPE[-2:])
+    _, background = kernels(make_method(name), 100.0, threshold=threshold, layout=fused)
+    source = Source(scene(), grain=(1, 4, 16, 16))
+    decoded = np.zeros(source.data.shape, int)
+    plain = source.read
+
+    def read(level, box):
+        # Whole chunks are decoded, whatever of them is asked for.
+        touched = tuple(
+            slice(part.start // chunk * chunk, -(-part.stop // chunk) * chunk)
+            for part, chunk in zip(box, source.grain, strict=True)
+        )
+        decoded[touched] += 1
+        return plain(level, box)
+
+    source.read = read
+    for box in blocks(source.grain):
+        background.process(source, box)
+    assert (decoded == 2).all()
+
+
 def test_the_noise_of_a_block_is_taken_once():
     """A block with planes around it notes the same as one without."""
     data, offset = SCENES["margins"]

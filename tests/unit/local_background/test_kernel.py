@@ -88,14 +88,34 @@ def test_memory_covers_what_is_read_around_a_block():
     assert gaussian >= own + (256 + 2 * 128) ** 2 * (8 * 2 + 20)
     assert needed("gaussian", radius_px=100.0, masked=True) >= 4000**2 * 20
     assert needed("sliding_paraboloid") >= 4000**2 * 20
-    assert own + 4000**2 * 12 <= needed("tile_median") < 4000**2 * 20
+    # The eight planes of a chunk come with it, as their surfaces are found together.
+    assert own + 4000**2 * (12 + 7 * 2) <= needed("tile_median") < 4000**2 * (20 + 8 * 3)
     deep = needed("gaussian", radius_px=9.0, radius_z_px=4)
     assert deep > needed("gaussian", radius_px=9.0) * 5
 
 
 class Source:
+    dtype = np.dtype("uint16")
+
     def read_grain(self):
         return (4, 32, 32)
+
+
+def test_surfaces_of_a_chunk_are_found_together_as_far_as_memory_goes():
+    source = Source()
+    found = regions("tile_median")
+    assert [found.surface_slab(source, z) for z in (0, 3, 4, 8)] == [
+        slice(0, 4),
+        slice(0, 4),
+        slice(4, 8),
+        slice(8, 9),
+    ]
+    # 90 MiB a plane: two of them.
+    large = regions("tile_median", TileLayout.single((7000, 6741)))
+    slabs = {(s.start, s.stop) for s in (large.surface_slab(source, z) for z in range(9))}
+    assert slabs == {(0, 2), (2, 4), (4, 6), (6, 8), (8, 9)}
+    huge = regions("tile_median", TileLayout.single((30_000, 30_000)))
+    assert huge.surface_slab(source, 6) == slice(6, 7)
 
 
 def test_alignments_begin_with_whole_tiles():
@@ -104,6 +124,21 @@ def test_alignments_begin_with_whole_tiles():
     assert deep.alignments(Source()) == [(9, 48, 40), (4, 48, 40), (4, 32, 32)]
     shifted = TileLayout.from_origins([(0, 3), (48, 3)], (48, 40), (96, 80))
     assert regions("gaussian", shifted).alignments(Source()) == [(4, 48, 32), (4, 32, 32)]
+
+
+def test_what_is_kept_as_one_counts_as_many():
+    kept, made = Kept(10), []
+    for key in range(3):
+        kept.get(key, lambda: made.append(1), 4)
+    kept.get(2, lambda: made.append(2), 4)
+    kept.get(1, lambda: made.append(2), 4)
+    assert made == [1, 1, 1]
+    kept.get(0, lambda: made.append(2), 4)
+    assert made == [1, 1, 1, 2]
+    # One alone is held, however many it is.
+    kept.get(9, lambda: made.append(3), 40)
+    kept.get(9, lambda: made.append(4), 40)
+    assert made[-1] == 3
 
 
 def test_a_surface_is_made_once():
