@@ -25,7 +25,6 @@ from fractal_mesospim_shading.images.models.folder import save_models
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld, grid_layout
 
-CODECS = ("lz4", "zstd-3", "blosc-zstd-5")
 _PIXEL_UM = {"z": 5.0, "y": 1.3, "x": 1.3}
 
 

@@ -63,7 +63,8 @@ class ShadingQuality:
 
         Args:
             profile: of the channel.
-            before, after: the same planes, (n, y, x), at any pyramid level; they are averaged.
+            before, after: the same planes, (n, y, x), at any pyramid level; they are averaged. Or
+                their means, (y, x).
             layout: tiles at full resolution.
             offset, output_offset: counts without light, before and after.
             factor: by how much y and x have shrunk from full resolution to these planes.

@@ -118,7 +118,7 @@ def _estimate(
     pixels = Pixels(raw=raw, processed=bool(group.processors))
 
     def read(candidates: dict[int, list[int]], number: int) -> BinnedStack:
-        refs = drawn_planes(image, candidates, 0, number, options.seed)
+        refs = drawn_planes(image, candidates, 0, number, options.seed, in_pairs=True)
         sample = Sample(image, group.channel.index, 0, refs)
         no_data = options.zero_is != "data"
         return sample.read(dark=None, zero_is_no_data=no_data, workers=workers)

@@ -22,10 +22,10 @@ from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import MultitileImage
 
 # Tiles whose planes are looked at, at least, where there are so many; height of a stripe of such a
-# tile in squares of the noise grid; and of how many stripes one is taken at most.
+# tile in pixels, unless a square of the noise grid is higher; and stripes of a tile, at least.
 _LEAST_TILES = 4
-_STRIPE_SQUARES = 2
-_MOST_STRIPES = 8
+_STRIPE_PX = 128
+_LEAST_STRIPES = 4
 
 ZYX = tuple[slice, slice, slice]
 """Where planes lie in an image."""
@@ -90,7 +90,7 @@ class OffsetLook:
         if self.every == 1:
             yield piece
             return
-        height = _STRIPE_SQUARES * NOISE_BINS * self.bin_px
+        height = _stripe_px(self.bin_px)
         (rows, columns), in_box = piece.in_tile, piece.in_box
         for number in range(rows.start // height, -(-rows.stop // height)):
             start, stop = max(rows.start, number * height), min(rows.stop, (number + 1) * height)
@@ -125,6 +125,11 @@ class OffsetLook:
         return part.to_text()
 
 
+def _stripe_px(bin_px: int) -> int:
+    """Height of a stripe, of whole squares: both are powers of two."""
+    return max(_STRIPE_PX, NOISE_BINS * bin_px)
+
+
 def offset_look(image: MultitileImage, labels: Collection[str], parts: int) -> OffsetLook:
     """Choose the planes to look at.
 
@@ -140,11 +145,12 @@ def offset_look(image: MultitileImage, labels: Collection[str], parts: int) -> O
     number = max(budget // tile_pixels, 2 * min(len(image.layout.tiles), _LEAST_TILES))
     most = 1
     for group in image.model_groups:
-        refs = drawn_planes(image, every_plane(image, group), 0, number, seed=0)
+        refs = drawn_planes(image, every_plane(image, group), 0, number, 0, in_pairs=True)
         tiles = planes.setdefault(group.channel.index, {})
         for tile in {tile for tile, _ in refs}:
             tiles[tile] = frozenset(z for other, z in refs if other == tile)
         most = max(most, sum(len(own) for own in tiles.values()))
-    every = min(max(most * tile_pixels // budget, 1), _MOST_STRIPES)
     bin_px = choose_bin(image.layout.tile_shape)
+    stripes = image.layout.tile_shape[0] // _stripe_px(bin_px)
+    every = max(1, min(most * tile_pixels // budget, stripes // _LEAST_STRIPES))
     return OffsetLook(frozenset(labels), planes, plane_count(image, 0), bin_px, every)

@@ -237,8 +237,21 @@ def every_plane(image: MultitileImage, group: ModelGroup) -> dict[int, list[int]
 
 
 def drawn_planes(
-    image: MultitileImage, planes: Mapping[int, Sequence[int]], level: int, number: int, seed: int
+    image: MultitileImage,
+    planes: Mapping[int, Sequence[int]],
+    level: int,
+    number: int,
+    seed: int,
+    *,
+    in_pairs: bool = False,
 ) -> tuple[PlaneRef, ...]:
-    """Draw some of the planes of a level, in slabs that are decoded together."""
+    """Draw some of the planes of a level, in slabs that are decoded together; see `choose_planes`.
+
+    Args:
+        image: that has them.
+        planes: to draw from, by tile.
+        level, number, seed: how many of which level, and how.
+        in_pairs: whether each needs a neighbour.
+    """
     depth = image.axes.length("z", image.read_units(level))
-    return tuple(choose_planes(planes, number, seed, depth))
+    return tuple(choose_planes(planes, number, seed, depth, in_pairs=in_pairs))

@@ -237,10 +237,8 @@ class BackgroundKernel:
                 if surface is None:
                     estimate = self._estimate(window, unit, piece, values, absent, keep)
                 else:
-                    own, noise = (
-                        None if absent is None else absent[keep],
-                        "noise" in self.companions,
-                    )
+                    own = None if absent is None else absent[keep]
+                    noise = "noise" in self.companions
                     estimate = surface.part(piece.in_tile, own, noise=noise)
                 target = outputs[0] if at_once else outputs[0][place]
                 counts += self.correction.apply(method, values[keep], estimate, target)

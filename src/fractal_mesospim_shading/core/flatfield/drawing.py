@@ -60,7 +60,12 @@ def empty_planes(n_z: int, z_levels: Sequence[int], z_factor: int = 1) -> list[i
 
 
 def choose_planes(
-    candidates: Mapping[int, Sequence[int]], n_planes: int, seed: int, z_chunk: int
+    candidates: Mapping[int, Sequence[int]],
+    n_planes: int,
+    seed: int,
+    z_chunk: int,
+    *,
+    in_pairs: bool = False,
 ) -> list[tuple[int, int]]:
     """Draw planes without repeats, evenly over the tiles and over z.
 
@@ -75,6 +80,8 @@ def choose_planes(
             makes the profile noisy.
         seed: of numpy's PCG64; the same seed gives the same planes.
         z_chunk: planes that the source decodes together.
+        in_pairs: where they are fewer than two for each tile, pairs from some of the tiles and
+            not single planes from more of them: for noise, not for what tiles show.
 
     Returns:
         (tile number, plane), sorted.
@@ -92,8 +99,9 @@ def choose_planes(
             "There is no plane to estimate from: expected at least one tile with one plane."
         )
     rng = np.random.Generator(np.random.PCG64(seed))
-    shuffled = [list(tiles)[i] for i in rng.permutation(len(tiles))]
-    order = _enough_for_pairs(shuffled, tiles, n_planes)
+    order = [list(tiles)[i] for i in rng.permutation(len(tiles))]
+    if in_pairs:
+        order = _enough_for_pairs(order, tiles, n_planes)
     shares = _fair_shares([len(tiles[tile]) for tile in order], n_planes)
     start = float(rng.random())
     chosen = []

@@ -34,6 +34,7 @@ _BLOSC_HEADER = 16
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SHUFFLES = {"noshuffle": NOSHUFFLE, "shuffle": SHUFFLE, "bitshuffle": BITSHUFFLE}
 
+# Of blosc: those that take no longer than a disk does.
 _QUICK = ("lz4", "blosclz", "snappy")
 
 DIRECT_BYTES = 4 * 2**20

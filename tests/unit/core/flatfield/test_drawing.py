@@ -92,7 +92,8 @@ def test_nothing_to_draw_is_refused(
 @pytest.mark.parametrize(("n_planes", "tiles"), [(2, 1), (8, 4), (9, 5), (20, 10), (21, 10)])
 def test_few_planes_of_many_tiles_are_pairs(n_planes: int, tiles: int) -> None:
     """A plane alone cannot tell noise from the fixed pattern."""
-    chosen = choose_planes({tile: range(300) for tile in range(10)}, n_planes, 1, z_chunk=32)
+    stacks = {tile: range(300) for tile in range(10)}
+    chosen = choose_planes(stacks, n_planes, 1, z_chunk=32, in_pairs=True)
     assert len(chosen) == n_planes
     alone = [(t, z) for t, z in chosen if {(t, z - 1), (t, z + 1)}.isdisjoint(chosen)]
     assert len(alone) == n_planes % 2
@@ -100,4 +101,10 @@ def test_few_planes_of_many_tiles_are_pairs(n_planes: int, tiles: int) -> None:
 
 
 def test_tiles_of_single_planes_give_them_all() -> None:
-    assert len(choose_planes({tile: [3] for tile in range(10)}, 7, 1, z_chunk=32)) == 7
+    planes = {tile: [3] for tile in range(10)}
+    assert len(choose_planes(planes, 7, 1, z_chunk=32, in_pairs=True)) == 7
+
+
+def test_an_estimate_sees_as_many_tiles_as_it_can() -> None:
+    chosen = choose_planes({tile: range(300) for tile in range(10)}, 8, 1, z_chunk=32)
+    assert len({tile for tile, _ in chosen}) == 8
