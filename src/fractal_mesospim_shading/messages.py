@@ -29,7 +29,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from enum import Enum
 
-_PACKAGE = "fractal_mesospim_shading"
+PACKAGE = "fractal_mesospim_shading"
 
 
 class Door(Enum):
@@ -146,7 +146,7 @@ def heard_so_far() -> tuple[str, ...]:
 
 def listen() -> None:
     """Render the log lines of the package before any handler of the user sees them."""
-    logger = logging.getLogger(_PACKAGE)
+    logger = logging.getLogger(PACKAGE)
     if not any(isinstance(handler, _Speaker) for handler in logger.handlers):
         logger.addHandler(_Speaker())
 

@@ -8,12 +8,12 @@ import pytest
 
 import fractal_mesospim_shading
 from fractal_mesospim_shading import cli, errors
-from fractal_mesospim_shading.cli.command import joined_numbers
+from fractal_mesospim_shading.cli.command import Manner, joined_numbers
 from fractal_mesospim_shading.cli.commands import COMMANDS, EXAMPLES, EXIT_CODES
 from fractal_mesospim_shading.core.background import METHODS
 from fractal_mesospim_shading.jobs import background, flatfield
 from fractal_mesospim_shading.jobs.work import JobResult
-from fractal_mesospim_shading.messages import Door, rendered, through
+from fractal_mesospim_shading.messages import PACKAGE, Door, rendered, through
 from fractal_mesospim_shading.options import precedence
 
 
@@ -228,36 +228,61 @@ def test_an_estimate_offers_nothing_of_an_image_it_does_not_write(capsys):
         assert f"\n  --{name.replace('_', '-')} " not in text, name
 
 
+@pytest.fixture
+def log_of_a_process(monkeypatch):
+    """Logging as a new process finds it; afterwards as it was."""
+    loggers = [logging.getLogger(), logging.getLogger(PACKAGE)]
+    levels = [logger.level for logger in loggers]
+    monkeypatch.setattr(loggers[0], "handlers", [])
+    loggers[0].setLevel(logging.WARNING)
+    loggers[1].setLevel(logging.NOTSET)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize(
-    ("manner", "levels"),
+    ("manner", "levels", "others"),
     [
-        ([], "IW"),
-        (["-v"], "DIW"),
-        (["-q"], "W"),
-        (["-qq"], ""),
-        (["-q", "-v"], "IW"),
+        ([], "IW", "W"),
+        (["-v"], "DIW", "W"),
+        (["-vv"], "DIW", "W"),
+        (["-q"], "W", "W"),
+        (["-qq"], "", ""),
+        (["-q", "-v"], "IW", "W"),
     ],
 )
-def test_how_much_is_said(monkeypatch, capsys, manner, levels, before):
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
+def test_how_much_is_said(monkeypatch, capsys, log_of_a_process, manner, levels, others, before):
 
     def correct(url, options):
         log = logging.getLogger("fractal_mesospim_shading.jobs")
         log.debug("one D")
         log.info("one I")
         log.warning("one W")
+        library = logging.getLogger("numcodecs")
+        library.debug("its D")
+        library.info("its I")
+        library.warning("its W")
         return JobResult("/made", url)
 
     monkeypatch.setattr(flatfield, "correct_flatfield", correct)
     command = ["correct-flatfield", "/a.zarr"]
     assert cli.main([*manner, *command] if before else [*command, *manner]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert [line[-1] for line in lines] == list(levels)
+    assert [line[-1] for line in lines if "its" not in line] == list(levels)
+    assert [line[-1] for line in lines if "its" in line] == list(others)
     # Not a terminal: each line with its time and level.
     for line in lines:
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (DEBUG|INFO|WARNING): one .", line)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (DEBUG|INFO|WARNING): (one|its) .", line)
+
+
+def test_a_log_that_was_there_is_left_as_it_was(log_of_a_process):
+    root, ours = logging.getLogger(), logging.getLogger(PACKAGE)
+    root.addHandler(logging.NullHandler())
+    before = (root.level, ours.level, list(root.handlers))
+    Manner(verbosity=1).begin_log()
+    assert (root.level, ours.level, root.handlers) == before
 
 
 def test_json_tells_what_came_out(asked, capsys):

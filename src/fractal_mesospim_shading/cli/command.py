@@ -15,7 +15,7 @@ import click
 
 from fractal_mesospim_shading.engine.progress import progress_shown
 from fractal_mesospim_shading.engine.streams import is_terminal
-from fractal_mesospim_shading.messages import LogLines, shown
+from fractal_mesospim_shading.messages import PACKAGE, LogLines, shown
 
 Given = Mapping[str, Any]
 """What was typed: values of options and arguments by their names, None for what was not."""
@@ -107,8 +107,12 @@ class Manner:
         lines.setFormatter(LogLines(dated=self.verbosity > 0 or not is_terminal(sys.stderr)))
         least = min(max(logging.INFO - 10 * self.verbosity, logging.DEBUG), logging.ERROR)
         lines.setLevel(least)
-        # Warnings are also kept for the report, shown or not.
-        logging.basicConfig(level=min(least, logging.WARNING), handlers=[lines])
+        if logging.getLogger().handlers:
+            return  # whoever called us has a log, and says what goes there
+        # Other libraries speak up from warnings on, however much is asked of us. Our warnings are
+        # also kept for the report, shown or not.
+        logging.basicConfig(level=logging.WARNING, handlers=[lines])
+        logging.getLogger(PACKAGE).setLevel(min(least, logging.WARNING))
 
 
 def manner_options() -> list[click.Parameter]:

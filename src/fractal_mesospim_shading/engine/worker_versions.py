@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fractal_mesospim_shading.errors import WorkerVersionError
+from fractal_mesospim_shading.messages import PACKAGE
 
 if TYPE_CHECKING:
     from distributed import Client
 
-_PACKAGE = "fractal_mesospim_shading"
 _SHOWN = 5
 
 
@@ -30,7 +30,7 @@ class PackageState(NamedTuple):
 
 def own_state() -> PackageState:
     """The package of this process."""
-    return PackageState(*_question(_PACKAGE)())
+    return PackageState(*_question(PACKAGE)())
 
 
 def refuse_other_versions(client: Client, workers: Iterable[str]) -> None:
@@ -47,7 +47,7 @@ def refuse_other_versions(client: Client, workers: Iterable[str]) -> None:
     """
     asked = sorted(workers)
     if asked:
-        found = client.run(_question(_PACKAGE), workers=asked, on_error="return")
+        found = client.run(_question(PACKAGE), workers=asked, on_error="return")
         refuse_differing(own_state(), found)
 
 
