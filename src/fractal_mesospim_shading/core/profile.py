@@ -227,25 +227,37 @@ def resample(image: NDArray[np.floating[Any]], shape: tuple[int, int]) -> FloatI
         image: (y, x).
         shape: new (y, x), both at least 1.
     """
-    result = np.asarray(image, dtype=np.float64)
+    result: NDArray[np.floating[Any]] = image
     for axis, size in enumerate(shape):
-        if result.shape[axis] != size:
-            result = _resample_axis(result, size, axis)
-    return np.clip(result, image.min(), image.max()).astype(np.float32)
+        old, moved = result.shape[axis], np.moveaxis(result, axis, 0)
+        if size < old:
+            result = np.moveaxis(_averaged(moved, size), 0, axis)
+        elif size > old:
+            position = (np.arange(size) + 0.5) * old / size - 0.5
+            result = np.moveaxis(_linear(moved.astype(np.float64), position), 0, axis)
+    return np.clip(result.astype(np.float64), image.min(), image.max()).astype(np.float32)
 
 
-def _resample_axis(image: NDArray[np.float64], size: int, axis: int) -> NDArray[np.float64]:
-    old = image.shape[axis]
-    moved = np.moveaxis(image, axis, 0)
-    result: NDArray[np.float64]
-    if size < old:
-        # Exact area average: differences of the cumulative sum at the new edges.
-        total = np.concatenate([np.zeros((1, *moved.shape[1:])), np.cumsum(moved, axis=0)])
-        at_edges = _linear(total, np.linspace(0, old, size + 1))
-        result = np.diff(at_edges, axis=0) * (size / old)
-    else:
-        result = _linear(moved, (np.arange(size) + 0.5) * old / size - 0.5)
-    return np.moveaxis(result, 0, axis)
+def _averaged(rows: NDArray[np.floating[Any]], size: int) -> NDArray[np.float64]:
+    """Exact area averages of (n, ...) rows: differences of their cumulative sum at the new edges.
+
+    A row at a time: a whole array of sums would leave the processor's cache.
+    """
+    old = len(rows)
+    edges = np.linspace(0, old, size + 1)
+    first = np.minimum(edges.astype(np.intp), old - 1)
+    result = np.empty((size, *rows.shape[1:]))
+    total, at_last, number = np.zeros(rows.shape[1:]), np.zeros(rows.shape[1:]), 0
+    for index, row in enumerate(rows):
+        before, total = total, total + row.astype(np.float64)
+        while number <= size and first[number] == index:
+            weight = edges[number] - index
+            at_edge = before * (1 - weight) + total * weight
+            if number:
+                np.subtract(at_edge, at_last, out=result[number - 1])
+            at_last, number = at_edge, number + 1
+    result *= size / old
+    return result
 
 
 def _linear(rows: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray[np.float64]:

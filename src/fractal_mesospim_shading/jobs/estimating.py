@@ -32,6 +32,7 @@ from fractal_mesospim_shading.options.base import asked_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
+from fractal_mesospim_shading.views.drawing import loaded_meanwhile
 from fractal_mesospim_shading.views.reporting import report_obstacle
 from fractal_mesospim_shading.views.verdict import Verdict
 
@@ -108,11 +109,14 @@ def estimate_models(
     with warnings_heard():
         choices = plan_estimate(urls, folder, options)
         models = make_models(choices, options)
-        outcome, report = judge_models(choices, models), None
-        if folder is not None:
-            folder = places.normalise_url(folder)
-            save_all_models(folder, choices, models, tiff=tiff)
-        if folder is not None and options.report and report_obstacle(folder) is None:
+        reported = folder is not None and options.report and report_obstacle(folder) is None
+        report = None
+        with loaded_meanwhile(reported):
+            outcome = judge_models(choices, models)
+            if folder is not None:
+                folder = places.normalise_url(folder)
+                save_all_models(folder, choices, models, tiff=tiff)
+        if folder is not None and reported:
             asked = {"output": folder, **({"format": "tiff"} if tiff else {}), **asked_of(options)}
             seconds = time.monotonic() - started
             report = report_models(folder, urls, choices, models, outcome, seconds, asked)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fractal_mesospim_shading.engine.earlier import tell_history
 from fractal_mesospim_shading.engine.job import Job
@@ -36,6 +37,7 @@ from fractal_mesospim_shading.jobs.models import (
 from fractal_mesospim_shading.jobs.outcome import judge_job, report_job
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
 from fractal_mesospim_shading.messages import counted, heard_so_far, warnings_heard
+from fractal_mesospim_shading.views.drawing import loaded_meanwhile
 from fractal_mesospim_shading.views.reporting import report_url
 
 logger = logging.getLogger(__name__)
@@ -114,11 +116,12 @@ def carry_out(work: Work) -> JobResult:
         if work.models_folder is not None:
             save_all_models(work.models_folder, work.choices, models)
         table = write_gains(work, gains, job)
-        # Nothing is marked as complete that a power cut could take away.
-        job.sync()
-        watch.confirm()
-        counts = complete_all(work, models, gains, job)
-        outcome = judge_job(work, models, gains, job, counts)
+        with loaded_meanwhile(work.reported and bool(work.choices)):
+            # Nothing is marked as complete that a power cut could take away.
+            job.sync()
+            watch.confirm()
+            counts = complete_all(work, models, gains, job)
+            outcome = judge_job(work, models, gains, job, counts)
         used = labelled(work.choices, models)
         # Now: a run that is killed after the next lines has nothing left to do, and the source may
         # be gone.
@@ -127,22 +130,26 @@ def carry_out(work: Work) -> JobResult:
         url = job.finish(replace=work.replaces, overwrite=options.overwrite)
     outcome.tell()
     logger.info("Done in %.0f s: %s", time.monotonic() - started, url)
-    noise = {
-        part.prefix + label: factors
-        for part in work.parts
-        for facts in (part.facts, part.facts_then)
-        for label, factors in facts.get("noise_factors", {}).items()
-    }
     result = replace(
         work.result(url, report),
         models=used,
-        noise_factors=noise,
+        noise_factors=_noise_factors(work),
         tile_gains=labelled_gains(work.choices, gains),
         gains_table=table,
         overlaps=outcome.looked.checks,
         verdict=outcome.verdict,
     )
     return with_counts(result, counts)
+
+
+def _noise_factors(work: Work) -> dict[str, Any]:
+    """By how much the noise of pixels grew where local backgrounds were taken away, by label."""
+    return {
+        part.prefix + label: factors
+        for part in work.parts
+        for facts in (part.facts, part.facts_then)
+        for label, factors in facts.get("noise_factors", {}).items()
+    }
 
 
 def _keep_warnings(job: Job) -> None:

@@ -13,6 +13,7 @@ from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.messages import heard_so_far
+from fractal_mesospim_shading.views.report_facts import asked_rows
 from fractal_mesospim_shading.views.report_page import write_page
 from fractal_mesospim_shading.views.report_parts import (
     ChannelReport,
@@ -21,7 +22,7 @@ from fractal_mesospim_shading.views.report_parts import (
     PlanesShown,
 )
 from fractal_mesospim_shading.views.report_planes import background_planes
-from fractal_mesospim_shading.views.reporting import asked_rows, made_by, report_url
+from fractal_mesospim_shading.views.reporting import made_by, report_url
 from fractal_mesospim_shading.views.verdict import Verdict, percent
 
 

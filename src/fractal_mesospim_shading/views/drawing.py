@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import resample
-from fractal_mesospim_shading.core.threads import warnings_ignored
+from fractal_mesospim_shading.core.threads import (
+    garbage_kept,
+    linear_algebra_by_one_thread,
+    warnings_ignored,
+)
 from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.messages import shown
 
@@ -102,6 +107,42 @@ _drawing = threading.Lock()
 """Settings of matplotlib are those of the process: one figure at a time."""
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """One figure at a time, nothing said to the user by what draws it, and no idle threads."""
+    # What matplotlib says of fonts, folders and odd proportions would mark a server's job. Its
+    # many small products would wake the threads of BLAS, which then spin for nothing.
+    quiet = logs_quieted(logging.ERROR, "matplotlib")
+    with _drawing, quiet, warnings_ignored, linear_algebra_by_one_thread:
+        yield
+
+
+@contextmanager
+def loaded_meanwhile(wanted: bool) -> Iterator[None]:
+    """Import what draws figures in a thread while something else is done, such as a wait.
+
+    What fails then fails again where it is used, and is said there.
+
+    Args:
+        wanted: whether there will be figures.
+    """
+    loading = threading.Thread(target=_load)
+    if wanted:
+        loading.start()
+    try:
+        yield
+    finally:
+        if wanted:
+            loading.join()
+
+
+def _load() -> None:
+    with suppress(Exception), garbage_kept, _undisturbed():
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure
+        import matplotlib.style  # noqa: F401 - for `png`
+
+
 def png(
     draw: Callable[[Figure], None],
     size_inches: tuple[float, float],
@@ -120,8 +161,7 @@ def png(
         dots: per inch.
         style: settings of matplotlib beside those of all figures.
     """
-    # What matplotlib says of fonts, folders and odd proportions would mark a server's job.
-    with _drawing, logs_quieted(logging.ERROR, "matplotlib"), warnings_ignored:
+    with _undisturbed():
         import matplotlib
         import matplotlib.style
         from matplotlib.backends.backend_agg import FigureCanvasAgg

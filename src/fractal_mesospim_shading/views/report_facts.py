@@ -1,8 +1,12 @@
-"""What a report says of a channel: in the words of a microscopist, and in those of the method."""
+"""What a report says of a channel, in the words of a microscopist and in those of the method, and
+of what was asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +14,7 @@ from fractal_mesospim_shading.core.quality import ShadingQuality
 from fractal_mesospim_shading.flatfield.model_texts import offset_text, uncertainty_text
 from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.refining import refined_text
+from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.views.evidence import Evidence
 from fractal_mesospim_shading.views.report_parts import Facts
@@ -127,3 +132,39 @@ def _views_rows(known: Known) -> list[tuple[str, str]]:
 
 def _changed(before: float, after: float) -> str:
     return f"{percent(before)} before, {percent(after)} after"
+
+
+def asked_rows(task: str, sources: Sequence[str], asked: Document) -> Facts:
+    """What was asked for, option by option; arguments as for `command_line`."""
+    return (
+        ("As a command", command_line(task, sources, asked)),
+        *((option, _asked_text(value)) for option, value in asked.items()),
+    )
+
+
+def command_line(task: str, sources: Sequence[str], asked: Document) -> str:
+    """The command that asks for the same, as it is typed in a shell.
+
+    Args:
+        task: name of it.
+        sources: addresses of what is corrected.
+        asked: options that were given, as JSON.
+    """
+    names = {"import_mesospim": "import", "estimate_flatfield": "estimate"}
+    words = ["mesospim-shading", names.get(task, task.replace("_", "-")), *sources]
+    for option, value in asked.items():
+        flag = option.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif option == "flatfield_files":
+            for label, path in value.items():
+                words += ["--flatfield-file", f"{label}={path}" if label else path]
+        elif isinstance(value, list):
+            words += [f"--{flag}", ",".join(str(part) for part in value)]
+        elif value is not None:
+            words += [f"--{flag}", _asked_text(value)]
+    return shlex.join(words)
+
+
+def _asked_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from html import escape
 from pathlib import Path
 
-from fractal_mesospim_shading.core.threads import garbage_kept
+from fractal_mesospim_shading.core.threads import garbage_kept, in_order
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.flatfield.planes_seen import PlanesSeen
 from fractal_mesospim_shading.messages import counted, rendered, shown
@@ -25,6 +26,9 @@ from fractal_mesospim_shading.views.pictures import grey_pictures, small_picture
 from fractal_mesospim_shading.views.report_parts import ChannelReport, Facts, ImageReport, Pair
 from fractal_mesospim_shading.views.report_style import CSS
 from fractal_mesospim_shading.views.verdict import ChannelVerdict, Verdict
+
+Part = str | Callable[[], str]
+"""Some lines of the page, or what makes them: pictures are made beside each other."""
 
 _MOST = 200
 """Letters of a label in a heading."""
@@ -96,7 +100,7 @@ def report_html(report: ImageReport) -> str:
 def _html(report: ImageReport) -> str:
     title = _text(report.title)
     what = _text(report.what)
-    parts = [
+    parts: list[Part] = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -117,7 +121,8 @@ def _html(report: ImageReport) -> str:
         ),
         "</body></html>",
     ]
-    return "\n".join(part for part in parts if part) + "\n"
+    texts = in_order(lambda part: part if isinstance(part, str) else part(), parts, workers=2)
+    return "\n".join(text for text in texts if text) + "\n"
 
 
 def _verdict(verdict: Verdict) -> Iterator[str]:
@@ -153,7 +158,7 @@ def _side_by_side(channels: Iterable[ChannelReport]) -> Iterator[str]:
         yield f"<table>{''.join(rows)}</table>"
 
 
-def _flatfields(channels: Iterable[ChannelReport]) -> Iterator[str]:
+def _flatfields(channels: Iterable[ChannelReport]) -> Iterator[Part]:
     """The flat-fields of all channels, and how far they are from true ones."""
     known = [own for own in channels if own.profile is not None]
     if not known:
@@ -163,34 +168,39 @@ def _flatfields(channels: Iterable[ChannelReport]) -> Iterator[str]:
     number = counted(len(known), "channel")
     yield f"<h2>Flat-fields</h2><p class='caption'>{_FLAT_CAPTION}</p>"
     yield "<div class='pair'>"
-    yield _figure(f"Flat-fields of {number}: {names}", flatfields_figure(known))
-    yield _figure("Flat-fields through the centre of the tile", sections_figure(known))
+    flat, through = (
+        f"Flat-fields of {number}: {names}",
+        "Flat-fields through the centre of the tile",
+    )
+    yield lambda: _figure(flat, flatfields_figure(known))
+    yield lambda: _figure(through, sections_figure(known))
     if true:
-        yield _figure("Error of the flat-fields in %", truth_figure(true), _TRUTH_CAPTION)
+        yield lambda: _figure("Error of the flat-fields in %", truth_figure(true), _TRUTH_CAPTION)
     yield "</div>"
 
 
-def _channel(channel: ChannelReport) -> Iterator[str]:
+def _channel(channel: ChannelReport) -> Iterator[Part]:
     """The pictures of one channel."""
-    if channel.shown is None and channel.check is None and channel.planes is None:
+    shown, check, planes = channel.shown, channel.check, channel.planes
+    if shown is None and check is None and planes is None:
         return
     label = _text(shortened(channel.label, _MOST))
     yield f"<h2>Channel {label}</h2>"
-    if channel.shown is not None:
-        yield from _pair(channel.shown.whole, f"channel {label}")
-        if channel.shown.crop is not None:
-            yield from _pair(channel.shown.crop, f"channel {label} where tiles meet")
+    if shown is not None:
+        yield partial(_pair, shown.whole, f"channel {label}")
+        if shown.crop is not None:
+            yield partial(_pair, shown.crop, f"channel {label} where tiles meet")
     yield "<div class='pair'>"
-    if channel.shown is not None and channel.shown.lines:
-        picture = medium_figure(channel.shown.lines, channel)
-        yield _figure(f"Brightness of the medium of channel {label}", picture, _MEDIUM_CAPTION)
-    if channel.check is not None:
-        picture = pair_map(channel.check, channel.layout)
+    if shown is not None and shown.lines:
+        medium = partial(medium_figure, shown.lines, channel)
+        name = f"Brightness of the medium of channel {label}"
+        yield lambda: _figure(name, medium(), _MEDIUM_CAPTION)
+    if check is not None:
         description = f"Pairs of tiles of channel {label}, by how much their views differ"
-        yield _figure(description, picture, _PAIRS_CAPTION)
+        yield lambda: _figure(description, pair_map(check, channel.layout), _PAIRS_CAPTION)
     yield "</div>"
-    if channel.planes is not None:
-        yield from _thumbnails(channel.planes)
+    if planes is not None:
+        yield lambda: "\n".join(_thumbnails(planes))
 
 
 def _thumbnails(planes: PlanesSeen) -> Iterator[str]:
@@ -216,14 +226,15 @@ def _thumbnails(planes: PlanesSeen) -> Iterator[str]:
         yield f"<p class='caption'>{_said(_PLANES_CAPTION)}</p>"
 
 
-def _pair(pair: Pair, what: str) -> Iterator[str]:
+def _pair(pair: Pair, what: str) -> str:
     """The same pixels before and after."""
-    yield "<div class='pair'>"
-    for name, picture in zip(
-        ("Before", "After"), grey_pictures((pair.before, pair.after)), strict=True
-    ):
-        yield _figure(f"{name}: {what}", picture, name)
-    yield f"</div><p class='caption'>{_text(pair.caption)} {_PAIR_CAPTION}</p>"
+    pictures = grey_pictures((pair.before, pair.after))
+    figures = (
+        _figure(f"{name}: {what}", picture, name)
+        for name, picture in zip(("Before", "After"), pictures, strict=True)
+    )
+    caption = f"</div><p class='caption'>{_text(pair.caption)} {_PAIR_CAPTION}</p>"
+    return "\n".join(("<div class='pair'>", *figures, caption))
 
 
 def _figure(description: str, picture: bytes, caption: str = "") -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +14,7 @@ from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.core.quality import ShadingQuality, flattened, mean_plane
+from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models, model_facts
 from fractal_mesospim_shading.images.arrays.documents import Document
@@ -29,7 +27,7 @@ from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.views.coarse import READ_BYTES, coarse_level, cost_of, planes_shown
 from fractal_mesospim_shading.views.evidence import Evidence
-from fractal_mesospim_shading.views.report_facts import Known, method_rows, plain_rows
+from fractal_mesospim_shading.views.report_facts import Known, asked_rows, method_rows, plain_rows
 from fractal_mesospim_shading.views.report_page import write_page
 from fractal_mesospim_shading.views.report_parts import (
     ChannelReport,
@@ -153,11 +151,15 @@ def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], 
     Returns:
         The address of the report.
     """
-    channels = tuple(
-        _channel_report(done, own, group)
+    every = [
+        (own, group)
         for own in done.images
         for group in own.image.model_groups
         if group.label in own.models
+    ]
+    measured = in_order(lambda one: _measured(done, *one), every, workers=2)
+    channels = tuple(
+        _channel_report(done, *one, *found) for one, found in zip(every, measured, strict=True)
     )
     notes = dict.fromkeys(note for own in done.images for note in own.image.notes)
     _, name = places.parent_and_name(url)
@@ -182,42 +184,10 @@ def made_by() -> str:
     return f"fractal-mesospim-shading {__version__}, {datetime.now():%Y-%m-%d %H:%M}"
 
 
-def asked_rows(task: str, sources: Sequence[str], asked: Document) -> Facts:
-    """What was asked for, option by option; arguments as for `command_line`."""
-    return (
-        ("As a command", command_line(task, sources, asked)),
-        *((option, _asked_text(value)) for option, value in asked.items()),
-    )
-
-
 def report_url(url: str) -> str:
     """Where people find the report of a result."""
     parent, name = places.parent_and_name(url)
     return places.join_url(parent, f"{split_name(name)[0]}_report.html")
-
-
-def command_line(task: str, sources: Sequence[str], asked: Document) -> str:
-    """The command that asks for the same, as it is typed in a shell.
-
-    Args:
-        task: name of it.
-        sources: addresses of what is corrected.
-        asked: options that were given, as JSON.
-    """
-    names = {"import_mesospim": "import", "estimate_flatfield": "estimate"}
-    words = ["mesospim-shading", names.get(task, task.replace("_", "-")), *sources]
-    for option, value in asked.items():
-        flag = option.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif option == "flatfield_files":
-            for label, path in value.items():
-                words += ["--flatfield-file", f"{label}={path}" if label else path]
-        elif isinstance(value, list):
-            words += [f"--{flag}", ",".join(str(part) for part in value)]
-        elif value is not None:
-            words += [f"--{flag}", _asked_text(value)]
-    return shlex.join(words)
 
 
 def _as_json(report: ImageReport, done: JobDone) -> Document:
@@ -246,22 +216,34 @@ def _as_json(report: ImageReport, done: JobDone) -> Document:
     }
 
 
-def _asked_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _channel_report(done: JobDone, own: ImageDone, group: ModelGroup) -> ChannelReport:
-    """What is known of one model and of what it did, with some planes where they are shown."""
-    image, model, channel = own.image, own.models[group.label], group.channel
-    label = own.prefix + group.label
-    # An image is counted by channel, a container by model.
-    counted = label if label in done.counts else own.prefix + channel.label
-    counts, check = done.counts.get(counted), done.checks.get(label)
-    profile = model.profile.resampled(image.layout.tile_shape)
+def _measured(
+    done: JobDone, own: ImageDone, group: ModelGroup
+) -> tuple[PlanesShown | None, ShadingQuality]:
+    """What a model did, measured on some planes where they are shown."""
+    model, counts = own.models[group.label], done.counts.get(_counted(done, own, group))
     if done.shown is None or not model.corrects:
-        shown, quality = None, ShadingQuality.of_counts(profile, counts)
-    else:
-        shown, quality = _planes(done, done.shown, own, model, channel, counts)
+        profile = model.profile.resampled(own.image.layout.tile_shape)
+        return None, ShadingQuality.of_counts(profile, counts)
+    return _planes(done, done.shown, own, model, group.channel, counts)
+
+
+def _counted(done: JobDone, own: ImageDone, group: ModelGroup) -> str:
+    """By which label pixels were counted: an image's are by channel, a container's by model."""
+    label = own.prefix + group.label
+    return label if label in done.counts else own.prefix + group.channel.label
+
+
+def _channel_report(
+    done: JobDone,
+    own: ImageDone,
+    group: ModelGroup,
+    shown: PlanesShown | None,
+    quality: ShadingQuality,
+) -> ChannelReport:
+    """What is known of one model and of what it did; the last two are from `_measured`."""
+    image, model, channel = own.image, own.models[group.label], group.channel
+    label, counted = own.prefix + group.label, _counted(done, own, group)
+    check = done.checks.get(label)
     if quality.seam_text is not None and not (check is not None and check.says_enough):
         logger.info(
             "Channel %s: step at the tile seams, in empty medium, %s: weaker evidence than "
@@ -279,7 +261,7 @@ def _channel_report(done: JobDone, own: ImageDone, group: ModelGroup) -> Channel
         label,
         image.layout,
         pixel_mm,
-        profile,
+        model.profile.resampled(image.layout.tile_shape),
         shown,
         (*plain_rows(known), *background),
         (*method_rows(known), *gains),

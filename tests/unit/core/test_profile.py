@@ -160,3 +160,20 @@ def test_turns_that_cannot_be_seen() -> None:
     assert turn_is_unseen((200, 201), (200, 201))
     assert not turn_is_unseen((100, 101), (100, 101))
     assert not turn_is_unseen(TILE, TILE)
+
+
+@pytest.mark.parametrize("shape", [(41, 30), (7, 64), (1, 5)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_what_shrinks_is_averaged_as_by_the_sums_of_the_whole_array(shape, kind) -> None:
+    """A row at a time, and to the same bits."""
+    image = (np.random.Generator(np.random.PCG64(3)).random(shape) * 1000).astype(kind)
+    for size in range(1, shape[0] + 1):
+        sums = np.vstack([np.zeros(shape[1]), np.cumsum(image.astype(np.float64), axis=0)])
+        edges = np.linspace(0, shape[0], size + 1)
+        low = np.minimum(edges.astype(int), shape[0] - 1)
+        weight = (edges - low)[:, None]
+        at_edges = sums[low] * (1 - weight) + sums[low + 1] * weight
+        plain = np.diff(at_edges, axis=0) * (size / shape[0])
+        expected = image if size == shape[0] else np.clip(plain, image.min(), image.max())
+        for found in (resample(image, (size, shape[1])), resample(image.T, (shape[1], size)).T):
+            np.testing.assert_array_equal(found, expected.astype(np.float32))

@@ -27,6 +27,7 @@ from fractal_mesospim_shading.views import report_page
 from fractal_mesospim_shading.views.evidence import Evidence
 from fractal_mesospim_shading.views.figures import sections_figure
 from fractal_mesospim_shading.views.pictures import grey_pictures
+from fractal_mesospim_shading.views.report_facts import command_line
 from fractal_mesospim_shading.views.report_page import report_html, write_page
 from fractal_mesospim_shading.views.report_parts import (
     ChannelReport,
@@ -34,7 +35,6 @@ from fractal_mesospim_shading.views.report_parts import (
     Pair,
     PlanesShown,
 )
-from fractal_mesospim_shading.views.reporting import command_line
 from fractal_mesospim_shading.views.verdict import judged
 
 LAYOUT = TileLayout.from_origins([(0, 0), (0, 32), (24, 0)], (24, 32), (48, 64))
