@@ -31,8 +31,9 @@ def _load_options() -> None:
 know_more_options(_load_options)
 
 # Objects made before the interpreter looks for cycles among the young ones. At its own 700 it
-# does so again and again while libraries are loaded, for a sixth of a short run, and finds nothing.
-_OBJECTS_UNSEEN = 50_000
+# does so again and again while libraries are loaded, which makes 250 000, for a sixth of a short
+# run, and finds nothing. A block leaves some ten in cycles.
+_OBJECTS_UNSEEN = 500_000
 
 
 def program() -> int:

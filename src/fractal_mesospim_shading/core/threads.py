@@ -183,6 +183,26 @@ def in_order(
                 future.cancel()
 
 
+@contextmanager
+def meanwhile(load: Callable[[], object]) -> Iterator[None]:
+    """Import what takes long in a thread, while files are read or a disk is waited for.
+
+    Args:
+        load: imports it. What fails then fails again where it is used, and is said there.
+    """
+
+    def loaded() -> None:
+        with suppress(Exception), garbage_kept:
+            load()
+
+    thread = threading.Thread(target=loaded)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 def empty_array(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """An array with no values yet, in a buffer of an array that is gone where there is one.
 

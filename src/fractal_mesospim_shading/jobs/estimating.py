@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+from fractal_mesospim_shading.core.threads import meanwhile
 from fractal_mesospim_shading.errors import ParameterError, Problems
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models, model_facts
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
@@ -32,7 +34,7 @@ from fractal_mesospim_shading.options.base import asked_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
-from fractal_mesospim_shading.views.drawing import loaded_meanwhile
+from fractal_mesospim_shading.views import drawing
 from fractal_mesospim_shading.views.reporting import report_obstacle
 from fractal_mesospim_shading.views.verdict import Verdict
 
@@ -111,7 +113,7 @@ def estimate_models(
         models = make_models(choices, options)
         reported = folder is not None and options.report and report_obstacle(folder) is None
         report = None
-        with loaded_meanwhile(reported):
+        with meanwhile(drawing.load) if reported else nullcontext():
             outcome = judge_models(choices, models)
             if folder is not None:
                 folder = places.normalise_url(folder)

@@ -6,9 +6,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from fractal_mesospim_shading.core.threads import meanwhile
 from fractal_mesospim_shading.engine.earlier import tell_history
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
@@ -37,7 +39,7 @@ from fractal_mesospim_shading.jobs.models import (
 from fractal_mesospim_shading.jobs.outcome import judge_job, report_job
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
 from fractal_mesospim_shading.messages import counted, heard_so_far, warnings_heard
-from fractal_mesospim_shading.views.drawing import loaded_meanwhile
+from fractal_mesospim_shading.views import drawing
 from fractal_mesospim_shading.views.reporting import report_url
 
 logger = logging.getLogger(__name__)
@@ -116,7 +118,7 @@ def carry_out(work: Work) -> JobResult:
         if work.models_folder is not None:
             save_all_models(work.models_folder, work.choices, models)
         table = write_gains(work, gains, job)
-        with loaded_meanwhile(work.reported and bool(work.choices)):
+        with meanwhile(drawing.load) if work.reported and work.choices else nullcontext():
             # Nothing is marked as complete that a power cut could take away.
             job.sync()
             watch.confirm()

@@ -10,7 +10,7 @@ import io
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.profile import resample
 from fractal_mesospim_shading.core.threads import (
-    garbage_kept,
     linear_algebra_by_one_thread,
     warnings_ignored,
 )
@@ -117,27 +116,9 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def loaded_meanwhile(wanted: bool) -> Iterator[None]:
-    """Import what draws figures in a thread while something else is done, such as a wait.
-
-    What fails then fails again where it is used, and is said there.
-
-    Args:
-        wanted: whether there will be figures.
-    """
-    loading = threading.Thread(target=_load)
-    if wanted:
-        loading.start()
-    try:
-        yield
-    finally:
-        if wanted:
-            loading.join()
-
-
-def _load() -> None:
-    with suppress(Exception), garbage_kept, _undisturbed():
+def load() -> None:
+    """Import what draws figures."""
+    with _undisturbed():
         import matplotlib.backends.backend_agg
         import matplotlib.figure
         import matplotlib.style  # noqa: F401 - for `png`
