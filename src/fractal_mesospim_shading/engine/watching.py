@@ -31,12 +31,12 @@ from fractal_mesospim_shading.errors import (
 )
 from fractal_mesospim_shading.images.arrays.documents import StoredArray
 from fractal_mesospim_shading.images.arrays.file_states import (
-    FileState,
     ReadNotes,
     digest_of,
     listed,
     states,
 )
+from fractal_mesospim_shading.images.arrays.local_states import FileState
 from fractal_mesospim_shading.images.arrays.reading import opened
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import join_url, reading_errors

@@ -125,11 +125,13 @@ def _choose_in_tile(planes: list[int], count: int, z_chunk: int, phase: float) -
     number = max(_SLABS_PER_TILE, -(-count // max(2, slab // 2)))
     # A pair in each slab rather than single planes in more of them.
     number = max(1, min(len(slabs), number, -(-count // 2)))
-    picked = [slabs[i] for i in _spread(len(slabs), number, phase)]
+    places = _spread(len(slabs), number, phase)
+    picked = [slabs[i] for i in places]
     missing = count - sum(len(group) for group in picked)
-    rest = [group for group in slabs if not any(group is other for other in picked)]
+    taken = set(places)
+    rest = (group for i, group in enumerate(slabs) if i not in taken)
     while missing > 0:
-        picked.append(rest.pop(0))
+        picked.append(next(rest))
         missing -= len(picked[-1])
     shares = _fair_shares([len(group) for group in picked], count)
     return [

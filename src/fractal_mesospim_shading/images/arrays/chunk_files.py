@@ -37,15 +37,14 @@ from fractal_mesospim_shading.images.arrays.encodings import (
     simple_encoding,
     simple_type,
 )
-from fractal_mesospim_shading.images.arrays.file_states import (
-    Known,
-    file_counts,
-    refuse_broken_name,
-    state_of,
-)
+from fractal_mesospim_shading.images.arrays.file_states import file_counts
+from fractal_mesospim_shading.images.arrays.local_states import Known, LocalLook, state_of
 
 _MOST_OVERHEAD = 8
 """Chunks are decoded whole where they hold at most so many times the pixels of a box."""
+
+_LOOKED_AT = 2**16
+"""Pixels, or a plane where that is more, that are compared with the fill value at a time."""
 
 _SAMPLED_FILES = 512
 """Chunk files of an array that its state, and the size of a result, are told from."""
@@ -101,12 +100,13 @@ class ChunkFiles:
                 there that leads to no file.
         """
         file_states: list[Known] = []
+        look = LocalLook(str(self.folder))
         for index in product(*covering(self.unit, box)):
-            path = f"{self.folder}/{self.key(index)}"
-            try:
-                file = open_file(path)
-            except FileNotFoundError:
-                refuse_broken_name(path, str(self.folder))
+            key = self.key(index)
+            path = f"{self.folder}/{key}"
+            file = None if look.knows_gone(key) else _opened(path)
+            if file is None:
+                look.refuse_broken_name(key)
                 file_states.append(None)
                 out[within(_overlap(self._box(index, self.unit), box), box)] = self.fill
                 continue
@@ -241,12 +241,21 @@ def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
     )
 
 
+def _opened(path: str) -> FileIO | None:
+    try:
+        return open_file(path)
+    except FileNotFoundError:
+        return None
+
+
 def is_all(data: NDArray[Any], value: Any) -> bool:
     """Whether every pixel has one value; looks at few where the first ones differ."""
     first = data[(0,) * (data.ndim - 1)]
     if not _equal(first, value):
         return False
-    return all(_equal(part, value) for part in data.reshape((-1, *data.shape[-2:])))
+    planes = data.reshape((-1, *data.shape[-2:]))
+    step = max(1, _LOOKED_AT // max(prod(data.shape[-2:]), 1))
+    return all(_equal(planes[n : n + step], value) for n in range(0, len(planes), step))
 
 
 def _equal(data: NDArray[Any], value: Any) -> bool:

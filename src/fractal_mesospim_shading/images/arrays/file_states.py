@@ -7,16 +7,14 @@ object stores: with the same ETag) is taken for the same.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import product
-from math import ceil
-from typing import Any, NamedTuple
+from math import ceil, prod
+from typing import Any
 
 import numpy as np
 import zarr
@@ -26,6 +24,7 @@ from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from fractal_mesospim_shading.core.blocks import covering
 from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.images.arrays.local_states import FileState, Known, LocalLook
 
 Index = tuple[int, ...]
 Ranges = Sequence[Sequence[int]]
@@ -39,23 +38,6 @@ _VERSIONS = ("ETag", "etag", "generation", "LastModified", "last_modified", "cre
 
 _LISTABLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 """File systems that list the files below a prefix in few requests."""
-
-
-class FileState(NamedTuple):
-    """A file that is there.
-
-    Attributes:
-        size: in bytes.
-        version: time of the last change in microseconds, or what the store tells versions
-            apart by.
-    """
-
-    size: int
-    version: str
-
-
-Known = FileState | None
-"""The state of a file, None where it is not there."""
 
 
 def file_ranges(array: zarr.Array[Any], box: Box) -> list[tuple[int, int]]:
@@ -77,74 +59,25 @@ def states(array: zarr.Array[Any], ranges: Ranges) -> list[Known]:
         OSError: a name is there that leads to no file, such as a dangling link; the folder
             of the array is gone; or the storage cannot be reached.
     """
-    encode = array.metadata.encode_chunk_key
-    keys = [encode(index) for index in product(*(range(*part) for part in ranges))]
     store = array.store
     if isinstance(store, LocalStore):
-        folder = f"{store.root}/{array.path}".rstrip("/")
-        return [local_state(f"{folder}/{key}", folder) for key in keys]
+        look = LocalLook(f"{store.root}/{array.path}".rstrip("/"))
+        start, separator = _key_form(array)
+        names = [[str(index) for index in range(*part)] for part in ranges]
+        if separator == "/":
+            return list(look.states(names, start))
+        return [look.state(start + separator.join(parts)) for parts in product(*names)]
     if isinstance(store, FsspecStore):
+        encode = array.metadata.encode_chunk_key
+        keys = (encode(index) for index in product(*(range(*part) for part in ranges)))
         prefix = "/".join(part for part in (store.path.rstrip("/"), array.path) if part)
         return sync(_remote_states(store.fs, [f"{prefix}/{key}" for key in keys]))
+    number = prod(stop - first for first, stop in ranges)
     if isinstance(store, ZipStore):
         # An archive changes as a whole.
-        return [local_state(str(store.path), os.path.dirname(store.path))] * len(keys)
-    return [FileState(0, "")] * len(keys)
-
-
-def local_state(path: str, folder: str) -> Known:
-    """A file of this machine.
-
-    Args:
-        path: of the file.
-        folder: that it belongs to, which must be there.
-
-    Raises:
-        OSError: it is there but is no file, or the folder is gone.
-    """
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        refuse_broken_name(path, folder)
-        return None
-    return state_of(path, status)
-
-
-def state_of(path: str, status: os.stat_result) -> FileState:
-    """The state that the system tells of a file.
-
-    Raises:
-        OSError: it is no file.
-    """
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no file", path)
-    # Finer times than a microsecond do not survive every file system.
-    return FileState(status.st_size, str(status.st_mtime_ns // 1000))
-
-
-def refuse_broken_name(path: str, folder: str) -> None:
-    """Tell a file that is not there from a name that leads nowhere.
-
-    Args:
-        path: that the system says does not exist.
-        folder: that it belongs to.
-
-    Raises:
-        OSError: the path, or a folder on the way to it, is a link whose target is missing;
-            or the folder it belongs to is gone.
-    """
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "the folder is gone", folder)
-    # From above: of an array without chunks nothing is there, which one look tells.
-    place, names = folder, path[len(folder) :].strip("/").split("/")
-    for name in names[:-1]:
-        place = f"{place}/{name}"
-        if not os.path.lexists(place):
-            return
-        if not os.path.isdir(place):
-            raise FileNotFoundError(errno.ENOENT, "this is no folder that can be opened", place)
-    if os.path.islink(path):
-        raise FileNotFoundError(errno.ENOENT, "it is a link whose target is missing", path)
+        folder, name = os.path.split(store.path)
+        return [LocalLook(folder).state(name)] * number
+    return [FileState(0, "")] * number
 
 
 async def _remote_states(fs: Any, paths: Sequence[str]) -> list[Known]:
@@ -245,10 +178,7 @@ def _local_keys(folder: str, prefix: str) -> Iterator[str]:
 def _key_reader(array: zarr.Array[Any]) -> Callable[[str], Index | None]:
     """The index of a file from its key; None for a name that is no key of the array."""
     counts = file_counts(array)
-    zero = array.metadata.encode_chunk_key((0,) * len(counts))
-    start = "c" if zero.startswith("c") else ""
-    separator = "/" if "/" in zero else "."
-    first = f"{start}{separator}" if start else ""
+    first, separator = _key_form(array)
 
     def index_of(key: str) -> Index | None:
         if not key.startswith(first):
@@ -261,6 +191,13 @@ def _key_reader(array: zarr.Array[Any]) -> Callable[[str], Index | None]:
         return index if inside else None
 
     return index_of
+
+
+def _key_form(array: zarr.Array[Any]) -> tuple[str, str]:
+    """What the keys of files begin with, and what stands between their indices."""
+    zero = array.metadata.encode_chunk_key((0,) * len(array.shape))
+    separator = "/" if "/" in zero else "."
+    return (f"c{separator}" if zero.startswith("c") else "", separator)
 
 
 class ReadNotes:

@@ -32,11 +32,11 @@ from fractal_mesospim_shading.images.arrays.codecs import (
 )
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray, array_problem
 from fractal_mesospim_shading.images.arrays.file_states import (
-    Known,
     current_notes,
     file_ranges,
     states,
 )
+from fractal_mesospim_shading.images.arrays.local_states import Known
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, reading_errors
 from fractal_mesospim_shading.images.storage.stores import (
     Mode,

@@ -13,7 +13,6 @@ import pytest
 import zarr
 
 from fractal_mesospim_shading.images.arrays.file_states import (
-    FileState,
     ReadNotes,
     current_notes,
     digest_of,
@@ -22,9 +21,9 @@ from fractal_mesospim_shading.images.arrays.file_states import (
     file_ranges,
     listed,
     noted_reads,
-    refuse_broken_name,
     states,
 )
+from fractal_mesospim_shading.images.arrays.local_states import FileState, LocalLook
 from fractal_mesospim_shading.images.arrays.reading import open_array, read_array
 
 SHAPE, CHUNKS = (5, 19, 70), (2, 8, 16)
@@ -166,15 +165,62 @@ def test_a_folder_that_is_gone_is_no_empty_chunk(tmp_path: Path) -> None:
         states(array, [(0, 1)] * 3)
 
 
-def test_chunks_of_which_no_folder_is_there_take_one_look_each(
+def test_chunks_of_which_no_folder_is_there_take_one_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An array may have a million of them."""
-    looked, lexists = [], os.path.lexists
-    monkeypatch.setattr(os.path, "lexists", lambda path: looked.append(path) or lexists(path))
-    for number in range(5):
-        refuse_broken_name(f"{tmp_path}/0/{number}/0/0", str(tmp_path))
-    assert looked == [f"{tmp_path}/0"] * 5
+    asked: list[str] = []
+    for name, function in (("stat", os.stat), ("lstat", os.lstat)):
+
+        def noted(path: Any, *args: Any, _function: Any = function, **more: Any) -> Any:
+            asked.append(os.fspath(path))
+            return _function(path, *args, **more)
+
+        monkeypatch.setattr(os, name, noted)
+    (tmp_path / "1" / "1").mkdir(parents=True)
+    (tmp_path / "1" / "1" / "0").write_bytes(b"ab")
+    (tmp_path / "2").write_bytes(b"")
+    names = [["0", "1"], [str(n) for n in range(1000)], ["0", "1"]]
+    found = list(LocalLook(str(tmp_path)).states(names))
+    assert len(found) == 4000
+    assert [n for n, state in enumerate(found) if state is not None] == [2002]
+    # Of each file of the second folder: that it is not there, and that none is above it.
+    below = [path for path in asked if path.startswith(f"{tmp_path}/0/")]
+    assert len(below) <= 2
+    assert len(asked) < 2 * 1000 + 20
+    with pytest.raises(NotADirectoryError):
+        list(LocalLook(str(tmp_path)).states([["2"], ["0"], ["0"]]))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("separator", [".", "/"])
+def test_states_are_those_of_the_keys_that_zarr_makes(
+    tmp_path: Path, zarr_format: Any, separator: Any
+) -> None:
+    encoding = {"name": "default" if zarr_format == 3 else "v2", "separator": separator}
+    array = zarr.create_array(
+        str(tmp_path / "a"),
+        shape=(2, 6, 7),
+        chunks=(1, 2, 3),
+        dtype="u2",
+        zarr_format=zarr_format,
+        chunk_key_encoding=encoding,
+    )
+    rng = np.random.Generator(np.random.PCG64(1))
+    for index in np.ndindex(2, 3, 3):
+        if rng.random() < 0.5:
+            c, z, y = index
+            array[c : c + 1, 2 * z : 2 * z + 2, 3 * y : 3 * y + 3] = 1 + rng.integers(9)
+    ranges = [(0, 2), (1, 3), (0, 3)]
+    keys = [
+        array.metadata.encode_chunk_key((c, z, y))
+        for c in range(2)
+        for z in range(1, 3)
+        for y in range(3)
+    ]
+    sizes = [p.stat().st_size if (p := tmp_path / "a" / key).exists() else None for key in keys]
+    assert None in sizes and any(sizes)
+    assert [None if state is None else state.size for state in states(array, ranges)] == sizes
 
 
 @pytest.mark.parametrize("place", ["0", "0/3", "0/3/7"])
@@ -183,7 +229,9 @@ def test_a_link_without_target_on_the_way_is_no_empty_chunk(tmp_path: Path, plac
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="target is missing|no folder that can be opened"):
-        refuse_broken_name(f"{tmp_path}/0/3/7", str(tmp_path))
+        LocalLook(str(tmp_path)).refuse_broken_name("0/3/7")
+    with pytest.raises(FileNotFoundError, match="target is missing|no folder that can be opened"):
+        list(LocalLook(str(tmp_path)).states([["0"], ["2", "3"], ["7"]]))
 
 
 def test_a_folder_that_is_made_meanwhile_is_no_broken_name(
@@ -196,7 +244,7 @@ def test_a_folder_that_is_made_meanwhile_is_no_broken_name(
         return True
 
     monkeypatch.setattr(os.path, "lexists", made_by_another_block)
-    refuse_broken_name(str(tmp_path / "1" / "2" / "0"), str(tmp_path))
+    LocalLook(str(tmp_path)).refuse_broken_name("1/2/0")
 
 
 def test_reads_are_noted_once_each(tmp_path: Path) -> None:
