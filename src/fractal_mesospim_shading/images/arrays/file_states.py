@@ -239,8 +239,12 @@ class ReadNotes:
 
 
 def boxes_of(indices: Iterable[Index]) -> list[tuple[tuple[int, int], ...]]:
-    """Few boxes that hold some indices, each once, and no others."""
-    boxes = [tuple((i, i + 1) for i in index) for index in indices]
+    """Few boxes that hold some indices, each once, and no others; no index may come twice."""
+    every = list(indices)
+    around = tuple((min(along), max(along) + 1) for along in zip(*every, strict=True))
+    if every and prod(stop - first for first, stop in around) == len(every):
+        return [around]  # all of a box, as nearly always
+    boxes = [tuple((i, i + 1) for i in index) for index in every]
     for axis in range(len(boxes[0]) - 1 if boxes else -1, -1, -1):
         merged: list[tuple[tuple[int, int], ...]] = []
         for box in sorted(boxes, key=lambda box: (box[:axis], box[axis + 1 :], box[axis])):
