@@ -179,9 +179,13 @@ def test_time_lapse_with_an_end_that_was_not_reached(tmp_path, shaded):
     assert len(texts) == 11
 
 
-def test_each_chunk_is_decoded_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("downward", [False, True])
+def test_each_chunk_is_decoded_once(tmp_path, monkeypatch, downward):
     settings = replace(SETTINGS, shards=(4, 32, 32))
-    container = write_tile_images(tmp_path, "brain.ome.zarr", _table(settings), settings)
+    stacks = _table(settings)
+    if downward:
+        stacks = [replace(s, z_start_um=s.z_end_um, z_end_um=s.z_start_um) for s in stacks]
+    container = write_tile_images(tmp_path, "brain.ome.zarr", stacks, settings)
     decoded = Counter()
     read = native_stack.read_array
 

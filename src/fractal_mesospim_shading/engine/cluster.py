@@ -24,6 +24,7 @@ from fractal_mesospim_shading.engine.resources import (
     Resources,
     more_memory,
     refuse_no_jobqueue,
+    room_to_share,
     scheduler_address,
 )
 from fractal_mesospim_shading.errors import ParameterError
@@ -59,6 +60,11 @@ def _nothing() -> None:
     """Nothing to sync."""
 
 
+def _no_room(plan: CorrectionPlan) -> int:
+    """Blocks in different processes leave nothing for each other."""
+    return 0
+
+
 @dataclass(frozen=True)
 class Workplace:
     """Threads or a cluster, open for the blocks of one or more plans.
@@ -66,12 +72,14 @@ class Workplace:
     Attributes:
         engine: gives the engine of a plan.
         workers: blocks in flight.
+        room: bytes that the blocks of a plan may leave in memory for others.
         sync: brings to the device what workers on other machines have written; those on this
             machine share its memory.
     """
 
     engine: Callable[[CorrectionPlan], Engine]
     workers: int
+    room: Callable[[CorrectionPlan], int] = _no_room
     sync: Callable[[], None] = _nothing
 
 
@@ -86,7 +94,8 @@ def workplace(options: ExecutionOptions, use: Resources, folder: str) -> Iterato
     """
     if options.execution == "threads":
         with process_prepared(use.workers), freed_memory_kept:
-            yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers)
+            room = partial(room_to_share, use=use)
+            yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers, room)
         return
     import distributed  # noqa: F401  sets levels of its loggers, which `_quiet` changes after
 
@@ -103,7 +112,7 @@ def workplace(options: ExecutionOptions, use: Resources, folder: str) -> Iterato
         def engine(plan: CorrectionPlan) -> Engine:
             return _Workers(client, crew, plan, more_memory(plan, options, use))
 
-        yield Workplace(engine, workers, sync)
+        yield Workplace(engine, workers, sync=sync)
 
 
 class _Threads:
@@ -130,9 +139,16 @@ class _Threads:
                 on_record(result.record)
 
         graph, self._graph = self._graph, {}
+        rank = {key: number for number, key in enumerate(graph)}
+
+        def put_in_order(_: Any, state: dict[str, Any]) -> None:
+            # Dask runs trees that have nothing to do with each other from the last to the first.
+            # Blocks that share chunks would have more to keep for each other. The last is next.
+            state["ready"].sort(key=rank.__getitem__, reverse=True)
+
         # A pool of its own: left only when the blocks in flight have ended, also after an error.
         # A callback of its own: a global one would see the blocks of jobs in other threads.
-        callback = (None, None, None, finished, None)
+        callback = (None, put_in_order, None, finished, None)
         with ThreadPoolExecutor(self._workers) as pool:
             results = get(graph, list(tops.values()), pool=pool, callbacks=[callback])
         return dict(zip(tops, results, strict=True))

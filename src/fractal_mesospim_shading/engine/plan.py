@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import lcm, prod
 from typing import Any, Protocol
@@ -150,6 +150,19 @@ class CorrectionPlan:
             [level.scale for level in levels],
             self.least_pixels,
         )
+
+    def sharing(self, room: int, done: Collection[str]) -> CorrectionPlan:
+        """The same, for blocks that are all computed in this process.
+
+        Args:
+            room: bytes that blocks may leave in memory for others.
+            done: keys of the nodes that are not made again.
+        """
+        if not room:
+            return self
+        nodes = [node for node in map(Node.of_key, done) if node.level == 0]
+        places = frozenset(node.index for node in nodes)
+        return replace(self, source=self.source.sharing(room, self.grid.boxes[0], places))
 
     def files(self, key: str) -> Iterator[str]:
         """Local files that hold the pixels of a node, for all images written, if they exist."""

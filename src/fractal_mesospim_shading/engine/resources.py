@@ -133,6 +133,15 @@ def needed_memory(plan: CorrectionPlan, workers: int) -> int:
     return int(_BASE_BYTES + shared + workers * per_worker + waiting)
 
 
+def room_to_share(plan: CorrectionPlan, use: Resources) -> int:
+    """Bytes that blocks, all in one process, may leave in memory for others of a plan.
+
+    Half of what no block takes, at most: the system reads and writes through memory as well.
+    """
+    spare = max(0, use.memory - needed_memory(plan, use.workers))
+    return min(spare // 2, plan.source.shared_bytes(plan.grid.boxes[0], use.workers))
+
+
 def _straight(plan: CorrectionPlan) -> bool:
     """Whether chunks are read and written without zarr's pipelines."""
     documents = [level.document for target in plan.targets for level in target.levels]

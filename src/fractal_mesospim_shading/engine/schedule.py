@@ -132,6 +132,7 @@ def run_blocks(
         WorkerLostError: a worker process died.
         SourceReadError, OutputWriteError: from a block.
     """
+    plan = plan.sharing(workplace.room(plan), done)
     driver = _Driver(plan, done, workplace.engine(plan), on_record)
     most = max(64, 32 * workplace.workers)
     driver.recover_above(plan.grid.batch_level(most))

@@ -68,7 +68,10 @@ class CorrectedImage(SourceView):
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read a box and correct it; level 0 is all there is."""
-        raw = self._source.read(level, box)
+        return self.corrected(self._source.read(level, box), box)
+
+    def corrected(self, raw: NDArray[Any], box: Box) -> NDArray[Any]:
+        """Correct the raw pixels of a box."""
         self._kernel.blank(raw, box)
         corrected = empty_array(raw.shape, DTYPE)
         stacks = (channel_stacks(data, self.axes, box) for data in (raw, corrected))
@@ -198,5 +201,5 @@ class Float32Kernel:
     def process(self, source: MultitileImage, box: Box) -> Processed:
         """Read and correct a box."""
         image = CorrectedImage(source, self.known, box)
-        data = image.read(0, box)
+        data = image.corrected(source.read_block(box), box)
         return Processed((data,), image.counts, image.noise)

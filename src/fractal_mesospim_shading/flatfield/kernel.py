@@ -77,7 +77,7 @@ class FlatfieldKernel:
         return 2 * 4 * len(self.corrections) * prod(self.layout.tile_shape)
 
     def process(self, source: MultitileImage, box: Box) -> Processed:
-        data = source.read(0, box)
+        data = source.read_block(box)
         self.blank(data, box)
         counts: dict[int, PixelCounts] = {}
         noise: dict[str, list[str]] = {}
@@ -215,7 +215,7 @@ class CopyKernel:
         return 0
 
     def process(self, source: MultitileImage, box: Box) -> Processed:
-        data = source.read(0, box)
+        data = source.read_block(box)
         counts: dict[int, PixelCounts] = {}
         for lead, _, planes in channel_stacks(data, self.axes, box):
             channel = lead["c"]

@@ -29,6 +29,7 @@ from fractal_mesospim_shading.images.source import (
     Level,
     ModelGroup,
     MultitileImage,
+    SharingNothing,
 )
 
 _SAME_SIZE = 0.01
@@ -36,7 +37,7 @@ _SAME_SIZE = 0.01
 
 
 @dataclass(frozen=True)
-class JoinedImages:
+class JoinedImages(SharingNothing):
     """A `MultitileImage` of the tiles of several; build it with `joined`.
 
     Tiles are numbered as in one mosaic: those of the first image come first.

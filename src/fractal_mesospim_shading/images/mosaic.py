@@ -42,6 +42,7 @@ from fractal_mesospim_shading.images.source import (
     Grid,
     Level,
     ModelGroup,
+    SharingNothing,
 )
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
@@ -55,7 +56,7 @@ _MOST_BYTES = 2**60
 
 
 @dataclass(frozen=True)
-class MosaicImage:
+class MosaicImage(SharingNothing):
     """One c,z,y,x (z,y,x; y,x; with t in front) image whose planes are made of tiles.
 
     Open it with `MosaicImage.open`. It holds metadata only and can be pickled; arrays

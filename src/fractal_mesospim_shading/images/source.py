@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,8 +202,46 @@ class SourceView:
         return self._source.read_grain()
 
 
+class SharingNothing:
+    """What an image answers whose chunks begin where blocks do, so that none belongs to two."""
+
+    def read_block(self: PixelSource, box: Box) -> NDArray[Any]:
+        """As any other box."""
+        return self.read(0, box)
+
+    def shared_bytes(self, block: Sequence[int], workers: int) -> int:
+        """Nothing."""
+        return 0
+
+    def sharing(self, room: int, block: Sequence[int], done: Collection[tuple[int, ...]]) -> Self:
+        """Itself."""
+        return self
+
+
 class MultitileImage(PixelSource, Protocol):
     """A multi-channel stack of planes, each plane a mosaic of tiles."""
+
+    def read_block(self, box: Box) -> NDArray[Any]:
+        """Read a box of level 0 that is a block of a run, which reads each block once."""
+
+    def shared_bytes(self, block: Sequence[int], workers: int) -> int:
+        """What blocks leave in memory for others, at most, so that each chunk is decoded once.
+
+        Args:
+            block: shape of a block; the first begins at pixel 0.
+            workers: blocks that are read at a time.
+        """
+
+    def sharing(
+        self, room: int, block: Sequence[int], done: Collection[tuple[int, ...]]
+    ) -> MultitileImage:
+        """The image as the blocks of one run read it that are all computed in this process.
+
+        Args:
+            room: bytes that blocks may leave in memory for others.
+            block: their shape.
+            done: those that are not going to be read, by their places in the grid of blocks.
+        """
 
     @property
     def url(self) -> str:

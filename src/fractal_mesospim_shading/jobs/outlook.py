@@ -10,8 +10,14 @@ from math import prod
 from fractal_mesospim_shading.engine.earlier import UnfinishedJob, jobs_beside
 from fractal_mesospim_shading.engine.job_folder import job_url, read_request
 from fractal_mesospim_shading.engine.mismatch import other_job
+from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.records import same
-from fractal_mesospim_shading.engine.resources import needed_memory, resources
+from fractal_mesospim_shading.engine.resources import (
+    Resources,
+    needed_memory,
+    resources,
+    room_to_share,
+)
 from fractal_mesospim_shading.errors import JobLockedError
 from fractal_mesospim_shading.flatfield.estimate_planes import planes_to_read
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
@@ -136,12 +142,18 @@ def outlook(work: Work) -> Outlook:
         overlap_bytes=overlap_bytes(work.choices),
         write_bytes=work.expected_bytes(),
         free_bytes=_free_bytes(work.final_url),
-        memory_bytes=max(needed_memory(part.plan, use.workers) for part in work.parts),
+        memory_bytes=max(_memory(part.plan, use, work.options.execution) for part in work.parts),
         memory_limit=use.memory,
         workers=use.workers,
         execution=work.options.execution,
         replaces=work.replaces is not None or places.exists(work.final_url, work.storage),
     )
+
+
+def _memory(plan: CorrectionPlan, use: Resources, execution: str) -> int:
+    """Bytes that the blocks of a plan take at most, with what threads leave for each other."""
+    shared = room_to_share(plan, use) if execution == "threads" else 0
+    return needed_memory(plan, use.workers) + shared
 
 
 def models_from(choices: Sequence[PlaneChoice]) -> dict[str, str]:

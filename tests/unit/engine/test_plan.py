@@ -10,12 +10,12 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.engine.plan import channel_stacks
 from fractal_mesospim_shading.engine.zero_look import ZeroLook
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
-from fractal_mesospim_shading.images.source import Axes
+from fractal_mesospim_shading.images.source import Axes, SharingNothing
 
 LAYOUT = TileLayout.from_origins([(0, 0), (4, 0), (0, 6), (4, 6)], (4, 6), (8, 12))
 
 
-class Source:
+class Source(SharingNothing):
     """An image in memory."""
 
     def __init__(self, data, axes):

@@ -19,7 +19,7 @@ from fractal_mesospim_shading.core.zeros import zero_rule
 from fractal_mesospim_shading.engine.zero_look import ZeroLook, no_data_met
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.offset_look import OffsetLook
-from fractal_mesospim_shading.images.source import Axes, Channel
+from fractal_mesospim_shading.images.source import Axes, Channel, SharingNothing
 from fractal_mesospim_shading.jobs.one_pass import OnePassKernel
 from fractal_mesospim_shading.jobs.steps import SecondStep
 from fractal_mesospim_shading.local_background.kernel import BackgroundKernel
@@ -38,7 +38,7 @@ METHODS = {
 }
 
 
-class Source:
+class Source(SharingNothing):
     """An image in memory that counts what is read of it."""
 
     def __init__(self, data, grain=(1, 2, 32, 32)):

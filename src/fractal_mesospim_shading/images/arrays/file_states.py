@@ -215,9 +215,18 @@ class ReadNotes:
             ranges: of its files.
             known: their states, in the order of the array.
         """
-        files = self._files.setdefault(where, {})
         indices = product(*(range(*part) for part in ranges))
-        for index, state in zip(indices, known, strict=True):
+        self._add(where, zip(indices, known, strict=True))
+
+    def include(self, others: ReadNotes) -> None:
+        """Note what somebody else has read."""
+        for where, files in others._files.items():
+            self._add(where, files.items())
+        self._others += others._others
+
+    def _add(self, where: str, found: Iterable[tuple[Index, Known]]) -> None:
+        files = self._files.setdefault(where, {})
+        for index, state in found:
             if files.setdefault(index, state) != state:
                 self._others.append((where, index, state))
 

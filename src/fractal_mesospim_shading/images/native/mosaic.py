@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import islice, product
 from math import prod
 from typing import Any
@@ -21,6 +21,7 @@ from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.light_path import together
 from fractal_mesospim_shading.images.native.channels import NativeChannel
 from fractal_mesospim_shading.images.native.placement import PlacedStack, TilePlace
+from fractal_mesospim_shading.images.native.shared_chunks import SharedChunks, shared_bytes
 from fractal_mesospim_shading.images.native.stack import Stack
 from fractal_mesospim_shading.images.source import (
     Axes,
@@ -61,6 +62,7 @@ class NativeMosaic:
         dtype: of the pixels in native byte order.
         notes: lines that a person should read.
         storage_options: for remote addresses, as JSON.
+        shared: what the blocks of a run leave for each other; None outside of one.
     """
 
     url: str
@@ -77,6 +79,7 @@ class NativeMosaic:
     dtype: np.dtype[Any]
     notes: tuple[str, ...]
     storage_options: str
+    shared: SharedChunks | None = field(default=None, compare=False, repr=False)
 
     @property
     def axes(self) -> Axes:
@@ -130,8 +133,8 @@ class NativeMosaic:
     def read_grain(self) -> Sequence[int]:
         """Chunks along y and x where they divide the tile, else the tile, where they begin anew.
 
-        Along z it is the chunk: stacks that start elsewhere or run downward are read with
-        some chunks decoded twice rather than with all their planes in memory.
+        Along z it is the chunk. Where stacks start elsewhere or run downward, blocks leave what
+        they share for each other: see `SharedChunks`.
         """
         chunks = self.levels[0].chunks
         pairs = zip(self.layout.tile_shape, chunks[-2:], strict=True)
@@ -232,6 +235,23 @@ class NativeMosaic:
         """
         if level != 0:
             raise ParameterError(f"A native acquisition is read at level 0, not {level}.")
+        return self._read(box, None)
+
+    def read_block(self, box: Box) -> NDArray[Any]:
+        """Read a block; what it shares with others is decoded once, as far as there is room."""
+        return self._read(box, self.shared)
+
+    def shared_bytes(self, block: Sequence[int], workers: int) -> int:
+        """What lies above a border of blocks, in chunks from below it, and chunks being decoded."""
+        return shared_bytes(self.placed, self.dtype, block, workers)
+
+    def sharing(
+        self, room: int, block: Sequence[int], done: Collection[tuple[int, ...]]
+    ) -> NativeMosaic:
+        """The same, for the blocks of one run."""
+        return replace(self, shared=SharedChunks(room, block, done))
+
+    def _read(self, box: Box, shared: SharedChunks | None) -> NDArray[Any]:
         z, y, x = box[-3:]
         times, channels = self.axes.span("t", box), self.axes.span("c", box)
         result = np.zeros(tuple(part.stop - part.start for part in box), dtype=self.dtype)
@@ -243,16 +263,20 @@ class NativeMosaic:
                         continue
                     lead = (placed.stack.time - times.start, channel - channels.start)
                     into = slice(start - z.start, stop - z.start)
-                    planes = self._read_stack(placed, slice(start, stop), piece.in_tile)
-                    result[(*lead[-len(box[:-3]) :], into, *piece.in_box)] = planes
+                    out = result[(*lead[-len(box[:-3]) :], into, *piece.in_box)]
+                    out = out[::-1] if placed.stack.downward else out
+                    planes = placed.planes_in_array(slice(start, stop))
+                    read = partial(self._read_stack, placed.stack, piece.in_tile)
+                    if shared is None:
+                        out[...] = read(planes)
+                    else:
+                        shared.fill(out, box, placed, planes, piece.in_tile, read)
         return result
 
     def _read_stack(
-        self, placed: PlacedStack, z: slice, in_tile: tuple[slice, slice]
+        self, stack: Stack, in_tile: tuple[slice, slice], planes: slice
     ) -> NDArray[Any]:
-        box = (placed.planes_in_array(z), *in_tile)
-        pixels = placed.stack.read(self.url, self.storage_options, box)
-        return pixels[::-1] if placed.stack.downward else pixels
+        return stack.read(self.url, self.storage_options, (planes, *in_tile))
 
     def stored(self, level: int) -> tuple[StoredArray, ...]:
         """The arrays of all stacks; there is no level but 0."""

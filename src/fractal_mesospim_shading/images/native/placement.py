@@ -40,6 +40,20 @@ class PlacedStack:
             return slice(last - stop, last - start)
         return slice(start, stop)
 
+    def plane_of(self, index: int) -> int:
+        """The plane of the mosaic that a plane of the array is."""
+        return self.planes[-1 - index if self.stack.downward else index]
+
+    def handed_on(self, z: int) -> int:
+        """Planes from one of the mosaic upward that lie in a chunk with the plane below it."""
+        if not self.planes.start < z < self.planes.stop:
+            return 0
+        depth, last = self.stack.levels[0].chunks[0], self.stack.planes_found
+        index = self.planes_in_array(slice(z, z + 1)).start
+        if self.stack.downward:
+            return int((index + 1) % depth)
+        return int(min(-index % depth, last - index))
+
 
 @dataclass(frozen=True)
 class TilePlace:
