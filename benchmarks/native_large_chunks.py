@@ -55,19 +55,19 @@ from itertools import product
 from math import ceil
 from fractal_mesospim_shading import cli
 from fractal_mesospim_shading.images import mosaic
-from fractal_mesospim_shading.images.native import mosaic as native_mosaic
+from fractal_mesospim_shading.images.native import stack
 decoded = Counter()
 def count(where, chunks, box):
     ranges = (range(s.start // c, ceil(s.stop / c)) for s, c in zip(box, chunks))
     decoded.update((where, *index) for index in product(*ranges))
-plain, image = native_mosaic.read_array, mosaic.MosaicImage.read
+plain, image = stack.read_array, mosaic.MosaicImage.read
 def read_array(array, where, box):
     count(where, array.chunks, box)
     return plain(array, where, box)
 def read(self, level, box):
     count(self.url, self.levels[level].chunks, box)
     return image(self, level, box)
-native_mosaic.read_array, mosaic.MosaicImage.read = read_array, read
+stack.read_array, mosaic.MosaicImage.read = read_array, read
 code = cli.main(sys.argv[2:])
 with open(sys.argv[1], "w") as file:
     file.write(f"{len(decoded)} chunks decoded, each at most {max(decoded.values())} times")

@@ -29,7 +29,6 @@ from fractal_mesospim_shading import (
 from fractal_mesospim_shading.engine import plan
 from fractal_mesospim_shading.engine.resources import needed_memory
 from fractal_mesospim_shading.images import mosaic, target
-from fractal_mesospim_shading.images.native import mosaic as native_mosaic
 from fractal_mesospim_shading.jobs import background as background_job
 from fractal_mesospim_shading.jobs import background_parts, flatfield
 from fractal_mesospim_shading.jobs.work import image_list_update
@@ -39,6 +38,7 @@ from fractal_mesospim_shading.synthetic.images import write_image
 from fractal_mesospim_shading.tasks.correct_flatfield import correct_flatfield as task
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
+from tests.support.sources import decoded_chunks
 from tests.support.tile_images import write_tile_images
 
 LABELS = ("488 nm", "561 nm")
@@ -443,10 +443,10 @@ def test_each_chunk_of_an_acquisition_is_read_once(acquired, side_models, tmp_pa
     stacks = _decoded(monkeypatch, mosaic.MosaicImage)
     correct_flatfield(container, models_folder=side_models, background="median:3")
     assert set(stacks.values()) == {1} and len(stacks) == 8 * 2 * 2 * 2
-    whole = _decoded(monkeypatch, native_mosaic.NativeMosaic)
     options = {"models_folder": side_models, "correct_flatfield": True, **SIGNS}
-    import_mesospim(container, str(tmp_path), background="median:3", **options)
-    assert set(whole.values()) == {1}
+    with decoded_chunks() as whole:
+        import_mesospim(container, str(tmp_path), background="median:3", **options)
+    assert set(whole.values()) == {1} and len(whole) == len(stacks)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from fractal_mesospim_shading import errors, import_mesospim
 from fractal_mesospim_shading.engine import cluster, plan, resources
 from fractal_mesospim_shading.images import target
+from fractal_mesospim_shading.jobs import background_parts
 from fractal_mesospim_shading.jobs.importing import plan_import, plan_imports
 from fractal_mesospim_shading.jobs.outlook import outlook
 from fractal_mesospim_shading.options.flatfield import ImportOptions
@@ -28,6 +29,7 @@ KINDS = {
     "copied": {},
     "corrected": {"correct_flatfield": True},
     "corrected to float32": {"correct_flatfield": True, "output_type": "float32"},
+    "corrected twice": {"correct_flatfield": True, "background": {"method": "tile_median"}},
 }
 
 
@@ -38,6 +40,7 @@ def container(tmp_path, monkeypatch) -> str:
     They do not overlap, so that nothing but the blocks reads them.
     """
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     step, spans = SETTINGS.z_step_um, [(13, 0), (0, 13), (3, 16), (14, 1), (17, 4), (5, 18)]
     tiles = grid_stacks(3, 2, SETTINGS, overlap_px=0)
     stacks = [

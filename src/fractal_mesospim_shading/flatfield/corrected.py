@@ -68,10 +68,13 @@ class CorrectedImage(SourceView):
 
     def read(self, level: int, box: Box) -> NDArray[Any]:
         """Read a box and correct it; level 0 is all there is."""
-        return self.corrected(self._source.read(level, box), box)
+        return self._corrected(self._source.read(level, box), box)
 
-    def corrected(self, raw: NDArray[Any], box: Box) -> NDArray[Any]:
-        """Correct the raw pixels of a box."""
+    def read_block(self, box: Box) -> NDArray[Any]:
+        """Read a block and correct it."""
+        return self._corrected(self._source.read_block(box), box)
+
+    def _corrected(self, raw: NDArray[Any], box: Box) -> NDArray[Any]:
         self._kernel.blank(raw, box)
         corrected = empty_array(raw.shape, DTYPE)
         stacks = (channel_stacks(data, self.axes, box) for data in (raw, corrected))
@@ -201,5 +204,5 @@ class Float32Kernel:
     def process(self, source: MultitileImage, box: Box) -> Processed:
         """Read and correct a box."""
         image = CorrectedImage(source, self.known, box)
-        data = image.corrected(source.read_block(box), box)
+        data = image.read_block(box)
         return Processed((data,), image.counts, image.noise)

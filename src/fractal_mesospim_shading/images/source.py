@@ -166,11 +166,22 @@ class PixelSource(Protocol):
             SourceReadError: a chunk cannot be read; the message names it.
         """
 
+    def read_block(self, box: Box) -> NDArray[Any]:
+        """Read a box of level 0 that is a block of a run, which reads each block once."""
+
     def read_grain(self) -> Sequence[int]:
         """What boxes of level 0 should be multiples of, so that no chunk is decoded twice."""
 
 
-class SourceView:
+class BlocksAsBoxes:
+    """How a `PixelSource` reads a block to which it is a box like others."""
+
+    def read_block(self: PixelSource, box: Box) -> NDArray[Any]:
+        """As any other box."""
+        return self.read(0, box)
+
+
+class SourceView(BlocksAsBoxes):
     """What a `PixelSource` that reads from another one has in common with it: all but `read`."""
 
     def __init__(self, source: PixelSource) -> None:
@@ -202,12 +213,8 @@ class SourceView:
         return self._source.read_grain()
 
 
-class SharingNothing:
+class SharingNothing(BlocksAsBoxes):
     """What an image answers whose chunks begin where blocks do, so that none belongs to two."""
-
-    def read_block(self: PixelSource, box: Box) -> NDArray[Any]:
-        """As any other box."""
-        return self.read(0, box)
 
     def shared_bytes(self, block: Sequence[int], workers: int) -> int:
         """Nothing."""
@@ -220,9 +227,6 @@ class SharingNothing:
 
 class MultitileImage(PixelSource, Protocol):
     """A multi-channel stack of planes, each plane a mosaic of tiles."""
-
-    def read_block(self, box: Box) -> NDArray[Any]:
-        """Read a box of level 0 that is a block of a run, which reads each block once."""
 
     def shared_bytes(self, block: Sequence[int], workers: int) -> int:
         """What blocks leave in memory for others, at most, so that each chunk is decoded once.

@@ -159,7 +159,7 @@ class BackgroundKernel:
         return needed
 
     def process(self, source: PixelSource, box: Box) -> Processed:
-        whole = source.read(0, box) if self.regions.reads_no_more(box) else None
+        whole = source.read_block(box) if self.regions.reads_no_more(box) else None
         shape, dtype = [s.stop - s.start for s in box], self.correction.dtype
         # In place where it fits: memory that is touched first costs more than the pixels.
         in_place = whole is not None and whole.dtype == dtype
