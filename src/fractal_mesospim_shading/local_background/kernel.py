@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,39 +32,17 @@ from fractal_mesospim_shading.local_background.planes import (
     PlaneSurface,
 )
 from fractal_mesospim_shading.local_background.regions import YX, Regions, in_plane, within
+from fractal_mesospim_shading.local_background.scratch import FiledPlane, scratch_file
+from fractal_mesospim_shading.local_background.window import Unit, Window, whole_planes
 
 Planes = NDArray[Any]
-Unit = int | slice
-"""What is estimated at a time of a window: one of its planes, or all of them as a slice."""
-
+Found = TypeVar("Found")
 _surfaces: Kept[tuple[PlaneSurface, ...]] = Kept(512)
 """Those of this process, of the planes of a slab."""
 
-
-@dataclass(frozen=True)
-class Window:
-    """Planes of one channel and time point that were read.
-
-    Attributes:
-        source: the image.
-        lead: index along t and c.
-        z, yx: where the pixels lie in the image.
-        pixels: (z, y, x).
-        objects: of a label image, same shape, or None.
-    """
-
-    source: PixelSource
-    lead: dict[str, int]
-    z: slice
-    yx: YX
-    pixels: NDArray[Any]
-    objects: NDArray[np.bool_] | None
-
-    def planes(self, unit: Unit) -> slice:
-        """Where a unit lies along z in the image."""
-        if isinstance(unit, slice):
-            return self.z
-        return slice(self.z.start + unit, self.z.start + unit + 1)
+_filed: Kept[tuple[FiledPlane, ...]] = Kept(32 * 2**30)
+"""Backgrounds of this process that lie in files, of the planes of a slab, by their bytes: blocks go
+layer by layer, so the last few are asked for."""
 
 
 @dataclass(frozen=True)
@@ -229,17 +207,17 @@ class BackgroundKernel:
         for place, unit in enumerate(units):
             values = window.pixels[unit][(..., *inside)]
             keep = (planes, *cut) if at_once else cut
-            surface = self._surface(window, unit, piece)
+            found = self._found_once(window, unit, piece)
             try:
                 zeros = self._zeros(window, window.planes(unit), area, values)
                 absent = union(no_data(values), zeros.without_data)
                 counts += BackgroundCounts(**zeros.counted(keep))
-                if surface is None:
+                if found is None:
                     estimate = self._estimate(window, unit, piece, values, absent, keep)
                 else:
                     own = None if absent is None else absent[keep]
                     noise = "noise" in self.companions
-                    estimate = surface.part(piece.in_tile, own, noise=noise)
+                    estimate = found.part(piece.in_tile, own, noise=noise)
                 target = outputs[0] if at_once else outputs[0][place]
                 counts += self.correction.apply(method, values[keep], estimate, target)
             except BackgroundError as error:
@@ -273,38 +251,55 @@ class BackgroundKernel:
         planes = values.reshape((-1, *values.shape[-2:]))
         return self.look.zeros(window.source, window.lead, z, yx, planes).like(values)
 
-    def _surface(self, window: Window, unit: Unit, piece: Piece) -> PlaneSurface | None:
-        """The surface of a whole plane of a tile, found once for all blocks that cut it.
+    def _found_once(
+        self, window: Window, unit: Unit, piece: Piece
+    ) -> PlaneSurface | FiledPlane | None:
+        """The background of a whole plane of a tile, found once for all blocks that cut it.
 
         None where a block is estimated by itself.
         """
-        lead, tile = window.lead, piece.tile
-        if not self.regions.by_surface(self.methods[lead["c"]]) or self._is_whole(piece):
+        lead, tile, method = window.lead, piece.tile, self.methods[window.lead["c"]]
+        if not self.regions.once(method) or self._is_whole(piece):
             return None
         plane: int = window.planes(unit).start
         slab = self.regions.surface_slab(window.source, plane)
         key = (self.run, lead["t"], lead["c"], slab.start, tile.y, tile.x)
-        number = slab.stop - slab.start
-        make = partial(self._surfaces_of, window, slab, piece)
-        found: tuple[PlaneSurface, ...] = _surfaces.get(key, make, number)
-        surface: PlaneSurface = found[plane - slab.start]
-        return surface
+        planes = slab.stop - slab.start
+        found: Sequence[PlaneSurface | FiledPlane]
+        if self.regions.by_surface(method):
+            surface = partial(self.correction.surface, method)
+            make = partial(self._of_slab, window, slab, piece, surface)
+            found = _surfaces.get(key, make, planes)
+        else:
+            size = planes * prod(self.layout.tile_shape) * np.dtype(np.float32).itemsize
+            found = _filed.get(key, partial(self._filed_slab, window, slab, piece), size)
+        one: PlaneSurface | FiledPlane = found[plane - slab.start]
+        return one
 
-    def _surfaces_of(self, window: Window, slab: slice, piece: Piece) -> tuple[PlaneSurface, ...]:
-        """The surfaces of the whole planes of a slab, which are read at once."""
-        lead, tile, (height, width) = window.lead, piece.tile, self.layout.tile_shape
-        method = self.methods[lead["c"]]
+    def _filed_slab(self, window: Window, slab: slice, piece: Piece) -> tuple[FiledPlane, ...]:
+        """The backgrounds of the whole planes of a slab, in one file."""
+        method, file = self.methods[window.lead["c"]], scratch_file()
+        whole = (slice(None), slice(None))
+
+        def filed(plane: Planes, objects: Any, absent: Any) -> FiledPlane:
+            estimate = self.correction.estimate(method, plane, objects, absent, whole)
+            return FiledPlane.of(file, estimate)
+
+        return self._of_slab(window, slab, piece, filed)
+
+    def _of_slab(
+        self, window: Window, slab: slice, piece: Piece, find: Callable[..., Found]
+    ) -> tuple[Found, ...]:
+        """What is found of the whole planes of a slab, each chunk of which is decoded once."""
+        tile, (height, width) = piece.tile, self.layout.tile_shape
         yx = (slice(tile.y, tile.y + height), slice(tile.x, tile.x + width))
-        where = self.regions.box(lead, slab, yx)
-        pixels = window.source.read(0, where).reshape(-1, height, width)
-        objects = None if self.label is None else self.label.read(where)
+        planes = whole_planes(self.regions, window.source, self.label, window.lead, slab, yx)
         found = []
-        for place, plane in enumerate(pixels):
+        for place, (plane, objects) in enumerate(planes):
             z = slice(slab.start + place, slab.start + place + 1)
             try:
                 absent = union(no_data(plane), self._zeros(window, z, yx, plane).without_data)
-                marks = None if objects is None else objects[place]
-                found.append(self.correction.surface(method, plane, marks, absent))
+                found.append(find(plane, objects, absent))
             except BackgroundError as error:
                 raise self._named(window, piece, z.start - window.z.start, error) from error
         return tuple(found)

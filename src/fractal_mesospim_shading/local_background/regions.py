@@ -15,11 +15,9 @@ from fractal_mesospim_shading.core.background import BackgroundMethod
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.source import Axes, PixelSource
+from fractal_mesospim_shading.local_background.scratch import SLAB_BYTES
 
 YX = tuple[slice, slice]
-
-_SLAB_BYTES = 256 * 2**20
-"""Pixels read at a time where more than the block itself has to be read."""
 
 _BYTES_A_PIXEL = 48
 """What the hungriest method holds for each pixel of a plane: float32 copies and masks."""
@@ -66,11 +64,11 @@ class Regions:
         areas = []
         for method in self.methods:
             area = self._area(block, method) * _BYTES_A_PIXEL
-            if self.by_surface(method):
-                whole = min(block[-2], height) * min(block[-1], width) < height * width
-                planes = self._surfaces_at_once(dtype, grain) - 1
-                plane = _SURFACE_BYTES_A_PIXEL + planes * (dtype.itemsize + 1)
-                areas.append(area + whole * height * width * plane)
+            if self.once(method):
+                pixel = _SURFACE_BYTES_A_PIXEL if self.by_surface(method) else _BYTES_A_PIXEL
+                plane = height * width * pixel + self._slab_bytes(dtype, grain)
+                cut = min(block[-2], height) * min(block[-1], width) < height * width
+                areas.append(area + cut * plane)
             else:
                 planes = self._planes_at_a_time(block, method, dtype, grain)
                 areas.append(area * (planes if method.depth_px else 1))
@@ -83,7 +81,7 @@ class Regions:
         return sum(
             self._area(block, method) * self._planes_at_a_time(block, method, dtype, grain)
             for method in self.methods
-            if not self.by_surface(method)
+            if not self.once(method)
             and (method.depth_px or self._area(block, method) > block[-2] * block[-1])
         )
 
@@ -95,7 +93,7 @@ class Regions:
         """Pixels of a plane of a tile that decide the background of a block."""
         height, width = self.layout.tile_shape
         halo = self._halo(method)
-        if halo is None and not self.by_surface(method):
+        if halo is None and not self.once(method):
             return height * width
         reach = 2 * (halo or 0)
         return min(block[-2] + reach, height) * min(block[-1] + reach, width)
@@ -136,23 +134,37 @@ class Regions:
         """Whether the background of a plane is found once, and evaluated in each block."""
         return method.has_surface and not self.whole
 
+    def in_files(self, method: BackgroundMethod) -> bool:
+        """Whether the background of a plane is found once, and kept in a file for its blocks.
+
+        It takes the whole plane, and no few numbers describe it.
+        """
+        return self._halo(method) is None and not self.by_surface(method) and not method.depth_px
+
+    def once(self, method: BackgroundMethod) -> bool:
+        """Whether the background of a plane is found once, however many blocks cut it."""
+        return self.by_surface(method) or self.in_files(method)
+
     def surface_slab(self, source: PixelSource, plane: int) -> slice:
-        """Planes whose surfaces are found together with that of a plane.
+        """Planes whose backgrounds are found together with that of a plane.
 
         They lie in one chunk along z: plane by plane, each chunk would be decoded as many times
         as it is deep.
         """
-        grain = source.read_grain()
-        chunk, step = self.axes.length("z", grain), self._surfaces_at_once(source.dtype, grain)
+        chunk = self.axes.length("z", source.read_grain())
         start = plane // chunk * chunk
-        stop = min(start + chunk, self.depth)
-        start += (plane - start) // step * step
-        return slice(start, min(start + step, stop))
+        return slice(start, min(start + chunk, self.depth))
 
-    def _surfaces_at_once(self, dtype: np.dtype[Any], grain: Sequence[int]) -> int:
-        """Planes of a whole tile that are read together; of one chunk along z at most."""
-        fitting = _SLAB_BYTES // (prod(self.layout.tile_shape) * dtype.itemsize)
-        return max(1, min(fitting, self.axes.length("z", grain), self.depth))
+    def _slab_bytes(self, dtype: np.dtype[Any], grain: Sequence[int]) -> int:
+        """Pixels read at a time for the backgrounds of a slab, with the objects of a label image.
+
+        A slab that is too large is read in strips of whole chunks, see `planes_one_by_one`.
+        """
+        height, width = self.layout.tile_shape
+        planes = min(self.axes.length("z", grain), self.depth)
+        strip = max(SLAB_BYTES, planes * min(grain[-2], height) * width * dtype.itemsize)
+        slab = min(planes * height * width * dtype.itemsize, strip)
+        return slab // dtype.itemsize * (dtype.itemsize + 1)
 
     @property
     def local(self) -> bool:
@@ -183,12 +195,12 @@ class Regions:
         """The part of a plane to read for a piece of a tile."""
         area = []
         halo, step = self._halo(method), method.alignment_px
-        by_surface = self.by_surface(method)
+        once = self.once(method)
         for start, inside, size in zip(
             (piece.tile.y, piece.tile.x), piece.in_tile, self.layout.tile_shape, strict=True
         ):
             low, high = 0, size
-            if by_surface:
+            if once:
                 low, high = inside.start, inside.stop
             elif halo is not None:
                 low = max(0, (inside.start - halo) // step * step)
@@ -214,7 +226,7 @@ class Regions:
         """How many planes of an area are handled together."""
         if method.depth_px:
             return max(chunk, method.depth_px)
-        step = max(1, _SLAB_BYTES // (area * itemsize))
+        step = max(1, SLAB_BYTES // (area * itemsize))
         return step // chunk * chunk or step
 
     def reach(self, method: BackgroundMethod) -> int:

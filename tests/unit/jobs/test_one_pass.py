@@ -22,6 +22,7 @@ from fractal_mesospim_shading.flatfield.offset_look import OffsetLook
 from fractal_mesospim_shading.images.source import Axes, Channel, SharingNothing
 from fractal_mesospim_shading.jobs.one_pass import OnePassKernel
 from fractal_mesospim_shading.jobs.steps import SecondStep
+from fractal_mesospim_shading.local_background import scratch
 from fractal_mesospim_shading.local_background.kernel import BackgroundKernel
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts, PlaneCorrection
 
@@ -145,7 +146,7 @@ def blocks(cut):
         )
 
 
-def in_one_pass(source, kernel, cut):
+def in_parts(source, kernel, cut):
     images = [np.full(SHAPE, np.nan, np.float32) for _ in range(2)]
     before = {channel: PixelCounts() for channel in range(2)}
     counts = {channel: BackgroundCounts() for channel in range(2)}
@@ -154,7 +155,7 @@ def in_one_pass(source, kernel, cut):
         for image, pixels in zip(images, done.pixels, strict=True):
             image[box] = pixels
         for channel in done.counts:
-            before[channel] += done.before[channel]
+            before[channel] += done.before.get(channel, PixelCounts())
             counts[channel] += done.counts[channel]
     return images, before, counts
 
@@ -182,7 +183,7 @@ def test_the_same_as_one_after_the_other(name, method, cut):
     first, background = kernels(METHODS[method], offset)
     flat, wanted = one_after_the_other(data, first, background)
     kernel = pickle.loads(pickle.dumps(OnePassKernel(background, 0, first)))
-    images, before, counts = in_one_pass(Source(data), kernel, cut)
+    images, before, counts = in_parts(Source(data), kernel, cut)
     for found, expected in zip(images, wanted.pixels, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert before == flat.counts
@@ -195,9 +196,7 @@ def test_what_a_person_says_of_zeros_counts_for_both(name, zero_is):
     data, offset = SCENES[name]
     first, background = kernels(METHODS["halo"], offset, zero_is=zero_is)
     flat, wanted = one_after_the_other(data, first, background, auto=False)
-    images, before, _ = in_one_pass(
-        Source(data), OnePassKernel(background, 0, first), (1, 3, 32, 33)
-    )
+    images, before, _ = in_parts(Source(data), OnePassKernel(background, 0, first), (1, 3, 32, 33))
     np.testing.assert_array_equal(images[0], wanted.pixels[0])
     assert before == flat.counts
 
@@ -207,7 +206,7 @@ def test_planes_across_tiles_and_a_threshold():
     single = TileLayout.single(SHAPE[-2:])
     first, background = kernels(METHODS["halo"], offset, threshold=900.0, layout=single)
     _, wanted = one_after_the_other(data, first, background)
-    images, _, _ = in_one_pass(Source(data), OnePassKernel(background, 0, first), (1, 3, 32, 33))
+    images, _, _ = in_parts(Source(data), OnePassKernel(background, 0, first), (1, 3, 32, 33))
     np.testing.assert_array_equal(images[0], wanted.pixels[0])
 
 
@@ -219,9 +218,7 @@ def test_types_of_the_source(dtype):
         data[0, 2, 60:63, 10:20] = np.nan
     first, background = kernels(METHODS["surface"], 100.0)
     flat, wanted = one_after_the_other(data, first, background)
-    images, before, _ = in_one_pass(
-        Source(data), OnePassKernel(background, 0, first), (1, 3, 32, 33)
-    )
+    images, before, _ = in_parts(Source(data), OnePassKernel(background, 0, first), (1, 3, 32, 33))
     np.testing.assert_array_equal(images[0], wanted.pixels[0])
     # A float32 copy of the source knows nothing of the end of its type.
     saturated = [0, 0] if dtype != "uint8" else [int((one == 255).sum()) for one in data]
@@ -236,17 +233,42 @@ def test_blocks_of_whole_tiles_read_each_pixel_once():
             continue
         first, background = kernels(method, offset)
         source = Source(data, grain=(1, 2, 48, 40))
-        in_one_pass(source, OnePassKernel(background, 0, first), (1, 2, 48, 40))
+        in_parts(source, OnePassKernel(background, 0, first), (1, 2, 48, 40))
         assert (source.reads == 1).all()
 
 
-@pytest.mark.parametrize("name", ["tile_median", "constant"])
-@pytest.mark.parametrize("threshold", [None, 700.0])
-def test_planes_that_are_cut_are_read_once_for_their_surfaces(name, threshold):
-    """Plane by plane, each chunk would be decoded as many times as it is deep."""
+FROM_WHOLE_PLANES = {
+    "tile_median": ({}, None, False),
+    "masked tile_median": ({}, 700.0, False),
+    "noise bias of tile_median": ({}, None, True),
+    "constant": ({}, None, False),
+    "masked constant": ({}, 700.0, False),
+    "sliding_paraboloid": ({"radius_px": 8}, None, False),
+    "masked median": ({"radius_px": 4}, 700.0, False),
+    "masked gaussian": ({"radius_px": 4.0}, 700.0, False),
+    "masked opening": ({"radius_px": 4}, 700.0, False),
+    "masked difference_of_filters": ({"small_radius_px": 2, "big_radius_px": 5}, 700.0, False),
+    "noise bias of rolling_ball": ({"radius_px": 9}, None, True),
+    "masked noise bias of sliding_paraboloid": ({"radius_px": 8}, 700.0, True),
+}
+
+
+@pytest.mark.parametrize("slab_bytes", [2**28, 1], ids=["in memory", "in strips"])
+@pytest.mark.parametrize("name", FROM_WHOLE_PLANES)
+def test_planes_that_are_cut_are_read_once_for_their_backgrounds(name, slab_bytes, monkeypatch):
+    """Plane by plane, each chunk would be decoded as many times as it is deep; and block by
+    block as many times as there are blocks.
+    """
+    monkeypatch.setattr(scratch, "SLAB_BYTES", slab_bytes)
+    parameters, threshold, bias = FROM_WHOLE_PLANES[name]
     fused = TileLayout.single(SHAPE[-2:])
-    _, background = kernels(make_method(name), 100.0, threshold=threshold, layout=fused)
+    method = make_method(name.split()[-1], **parameters)
+    _, background = kernels(method, 100.0, threshold=threshold, layout=fused)
+    correction = replace(background.correction, add_noise_bias=bias)
+    background = replace(background, correction=correction)
     source = Source(scene(), grain=(1, 4, 16, 16))
+    wanted = background.process(source, WHOLE)
+    background = replace(background, run=f"{background.run} in parts")
     decoded = np.zeros(source.data.shape, int)
     plain = source.read
 
@@ -260,9 +282,11 @@ def test_planes_that_are_cut_are_read_once_for_their_surfaces(name, threshold):
         return plain(level, box)
 
     source.read = read
-    for box in blocks(source.grain):
-        background.process(source, box)
+    images, _, counts = in_parts(source, background, source.grain)
     assert (decoded == 2).all()
+    for found, expected in zip(images, wanted.pixels, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert counts == wanted.counts
 
 
 def test_the_noise_of_a_block_is_taken_once():

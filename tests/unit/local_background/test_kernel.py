@@ -57,9 +57,14 @@ def test_a_halo_ends_at_the_tile():
 
 @pytest.mark.parametrize("why", [{"masked": True}, {"whole": True}])
 def test_whole_tiles_where_the_halo_is_not_enough(why):
+    """Planes by themselves are found once, besides the blocks; stacks are read with each."""
     found = regions("gaussian", radius_px=4.0, **why)
-    assert found.read_yx(box((0, 2), (16, 32), (8, 24)), 0) == (slice(0, 48), slice(0, 40))
+    assert found.read_yx(box((0, 2), (16, 32), (8, 24)), 0) == (slice(16, 32), slice(8, 24))
+    assert found.in_files(found.methods[0])
     assert not found.local
+    deep = regions("gaussian", radius_px=4.0, radius_z_px=1, **why)
+    assert deep.read_yx(box((0, 2), (16, 32), (8, 24)), 0) == (slice(0, 48), slice(0, 40))
+    assert not deep.in_files(deep.methods[0])
 
 
 def test_a_ball_begins_on_multiples_of_its_shrink_factor():
@@ -101,21 +106,16 @@ class Source:
         return (4, 32, 32)
 
 
-def test_surfaces_of_a_chunk_are_found_together_as_far_as_memory_goes():
+def test_backgrounds_of_a_chunk_are_found_together_however_large_its_planes():
     source = Source()
-    found = regions("tile_median")
-    assert [found.surface_slab(source, z) for z in (0, 3, 4, 8)] == [
-        slice(0, 4),
-        slice(0, 4),
-        slice(4, 8),
-        slice(8, 9),
-    ]
-    # 90 MiB a plane: two of them.
-    large = regions("tile_median", TileLayout.single((7000, 6741)))
-    slabs = {(s.start, s.stop) for s in (large.surface_slab(source, z) for z in range(9))}
-    assert slabs == {(0, 2), (2, 4), (4, 6), (6, 8), (8, 9)}
-    huge = regions("tile_median", TileLayout.single((30_000, 30_000)))
-    assert huge.surface_slab(source, 6) == slice(6, 7)
+    for layout in (GRID, TileLayout.single((30_000, 30_000))):
+        found = regions("tile_median", layout)
+        assert [found.surface_slab(source, z) for z in (0, 3, 4, 8)] == [
+            slice(0, 4),
+            slice(0, 4),
+            slice(4, 8),
+            slice(8, 9),
+        ]
 
 
 def test_alignments_begin_with_whole_tiles():
