@@ -150,10 +150,12 @@ class BackgroundKernel:
             channel = lead["c"]
             views = [self.regions.planes(image, box, lead) for image in images]
             for slab in self.regions.slabs(source, box, channel, at_once=whole is not None):
-                window = self._window(source, box, lead, slab, whole)
                 start = slab.start - self.axes.span("z", box).start
                 targets = [view[start : start + slab.stop - slab.start] for view in views]
-                more = self._correct_slab(box, window, slab, targets)
+                # Under no name: a window is gone before the next one is read.
+                more = self._correct_slab(
+                    box, self._window(source, box, lead, slab, whole), slab, targets
+                )
                 counts[channel] = counts.get(channel, BackgroundCounts()) + more
         return Processed(tuple(images), counts)
 
