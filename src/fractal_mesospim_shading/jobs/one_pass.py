@@ -89,7 +89,7 @@ class OnePassKernel:
         regions = background.regions
         # The raw pixels of what is read, with its gains and shifts; and either step may look at
         # the zeros of a tile.
-        raw = (prod(block) + regions.pixels_around(block, DTYPE, grain)) * source.dtype.itemsize
+        raw = regions.pixels_read(block, DTYPE, grain) * source.dtype.itemsize
         looks = 2 * background.look.working_bytes(source)
         return (
             raw

@@ -131,7 +131,7 @@ class BackgroundKernel:
     ) -> int:
         """What reading and estimating takes; arguments as for `Regions.working_bytes`."""
         needed = self.regions.working_bytes(block, dtype, grain)
-        if dtype == self.correction.dtype and not self.regions.pixels_around(block, dtype, grain):
+        if dtype == self.correction.dtype and not self.regions.reads_around(block):
             # The result takes the place of what was read.
             needed -= prod(block) * dtype.itemsize
         return needed

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background import BackgroundMethod
+from fractal_mesospim_shading.core.background.masks import is_wide
 from fractal_mesospim_shading.core.layout import Piece, TileLayout
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.source import Axes, PixelSource
@@ -19,7 +20,7 @@ from fractal_mesospim_shading.local_background.scratch import SLAB_BYTES
 
 YX = tuple[slice, slice]
 
-_BYTES_A_PIXEL = 48
+_MOST_BYTES_A_PIXEL = 48
 """What the hungriest method holds for each pixel of a plane: float32 copies and masks."""
 
 _SURFACE_BYTES_A_PIXEL = 16
@@ -57,15 +58,15 @@ class Regions:
             dtype: of the source.
             grain: of the source.
         """
-        # What is read around the block comes with the objects of a label image.
-        read = prod(block) * dtype.itemsize
-        read += self.pixels_around(block, dtype, grain) * (dtype.itemsize + 1)
+        # What is read comes with the objects of a label image.
+        read = self.pixels_read(block, dtype, grain) * (dtype.itemsize + self.masked)
         height, width = self.layout.tile_shape
         areas = []
         for method in self.methods:
-            area = self._area(block, method) * _BYTES_A_PIXEL
+            bytes_a_pixel = self._bytes_a_pixel(method, dtype)
+            area = self._area(block, method) * bytes_a_pixel
             if self.once(method):
-                pixel = _SURFACE_BYTES_A_PIXEL if self.by_surface(method) else _BYTES_A_PIXEL
+                pixel = _SURFACE_BYTES_A_PIXEL if self.by_surface(method) else bytes_a_pixel
                 plane = height * width * pixel + self._slab_bytes(dtype, grain)
                 cut = min(block[-2], height) * min(block[-1], width) < height * width
                 areas.append(area + cut * plane)
@@ -74,15 +75,29 @@ class Regions:
                 areas.append(area * (planes if method.depth_px else 1))
         return read + max(areas)
 
-    def pixels_around(
-        self, block: Sequence[int], dtype: np.dtype[Any], grain: Sequence[int]
-    ) -> int:
-        """How many pixels are read besides those of a block; arguments as for `working_bytes`."""
-        return sum(
+    def _bytes_a_pixel(self, method: BackgroundMethod, dtype: np.dtype[Any]) -> int:
+        """What a method holds for each pixel; more for stacks, for noise, and for wide types."""
+        if method.depth_px or self.whole or is_wide(dtype):
+            return _MOST_BYTES_A_PIXEL
+        return method.bytes_a_pixel
+
+    def reads_around(self, block: Sequence[int]) -> bool:
+        """Whether pixels are read besides those of a block of a shape."""
+        return any(
+            method.depth_px or self._area(block, method) > block[-2] * block[-1]
+            for method in self.methods
+        )
+
+    def pixels_read(self, block: Sequence[int], dtype: np.dtype[Any], grain: Sequence[int]) -> int:
+        """How many pixels are read at a time for a block; arguments as for `working_bytes`.
+
+        All of it where nothing around it is read; else what planes of one channel take.
+        """
+        if not self.reads_around(block):
+            return prod(block)
+        return max(
             self._area(block, method) * self._planes_at_a_time(block, method, dtype, grain)
             for method in self.methods
-            if not self.once(method)
-            and (method.depth_px or self._area(block, method) > block[-2] * block[-1])
         )
 
     def largest_area(self, block: Sequence[int]) -> int:

@@ -42,6 +42,7 @@ class ConstantModel(BackgroundMethod):
 
     model_config = ConfigDict(title="Constant")
     arguments: ClassVar = ("value",)
+    bytes_a_pixel: ClassVar = 20
     short: ClassVar = "value"
     short_in_radii: ClassVar = 0.0
     precedence: ClassVar = ("value_per_channel", "value")

@@ -84,13 +84,12 @@ class BackgroundMethod(BaseModel):
         short_in_radii: how large that number is for objects of radius 1; 0 where it is no length.
         precedence: fields that stand for the same thing, the one that goes first at first.
         halves_up: whether integers are rounded half up, as in ImageJ.
-        height_in_counts: whether its neighbourhood has a height besides its radius, which makes
-            it depend on the range of the pixels.
-        follows_extremes: whether it follows the darkest places, or the brightest ones if
-            it is told that the background is light; others know no such difference.
+        height_in_counts: whether its neighbourhood has a height, so that the range of pixels counts.
+        follows_extremes: whether it follows the darkest places (the brightest, if told so).
         follows_noise: whether noise can shift its background.
         maps_noise: whether it can give a map of the background's noise.
         in_float32: whether it computes in float32, counts above 2^24 less a common level.
+        bytes_a_pixel: what it holds beside a plane, with objects and the result, measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -107,6 +106,7 @@ class BackgroundMethod(BaseModel):
     follows_noise: ClassVar[bool] = True
     maps_noise: ClassVar[bool] = False
     in_float32: ClassVar[bool] = True
+    bytes_a_pixel: ClassVar[int] = 48
 
     radius_unit: Unit = Field(
         default="pixels", description="Unit of all radii and sizes of this method in the plane."

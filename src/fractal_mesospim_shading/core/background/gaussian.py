@@ -40,6 +40,7 @@ class GaussianModel(BackgroundMethod):
 
     model_config = ConfigDict(title="Gaussian local mean")
     arguments: ClassVar = ("radius_px", "radius_z_px")
+    bytes_a_pixel: ClassVar = 24
     wider: ClassVar = {"radius_px": float | tuple[float, float]}
     precedence: ClassVar = ("radius_per_channel", "radius_yx", "radius")
 

@@ -43,6 +43,7 @@ class OpeningModel(BackgroundMethod):
         "light_background",
         "radius_z_px",
     )
+    bytes_a_pixel: ClassVar = 30
     follows_extremes: ClassVar = True
 
     method: Literal["opening"] = "opening"

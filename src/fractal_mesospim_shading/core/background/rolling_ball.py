@@ -30,6 +30,7 @@ class RollingBallModel(BackgroundMethod):
 
     model_config = ConfigDict(title="Rolling ball")
     arguments: ClassVar = ("radius_px", "light_background", "smooth")
+    bytes_a_pixel: ClassVar = 24
     halves_up: ClassVar = True
     height_in_counts: ClassVar = True
     follows_extremes: ClassVar = True

@@ -29,6 +29,7 @@ class SlidingParaboloidModel(BackgroundMethod):
 
     model_config = ConfigDict(title="Sliding paraboloid")
     arguments: ClassVar = ("radius_px", "light_background", "smooth", "correct_corners")
+    bytes_a_pixel: ClassVar = 24
     halves_up: ClassVar = True
     height_in_counts: ClassVar = True
     follows_extremes: ClassVar = True

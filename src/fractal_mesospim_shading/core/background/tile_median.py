@@ -61,6 +61,7 @@ class TileMedianModel(BackgroundMethod):
         "compatibility",
         "noise_map",
     )
+    bytes_a_pixel: ClassVar = 20
     wider: ClassVar = {"tile_size": int | tuple[int, int]}
     short: ClassVar = "tile_size"
     short_in_radii: ClassVar = 4.0
