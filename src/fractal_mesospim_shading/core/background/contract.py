@@ -84,7 +84,7 @@ class BackgroundMethod(BaseModel):
         short_in_radii: how large that number is for objects of radius 1; 0 where it is no length.
         precedence: fields that stand for the same thing, the one that goes first at first.
         halves_up: whether integers are rounded half up, as in ImageJ.
-        height_in_counts: whether its neighbourhood has a height, so that the range of pixels counts.
+        height_in_counts: whether its neighbourhood has a height, so that counts matter.
         follows_extremes: whether it follows the darkest places (the brightest, if told so).
         follows_noise: whether noise can shift its background.
         maps_noise: whether it can give a map of the background's noise.
