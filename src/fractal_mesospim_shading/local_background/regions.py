@@ -20,11 +20,12 @@ from fractal_mesospim_shading.local_background.scratch import SLAB_BYTES
 
 YX = tuple[slice, slice]
 
-_MOST_BYTES_A_PIXEL = 48
-"""What the hungriest method holds for each pixel of a plane: float32 copies and masks."""
+_NOISE_BYTES_A_PIXEL = 48
+"""What the noise of a plane takes for each pixel at least, or a type of many bytes."""
 
-_SURFACE_BYTES_A_PIXEL = 16
-"""What it takes to find the surface of a plane, without evaluating it."""
+_LEAST_SURFACE_BYTES = 8
+_SURFACE_COPIES = 4
+"""What it takes to find the surface of a plane, without evaluating it, in bytes and in pixels."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,20 @@ class Regions:
             bytes_a_pixel = self._bytes_a_pixel(method, dtype)
             area = self._area(block, method) * bytes_a_pixel
             if self.once(method):
-                pixel = _SURFACE_BYTES_A_PIXEL if self.by_surface(method) else bytes_a_pixel
+                surface = max(_SURFACE_COPIES * dtype.itemsize, _LEAST_SURFACE_BYTES)
+                pixel = surface if self.by_surface(method) else bytes_a_pixel
                 plane = height * width * pixel + self._slab_bytes(dtype, grain)
                 cut = min(block[-2], height) * min(block[-1], width) < height * width
-                areas.append(area + cut * plane)
+                areas.append(max(area, cut * plane))
             else:
                 planes = self._planes_at_a_time(block, method, dtype, grain)
                 areas.append(area * (planes if method.depth_px else 1))
         return read + max(areas)
 
     def _bytes_a_pixel(self, method: BackgroundMethod, dtype: np.dtype[Any]) -> int:
-        """What a method holds for each pixel; more for stacks, for noise, and for wide types."""
-        if method.depth_px or self.whole or is_wide(dtype):
-            return _MOST_BYTES_A_PIXEL
-        return method.bytes_a_pixel
+        """What a method holds for each pixel; more for noise, and for wide types."""
+        least = _NOISE_BYTES_A_PIXEL if self.whole or is_wide(dtype) else 0
+        return max(method.bytes_a_pixel, least)
 
     def reads_around(self, block: Sequence[int]) -> bool:
         """Whether pixels are read besides those of a block of a shape."""
@@ -179,7 +180,7 @@ class Regions:
         planes = min(self.axes.length("z", grain), self.depth)
         strip = max(SLAB_BYTES, planes * min(grain[-2], height) * width * dtype.itemsize)
         slab = min(planes * height * width * dtype.itemsize, strip)
-        return slab // dtype.itemsize * (dtype.itemsize + 1)
+        return slab // dtype.itemsize * (dtype.itemsize + self.masked)
 
     @property
     def local(self) -> bool:

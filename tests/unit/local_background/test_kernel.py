@@ -90,11 +90,11 @@ def test_memory_covers_what_is_read_around_a_block():
         return found.working_bytes(block, kind, (8, 256, 256))
 
     gaussian = needed("gaussian", radius_px=100.0)
-    assert gaussian >= own + (256 + 2 * 128) ** 2 * (8 * 2 + 20)
+    assert gaussian >= (256 + 2 * 128) ** 2 * (8 * 2 + 20)
     assert needed("gaussian", radius_px=100.0, masked=True) >= 4000**2 * 20
     assert needed("sliding_paraboloid") >= 4000**2 * 20
     # The eight planes of a chunk come with it, as their surfaces are found together.
-    assert own + 4000**2 * (12 + 7 * 2) <= needed("tile_median") < 4000**2 * (20 + 8 * 3)
+    assert own + 4000**2 * (8 + 8 * 2) <= needed("tile_median") < 4000**2 * (20 + 8 * 3)
     deep = needed("gaussian", radius_px=9.0, radius_z_px=4)
     assert deep > needed("gaussian", radius_px=9.0) * 5
 

@@ -42,7 +42,6 @@ class ConstantModel(BackgroundMethod):
 
     model_config = ConfigDict(title="Constant")
     arguments: ClassVar = ("value",)
-    bytes_a_pixel: ClassVar = 20
     short: ClassVar = "value"
     short_in_radii: ClassVar = 0.0
     precedence: ClassVar = ("value_per_channel", "value")
@@ -75,6 +74,10 @@ class ConstantModel(BackgroundMethod):
     @property
     def largest_radius_px(self) -> float:
         return 1.0
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        return 20
 
     @property
     def halo_px(self) -> int | None:

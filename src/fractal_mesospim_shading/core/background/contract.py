@@ -89,7 +89,6 @@ class BackgroundMethod(BaseModel):
         follows_noise: whether noise can shift its background.
         maps_noise: whether it can give a map of the background's noise.
         in_float32: whether it computes in float32, counts above 2^24 less a common level.
-        bytes_a_pixel: what it holds beside a plane, with objects and the result, measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -106,7 +105,6 @@ class BackgroundMethod(BaseModel):
     follows_noise: ClassVar[bool] = True
     maps_noise: ClassVar[bool] = False
     in_float32: ClassVar[bool] = True
-    bytes_a_pixel: ClassVar[int] = 48
 
     radius_unit: Unit = Field(
         default="pixels", description="Unit of all radii and sizes of this method in the plane."
@@ -185,12 +183,7 @@ class BackgroundMethod(BaseModel):
         return method
 
     def of_channel(self, channel: int, scale: float) -> dict[str, Any]:
-        """Fields whose value in pixels is more than a product, such as numbers for channels.
-
-        Args:
-            channel: index.
-            scale: pixels for each unit of length.
-        """
+        """Fields that differ between channels, lengths times `scale`, which is pixels a unit."""
         return {}
 
     @property
@@ -231,6 +224,11 @@ class BackgroundMethod(BaseModel):
         out: under an object wider than the neighbourhood the background comes from
         the nearest place that has one, however far. Pixels without data are no problem.
         """
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        """What it holds at most beside a plane or stack, with objects and the result."""
+        return 48
 
     @property
     def alignment_px(self) -> int:

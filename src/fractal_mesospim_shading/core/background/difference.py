@@ -49,6 +49,10 @@ class DifferenceOfFiltersModel(BackgroundMethod):
         return 1.0, float(max(side_px, MOST_PX if self.filter == "gaussian" else 0))
 
     @property
+    def bytes_a_pixel(self) -> int:
+        return 50
+
+    @property
     def halo_px(self) -> int | None:
         if self.filter == "gaussian":
             return kernel_half_width(self.big_radius)

@@ -40,7 +40,6 @@ class GaussianModel(BackgroundMethod):
 
     model_config = ConfigDict(title="Gaussian local mean")
     arguments: ClassVar = ("radius_px", "radius_z_px")
-    bytes_a_pixel: ClassVar = 24
     wider: ClassVar = {"radius_px": float | tuple[float, float]}
     precedence: ClassVar = ("radius_per_channel", "radius_yx", "radius")
 
@@ -86,6 +85,10 @@ class GaussianModel(BackgroundMethod):
 
     def radius_range_px(self, side_px: int) -> tuple[float, float]:
         return 1.0, float(max(side_px, MOST_PX))
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        return 32 if self.depth_px else 28
 
     @property
     def halo_px(self) -> int | None:

@@ -64,6 +64,10 @@ class MedianModel(BackgroundMethod):
         return 1 if self.exact else _block_px(self.radius)
 
     @property
+    def bytes_a_pixel(self) -> int:
+        return 48 if self.exact or self.depth_px else 18
+
+    @property
     def halo_px(self) -> int | None:
         block = self.alignment_px
         half = half_size(self.radius / block, self.shape)

@@ -43,7 +43,6 @@ class OpeningModel(BackgroundMethod):
         "light_background",
         "radius_z_px",
     )
-    bytes_a_pixel: ClassVar = 30
     follows_extremes: ClassVar = True
 
     method: Literal["opening"] = "opening"
@@ -63,6 +62,10 @@ class OpeningModel(BackgroundMethod):
     radius_z_planes: int | None = Field(
         default=None, ge=1, le=MOST_PX, description="Also over so many planes up and down."
     )
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        return 48 if self.depth_px else 31
 
     @property
     def halo_px(self) -> int | None:

@@ -30,7 +30,6 @@ class RollingBallModel(BackgroundMethod):
 
     model_config = ConfigDict(title="Rolling ball")
     arguments: ClassVar = ("radius_px", "light_background", "smooth")
-    bytes_a_pixel: ClassVar = 24
     halves_up: ClassVar = True
     height_in_counts: ClassVar = True
     follows_extremes: ClassVar = True
@@ -45,6 +44,10 @@ class RollingBallModel(BackgroundMethod):
     @property
     def alignment_px(self) -> int:
         return ball_shrink(self.radius)
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        return 24
 
     @property
     def halo_px(self) -> int | None:

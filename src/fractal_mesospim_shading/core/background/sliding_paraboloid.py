@@ -29,7 +29,6 @@ class SlidingParaboloidModel(BackgroundMethod):
 
     model_config = ConfigDict(title="Sliding paraboloid")
     arguments: ClassVar = ("radius_px", "light_background", "smooth", "correct_corners")
-    bytes_a_pixel: ClassVar = 24
     halves_up: ClassVar = True
     height_in_counts: ClassVar = True
     follows_extremes: ClassVar = True
@@ -45,6 +44,10 @@ class SlidingParaboloidModel(BackgroundMethod):
         # Of curvature, in counts as well as pixels: it has little to do with the tile, and
         # images of small numbers need large ones.
         return _LEAST_RADIUS_PX, 1e9
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        return 24
 
     @property
     def halo_px(self) -> int | None:

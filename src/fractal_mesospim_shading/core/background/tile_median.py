@@ -61,7 +61,6 @@ class TileMedianModel(BackgroundMethod):
         "compatibility",
         "noise_map",
     )
-    bytes_a_pixel: ClassVar = 20
     wider: ClassVar = {"tile_size": int | tuple[int, int]}
     short: ClassVar = "tile_size"
     short_in_radii: ClassVar = 4.0
@@ -130,6 +129,10 @@ class TileMedianModel(BackgroundMethod):
     def largest_radius_px(self) -> float:
         # A tile larger than the frame is cut to it: one constant, still well defined.
         return 1.0
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        return 20
 
     @property
     def halo_px(self) -> int | None:
