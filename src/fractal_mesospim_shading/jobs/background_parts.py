@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,10 +11,11 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from fractal_mesospim_shading.core.kernel_cache import scratch_folder
 from fractal_mesospim_shading.engine.job_folder import job_url, read_request
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Kernel
 from fractal_mesospim_shading.engine.resources import available_cpus, needed_memory, parse_memory
-from fractal_mesospim_shading.errors import ParameterError, Problems
+from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Problems
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.labels import LabelImage, has_label
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -209,9 +211,31 @@ def background_plan(
     fitting = [one for one in plans if needed_memory(one, 1) <= limit]
     if kernel.regions.local:
         workers = options.n_workers or available_cpus()
-        room = [one for one in fitting if needed_memory(one, workers) <= limit]
-        return (room or fitting or plans[-1:])[0]
-    return (fitting or plans[-1:])[0]
+        fitting = [one for one in fitting if needed_memory(one, workers) <= limit] or fitting
+    chosen = (fitting or plans[-1:])[0]
+    _refuse_full_scratch(chosen, kernel.regions)
+    return chosen
+
+
+def _refuse_full_scratch(plan: CorrectionPlan, regions: Regions) -> None:
+    """Refuse planes that go through files where these have no room.
+
+    Raises:
+        OutputWriteError: those of one chunk do not fit.
+    """
+    source = plan.source
+    needed = regions.filed_bytes(plan.grid.boxes[0], source.dtype, source.read_grain())
+    if not needed:
+        return
+    folder = scratch_folder()
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputWriteError(
+            "These backgrounds follow from whole planes, which do not fit into memory; in "
+            f"temporary files they take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} "
+            "GB free. Set the environment variable TMPDIR to a folder of a disk with more room, "
+            "or raise `memory_limit`."
+        )
 
 
 def blocks_begun(final_url: str, options: BackgroundOptions) -> Mapping[str, Sequence[int]]:

@@ -182,6 +182,21 @@ class Regions:
         slab = min(planes * height * width * dtype.itemsize, strip)
         return slab // dtype.itemsize * (dtype.itemsize + self.masked)
 
+    def filed_bytes(self, block: Sequence[int], dtype: np.dtype[Any], grain: Sequence[int]) -> int:
+        """What the planes of one slab take in files, where any do; see `in_files`.
+
+        Args:
+            block, dtype, grain: as for `working_bytes`.
+        """
+        height, width = self.layout.tile_shape
+        if min(block[-2], height) * min(block[-1], width) == height * width:
+            return 0
+        pixels = min(self.axes.length("z", grain), self.depth) * height * width
+        raw = pixels * dtype.itemsize
+        backgrounds = any(map(self.in_files, self.methods)) * 4 * pixels
+        through = raw > SLAB_BYTES and any(map(self.once, self.methods))
+        return backgrounds + through * raw
+
     @property
     def local(self) -> bool:
         """Whether every block can be estimated without all pixels of its tiles."""
