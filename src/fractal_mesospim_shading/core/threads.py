@@ -126,16 +126,26 @@ and makes many small objects, such as figures."""
 class Kept(Generic[T]):
     """Facts by what they belong to; each is made by one thread, others wait for it."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, with_run: bool = False) -> None:
         """Hold nothing yet.
 
         Args:
             limit: facts held; beyond it the oldest are dropped.
+            with_run: whether all are dropped when a run of blocks ends (`forget_runs`): a run
+                beside it in the same process makes its own anew.
         """
         self._limit = limit
         self._number = 0
         self._lock = threading.Lock()
         self._held: OrderedDict[Hashable, tuple[Future[T], int]] = OrderedDict()
+        if with_run:
+            _with_runs.append(self)
+
+    def clear(self) -> None:
+        """Drop all facts; who is making or using one still has it."""
+        with self._lock:
+            self._held.clear()
+            self._number = 0
 
     def get(self, key: Hashable, make: Callable[[], T], number: int = 1) -> T:
         """The fact of a key, or several that are kept as one; made where it is not there."""
@@ -155,6 +165,15 @@ class Kept(Generic[T]):
                     self._number -= self._held.pop(key, (mine, 0))[1]
                 raise
         return held.result()
+
+
+_with_runs: list[Kept[Any]] = []
+
+
+def forget_runs() -> None:
+    """Drop what is kept for blocks of a run, such as files, which take room on a disk."""
+    for kept in _with_runs:
+        kept.clear()
 
 
 def in_order(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fractal_mesospim_shading.core.threads import Shared, freed_memory_kept
+from fractal_mesospim_shading.core.threads import Shared, forget_runs, freed_memory_kept
 from fractal_mesospim_shading.engine.crew import Crew, reached, workers_of
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, NodeResult
 from fractal_mesospim_shading.engine.process import (
@@ -95,7 +95,10 @@ def workplace(options: ExecutionOptions, use: Resources, folder: str) -> Iterato
     if options.execution == "threads":
         with process_prepared(use.workers), freed_memory_kept:
             room = partial(room_to_share, use=use)
-            yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers, room)
+            try:
+                yield Workplace(lambda plan: _Threads(plan, use.workers), use.workers, room)
+            finally:
+                forget_runs()
         return
     import distributed  # noqa: F401  sets levels of its loggers, which `_quiet` changes after
 
@@ -113,6 +116,9 @@ def workplace(options: ExecutionOptions, use: Resources, folder: str) -> Iterato
             return _Workers(client, crew, plan, more_memory(plan, options, use))
 
         yield Workplace(engine, workers, sync=sync)
+        if options.execution == "dask":
+            # These workers go on. After an error they may not answer, and forget with the next run.
+            client.run(forget_runs, on_error="ignore")
 
 
 class _Threads:

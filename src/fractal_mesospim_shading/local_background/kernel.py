@@ -40,7 +40,7 @@ Found = TypeVar("Found")
 _surfaces: Kept[tuple[PlaneSurface, ...]] = Kept(512)
 """Those of this process, of the planes of a slab."""
 
-_filed: Kept[tuple[FiledPlane, ...]] = Kept(32 * 2**30)
+_filed: Kept[tuple[FiledPlane, ...]] = Kept(32 * 2**30, with_run=True)
 """Backgrounds of this process that lie in files, of the planes of a slab, by their bytes: blocks go
 layer by layer, so the last few are asked for."""
 

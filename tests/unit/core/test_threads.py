@@ -14,7 +14,9 @@ from fractal_mesospim_shading.core.overlaps.pedestal import pedestal
 from fractal_mesospim_shading.core.overlaps.refine import refine_flatfield
 from fractal_mesospim_shading.core.overlaps.residual import pair_residuals
 from fractal_mesospim_shading.core.threads import (
+    Kept,
     empty_array,
+    forget_runs,
     freed_memory_kept,
     linear_algebra_by_one_thread,
 )
@@ -103,3 +105,14 @@ def test_what_solves_for_overlaps_takes_one_thread(function, monkeypatch):
     count = function.__wrapped__.__code__.co_argcount
     with threadpool_limits(2, user_api="blas"), pytest.raises(Looked):
         function(*[Given()] * count)
+
+
+def test_what_is_kept_for_a_run_ends_with_it():
+    for_good, for_a_run = Kept(9), Kept(9, with_run=True)
+    assert for_good.get("a", lambda: 1) == for_a_run.get("a", lambda: 1) == 1
+    forget_runs()
+    assert for_good.get("a", lambda: 2) == 1
+    assert for_a_run.get("a", lambda: 2, number=9) == 2
+    # What was dropped counts no more.
+    assert for_a_run.get("b", lambda: 3, number=0) == 3
+    assert for_a_run.get("a", lambda: 4) == 2

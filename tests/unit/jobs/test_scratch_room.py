@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,11 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.jobs import background_parts
-from fractal_mesospim_shading.jobs.background import plan_background
+from fractal_mesospim_shading.jobs.background import correct_background, plan_background
+from fractal_mesospim_shading.local_background import kernel
+from fractal_mesospim_shading.local_background.planes import PlaneCorrection
 from fractal_mesospim_shading.local_background.regions import Regions
+from fractal_mesospim_shading.local_background.scratch import scratch_file
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.synthetic.images import write_image
 
@@ -66,3 +72,30 @@ def test_too_little_room_is_told_before_a_pixel_is_read(
         with pytest.raises(OutputWriteError, match="whole planes.*Set the environment variable"):
             planned(needed - 1)
     assert planned(needed)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_files_are_gone_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Not only with the process, which may be a notebook or a server."""
+    image = str(tmp_path / "fused.zarr")
+    pixels = np.full((4, 600, 600), 300, np.uint16)
+    write_image(image, pixels, axes="zyx", chunks=(4, 100, 100))
+    monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(background_parts, "_MOST_BLOCK_BYTES", 1)
+    files: list[weakref.ref[Any]] = []
+
+    def noted() -> Any:
+        file = scratch_file()
+        files.append(weakref.ref(file))
+        return file
+
+    monkeypatch.setattr(kernel, "scratch_file", noted)
+    if fails:
+        monkeypatch.setattr(PlaneCorrection, "apply", None)
+    options = BackgroundOptions(method="sliding_paraboloid", output_folder=str(tmp_path / "o"))
+    with pytest.raises(TypeError) if fails else nullcontext():
+        correct_background(image, options)
+    gc.collect()
+    assert files and all(file() is None for file in files)
