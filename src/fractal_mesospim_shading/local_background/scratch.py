@@ -1,7 +1,6 @@
 """Whole planes in files without a name, where a slab of them is more than memory should hold.
 
-The files lie in the folder for temporary files and are gone with the last object that uses them, or
-with the process.
+The files lie in the folder for temporary files and are gone with the run, or with the process.
 """
 
 from __future__ import annotations
