@@ -273,7 +273,8 @@ class BackgroundKernel:
             make = partial(self._of_slab, window, slab, piece, surface)
             found = _surfaces.get(key, make, planes)
         else:
-            size = planes * prod(self.layout.tile_shape) * np.dtype(np.float32).itemsize
+            pixels = planes * prod(self.layout.tile_shape)
+            size = pixels * self.regions.filed_bytes_a_pixel(method)
             found = _filed.get(key, partial(self._filed_slab, window, slab, piece), size)
         one: PlaneSurface | FiledPlane = found[plane - slab.start]
         return one

@@ -182,6 +182,11 @@ class Regions:
         slab = min(planes * height * width * dtype.itemsize, strip)
         return slab // dtype.itemsize * (dtype.itemsize + self.masked)
 
+    def filed_bytes_a_pixel(self, method: BackgroundMethod) -> int:
+        """What a file holds for each pixel of a plane: float32 images, of the background first."""
+        images = 1 + method.maps_noise + method.denoises
+        return images * np.dtype(np.float32).itemsize if self.in_files(method) else 0
+
     def filed_bytes(self, block: Sequence[int], dtype: np.dtype[Any], grain: Sequence[int]) -> int:
         """What the planes of one slab take in files, where any do; see `in_files`.
 
@@ -193,7 +198,7 @@ class Regions:
             return 0
         pixels = min(self.axes.length("z", grain), self.depth) * height * width
         raw = pixels * dtype.itemsize
-        backgrounds = any(map(self.in_files, self.methods)) * 4 * pixels
+        backgrounds = pixels * max(map(self.filed_bytes_a_pixel, self.methods))
         through = raw > SLAB_BYTES and any(map(self.once, self.methods))
         return backgrounds + through * raw
 

@@ -33,6 +33,8 @@ Usage = namedtuple("Usage", "total used free")
     [
         ("sliding_paraboloid", False, 1000, 4 * 8 * 1000**2),
         ("gaussian", True, 1000, 4 * 8 * 1000**2),
+        # The pixels that are corrected in place of the image's as well.
+        ("difference_of_filters", True, 1000, 8 * 8 * 1000**2),
         # The raw planes are more than is read at a time.
         ("gaussian", True, 5000, (4 + 2) * 8 * 5000**2),
         ("tile_median", True, 5000, 2 * 8 * 5000**2),

@@ -88,6 +88,7 @@ class BackgroundMethod(BaseModel):
         follows_extremes: whether it follows the darkest places (the brightest, if told so).
         follows_noise: whether noise can shift its background.
         maps_noise: whether it can give a map of the background's noise.
+        denoises: whether it gives pixels to be corrected in place of those of the image.
         in_float32: whether it computes in float32, counts above 2^24 less a common level.
     """
 
@@ -104,6 +105,7 @@ class BackgroundMethod(BaseModel):
     follows_extremes: ClassVar[bool] = False
     follows_noise: ClassVar[bool] = True
     maps_noise: ClassVar[bool] = False
+    denoises: ClassVar[bool] = False
     in_float32: ClassVar[bool] = True
 
     radius_unit: Unit = Field(

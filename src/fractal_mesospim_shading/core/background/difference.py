@@ -31,6 +31,7 @@ class DifferenceOfFiltersModel(BackgroundMethod):
     model_config = ConfigDict(title="Difference of filters")
     arguments: ClassVar = ("small_radius_px", "big_radius_px", "filter")
     short: ClassVar = "big_radius"
+    denoises: ClassVar = True
 
     method: Literal["difference_of_filters"] = "difference_of_filters"
     small_radius: float | None = Field(
