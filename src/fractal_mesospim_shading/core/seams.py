@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import Tile, TileLayout
@@ -19,6 +21,8 @@ _MEDIUM = 1.5
 _DIMMEST = 0.1
 # Boxes of medium that a line crosses at least.
 _LEAST_BOXES = 2
+# Boxes that are cut out at a time: of planes as they are looked at, a few megabytes.
+_TOGETHER = 2048
 
 
 def seam_step(
@@ -211,6 +215,40 @@ def seams(
     """The seams of some planes; arguments as for `seam_step`."""
     # Only what lies at seams becomes float64: all of it takes longer than everything else here.
     stack = planes.reshape(-1, *planes.shape[-2:])
+    places = list(_places(layout, factor, depth, length))
+    means = _means_of(stack, [box for place in places for box in place.corners()]) - offset
+    begin = 0
+    for place in places:
+        middle, end = (begin + sides * len(place.boxes) for sides in (1, 2))
+        yield place.seam(means[:, begin:middle], means[:, middle:end])
+        begin = end
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the boxes of a seam lie; attributes as of `Seam`."""
+
+    tiles: tuple[Tile, Tile]
+    across: int
+    depths: tuple[Span, Span]
+    boxes: tuple[Span, ...]
+
+    def corners(self) -> Iterator[tuple[int, int, int, int]]:
+        """First row and column, height and width of each box, one side after the other."""
+        for start, stop in self.depths:
+            for low, high in self.boxes:
+                if self.across:
+                    yield low, start, high - low, stop - start
+                else:
+                    yield start, low, stop - start, high - low
+
+    def seam(self, first: NDArray[np.float64], second: NDArray[np.float64]) -> Seam:
+        """The same with the means of its boxes."""
+        return Seam(self.tiles, self.across, self.depths, self.boxes, first, second)
+
+
+def _places(layout: TileLayout, factor: Span, depth: int, length: int) -> Iterator[_Place]:
+    """Where the seams lie; arguments as for `seam_step`."""
     for first, second, across in _touching(layout):
         along = 1 - across
         spans_a, spans_b = coarse_spans(first, layout, factor), coarse_spans(second, layout, factor)
@@ -220,11 +258,15 @@ def seams(
         reach = min(depth, end - spans_a[across][0], spans_b[across][1] - start)
         if reach < 1 or high <= low:
             continue
-        n_boxes = max((high - low) // length, 1)
-        boxes = tuple(spans_between(np.linspace(low, high, n_boxes + 1).astype(int)))
         depths = ((end - reach, end), (start, start + reach))
-        means = [_box_means(stack, across, side, boxes) - offset for side in depths]
-        yield Seam((first, second), across, depths, boxes, means[0], means[1])
+        yield _Place((first, second), across, depths, _boxes_along(low, high, length))
+
+
+@lru_cache(maxsize=4096)
+def _boxes_along(low: int, high: int, length: int) -> tuple[Span, ...]:
+    """Boxes of about a length between two places; the seams of a row of tiles share them."""
+    number = max((high - low) // length, 1)
+    return tuple(spans_between(np.linspace(low, high, number + 1).astype(int)))
 
 
 def as_stack(planes: NDArray[Any]) -> NDArray[np.float64]:
@@ -254,16 +296,29 @@ def coarse_spans(tile: Tile, layout: TileLayout, factor: Span) -> tuple[Span, Sp
     )
 
 
-def _box_means(
-    stack: NDArray[Any], across: int, depth: Span, boxes: Sequence[Span]
+def _means_of(
+    stack: NDArray[Any], boxes: Sequence[tuple[int, int, int, int]]
 ) -> NDArray[np.float64]:
-    """Means of boxes along one side of a seam, NaN where one holds a pixel of 0."""
-    side = slice(*depth)
-    part = stack[:, :, side] if across == 1 else stack[:, side].swapaxes(1, 2)
-    strip = part.astype(np.float64)
-    cut = [strip[:, start:stop] for start, stop in boxes]
-    means = [np.where((box == 0).any(axis=(1, 2)), np.nan, box.mean(axis=(1, 2))) for box in cut]
-    return np.stack(means, axis=1)
+    """(n, boxes) means of the boxes of each plane, NaN where one holds a pixel of 0.
+
+    Boxes of one shape are cut out many at a time: one by one, a mosaic of many tiles takes most
+    of a correction's time.
+
+    Args:
+        stack: (n, y, x).
+        boxes: first row and column, height and width of each.
+    """
+    means = np.full((len(stack), len(boxes)), np.nan)
+    every = np.array(boxes, np.int64).reshape(-1, 4)
+    shapes, shape_of = np.unique(every[:, 2:], axis=0, return_inverse=True)
+    for number, shape in enumerate(shapes):
+        own = np.flatnonzero(shape_of.ravel() == number)
+        windows = sliding_window_view(stack, (1, *shape))[:, :, :, 0]
+        for some in np.array_split(own, -(-len(own) // _TOGETHER)):
+            cut = windows[:, every[some, 0], every[some, 1]].astype(np.float64)
+            lit = (cut != 0).all(axis=(2, 3))
+            means[:, some] = np.where(lit, cut.mean(axis=(2, 3)), np.nan)
+    return means
 
 
 def spans_between(edges: NDArray[Any]) -> list[Span]:

@@ -147,8 +147,10 @@ def offset_look(image: MultitileImage, labels: Collection[str], parts: int) -> O
     for group in image.model_groups:
         refs = drawn_planes(image, every_plane(image, group), 0, number, 0, in_pairs=True)
         tiles = planes.setdefault(group.channel.index, {})
-        for tile in {tile for tile, _ in refs}:
-            tiles[tile] = frozenset(z for other, z in refs if other == tile)
+        of_tiles: dict[int, list[int]] = {}
+        for tile, z in refs:
+            of_tiles.setdefault(tile, []).append(z)
+        tiles |= {tile: frozenset(own) for tile, own in of_tiles.items()}
         most = max(most, sum(len(own) for own in tiles.values()))
     bin_px = choose_bin(image.layout.tile_shape)
     stripes = image.layout.tile_shape[0] // _stripe_px(bin_px)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from fractal_mesospim_shading.core.correct import PixelCounts
+from fractal_mesospim_shading.core.seam_growth import SeamGrowth
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models
 from fractal_mesospim_shading.flatfield.offset_doubts import Judgement, is_given
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
-from fractal_mesospim_shading.jobs.judging import SeamGrowth
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.views.evidence import Evidence, OffsetSeen, Steps, Views
 

@@ -6,8 +6,8 @@ The steps are measured on the result; what they were before follows from it and 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from operator import itemgetter
 from typing import Any
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
-from fractal_mesospim_shading.core.layout import Tile, TileLayout
+from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.core.quality import flattened
-from fractal_mesospim_shading.core.seams import Seam, seams
+from fractal_mesospim_shading.core.seam_growth import SeamGrowth, seam_growth
+from fractal_mesospim_shading.core.seams import Span
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
@@ -44,21 +45,7 @@ from fractal_mesospim_shading.views.coarse import (
     shrinking,
 )
 
-FloatArray = NDArray[np.float64]
-
-DivisorOf = Callable[[Tile, slice, slice], NDArray[np.float32]]
-"""What some rows and columns of a tile were divided by."""
-
 logger = logging.getLogger(__name__)
-
-# Boxes along a seam that are taken together, since neighbours show the same sample.
-_GROUP = 4
-_LEAST_GROUPS = 4
-# A growth counts beyond so many of its standard deviations, and this fraction.
-_SIGMAS = 3.0
-_LEAST_GROWTH = 0.005
-# Standard deviation of a median over that of a mean.
-_MEDIAN_ERROR = 1.25
 
 
 def planned_look(work: Work, part: Part, models: Models) -> OffsetLook | None:
@@ -154,28 +141,24 @@ def _growths(
     if anew and level == 0:
         return growths
     factor = shrinking(seen.levels, level)
-    names, tile_shape = profile_names(image), image.layout.tile_shape
+    names, tile_shape = _names_of(image), image.layout.tile_shape
     for channel in image.channels:
         planes = _planes(seen, part.plan.target.levels[0].dtype, image.axes, level, channel.index)
-        own = {name for (index, _), name in names.items() if index == channel.index}
-        if planes is None or not all(models[name].corrects for name in own):
+        own = names[channel.index]
+        if planes is None or not all(models[name].corrects for name in own.values()):
             continue
-        corrections = {name: models[name].correction(tile_shape) for name in own}
-
-        def correction_of(tile: Tile, index: int = channel.index) -> TileCorrection:
-            own = corrections[names.get((index, tile.number)) or names[index, None]]  # noqa: B023
-            return replace(own, tile_gain=gain_of(gains, index, tile.number))
-
+        corrections = Corrections(
+            {name: models[name].correction(tile_shape) for name in set(own.values())},
+            own,
+            {
+                tile.number: gain_of(gains, channel.index, tile.number)
+                for tile in image.layout.tiles
+            },
+        )
         added = choice.options.output_offset
         if anew:
-            planes, added = flattened(planes, image.layout, correction_of, factor=factor), 0.0
-        growth = seam_growth(
-            planes,
-            image.layout,
-            lambda tile, rows, columns: correction_of(tile).divisor(rows, columns),
-            added,
-            factor=factor,
-        )
+            planes, added = flattened(planes, image.layout, corrections.of, factor=factor), 0.0
+        growth = seam_growth(planes, image.layout, corrections.divisor, added, factor=factor)
         if growth is None:
             continue
         growths[choice.prefix + channel.label] = growth
@@ -190,6 +173,45 @@ def _growths(
                 100 * growth.error,
             )
     return growths
+
+
+def _names_of(image: MultitileImage) -> dict[int, dict[int | None, str]]:
+    """The labels of models by channel, and by tile; None stands for all tiles."""
+    names: dict[int, dict[int | None, str]] = {}
+    for (channel, tile), name in profile_names(image).items():
+        names.setdefault(channel, {})[tile] = name
+    return names
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What was done to the tiles of a channel.
+
+    Attributes:
+        by_name: corrections without the gains of tiles, by the label of the model.
+        names: the label of a tile; that of None for those that are not named.
+        gains: of the tiles.
+    """
+
+    by_name: Mapping[str, TileCorrection]
+    names: Mapping[int | None, str]
+    gains: Mapping[int, float]
+    _divisors: dict[tuple[str, float, Span, Span], float] = field(default_factory=dict)
+
+    def of(self, tile: Tile) -> TileCorrection:
+        """What was done to a tile."""
+        return replace(self.by_name[self._name(tile)], tile_gain=self.gains[tile.number])
+
+    def divisor(self, tile: Tile, rows: Span, columns: Span) -> float:
+        """Mean of what a part of a tile was divided by, found once for tiles that share it."""
+        key = (self._name(tile), self.gains[tile.number], rows, columns)
+        if key not in self._divisors:
+            part = self.of(tile).divisor(slice(*rows), slice(*columns))
+            self._divisors[key] = float(part.mean(dtype=np.float64))
+        return self._divisors[key]
+
+    def _name(self, tile: Tile) -> str:
+        return self.names.get(tile.number) or self.names[None]
 
 
 def _planes(
@@ -210,93 +232,3 @@ def _planes(
     y, x = (slice(0, size) for size in array.shape[-2:])
     data = image.read(level, plane_box(axes, channel, slice(start, stop), y, x))
     return data.reshape((-1, *array.shape[-2:]))
-
-
-@dataclass(frozen=True)
-class SeamGrowth:
-    """How the steps at the seams have changed. Fractions of the brightness.
-
-    Attributes:
-        before, after: typical step, as in `seam_step`.
-        growth: typical change of the step of the same boxes.
-        error: its standard deviation; infinite where there are too few seams to tell.
-    """
-
-    before: float
-    after: float
-    growth: float
-    error: float
-
-    @property
-    def grew(self) -> bool:
-        """Whether the steps have grown beyond doubt."""
-        least = max(_SIGMAS * self.error, _LEAST_GROWTH)
-        return self.growth > least and self.after > self.before + _LEAST_GROWTH
-
-
-def seam_growth(
-    after: NDArray[np.generic],
-    layout: TileLayout,
-    divisor_of: DivisorOf,
-    output_offset: float = 0.0,
-    *,
-    factor: tuple[int, int] = (1, 1),
-) -> SeamGrowth | None:
-    """Compare the steps of corrected planes with those that they had before.
-
-    The light before is the corrected light times the flat-field, so that the source
-    need not be read again.
-
-    Args:
-        after: (n, y, x) corrected planes.
-        layout: tiles at full resolution.
-        divisor_of: (y, x) what some rows and columns of a tile were divided by, at full resolution.
-        output_offset: counts that were added.
-        factor: by how much y and x have shrunk from full resolution to these planes.
-
-    Returns:
-        None where there is no seam with light on both sides.
-    """
-    steps_before, steps_after, changes = [], [], []
-    for seam in seams(after, layout, output_offset, factor=factor):
-        first, second = (_mean_divisor(seam, side, divisor_of, factor) for side in (0, 1))
-        now = _step(seam.first, seam.second)
-        then = _step(seam.first * first, seam.second * second)
-        steps_before.append(then[np.isfinite(then)])
-        steps_after.append(now[np.isfinite(now)])
-        for start in range(0, now.shape[1], _GROUP):
-            change = (now - then)[:, start : start + _GROUP]
-            if np.isfinite(change).any():
-                changes.append(float(np.nanmedian(change)))
-    if not changes:
-        return None
-    error = float("inf")
-    if len(changes) >= _LEAST_GROUPS:
-        error = _MEDIAN_ERROR * float(np.std(changes, ddof=1)) / np.sqrt(len(changes))
-    return SeamGrowth(
-        float(np.median(np.concatenate(steps_before))),
-        float(np.median(np.concatenate(steps_after))),
-        float(np.median(changes)),
-        float(error),
-    )
-
-
-def _step(first: FloatArray, second: FloatArray) -> FloatArray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        lit = (first > 0) & (second > 0)
-        return np.where(lit, 2 * np.abs(first - second) / (first + second), np.nan)
-
-
-def _mean_divisor(
-    seam: Seam, side: int, divisor_of: DivisorOf, factor: tuple[int, int]
-) -> FloatArray:
-    """Mean of what each box of one side of a seam was divided by."""
-    tile, means = seam.tiles[side], []
-    for along in seam.boxes:
-        spans = (seam.depths[side], along) if seam.across == 0 else (along, seam.depths[side])
-        rows, columns = (
-            slice(*(edge * shrunk - origin for edge in span))
-            for span, shrunk, origin in zip(spans, factor, (tile.y, tile.x), strict=True)
-        )
-        means.append(float(divisor_of(tile, rows, columns).mean(dtype=np.float64)))
-    return np.array(means)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from fractal_mesospim_shading.core.seam_growth import SeamGrowth
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.zero_look import tell_zeros
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
@@ -15,7 +16,7 @@ from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.jobs.certifying import Checks, check_overlaps
 from fractal_mesospim_shading.jobs.evidence import Looked, gathered
-from fractal_mesospim_shading.jobs.judging import SeamGrowth, judge_offsets, judge_seams
+from fractal_mesospim_shading.jobs.judging import judge_offsets, judge_seams
 from fractal_mesospim_shading.jobs.steps import Counts
 from fractal_mesospim_shading.jobs.work import Work
 from fractal_mesospim_shading.messages import heard_so_far

@@ -99,7 +99,8 @@ def choose_planes(
             "There is no plane to estimate from: expected at least one tile with one plane."
         )
     rng = np.random.Generator(np.random.PCG64(seed))
-    order = [list(tiles)[i] for i in rng.permutation(len(tiles))]
+    numbers = list(tiles)
+    order = [numbers[i] for i in rng.permutation(len(tiles))]
     if in_pairs:
         order = _enough_for_pairs(order, tiles, n_planes)
     shares = _fair_shares([len(tiles[tile]) for tile in order], n_planes)
@@ -146,7 +147,8 @@ def _choose_in_slab(planes: list[int], count: int, phase: float) -> list[int]:
         return planes
     pairs = [planes[i : i + 2] for i in range(0, len(planes) - 1, 2)]
     chosen = [z for i in _spread(len(pairs), min(count // 2, len(pairs)), phase) for z in pairs[i]]
-    left = [z for z in planes if z not in set(chosen)]
+    taken = set(chosen)
+    left = [z for z in planes if z not in taken]
     return chosen + [left[i] for i in _spread(len(left), count - len(chosen), phase)]
 
 
