@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import Tile, TileLayout
@@ -21,6 +23,9 @@ from fractal_mesospim_shading.core.seams import (
 
 if TYPE_CHECKING:
     from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
+
+# Pixels that are cut out of planes at a time: a few megabytes.
+_TOGETHER = 2**19
 
 
 @dataclass(frozen=True)
@@ -166,30 +171,67 @@ def flatness(
         A relative deviation; NaN where no tile has light.
     """
     stack = as_stack(planes)
+    spans = [coarse_spans(tile, layout, factor) for tile in layout.tiles]
+    spans = [own for own in spans if all(start < stop for start, stop in own)]
     maps = []
-    for tile in layout.tiles:
-        (y0, y1), (x0, x1) = coarse_spans(tile, layout, factor)
-        rows = np.linspace(y0, y1, min(cells, max(y1 - y0, 1)) + 1).astype(int)
-        columns = np.linspace(x0, x1, min(cells, max(x1 - x0, 1)) + 1).astype(int)
-        for plane in stack:
-            medians = np.array(
-                [
-                    [
-                        np.median(plane[a:b, c:d]) - offset
-                        for c, d in spans_between(columns)
-                        if d > c
-                    ]
-                    for a, b in spans_between(rows)
-                    if b > a
-                ]
-            )
-            typical = float(np.median(medians)) if medians.size else 0.0
-            if typical > 0:
-                maps.append(medians / typical)
-    if not maps:
+    for shape, corners in _alike(spans, cells).items():
+        for some in _in_batches(corners, shape.pixels * len(stack)):
+            medians = shape.medians(stack, some) - offset
+            typical = np.median(medians, axis=(0, 1))
+            lit = typical > 0
+            maps.append(medians[..., lit] / typical[lit])
+    every = np.concatenate(maps, axis=-1) if maps else np.zeros((1, 1, 0))
+    if not every.size:
         return float("nan")
-    common = np.median(np.stack(maps), axis=0)
+    common = np.median(every, axis=-1)
     return float(np.sqrt(np.mean((common / common.mean() - 1) ** 2)))
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Where the cells of a tile lie, from its corner: their rows and their columns."""
+
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+
+    @property
+    def pixels(self) -> int:
+        """Of a tile."""
+        return self.rows[-1][1] * self.columns[-1][1]
+
+    def medians(self, stack: NDArray[np.float64], corners: NDArray[np.int64]) -> NDArray[Any]:
+        """(rows, columns, n, tiles) medians of the cells of some tiles, in all planes at once."""
+        whole = (1, self.rows[-1][1], self.columns[-1][1])
+        cut = sliding_window_view(stack, whole)[:, corners[:, 0], corners[:, 1], 0]
+        return np.array(
+            [
+                [np.median(cut[..., a:b, c:d], axis=(-2, -1)) for c, d in self.columns]
+                for a, b in self.rows
+            ]
+        )
+
+
+def _alike(spans: Sequence[tuple[Span, Span]], cells: int) -> dict[_Cells, list[tuple[int, int]]]:
+    """The corners of tiles by where their cells lie; all tiles have equally many."""
+    numbers = [min([cells, *(own[axis][1] - own[axis][0] for own in spans)]) for axis in (0, 1)]
+    found: dict[_Cells, list[tuple[int, int]]] = {}
+    for own in spans:
+        rows, columns = (_cut(*span, n) for span, n in zip(own, numbers, strict=True))
+        found.setdefault(_Cells(rows, columns), []).append((own[0][0], own[1][0]))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _cut(start: int, stop: int, number: int) -> tuple[Span, ...]:
+    """So many spans from one place to another, counted from the first; tiles of a row share it."""
+    edges = np.linspace(start, stop, number + 1).astype(int) - start
+    return tuple(spans_between(edges))
+
+
+def _in_batches(corners: Sequence[Span], pixels: int) -> list[NDArray[np.int64]]:
+    """The same in parts of a few megabytes, where each takes so many pixels."""
+    together = max(1, _TOGETHER // pixels)
+    return np.array_split(np.array(corners, np.int64), -(-len(corners) // together))
 
 
 def flattened(

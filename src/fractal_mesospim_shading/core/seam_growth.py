@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import Tile, TileLayout
-from fractal_mesospim_shading.core.seams import Seam, Span, seams
+from fractal_mesospim_shading.core.seams import Seam, Span, medians_of_runs, seams
 
 FloatArray = NDArray[np.float64]
 
@@ -112,20 +112,12 @@ def _group_medians(values: FloatArray, lengths: Sequence[int]) -> FloatArray:
         values: (n, boxes) of all seams, one after the other.
         lengths: boxes of each seam.
     """
-    begins = np.cumsum([0, *lengths[:-1]])
-    firsts = np.concatenate(
-        [np.arange(b, b + n, _GROUP) for b, n in zip(begins, lengths, strict=True)]
-    )
-    ends = np.repeat(begins + lengths, [-(-n // _GROUP) for n in lengths])
-    members = firsts[:, None] + np.arange(_GROUP)
-    inside = members < ends[:, None]
-    chosen = values[:, np.minimum(members, values.shape[1] - 1)]
-    flat = np.where(inside, chosen, np.nan).transpose(1, 0, 2).reshape(len(firsts), -1)
-    number = np.isfinite(flat).sum(axis=1)
-    # What is not finite is sorted to the end.
-    ranked, number = np.sort(flat[number > 0], axis=1), number[number > 0]
-    rows = np.arange(len(number))
-    return np.asarray((ranked[rows, (number - 1) // 2] + ranked[rows, number // 2]) / 2)
+    ends = np.cumsum(lengths)
+    firsts = [np.arange(end - n, end, _GROUP) for end, n in zip(ends, lengths, strict=True)]
+    first = np.concatenate(firsts)
+    end = np.minimum(first + _GROUP, np.repeat(ends, [len(own) for own in firsts]))
+    medians = medians_of_runs(values, first, end)
+    return np.asarray(medians[np.isfinite(medians)])
 
 
 def _mean_divisors(

@@ -269,6 +269,28 @@ def _boxes_along(low: int, high: int, length: int) -> tuple[Span, ...]:
     return tuple(spans_between(np.linspace(low, high, number + 1).astype(int)))
 
 
+def medians_of_runs(
+    values: NDArray[np.float64], firsts: NDArray[Any], ends: NDArray[Any]
+) -> NDArray[np.float64]:
+    """(runs,) median of the finite values in each run of boxes; NaN where there is none.
+
+    Args:
+        values: (n, boxes).
+        firsts, ends: first and last + 1 box of each run.
+    """
+    if not len(firsts):
+        return np.zeros(0)
+    members = firsts[:, None] + np.arange(int(np.max(ends - firsts)))
+    inside = members < ends[:, None]
+    chosen = values[:, np.minimum(members, values.shape[1] - 1)]
+    flat = np.where(inside, chosen, np.nan).transpose(1, 0, 2).reshape(len(firsts), -1)
+    number = np.isfinite(flat).sum(axis=1)
+    # What is not finite is sorted to the end.
+    ranked, rows = np.sort(flat, axis=1), np.arange(len(firsts))
+    middle = (ranked[rows, np.maximum(number - 1, 0) // 2] + ranked[rows, number // 2]) / 2
+    return np.asarray(np.where(number > 0, middle, np.nan))
+
+
 def as_stack(planes: NDArray[Any]) -> NDArray[np.float64]:
     """Planes (n, y, x) of one plane or several."""
     array = np.asarray(planes, dtype=np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
-from fractal_mesospim_shading.core.seams import Seam, medium_lines, seams
+from fractal_mesospim_shading.core.seams import Seam, medians_of_runs, medium_lines, seams
 from fractal_mesospim_shading.flatfield.sampling import z_factor
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -156,25 +157,29 @@ def _worst_seam(
 
     Steps are told in the dimmer half of all boxes: two tiles show other tissue, but one medium.
     """
-    before, after = (list(seams(mean, layout, factor=factor)) for mean in means)
-    lit = [np.fmin(seam.first, seam.second)[0] for seam in after]
-    every = np.concatenate(lit) if lit else np.zeros(0)
-    every = every[np.isfinite(every) & (every > 0)]
-    if not every.size:
+    after = list(seams(means[1], layout, factor=factor))
+    if not after:
         return None
-    limit = float(np.median(every))
-    steps = [_steps(seam, limit) for seam in after]
-    typical = [float(np.nanmedian(own)) if np.isfinite(own).any() else -1.0 for own in steps]
+    first = np.concatenate([seam.first[0] for seam in after])
+    second = np.concatenate([seam.second[0] for seam in after])
+    dimmer = np.fmin(first, second)
+    dimmer = dimmer[np.isfinite(dimmer) & (dimmer > 0)]
+    if not dimmer.size:
+        return None
+    steps = _steps(first, second, float(np.median(dimmer)))
+    ends = np.cumsum([len(seam.boxes) for seam in after])
+    begins = np.concatenate([[0], ends[:-1]])
+    typical = np.nan_to_num(medians_of_runs(steps[None], begins, ends), nan=-1.0)
     worst = int(np.argmax(typical))
     if typical[worst] < 0:
         return None
-    shaded = _steps(before[worst], np.inf)
-    shaded[~np.isfinite(steps[worst])] = -1.0
+    before = next(islice(seams(means[0], layout, factor=factor), worst, None))
+    shaded = _steps(before.first[0], before.second[0], np.inf)
+    shaded[~np.isfinite(steps[begins[worst] : ends[worst]])] = -1.0
     return after[worst], int(np.argmax(np.nan_to_num(shaded, nan=-1.0)))
 
 
-def _steps(seam: Seam, limit: float) -> NDArray[np.float64]:
-    first, second = seam.first[0], seam.second[0]
+def _steps(first: FloatArray, second: FloatArray, limit: float) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         chosen = (first > 0) & (second > 0) & (np.fmin(first, second) <= limit)
         return np.where(chosen, 2 * np.abs(first - second) / (first + second), np.nan)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.core.profile import ShadingProfile
 from fractal_mesospim_shading.core.quality import ShadingQuality, flatness, flattened
-from fractal_mesospim_shading.core.seams import medium_steps, seam_step
+from fractal_mesospim_shading.core.seams import coarse_spans, medium_steps, seam_step
+from tests.support.steps import steps
 
 GRID = TileLayout.from_origins([(0, 0), (0, 32), (24, 0), (24, 32)], (24, 32), (48, 64))
 PAIR = TileLayout.from_origins([(0, 0), (0, 32)], (24, 32), (24, 64))
@@ -173,3 +176,40 @@ def test_steps_in_medium_are_those_of_the_flat_field_without_noise() -> None:
 
 def test_tissue_alone_tells_no_step_in_medium() -> None:
     assert all(math.isnan(step) for step in medium_steps(*(np.zeros((24, 64)),) * 2, PAIR))
+
+
+@pytest.mark.parametrize(("size", "factor"), [(32, (1, 1)), (30, (4, 3)), (16, (2, 2))])
+def test_flatness_of_all_tiles_together_is_that_of_one_by_one(
+    size: int, factor: tuple[int, int]
+) -> None:
+    origins = [(size * row, size * column) for column in range(4) for row in range(4)]
+    layout = TileLayout.from_origins(origins, (size, size), (4 * size, 4 * size))
+    shape = (2, *(4 * size // f for f in factor))
+    planes = np.random.default_rng(5).integers(0, 300, shape).astype("uint16")
+    maps = []
+    for tile, plane in product(layout.tiles, planes):
+        rows, columns = (
+            np.linspace(*span, min(8, span[1] - span[0]) + 1).astype(int)
+            for span in coarse_spans(tile, layout, factor)
+        )
+        medians = np.array(
+            [
+                [np.median(plane[a:b, c:d].astype(float)) - 20.0 for c, d in pairwise(columns)]
+                for a, b in pairwise(rows)
+            ]
+        )
+        if np.median(medians) > 0:
+            maps.append(medians / np.median(medians))
+    common = np.median(np.stack(maps), axis=0)
+    expected = float(np.sqrt(np.mean((common / common.mean() - 1) ** 2)))
+    assert flatness(planes, layout, 20.0, factor=factor) == expected
+
+
+def test_flatness_of_many_tiles_takes_few_more_steps() -> None:
+    """The medians of a cell are taken of many tiles at once."""
+    numbers = {}
+    for side in (8, 16):
+        origins = [(16 * row, 16 * column) for column in range(side) for row in range(side)]
+        layout = TileLayout.from_origins(origins, (16, 16), (16 * side, 16 * side))
+        numbers[side] = steps(partial(flatness, np.ones((16 * side, 16 * side)), layout))
+    assert (numbers[16] - numbers[8]) / (16**2 - 8**2) < 300
