@@ -43,10 +43,9 @@ def first_members(planes: Windows) -> NDArray[np.bool_]:
 
 def _sheets(planes: Windows) -> list[NDArray[np.intp]]:
     """Some neighbouring planes each, all with data, evenly spread where there are many."""
-    known = planes.known
+    known = np.flatnonzero(planes.known)
     sheets = []
-    for run in np.unique(planes.run):
-        own = np.flatnonzero((planes.run == run) & known)
+    for own in np.split(known, np.flatnonzero(np.diff(planes.run[known])) + 1):
         sheets += [own[k : k + _SHEET] for k in range(0, len(own), _SHEET)]
     chosen = np.linspace(0, len(sheets) - 1, min(_MOST_SHEETS, len(sheets)))
     return [sheets[int(k)] for k in np.round(chosen)]

@@ -138,31 +138,34 @@ class Differences:
 
     def odd_tile(self, passed: NDArray[np.bool_]) -> int | None:
         """The tile that differs most from all others, if by more than noise and little light."""
-        tiles = np.unique(self.planes.tile[passed])
+        tiles, begins = np.unique(self.planes.tile[passed], return_index=True)
         if len(tiles) < 2:
             return None
         over = np.zeros(len(tiles))
         for size, share in enumerate(_TILE_LIMITS):
-            sums = np.array([self._of_tile(size, passed & (self.planes.tile == t)) for t in tiles])
-            rest, light, variance = sums.transpose(1, 0, 2)
-            for k in range(len(tiles)):
-                other = np.arange(len(tiles)) != k
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    own_share = rest[k] / light[k]
-                    other_share = rest[other].sum(axis=0) / light[other].sum(axis=0)
-                    noise = variance[k] / light[k] ** 2
-                    noise += variance[other].sum(axis=0) / light[other].sum(axis=0) ** 2
-                    limit = np.maximum(_TILE_SIGMAS * np.sqrt(noise), share)
-                    differs = np.nan_to_num(np.abs(own_share - other_share) / limit)
-                over[k] = max(over[k], float(differs.max()))
+            rest, light, variance = self._of_tiles(size, passed, begins)
+            others = _without_own(light)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                noise = variance / light**2 + _without_own(variance) / others**2
+                limit = np.maximum(_TILE_SIGMAS * np.sqrt(noise), share)
+                differs = np.abs(rest / light - _without_own(rest) / others) / limit
+            over = np.maximum(over, np.nan_to_num(differs).max(axis=1))
         worst = int(np.argmax(over))
         return int(tiles[worst]) if over[worst] > 1 else None
 
-    def _of_tile(self, size: int, own: NDArray[np.bool_]) -> FloatArray:
-        """Sums of rest, light and variance over some planes, where they have data."""
-        seen = np.isfinite(self.rest[size][own])
-        values = (self.rest[size][own], self.light[size][own], self.variance[size][own])
-        return np.stack([np.where(seen, v, 0.0).sum(axis=0) for v in values])
+    def _of_tiles(
+        self, size: int, passed: NDArray[np.bool_], begins: NDArray[np.intp]
+    ) -> list[FloatArray]:
+        """Sums (tiles, windows) of rest, light and variance over planes that have data.
+
+        Args:
+            size: of the windows.
+            passed: (n,) the planes.
+            begins: (tiles) the first of each tile among these.
+        """
+        seen = np.isfinite(self.rest[size][passed])
+        values = (self.rest[size], self.light[size], self.variance[size])
+        return [np.add.reduceat(np.where(seen, v[passed], 0.0), begins, axis=0) for v in values]
 
     def confidence(self) -> FloatArray:
         """Probability that light at the limit would show in each place of each plane."""
@@ -174,6 +177,14 @@ class Differences:
             margin = (most - np.abs(self.rest[0])) / sigma
         least = np.min(np.where(np.isfinite(margin), margin, np.inf), axis=1)
         return np.asarray(np.where(np.isfinite(least), ndtr(least), 0.0))
+
+
+def _without_own(values: FloatArray) -> FloatArray:
+    """For each row the sum of all others: of those before it, and of those behind it."""
+    others = np.zeros_like(values)
+    others[1:] = values[:-1].cumsum(axis=0)
+    others[:-1] += values[:0:-1].cumsum(axis=0)[::-1]
+    return others
 
 
 def _sums(values: NDArray[np.generic], low: NDArray[np.intp], stop: NDArray[np.intp]) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,16 +103,18 @@ def regions_of(
         planes: for each tile looked at, the first and last + 1 of its planes.
         n_z: planes of one time point.
     """
-    tile, z = (np.array(values) for values in zip(*((t, p % n_z) for t, p in refs), strict=True))
-    surely = decision.known & ~(decision.excess <= _SURE)
+    tile, every_z = (np.array(v) for v in zip(*((t, p % n_z) for t, p in refs), strict=True))
+    every_surely = decision.known & ~(decision.excess <= _SURE)
     result = []
     for number, (first, stop) in sorted(planes.items()):
-        own = (tile == number) & decision.known
-        empty = own & decision.empty
+        # The planes of a tile lie together: of many tiles, all would be looked at for each.
+        mine = slice(*(int(np.searchsorted(tile, number, side)) for side in ("left", "right")))
+        z, own, surely = every_z[mine], decision.known[mine], every_surely[mine]
+        empty, confidence = own & decision.empty[mine], decision.confidence[mine]
         heights = np.unique(z[own])
         at = [own & (z == height) for height in heights]
         counts = [(int((empty & a).sum()), int(a.sum()), bool((surely & a).any())) for a in at]
-        unseen = _unseen(heights, np.unique(z[tile == number]), first, stop)
+        unseen = _unseen(heights, np.unique(z), first, stop)
         far = [bool(gap > _MOST_UNSEEN * (stop - first)) for gap in unseen]
         below, above = _prefix(counts, far), _prefix(counts[::-1], far[::-1])
         whole = below == len(heights) > 0 and not far[-1]
@@ -125,7 +128,7 @@ def regions_of(
                 share=float(empty.sum() / own.sum()) if own.any() else 0.0,
                 low=low,
                 high=high,
-                confidence=float(decision.confidence[empty].mean()) if empty.any() else 0.0,
+                confidence=float(confidence[empty].mean()) if empty.any() else 0.0,
             )
         )
     return tuple(result)
@@ -166,10 +169,11 @@ def choose(by_group: Sequence[Sequence[TileRegions]], corners: Sequence[int], n_
         corners: numbers of the tiles that are taken where no tile is named.
         n_z: planes of one time point.
     """
-    tiles = {region.tile for regions in by_group for region in regions}
+    of_tiles: dict[int, list[TileRegions]] = {}
+    for region in chain.from_iterable(by_group):
+        of_tiles.setdefault(region.tile, []).append(region)
     spans = {}
-    for tile in sorted(tiles):
-        own = [r for regions in by_group for r in regions if r.tile == tile]
+    for tile, own in sorted(of_tiles.items()):
         low, high = min(r.low for r in own), max(r.high for r in own)
         spans[tile] = (low, max(high, low))
         if all(r.whole for r in own):
