@@ -82,6 +82,7 @@ def make(folder: Path, case: str) -> tuple[Path, Path]:
 def child(image: str, models: str) -> None:
     """Measure one case, and print the figures as JSON."""
     from fractal_mesospim_shading.engine.records import Journal
+    from fractal_mesospim_shading.engine.schedule import BATCH
     from fractal_mesospim_shading.images.mosaic import MosaicImage
     from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
@@ -107,7 +108,7 @@ def child(image: str, models: str) -> None:
     found["blocks of level 0"], found["nodes"] = product(grid.counts(0)), grid.total
     lap("plan")
     nodes = batches = largest = 0
-    for batch in grid.batches(64):
+    for batch in grid.batches(BATCH):
         size = sum(1 for node in batch for _ in subtree(grid, node))
         nodes, batches, largest = nodes + size, batches + 1, max(largest, size)
     found["batches"], found["largest batch"], found["in batches"] = batches, largest, nodes

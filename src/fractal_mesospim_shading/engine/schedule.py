@@ -30,6 +30,11 @@ from fractal_mesospim_shading.options.base import ExecutionOptions
 
 logger = logging.getLogger(__name__)
 
+BATCH = 512
+"""Blocks of level 0 in a batch. At its end all but one worker are idle while the last means become
+the coarsest levels; of so many blocks that is a hundredth of the time at most, and a graph of theirs
+is still small."""
+
 Accept = Callable[[Record], None]
 """Looks at the record of a block before it counts."""
 
@@ -134,7 +139,7 @@ def run_blocks(
     """
     plan = plan.sharing(workplace.room(plan), done)
     driver = _Driver(plan, done, workplace.engine(plan), on_record)
-    most = max(64, 32 * workplace.workers)
+    most = max(BATCH, 32 * workplace.workers)
     driver.recover_above(plan.grid.batch_level(most))
     for batch in plan.grid.batches(most):
         if before_batch is not None:
