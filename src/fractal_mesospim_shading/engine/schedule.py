@@ -31,9 +31,8 @@ from fractal_mesospim_shading.options.base import ExecutionOptions
 logger = logging.getLogger(__name__)
 
 BATCH = 512
-"""Blocks of level 0 in a batch. At its end all but one worker are idle while the last means become
-the coarsest levels; of so many blocks that is a hundredth of the time at most, and a graph of theirs
-is still small."""
+"""Blocks of level 0 in a batch. At its end all but one worker are idle, while the last means become
+the coarsest levels: of so many blocks that is a hundredth of the time, and their graph is small."""
 
 Accept = Callable[[Record], None]
 """Looks at the record of a block before it counts."""

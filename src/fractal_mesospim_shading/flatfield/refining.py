@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
-from fractal_mesospim_shading.core.flatfield.smoothing import to_pixels
+from fractal_mesospim_shading.core.flatfield.pixels import to_pixels
 from fractal_mesospim_shading.core.overlaps.refine import Refinement, refine_flatfield
 from fractal_mesospim_shading.core.overlaps.validation import Residual
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample

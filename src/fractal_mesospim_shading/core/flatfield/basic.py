@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.flatfield import basic_child
 from fractal_mesospim_shading.core.flatfield.basic_python import basic_environment, module_places
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
-from fractal_mesospim_shading.core.flatfield.smoothing import to_pixels
+from fractal_mesospim_shading.core.flatfield.pixels import to_pixels
 from fractal_mesospim_shading.core.kernel_cache import scratch_folder
 from fractal_mesospim_shading.core.profile import ShadingProfile, resample
 from fractal_mesospim_shading.errors import ProfileError, SamplingError

@@ -15,12 +15,12 @@ from fractal_mesospim_shading.core.flatfield.emptiness import (
     find_empty,
     median_along_first,
 )
+from fractal_mesospim_shading.core.flatfield.pixels import upsample
 from fractal_mesospim_shading.core.flatfield.smoothing import (
     HalfEstimate,
     fine_structure,
     smooth_profile,
     unshared_structure,
-    upsample,
 )
 from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.core.profile import ShadingProfile

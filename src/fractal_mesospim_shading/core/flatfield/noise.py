@@ -86,14 +86,11 @@ class NoiseSquares:
     def of(cls, stack: BinnedStack) -> NoiseSquares:
         """The squares of binned planes."""
         halves, pixels = _halves(stack)
-        mean = stack.mean.astype(np.float64)
-        power, bins = _second_differences(mean, stack.count)
-        pairs = np.zeros(len(mean), np.bool_)
+        every = np.ones(len(stack.mean), np.bool_)
+        power, bins = _sums_of_differences(stack.mean, stack.count, every, 0, NOISE_BINS)
+        pairs = np.zeros(len(stack.mean), np.bool_)
         pairs[:-1] = stack.temporal_cells[:-1].any(axis=(1, 2))
-        steps = np.full(mean.shape, np.nan)
-        steps[:-1] = mean[1:] - mean[:-1]
-        steps[~pairs] = np.nan
-        change, change_bins = _second_differences(steps, stack.count)
+        change, change_bins = _sums_of_differences(stack.mean, stack.count, pairs, 1, NOISE_BINS)
         with np.errstate(invalid="ignore", divide="ignore"):
             roughness = power / bins / stack.spatial
             change = change / change_bins / 2
@@ -126,19 +123,6 @@ def _halves(stack: BinnedStack) -> tuple[FloatArray, FloatArray]:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan), number
 
 
-def _second_differences(
-    bins: FloatArray, count: NDArray[np.uint16]
-) -> tuple[FloatArray, FloatArray]:
-    """Sums over squares of the squared second differences of bins, as variances of a pixel.
-
-    A texture that adds a little to the differences of neighbouring pixels adds far
-    more to those of neighbouring bins, because optics leave little at the finest scale.
-    Second differences leave out the slope of the profile.
-    """
-    power, number = _sums_of_differences(bins, count, NOISE_BINS)
-    return power, number
-
-
 @kernel
 def _sums_of_colours(mean, count, side):  # type: ignore[no-untyped-def]
     """Sum and number (2, n, y, x) of the pixels in bins of either colour of a chessboard."""
@@ -146,37 +130,68 @@ def _sums_of_colours(mean, count, side):  # type: ignore[no-untyped-def]
     shape = (2, planes, (height - 1) // side + 1, (width - 1) // side + 1)
     total, number = np.zeros(shape), np.zeros(shape)
     for k in range(planes):
-        for y in range(height):
-            for x in range(width):
-                value = np.float64(mean[k, y, x])
-                if np.isfinite(value):
-                    pixels, colour = np.float64(count[k, y, x]), (y + x) % 2
-                    total[colour, k, y // side, x // side] += value * pixels
-                    number[colour, k, y // side, x // side] += pixels
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                light, pixels = np.zeros(2), np.zeros(2)
+                for y in range(top, min(top + side, height)):
+                    for x in range(left, min(left + side, width)):
+                        value = np.float64(mean[k, y, x])
+                        if np.isfinite(value):
+                            light[(y + x) % 2] += value * count[k, y, x]
+                            pixels[(y + x) % 2] += count[k, y, x]
+                total[:, k, top // side, left // side] = light
+                number[:, k, top // side, left // side] = pixels
     return total, number
 
 
 @kernel
-def _sums_of_differences(bins, count, side):  # type: ignore[no-untyped-def]
-    """Each second difference is the sum of three bins' noise with weights 1, -2, 1."""
-    planes, height, width = bins.shape
+def _sums_of_differences(mean, count, wanted, apart, side):  # type: ignore[no-untyped-def]
+    """Sums over squares of the squared second differences of bins, as variances of a pixel.
+
+    A texture that adds a little to the differences of neighbouring pixels adds far
+    more to those of neighbouring bins, because optics leave little at the finest scale.
+    Second differences leave out the slope of the profile. Each is the sum of three bins' noise
+    with weights 1, -2, 1.
+
+    Args:
+        mean: (n, y, x) of bins.
+        count: (n, y, x) pixels of each.
+        wanted: (n,) planes to look at; 0 elsewhere.
+        apart: 0 for the bins of a plane, 1 for what they change to the next plane.
+        side: bins along a square.
+
+    Returns:
+        Sums and numbers, (n, y, x) of squares.
+    """
+    planes, height, width = mean.shape
     shape = (planes, (height - 1) // side + 1, (width - 1) // side + 1)
     power, number = np.zeros(shape), np.zeros(shape)
-    for k in range(planes):
+    bins = np.empty((height, width))
+    for k in np.flatnonzero(wanted):
         for y in range(height):
             for x in range(width):
-                here = bins[k, y, x]
-                pixels = np.float64(count[k, y, x]) / 6
-                if 0 < y < height - 1:
-                    bend = bins[k, y + 1, x] - here - (here - bins[k, y - 1, x])
-                    if np.isfinite(bend):
-                        power[k, y // side, x // side] += bend * bend * pixels
-                        number[k, y // side, x // side] += 1
-                if 0 < x < width - 1:
-                    bend = bins[k, y, x + 1] - here - (here - bins[k, y, x - 1])
-                    if np.isfinite(bend):
-                        power[k, y // side, x // side] += bend * bend * pixels
-                        number[k, y // side, x // side] += 1
+                bins[y, x] = mean[k + apart, y, x]
+                if apart:
+                    bins[y, x] -= mean[k, y, x]
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                squares, bends = 0.0, 0.0
+                for y in range(top, min(top + side, height)):
+                    for x in range(left, min(left + side, width)):
+                        here = bins[y, x]
+                        pixels = np.float64(count[k, y, x]) / 6
+                        if 0 < y < height - 1:
+                            bend = bins[y + 1, x] - here - (here - bins[y - 1, x])
+                            if np.isfinite(bend):
+                                squares += bend * bend * pixels
+                                bends += 1
+                        if 0 < x < width - 1:
+                            bend = bins[y, x + 1] - here - (here - bins[y, x - 1])
+                            if np.isfinite(bend):
+                                squares += bend * bend * pixels
+                                bends += 1
+                power[k, top // side, left // side] = squares
+                number[k, top // side, left // side] = bends
     return power, number
 
 

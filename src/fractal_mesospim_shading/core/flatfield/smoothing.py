@@ -1,4 +1,4 @@
-"""Smoothing of a binned profile that follows its noise; its way back to pixels; its structure.
+"""Smoothing of a binned profile that follows its noise; its structure.
 
 A light-sheet profile is smooth but not of low order: it falls off steeply at the edges,
 and it has streaks along x. So it is cut into parts, each as smooth as the data say:
@@ -205,57 +205,6 @@ def _polynomials(length: int) -> FloatArray:
                 vector = vector - (vector * other).sum() * other
         basis.append(vector / np.sqrt((vector**2).sum()))
     return np.stack(basis)
-
-
-def upsample(image: FloatArray, bin_px: int, shape: tuple[int, int]) -> FloatArray:
-    """Pixels whose means over the bins are the given ones.
-
-    Along each axis the running sum of the bins is joined by a cubic spline and
-    differenced at the edges of the pixels. So the means of the bins are kept, and the
-    slope goes on to the very edge of the tile.
-
-    Args:
-        image: (y, x) bin means, already smooth.
-        bin_px: side of a bin; the last one of an axis may be cut.
-        shape: (y, x) of the tile in pixels.
-    """
-    edges = [
-        np.minimum(np.arange(n + 1) * bin_px, size)
-        for n, size in zip(image.shape, shape, strict=True)
-    ]
-    return to_pixels(image, (edges[0].astype(np.float64), edges[1].astype(np.float64)), shape)
-
-
-def to_pixels(
-    image: FloatArray, edges: tuple[FloatArray, FloatArray], shape: tuple[int, int]
-) -> FloatArray:
-    """The same as `upsample` for cells with any edges, in pixels, from 0 to the tile's size.
-
-    Args:
-        image: (y, x) cell means, already smooth.
-        edges: ascending, one more than cells, along y and x.
-        shape: (y, x) of the tile in pixels.
-    """
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    lowest, highest = minimum_filter(image, 3), maximum_filter(image, 3)
-    room = (highest - lowest) / 2
-    result, low, high = image, lowest - room, highest + room
-    for axis in (0, 1):
-        result = _spline_axis(result, edges[axis], shape[axis], axis)
-        cells = np.searchsorted(edges[axis], np.arange(shape[axis]) + 0.5, side="right") - 1
-        low, high = np.take(low, cells, axis=axis), np.take(high, cells, axis=axis)
-    # A smooth profile never gets here; a rough one must not swing beyond its neighbours.
-    return np.clip(result, low, high)
-
-
-def _spline_axis(image: FloatArray, edges: FloatArray, size: int, axis: int) -> FloatArray:
-    from scipy.interpolate import CubicSpline
-
-    moved = np.moveaxis(image, axis, 0) * np.diff(edges)[:, None]
-    total = np.concatenate([np.zeros((1, moved.shape[1])), np.cumsum(moved, axis=0)])
-    at_edges = CubicSpline(edges, total, axis=0)(np.arange(size + 1.0))
-    return np.moveaxis(np.diff(at_edges, axis=0), 0, axis)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from fractal_mesospim_shading.core.flatfield.estimate import (
     split_in_halves,
     unshared_structure,
 )
-from fractal_mesospim_shading.core.flatfield.smoothing import smooth_profile, upsample
+from fractal_mesospim_shading.core.flatfield.pixels import upsample
+from fractal_mesospim_shading.core.flatfield.smoothing import smooth_profile
 from fractal_mesospim_shading.synthetic.world import LightSheetWorld
 
 RNG = np.random.Generator(np.random.PCG64(11))
