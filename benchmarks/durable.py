@@ -8,18 +8,15 @@ without a report; runs with and without it take turns.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import subprocess
-import tempfile
 import time
-from pathlib import Path
 from statistics import median
 
-from benchmark_images import ImageSetting, made_apart
+from bare_runs import bare_runs
+from benchmark_images import ImageSetting
 from measuring import settle
-from throughput import BARE, THREADS, ours, use_processors
 
 IMAGES = (
     ImageSetting("durable-large", "0.4", "lz4", (64, 1024, 1024)),
@@ -38,17 +35,11 @@ def run(command: list[str]) -> tuple[float, int]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
-    parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
-    use_processors(THREADS)
     print("| image | blocks | files | without, s | durable, s | ms a block | s for 10 000 files |")
     print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
+    with bare_runs(__doc__, repeats=5) as given:
         for setting in IMAGES:
-            image, output = made_apart(setting, Path(temporary)), Path(temporary) / "output"
-            bare = ours(str(image), str(output), str(image.parents[1] / "models"), *BARE)
+            (image, bare), output = given.prepared(setting), given.output
             times: dict[str, list[float]] = {"--no-durable": [], "--durable": []}
             for _ in range(given.repeats):
                 for option, seconds in times.items():

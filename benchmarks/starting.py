@@ -8,17 +8,14 @@ the line of the log that tells how many blocks there are to write, and of the wh
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 
-from benchmark_images import made_apart, settings
-from throughput import BARE, THREADS, ours, use_processors
+from bare_runs import bare_runs
+from benchmark_images import settings
 
 LINE = b" to write"
 
@@ -36,21 +33,15 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
-    parser.add_argument("--repeats", type=int, default=9)
-    given = parser.parse_args()
-    use_processors(THREADS)
     small = next(setting for setting in settings(channels=2) if setting.name == "lz4-small-0.4")
     print("| tiles | until the first block, s | from, to | whole command, s |\n|---|---|---|---|")
-    with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
+    with bare_runs(__doc__, repeats=9) as given:
         for shape in ((512, 512), (2048, 2048), (2960, 5056)):
             setting = replace(small, name=f"{shape}", tile_shape=shape, grid=(1, 1), planes=4)
-            image, output = made_apart(setting, Path(temporary)), Path(temporary) / "output"
-            command = ours(str(image), str(output), str(image.parents[1] / "models"), *BARE)
+            _, command = given.prepared(setting)
             times = []
             for _ in range(given.repeats + 1):
-                shutil.rmtree(output, ignore_errors=True)
+                shutil.rmtree(given.output, ignore_errors=True)
                 times.append(run(command))
             # The first one reads what the others find in memory.
             begun, ended = zip(*times[1:], strict=True)
