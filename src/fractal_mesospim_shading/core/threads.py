@@ -28,7 +28,7 @@ from contextlib import (
     suppress,
 )
 from contextvars import copy_context
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -126,15 +126,18 @@ and makes many small objects, such as figures."""
 class Kept(Generic[T]):
     """Facts by what they belong to; each is made by one thread, others wait for it."""
 
-    def __init__(self, limit: int, *, with_run: bool = False) -> None:
+    def __init__(
+        self, limit: int, *, with_run: bool = False, room: Callable[[], float] = lambda: inf
+    ) -> None:
         """Hold nothing yet.
 
         Args:
             limit: facts held; beyond it the oldest are dropped.
             with_run: whether all are dropped when a run of blocks ends (`forget_runs`): a run
                 beside it in the same process makes its own anew.
+            room: for how many more there is room; the oldest are dropped for a new one.
         """
-        self._limit = limit
+        self._limit, self._room = limit, room
         self._number = 0
         self._lock = threading.Lock()
         self._held: OrderedDict[Hashable, tuple[Future[T], int]] = OrderedDict()
@@ -154,7 +157,9 @@ class Kept(Generic[T]):
             held, _ = self._held.setdefault(key, (mine, number))
             if held is mine:
                 self._number += number
-            while self._number > self._limit and len(self._held) > 1:
+            while len(self._held) > 1 and (
+                self._number > self._limit or (held is mine and self._room() < number)
+            ):
                 self._number -= self._held.popitem(last=False)[1][1]
         if held is mine:
             try:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background.inputs import check_radius
-from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
+from fractal_mesospim_shading.core.background.masks import as_float32
+from fractal_mesospim_shading.core.background.nearest import LocalEstimate
 from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import BackgroundError
 
@@ -94,6 +95,17 @@ def convolved(
     kernel_x: NDArray[np.float64],
     kernel_z: NDArray[np.float64] | None = None,
 ) -> Array:
+    """As `convolved_locally`; where the kernel meets ignored pixels alone, from the nearest."""
+    return convolved_locally(image, ignored, kernel_y, kernel_x, kernel_z).filled()
+
+
+def convolved_locally(
+    image: NDArray[Any],
+    ignored: NDArray[np.bool_] | None,
+    kernel_y: NDArray[np.float64],
+    kernel_x: NDArray[np.float64],
+    kernel_z: NDArray[np.float64] | None = None,
+) -> LocalEstimate:
     """A separable symmetric convolution; ignored pixels have weight 0.
 
     The order of the sums is fixed for every pixel, so that a block with a halo of the
@@ -101,9 +113,7 @@ def convolved(
     """
     values = as_float32(image)
     if ignored is None:
-        return _blurred(values, kernel_y, kernel_x, kernel_z)
-    if ignored.all():
-        return np.zeros(image.shape, np.float32)
+        return LocalEstimate(_blurred(values, kernel_y, kernel_x, kernel_z))
     total = _blurred(np.where(ignored, np.float32(0), values), kernel_y, kernel_x, kernel_z)
     weight = _blurred((~ignored).astype(np.float32), kernel_y, kernel_x, kernel_z)
     unsupported = weight <= 0
@@ -111,8 +121,7 @@ def convolved(
     single = np.ones((1,) * image.ndim, np.float32)
     whole = _blurred(single, kernel_y, kernel_x, kernel_z).item()
     weight[unsupported | (weight == whole)] = 1
-    result = np.divide(total, weight, out=total)
-    return fill_from_nearest(result, unsupported) if unsupported.any() else result
+    return LocalEstimate.of(np.divide(total, weight, out=total), unsupported)
 
 
 def _blurred(

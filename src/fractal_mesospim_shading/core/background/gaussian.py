@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
 from fractal_mesospim_shading.core.background.filters import (
-    convolved,
+    convolved_locally,
     gaussian_kernel,
     kernel_half_width,
 )
@@ -28,6 +28,7 @@ from fractal_mesospim_shading.core.background.inputs import (
     shown,
 )
 from fractal_mesospim_shading.core.background.masks import image_and_mask
+from fractal_mesospim_shading.core.background.nearest import FromNeighbourhoods, LocalEstimate
 from fractal_mesospim_shading.core.background.noise import NoiseFactor
 from fractal_mesospim_shading.errors import BackgroundError
 
@@ -35,7 +36,7 @@ Array = NDArray[np.float32]
 Radius = float | tuple[float, float]
 
 
-class GaussianModel(BackgroundMethod):
+class GaussianModel(FromNeighbourhoods, BackgroundMethod):
     """Gaussian local mean."""
 
     model_config = ConfigDict(title="Gaussian local mean")
@@ -88,7 +89,7 @@ class GaussianModel(BackgroundMethod):
 
     @property
     def bytes_a_pixel(self) -> int:
-        return 32 if self.depth_px else 28
+        return 28
 
     @property
     def halo_px(self) -> int | None:
@@ -105,7 +106,10 @@ class GaussianModel(BackgroundMethod):
         return noise_factor(self.radii, self.radius_z_planes)
 
     def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
-        return local_mean(values, ignored, self.radii, self.radius_z_planes)
+        return self.local(values, ignored).filled()
+
+    def local(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> LocalEstimate:
+        return _local_mean(values, ignored, self.radii, self.radius_z_planes)
 
 
 def local_mean(
@@ -130,10 +134,19 @@ def local_mean(
     Raises:
         BackgroundError: for a radius below 1.
     """
+    return _local_mean(image, ignored, radius_px, radius_z_px).filled()
+
+
+def _local_mean(
+    image: NDArray[Any],
+    ignored: NDArray[np.bool_] | None,
+    radius_px: Radius,
+    radius_z_px: float | None,
+) -> LocalEstimate:
     kernel_y, kernel_x = (gaussian_kernel(radius / 2) for radius in radius_pair(radius_px))
     check_z_radius(radius_z_px)
     kernel_z = None if radius_z_px is None else gaussian_kernel(radius_z_px / 2)
-    return convolved(image, ignored, kernel_y, kernel_x, kernel_z)
+    return convolved_locally(image, ignored, kernel_y, kernel_x, kernel_z)
 
 
 def radius_pair(radius_px: Radius) -> tuple[float, float]:

@@ -20,7 +20,8 @@ from fractal_mesospim_shading.core.background.filters import (
     row_half_widths,
 )
 from fractal_mesospim_shading.core.background.inputs import check_z_radius
-from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
+from fractal_mesospim_shading.core.background.masks import as_float32
+from fractal_mesospim_shading.core.background.nearest import FromNeighbourhoods, LocalEstimate
 from fractal_mesospim_shading.core.background.rank_filter import middle_numbers
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
@@ -34,7 +35,7 @@ _WHOLE_RANGE = 2**22
 """Integers are told apart to the last digit in images that span less than this."""
 
 
-class MedianModel(BackgroundMethod):
+class MedianModel(FromNeighbourhoods, BackgroundMethod):
     """Sliding median."""
 
     model_config = ConfigDict(title="Median")
@@ -65,7 +66,7 @@ class MedianModel(BackgroundMethod):
 
     @property
     def bytes_a_pixel(self) -> int:
-        return 48 if self.exact or self.depth_px else 18
+        return 48 if self.exact or self.depth_px else 17
 
     @property
     def halo_px(self) -> int | None:
@@ -79,9 +80,18 @@ class MedianModel(BackgroundMethod):
         return self.radius_z_planes or 0
 
     def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
-        return sliding_median(
-            values, ignored, self.radius, self.shape, self.radius_z_planes, exact=self.exact
-        )
+        return self.spread(self.local(values, ignored).filled(), values.shape)
+
+    def local(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> LocalEstimate:
+        block = self.alignment_px
+        return _local_medians(values, ignored, self.radius, self.shape, self.radius_z_planes, block)
+
+    @property
+    def grid_px(self) -> int:
+        return self.alignment_px
+
+    def spread(self, numbers: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return numbers if self.grid_px == 1 else _enlarged(numbers, shape, self.grid_px)
 
 
 def sliding_median(
@@ -114,18 +124,30 @@ def sliding_median(
     Raises:
         BackgroundError: for a radius below 1.
     """
+    block = 1 if exact else _block_px(radius_px)
+    medians = _local_medians(image, ignored, radius_px, shape, radius_z_px, block).filled()
+    return medians if block == 1 else _enlarged(medians, image.shape, block)
+
+
+def _local_medians(
+    image: NDArray[Any],
+    ignored: NDArray[np.bool_] | None,
+    radius_px: float,
+    shape: Shape,
+    radius_z_px: int | None,
+    block: int,
+) -> LocalEstimate:
+    """The medians of all pixels, or of the means of blocks of that many pixels."""
     widths = row_half_widths(radius_px, shape)
     check_z_radius(radius_z_px)
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
-    block = 1 if exact else _block_px(radius_px)
     if block == 1:
         return _median_of_codes(_codes(image, ignored), ignored, widths, radius_z_px)
     means, empty = _block_means(image, ignored, block)
     integer = np.issubdtype(image.dtype, np.integer)
     codes = _fine_codes(means, empty) if integer else _codes(means, empty)
     small_widths = row_half_widths(radius_px / block, shape)
-    medians = _median_of_codes(codes, empty, small_widths, radius_z_px)
-    return _enlarged(medians, image.shape, block)
+    return _median_of_codes(codes, empty, small_widths, radius_z_px)
 
 
 def _block_px(radius_px: float) -> int:
@@ -215,7 +237,7 @@ def _median_of_codes(
     ignored: NDArray[np.bool_] | None,
     widths: NDArray[np.int64],
     radius_z_px: int | None,
-) -> NDArray[np.float32]:
+) -> LocalEstimate:
     shape = codes.numbers.shape
     numbers = codes.numbers.reshape(-1, *shape[-2:])
     if ignored is not None:
@@ -225,9 +247,7 @@ def _median_of_codes(
     lower, upper = lower.reshape(shape), upper.reshape(shape)
     unsupported = lower < 0
     result = codes.middle(np.maximum(lower, 0), np.maximum(upper, 0))
-    if unsupported.any():
-        result = fill_from_nearest(result, unsupported)
-    return result
+    return LocalEstimate.of(result, unsupported)
 
 
 def _enlarged(

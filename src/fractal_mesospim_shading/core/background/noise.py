@@ -127,10 +127,17 @@ def without_bias(
     for place, z in enumerate(range(*keep[0].indices(len(values))) if deep else (0,)):
         index, kept = (z, place) if deep else (..., ...)
         missing = None if absent is None else absent[index]
-        lifted[kept] -= np.float32(_bias(method, _sigma(values[index], missing)))
+        lifted[kept] -= plane_bias(method, values[index], missing)
     if absent is not None:
         lifted[absent[keep]] = 0
     return lifted
+
+
+def plane_bias(
+    method: BackgroundMethod, plane: NDArray[Any], absent: NDArray[np.bool_] | None
+) -> np.float32:
+    """What the noise of a whole plane (y, x) adds to the background of a method."""
+    return np.float32(_bias(method, _sigma(plane, absent)))
 
 
 def _sigma(plane: NDArray[Any], absent: NDArray[np.bool_] | None) -> float:

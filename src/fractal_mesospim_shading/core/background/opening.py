@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from fractal_mesospim_shading.core.background.contract import MOST_PX, BackgroundMethod
 from fractal_mesospim_shading.core.background.filters import (
     Shape,
-    convolved,
+    convolved_locally,
     footprint,
     gaussian_kernel,
     half_size,
@@ -23,7 +23,8 @@ from fractal_mesospim_shading.core.background.filters import (
     row_half_widths,
 )
 from fractal_mesospim_shading.core.background.inputs import check_z_radius
-from fractal_mesospim_shading.core.background.masks import as_float32, fill_from_nearest
+from fractal_mesospim_shading.core.background.masks import as_float32
+from fractal_mesospim_shading.core.background.nearest import FromNeighbourhoods, LocalEstimate
 from fractal_mesospim_shading.core.kernel_cache import kernel
 
 Filter = Callable[[NDArray[Any]], NDArray[Any]]
@@ -32,7 +33,7 @@ _SMALL_DISK_ROWS = 13
 """OpenCV is faster for disks with up to this many rows; the results are equal."""
 
 
-class OpeningModel(BackgroundMethod):
+class OpeningModel(FromNeighbourhoods, BackgroundMethod):
     """Morphological opening; what it leaves is the white top-hat."""
 
     model_config = ConfigDict(title="Opening (top-hat)")
@@ -65,7 +66,7 @@ class OpeningModel(BackgroundMethod):
 
     @property
     def bytes_a_pixel(self) -> int:
-        return 48 if self.depth_px else 31
+        return 31
 
     @property
     def halo_px(self) -> int | None:
@@ -77,6 +78,9 @@ class OpeningModel(BackgroundMethod):
         return 2 * (self.radius_z_planes or 0)
 
     def estimate(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
+        return self.local(values, ignored).filled()
+
+    def local(self, values: NDArray[Any], ignored: NDArray[np.bool_] | None) -> LocalEstimate:
         element = _Element(self.radius, self.shape, self.radius_z_planes)
         ordered = _ordered(values, ignored, self.smoothing_sigma)
         return opened(ordered, ignored, element, light_background=self.light_background)
@@ -88,7 +92,7 @@ def opened(
     element: _Element,
     *,
     light_background: bool,
-) -> NDArray[np.float32]:
+) -> LocalEstimate:
     """The largest minimum of a neighbourhood that reaches the pixel.
 
     Without smoothing first the result follows the darkest noise: 63 counts too low for noise of
@@ -103,19 +107,20 @@ def opened(
         light_background: dark objects on a bright background: a closing.
 
     Returns:
-        float32 of the image's shape. Pixels beyond the edge are ignored.
+        The image's shape. Pixels beyond the edge are ignored.
     """
     import cv2
 
     if ignored is None and element.footprint is not None and values.ndim == 2:
         # Both steps in one call save a plane of memory, which matters where it is quick.
         step = cv2.MORPH_CLOSE if light_background else cv2.MORPH_OPEN
-        return np.asarray(cv2.morphologyEx(values, step, element.footprint), np.float32)
+        done = cv2.morphologyEx(values, step, element.footprint)
+        return LocalEstimate(np.asarray(done, np.float32))
     first, second = element.smallest, element.largest
     if light_background:
         first, second = second, first
     if ignored is None:
-        return second(first(values)).astype(np.float32)
+        return LocalEstimate(second(first(values)).astype(np.float32))
     return _opened_with_mask(values, ignored, first, second, element)
 
 
@@ -125,7 +130,7 @@ def _opened_with_mask(
     first: Filter,
     second: Filter,
     element: _Element,
-) -> NDArray[np.float32]:
+) -> LocalEstimate:
     highest, lowest = _ends(values.dtype)
     never_first, never_second = highest, lowest
     if first == element.largest:
@@ -133,8 +138,7 @@ def _opened_with_mask(
     inner = first(np.where(ignored, never_first, values))
     supported = element.largest((~ignored).view(np.uint8))
     result = second(np.where(supported != 0, inner, never_second)).astype(np.float32)
-    reached = element.largest(supported) != 0
-    return result if reached.all() else fill_from_nearest(result, ~reached)
+    return LocalEstimate.of(result, element.largest(supported) == 0)
 
 
 class _Element:
@@ -182,7 +186,8 @@ def _ordered(
     """The image, smoothed if asked for, in a type whose morphology is fast."""
     if sigma_px > 0:
         smooth = gaussian_kernel(sigma_px)
-        return convolved(image, ignored, smooth, smooth)
+        # What no neighbour gives a number is an ignored pixel itself, and is asked by nobody.
+        return convolved_locally(image, ignored, smooth, smooth).numbers
     if image.dtype in (np.uint8, np.uint16, np.float32):
         return np.ascontiguousarray(image)
     return as_float32(image)
