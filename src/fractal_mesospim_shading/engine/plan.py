@@ -115,6 +115,7 @@ class CorrectionPlan:
         least_pixels: pixels that a block should hold at least.
         align: what blocks should be multiples of; None for the chunks of the source.
         most_block_bytes: blocks are not enlarged beyond this to be aligned.
+        temporary_bytes: needed in the folder for temporary files, at least.
     """
 
     source: MultitileImage
@@ -124,6 +125,7 @@ class CorrectionPlan:
     least_pixels: int = 1
     align: tuple[int, ...] | None = None
     most_block_bytes: int = MOST_BLOCK_BYTES
+    temporary_bytes: int = 0
 
     @property
     def grain(self) -> tuple[int, ...]:

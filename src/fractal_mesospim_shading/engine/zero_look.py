@@ -1,16 +1,17 @@
 """Which zeros of the planes of an image are no data, looked at only where zeros occur.
 
 Whether a 0 in a block belongs to a margin, or to a plane that is 0 throughout, takes the whole
-plane of its tile. Blocks without a 0 read nothing for it. Where a block holds whole tiles, it has
-the planes at hand; else all planes of the tile in the same chunks are read once in each process,
-chunk by chunk, and what was found is kept for the other blocks.
+plane of its tile. Blocks without a 0 read nothing for it. Where a block holds whole tiles, or
+whole planes are read for its background, they are at hand; else all planes of the tile in the same
+chunks are read once in each process, chunk by chunk. What was found is kept for the other blocks.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -43,6 +44,10 @@ _TALLY_BYTES = 64 * 2**20
 """What is gathered of a tile at a time."""
 
 _kept: Kept[tuple[DataBox, ...]] = Kept(1024)
+
+_MOST_AT_HAND = 2**14
+_at_hand: OrderedDict[Hashable, DataBox] = OrderedDict()
+"""Of planes of tiles that were at hand as a whole, the last ones of this process."""
 
 
 @dataclass(frozen=True)
@@ -179,14 +184,17 @@ class ZeroLook:
     ) -> DataBox:
         """Where a plane of a tile holds data, from its pixels where all are at hand."""
         tile, shape = piece.tile, self.layouts[number].tile_shape
-        rule = self.rules[lead["c"]]
+        whose = (self.run, lead["t"], lead["c"], number, tile.y, tile.x)
         if own.shape == shape:
-            return data_box(own, rule)
+            return _remembered((*whose, z), data_box(own, self.rules[lead["c"]]))
+        if (known := _at_hand.get((*whose, z))) is not None:
+            return known
         depth = self._depth(source, shape)
         slab = z // depth
-        key = (self.run, lead["t"], lead["c"], number, tile.y, tile.x, slab)
         planes = slice(slab * depth, min((slab + 1) * depth, self._planes(source)))
-        boxes = _kept.get(key, lambda: self._looked_at(source, lead, planes, tile, shape))
+        boxes = _kept.get(
+            (*whose, slab), lambda: self._looked_at(source, lead, planes, tile, shape)
+        )
         return boxes[z - planes.start]
 
     def _looked_at(
@@ -310,6 +318,13 @@ def tell_zeros(counts: Mapping[str, PixelCounts]) -> None:
             )
         if found.zero_blocks:
             logger.info("Channel %s: %s", label, about_blocks(found.zero_blocks))
+
+
+def _remembered(key: Hashable, box: DataBox) -> DataBox:
+    _at_hand[key] = box
+    if len(_at_hand) > _MOST_AT_HAND:
+        _at_hand.popitem(last=False)
+    return box
 
 
 def _some(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,6 +34,8 @@ from fractal_mesospim_shading.local_background.job_kernel import (
 from fractal_mesospim_shading.local_background.kernel import BackgroundKernel
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts, tell_masks
 from fractal_mesospim_shading.local_background.regions import Regions
+from fractal_mesospim_shading.local_background.room import filed_bytes
+from fractal_mesospim_shading.local_background.scratch import free_bytes
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.precedence import passed_over_in_method
 from fractal_mesospim_shading.views.background_verdict import judged_background
@@ -182,6 +183,7 @@ def background_plan(
     kernel: RegionKernel,
     options: BackgroundOptions,
     begun: Sequence[int] | None,
+    dtype: np.dtype[Any] | None = None,
 ) -> CorrectionPlan:
     """The plan of an image, with the largest blocks that memory has room for.
 
@@ -193,6 +195,10 @@ def background_plan(
         kernel: of the image.
         options: with the limit of memory.
         begun: the size of blocks of an unfinished run at the place of the result.
+        dtype: that pixels are read in; None for that of the source.
+
+    Raises:
+        OutputWriteError: planes that go through files have no room there.
     """
     plans = [
         replace(
@@ -204,38 +210,39 @@ def background_plan(
         )
         for align in kernel.regions.alignments(plan.source)
     ]
-    for one in plans:
-        if begun is not None and list(one.grid.boxes[0]) == list(begun):
-            return one
+    same = (one for one in plans if begun is not None and one.grid.boxes[0] == tuple(begun))
+    chosen = next(same, None) or _fitting(plans, kernel.regions, options)
+    return _with_temporary(chosen, kernel.regions, dtype or plan.source.dtype)
+
+
+def _fitting(
+    plans: Sequence[CorrectionPlan], regions: Regions, options: BackgroundOptions
+) -> CorrectionPlan:
+    """The first plan that memory has room for."""
     limit = parse_memory(options.memory_limit)
     fitting = [one for one in plans if needed_memory(one, 1) <= limit]
-    if kernel.regions.local:
+    if regions.local:
         workers = options.n_workers or available_cpus()
         fitting = [one for one in fitting if needed_memory(one, workers) <= limit] or fitting
-    chosen = (fitting or plans[-1:])[0]
-    _refuse_full_scratch(chosen, kernel.regions)
-    return chosen
+    return (fitting or plans[-1:])[0]
 
 
-def _refuse_full_scratch(plan: CorrectionPlan, regions: Regions) -> None:
-    """Refuse planes that go through files where these have no room.
+def _with_temporary(plan: CorrectionPlan, regions: Regions, dtype: np.dtype[Any]) -> CorrectionPlan:
+    """A plan with the room that its planes need in temporary files.
 
     Raises:
-        OutputWriteError: those of one chunk do not fit.
+        OutputWriteError: there is less.
     """
-    source = plan.source
-    needed = regions.filed_bytes(plan.grid.boxes[0], source.dtype, source.read_grain())
-    if not needed:
-        return
-    folder = scratch_folder()
-    free = shutil.disk_usage(folder).free
-    if needed > free:
+    needed = filed_bytes(regions, plan.grid.boxes[0], dtype, plan.source.read_grain())
+    if needed and needed > (free := free_bytes()):
+        folder = scratch_folder()
         raise OutputWriteError(
             "These backgrounds follow from whole planes, which do not fit into memory; in "
             f"temporary files they take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} "
             "GB free. Set the environment variable TMPDIR to a folder of a disk with more room, "
             "or raise `memory_limit`."
         )
+    return replace(plan, temporary_bytes=needed)
 
 
 def blocks_begun(final_url: str, options: BackgroundOptions) -> Mapping[str, Sequence[int]]:

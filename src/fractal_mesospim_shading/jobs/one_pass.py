@@ -277,7 +277,7 @@ def _both(
     labels = [part.labels.get(channel.label, channel.label) for channel in image.channels]
     return replace(
         part,
-        plan=background_plan(part.plan, both, options, begun),
+        plan=background_plan(part.plan, both, options, begun, DTYPE),
         joined=partial(_joined, both),
         facts_then={**part.facts_then, **noise_facts(labels, kernel)},
     )

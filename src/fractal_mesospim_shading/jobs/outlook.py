@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 
+from fractal_mesospim_shading.core.kernel_cache import scratch_folder
 from fractal_mesospim_shading.engine.earlier import UnfinishedJob, jobs_beside
 from fractal_mesospim_shading.engine.job_folder import job_url, read_request
 from fractal_mesospim_shading.engine.mismatch import other_job
@@ -28,6 +29,7 @@ from fractal_mesospim_shading.jobs.certifying import overlap_bytes
 from fractal_mesospim_shading.jobs.models import gains_url
 from fractal_mesospim_shading.jobs.story import refuse_unwritable_work
 from fractal_mesospim_shading.jobs.work import Work
+from fractal_mesospim_shading.local_background.scratch import free_bytes
 from fractal_mesospim_shading.messages import counted, shown
 from fractal_mesospim_shading.views.reporting import report_url
 
@@ -48,6 +50,9 @@ class Outlook:
         overlap_bytes: of pixels that are decoded besides, where neighbouring tiles are compared.
         write_bytes: about.
         free_bytes: on the disk of the result; None where that is not known.
+        temporary_bytes: in the folder for temporary files, at least, while it works.
+        temporary_folder: that folder; empty where nothing is written there.
+        temporary_free_bytes: on the disk of that folder.
         memory_bytes: at most.
         memory_limit: bytes to stay within.
         workers: blocks computed at a time.
@@ -66,6 +71,9 @@ class Outlook:
     overlap_bytes: int = 0
     write_bytes: int = 0
     free_bytes: int | None = None
+    temporary_bytes: int = 0
+    temporary_folder: str = ""
+    temporary_free_bytes: int | None = None
     memory_bytes: int = 0
     memory_limit: int = 0
     workers: int = 1
@@ -102,6 +110,7 @@ class Outlook:
             rows += [
                 ("work", f"{left}; about {size_text(self.read_bytes)} to read{overlaps}"),
                 ("disk", f"about {size_text(self.write_bytes)}{free}"),
+                *self._temporary_rows(),
                 (
                     "memory",
                     f"{size_text(self.memory_bytes)} at most, of {size_text(self.memory_limit)} "
@@ -111,6 +120,22 @@ class Outlook:
         elif self.read_bytes:
             rows += [("work", f"about {size_text(self.read_bytes)} to read")]
         return [f"{name:<8}{shown(text)}" for name, text in rows]
+
+    def _temporary_rows(self) -> list[tuple[str, str]]:
+        if not self.temporary_bytes:
+            return []
+        free = (
+            ""
+            if self.temporary_free_bytes is None
+            else f", of {size_text(self.temporary_free_bytes)} that are free there"
+        )
+        return [
+            (
+                "",
+                f"while it works, temporary files of {size_text(self.temporary_bytes)} or more in "
+                f"{self.temporary_folder}{free}; they are gone when it ends",
+            )
+        ]
 
 
 def outlook(work: Work) -> Outlook:
@@ -131,6 +156,7 @@ def outlook(work: Work) -> Outlook:
         page = report_url(work.replaces or work.final_url)
         beside["report"] = page
         beside["numbers of the report"] = f"{page.removesuffix('.html')}.json"
+    temporary = max(part.plan.temporary_bytes for part in work.parts)
     return Outlook(
         work.source_url,
         work.replaces or work.final_url,
@@ -142,6 +168,9 @@ def outlook(work: Work) -> Outlook:
         overlap_bytes=overlap_bytes(work.choices),
         write_bytes=work.expected_bytes(),
         free_bytes=_free_bytes(work.final_url),
+        temporary_bytes=temporary,
+        temporary_folder=scratch_folder() if temporary else "",
+        temporary_free_bytes=free_bytes() if temporary else None,
         memory_bytes=max(_memory(part.plan, use, work.options.execution) for part in work.parts),
         memory_limit=use.memory,
         workers=use.workers,

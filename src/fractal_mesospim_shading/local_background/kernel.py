@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
@@ -25,6 +25,7 @@ from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.source import Axes, MultitileImage, PixelSource
 from fractal_mesospim_shading.images.storage.places import parent_and_name
+from fractal_mesospim_shading.local_background.deep import DeepPart, DeepStack
 from fractal_mesospim_shading.local_background.planes import (
     BackgroundCounts,
     Estimate,
@@ -32,17 +33,20 @@ from fractal_mesospim_shading.local_background.planes import (
     PlaneSurface,
 )
 from fractal_mesospim_shading.local_background.regions import YX, Regions, in_plane, within
-from fractal_mesospim_shading.local_background.scratch import FiledPlane, scratch_file
-from fractal_mesospim_shading.local_background.window import Unit, Window, whole_planes
+from fractal_mesospim_shading.local_background.scratch import (
+    FiledPlane,
+    kept_in_files,
+    scratch_file,
+)
+from fractal_mesospim_shading.local_background.window import Marks, Unit, Window, whole_planes
 
 Planes = NDArray[Any]
 Found = TypeVar("Found")
 _surfaces: Kept[tuple[PlaneSurface, ...]] = Kept(512)
 """Those of this process, of the planes of a slab."""
 
-_filed: Kept[tuple[FiledPlane, ...]] = Kept(32 * 2**30, with_run=True)
-"""Backgrounds of this process that lie in files, of the planes of a slab, by their bytes: blocks go
-layer by layer, so the last few are asked for."""
+_filed: Kept[tuple[FiledPlane, ...]] = kept_in_files()
+"""Backgrounds of this process that lie in files, of the planes of a slab, by their bytes."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,8 @@ class BackgroundKernel:
         yx = self.regions.read_yx(box, lead["c"])
         where = self.regions.box(lead, z, yx)
         if whole is not None:
-            pixels = self.regions.planes(whole, box, lead)
+            first = self.axes.span("z", box).start
+            pixels = self.regions.planes(whole, box, lead)[z.start - first : z.stop - first]
         else:
             pixels = source.read(0, where).reshape((-1, *(s.stop - s.start for s in yx)))
         objects = None if self.label is None else self.label.read(where)
@@ -204,12 +209,13 @@ class BackgroundKernel:
         area = self.regions.area(piece, method)
         cut, inside = within(in_plane(piece), area), within(area, window.yx)
         counts = BackgroundCounts()
-        at_once = method.depth_px > 0
+        deep = self._deep_parts(window, planes, piece)
+        at_once = method.depth_px > 0 and deep is None
         units: Sequence[Unit] = [slice(None)] if at_once else range(planes.start, planes.stop)
         for place, unit in enumerate(units):
             values = window.pixels[unit][(..., *inside)]
             keep = (planes, *cut) if at_once else cut
-            found = self._found_once(window, unit, piece)
+            found = self._found_once(window, unit, piece) if deep is None else deep[place]
             try:
                 zeros = self._zeros(window, window.planes(unit), area, values)
                 absent = union(no_data(values), zeros.without_data)
@@ -253,6 +259,22 @@ class BackgroundKernel:
         planes = values.reshape((-1, *values.shape[-2:]))
         return self.look.zeros(window.source, window.lead, z, yx, planes).like(values)
 
+    def _deep_parts(self, window: Window, planes: slice, piece: Piece) -> list[DeepPart] | None:
+        """The backgrounds of planes of a piece that lie in files with those above and below."""
+        lead, tile, method = window.lead, piece.tile, self.methods[window.lead["c"]]
+        if not self.regions.in_stack(method):
+            return None
+        chunk = self.axes.length("z", window.source.read_grain())
+        key = (self.run, lead["t"], lead["c"], tile.y, tile.x)
+        form = (self.depth, chunk, self.layout.tile_shape, window.source.dtype)
+        read = partial(self._whole_planes, window, piece=piece)
+        stack = DeepStack(method, self.correction, *form, key, read)
+        z = slice(window.z.start + planes.start, window.z.start + planes.stop)
+        try:
+            return stack.parts(z, self.regions.around(piece, method), piece.in_tile)
+        except BackgroundError as error:
+            raise self._named(window, piece, planes, error) from error
+
     def _found_once(
         self, window: Window, unit: Unit, piece: Piece
     ) -> PlaneSurface | FiledPlane | None:
@@ -294,18 +316,23 @@ class BackgroundKernel:
         self, window: Window, slab: slice, piece: Piece, find: Callable[..., Found]
     ) -> tuple[Found, ...]:
         """What is found of the whole planes of a slab, each chunk of which is decoded once."""
+        found = []
+        for place, one in enumerate(self._whole_planes(window, slab, piece)):
+            try:
+                found.append(find(*one))
+            except BackgroundError as error:
+                z = slab.start + place - window.z.start
+                raise self._named(window, piece, z, error) from error
+        return tuple(found)
+
+    def _whole_planes(
+        self, window: Window, slab: slice, piece: Piece
+    ) -> Iterator[tuple[Planes, Marks, Marks]]:
+        """The planes of a slab, one by one, with their objects and where there is no data."""
         tile, (height, width) = piece.tile, self.layout.tile_shape
         yx = (slice(tile.y, tile.y + height), slice(tile.x, tile.x + width))
-        planes = whole_planes(self.regions, window.source, self.label, window.lead, slab, yx)
-        found = []
-        for place, (plane, objects) in enumerate(planes):
-            z = slice(slab.start + place, slab.start + place + 1)
-            try:
-                absent = union(no_data(plane), self._zeros(window, z, yx, plane).without_data)
-                found.append(find(plane, objects, absent))
-            except BackgroundError as error:
-                raise self._named(window, piece, z.start - window.z.start, error) from error
-        return tuple(found)
+        source, lead = window.source, window.lead
+        return whole_planes(self.regions, self.look, source, self.label, lead, slab, yx)
 
     def _is_whole(self, piece: Piece) -> bool:
         return tuple(s.stop - s.start for s in piece.in_tile) == self.layout.tile_shape
@@ -313,16 +340,9 @@ class BackgroundKernel:
     def _named(
         self, window: Window, piece: Piece, unit: Unit, error: BackgroundError
     ) -> BackgroundError:
-        places = [f"stack '{self.stack}'"] if self.stack else []
-        if not self.stack or "c" in self.axes:
-            places.append(f"channel '{window.source.channels[window.lead['c']].label}'")
-        if len(self.layout.tiles) > 1:
-            places.append(f"tile {piece.tile.number}")
-        if "t" in self.axes:
-            places.append(f"time point {window.lead['t']}")
-        if "z" in self.axes and isinstance(unit, int):
-            places.append(f"plane z={window.z.start + unit}")
-        return BackgroundError(f"In {', '.join(places)}: {error}")
+        alone = len(self.layout.tiles) == 1
+        where = window.told(self.stack, None if alone else piece.tile.number, unit)
+        return BackgroundError(f"In {where}: {error}")
 
 
 def _is_first(piece: Piece) -> bool:

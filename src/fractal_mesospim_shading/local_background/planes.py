@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.background import BackgroundMethod, BackgroundResult
 from fractal_mesospim_shading.core.background.apply import Application, correct_plane
-from fractal_mesospim_shading.core.background.masks import dilate_mask, largest_dilation
-from fractal_mesospim_shading.core.background.noise import without_bias
+from fractal_mesospim_shading.core.background.masks import dilate_mask, largest_dilation, union
+from fractal_mesospim_shading.core.background.noise import plane_bias, without_bias
 from fractal_mesospim_shading.core.background.surfaces import Surface
 from fractal_mesospim_shading.core.correct import PixelCounts
 
@@ -182,6 +182,31 @@ class PlaneCorrection:
         marked = self._marked(plane, objects)
         surface = method.surface(plane, self._widened(marked), absent)
         return PlaneSurface(surface, _nothing(marked, absent) if surface is None else None)
+
+    def ignored(
+        self,
+        plane: NDArray[Any],
+        objects: NDArray[np.bool_] | None,
+        absent: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[np.bool_] | None, Nothing | None]:
+        """The pixels of a whole plane that an estimate may not use; arguments as for `estimate`.
+
+        Returns:
+            (y, x), or None where all may be used; and why none may.
+        """
+        marked = self._marked(plane, objects)
+        ignored = union(self._widened(marked), absent)
+        none = ignored is not None and ignored.all()
+        return ignored, _nothing(marked, absent) if none else None
+
+    def bias(
+        self,
+        method: BackgroundMethod,
+        plane: NDArray[Any],
+        absent: NDArray[np.bool_] | None,
+    ) -> np.float32 | None:
+        """What is to be taken off the background of a whole plane; None for nothing."""
+        return plane_bias(method, plane, absent) if self.add_noise_bias else None
 
     def apply(
         self, method: BackgroundMethod, raw: NDArray[Any], estimate: Estimate, out: NDArray[Any]

@@ -23,6 +23,12 @@ YX = tuple[slice, slice]
 _NOISE_BYTES_A_PIXEL = 48
 """What the noise of a plane takes for each pixel at least, or a type of many bytes."""
 
+_MARKS_BYTES_A_PIXEL = 8
+"""What it takes to find the objects of a plane, and to widen them."""
+
+_NEAREST_BYTES_A_PIXEL = 32
+"""What it takes to find the nearest places of a plane that have an estimate."""
+
 _LEAST_SURFACE_BYTES = 8
 _SURFACE_COPIES = 4
 """What it takes to find the surface of a plane, without evaluating it, in bytes and in pixels."""
@@ -72,10 +78,30 @@ class Regions:
                 plane = height * width * pixel + self._slab_bytes(dtype, grain)
                 cut = min(block[-2], height) * min(block[-1], width) < height * width
                 areas.append(max(area, cut * plane))
+            elif self.in_stack(method):
+                areas.append(self._stack_bytes(block, method, dtype, grain))
             else:
                 planes = self._planes_at_a_time(block, method, dtype, grain)
                 areas.append(area * (planes if method.depth_px else 1))
         return read + max(areas)
+
+    def _stack_bytes(
+        self,
+        block: Sequence[int],
+        method: BackgroundMethod,
+        dtype: np.dtype[Any],
+        grain: Sequence[int],
+    ) -> int:
+        """What estimating a block takes whose planes lie in files; see `in_stack`."""
+        height, width = self.layout.tile_shape
+        reach = 2 * (method.halo_px or 0) + 2 * (method.alignment_px - 1)
+        area = min(block[-2] + reach, height) * min(block[-1] + reach, width)
+        step = self._step(method, area, self.axes.length("z", grain), dtype.itemsize)
+        window = min(step + 2 * method.depth_px, self.depth) * area
+        estimate = window * (method.bytes_a_pixel + dtype.itemsize)
+        pixel = self._bytes_a_pixel(method, dtype) if self.whole else _MARKS_BYTES_A_PIXEL
+        planes = height * width * pixel + self._slab_bytes(dtype, grain)
+        return max(estimate, planes, self.masked * height * width * _NEAREST_BYTES_A_PIXEL)
 
     def _bytes_a_pixel(self, method: BackgroundMethod, dtype: np.dtype[Any]) -> int:
         """What a method holds for each pixel; more for noise, and for wide types."""
@@ -85,7 +111,7 @@ class Regions:
     def reads_around(self, block: Sequence[int]) -> bool:
         """Whether pixels are read besides those of a block of a shape."""
         return any(
-            method.depth_px or self._area(block, method) > block[-2] * block[-1]
+            self.reach(method) or self._area(block, method) > block[-2] * block[-1]
             for method in self.methods
         )
 
@@ -109,7 +135,7 @@ class Regions:
         """Pixels of a plane of a tile that decide the background of a block."""
         height, width = self.layout.tile_shape
         halo = self._halo(method)
-        if halo is None and not self.once(method):
+        if halo is None and not self.once(method) and not self.in_stack(method):
             return height * width
         reach = 2 * (halo or 0)
         return min(block[-2] + reach, height) * min(block[-1] + reach, width)
@@ -128,8 +154,7 @@ class Regions:
     def alignments(self, source: PixelSource) -> list[tuple[int, ...]]:
         """What blocks may be multiples of, the quickest first.
 
-        Whole tiles (with all their planes where these are needed together) are estimated once
-        and read once.
+        Whole tiles are estimated once and read once.
         """
         grain = list(source.read_grain())
         whole = list(grain)
@@ -137,10 +162,7 @@ class Regions:
             starts = [(tile.y, tile.x)[axis] for tile in self.layout.tiles]
             if all(start % size == 0 for start in starts):
                 whole[axis] = size
-        deep = list(whole)
-        if "z" in self.axes and self.masked and any(method.depth_px for method in self.methods):
-            deep[self.axes.index("z")] = self.depth
-        return list(dict.fromkeys((tuple(deep), tuple(whole), tuple(grain))))
+        return list(dict.fromkeys((tuple(whole), tuple(grain))))
 
     def _halo(self, method: BackgroundMethod) -> int | None:
         """Pixels around a part that decide its background; None for the whole tile."""
@@ -156,6 +178,13 @@ class Regions:
         It takes the whole plane, and no few numbers describe it.
         """
         return self._halo(method) is None and not self.by_surface(method) and not method.depth_px
+
+    def in_stack(self, method: BackgroundMethod) -> bool:
+        """Whether whole planes decide the background of a block, and those above and below too.
+
+        They lie in files, decoded once, and each block is estimated from what is around it there.
+        """
+        return self._halo(method) is None and method.depth_px > 0
 
     def once(self, method: BackgroundMethod) -> bool:
         """Whether the background of a plane is found once, however many blocks cut it."""
@@ -187,31 +216,16 @@ class Regions:
         images = 1 + method.maps_noise + method.denoises
         return images * np.dtype(np.float32).itemsize if self.in_files(method) else 0
 
-    def filed_bytes(self, block: Sequence[int], dtype: np.dtype[Any], grain: Sequence[int]) -> int:
-        """What the planes of one slab take in files, where any do; see `in_files`.
-
-        Args:
-            block, dtype, grain: as for `working_bytes`.
-        """
-        height, width = self.layout.tile_shape
-        if min(block[-2], height) * min(block[-1], width) == height * width:
-            return 0
-        pixels = min(self.axes.length("z", grain), self.depth) * height * width
-        raw = pixels * dtype.itemsize
-        backgrounds = pixels * max(map(self.filed_bytes_a_pixel, self.methods))
-        through = raw > SLAB_BYTES and any(map(self.once, self.methods))
-        return backgrounds + through * raw
-
     @property
     def local(self) -> bool:
         """Whether every block can be estimated without all pixels of its tiles."""
-        return all(self.by_surface(m) or self._halo(m) is not None for m in self.methods)
+        return not any(map(self.in_files, self.methods))
 
     def reads_no_more(self, box: Box) -> bool:
         """Whether the pixels of a block are all that its backgrounds depend on."""
         channels = {lead["c"] for lead in self.leads(box)}
         return all(
-            not self.methods[c].depth_px and self.read_yx(box, c) == (box[-2], box[-1])
+            not self.reach(self.methods[c]) and self.read_yx(box, c) == (box[-2], box[-1])
             for c in channels
         )
 
@@ -229,27 +243,32 @@ class Regions:
 
     def area(self, piece: Piece, method: BackgroundMethod) -> YX:
         """The part of a plane to read for a piece of a tile."""
-        area = []
-        halo, step = self._halo(method), method.alignment_px
-        once = self.once(method)
-        for start, inside, size in zip(
-            (piece.tile.y, piece.tile.x), piece.in_tile, self.layout.tile_shape, strict=True
-        ):
-            low, high = 0, size
-            if once:
-                low, high = inside.start, inside.stop
-            elif halo is not None:
-                low = max(0, (inside.start - halo) // step * step)
-                high = min(size, ceil((inside.stop + halo) / step) * step)
-            area.append(slice(start + low, start + high))
-        return area[0], area[1]
+        if self.once(method) or self.in_stack(method):
+            return in_plane(piece)
+        y, x = self.around(piece, method)
+        top, left = piece.tile.y, piece.tile.x
+        return slice(top + y.start, top + y.stop), slice(left + x.start, left + x.stop)
+
+    def around(self, piece: Piece, method: BackgroundMethod) -> YX:
+        """The part of a tile, in its own pixels, that decides the background of a piece."""
+        halo, step = method.halo_px, method.alignment_px
+        if halo is None:
+            return slice(0, self.layout.tile_shape[0]), slice(0, self.layout.tile_shape[1])
+        y, x = (
+            slice(
+                max(0, (inside.start - halo) // step * step),
+                min(size, ceil((inside.stop + halo) / step) * step),
+            )
+            for inside, size in zip(piece.in_tile, self.layout.tile_shape, strict=True)
+        )
+        return y, x
 
     def slabs(
         self, source: PixelSource, box: Box, channel: int, *, at_once: bool
     ) -> Iterator[slice]:
         """Ranges of planes handled together, of whole chunks where memory permits."""
         planes = self.axes.span("z", box)
-        if at_once:
+        if at_once and not self.in_stack(self.methods[channel]):
             yield planes
             return
         yx = self.read_yx(box, channel)
@@ -266,8 +285,8 @@ class Regions:
         return step // chunk * chunk or step
 
     def reach(self, method: BackgroundMethod) -> int:
-        """Planes to each side to be read; all of them where there is a mask."""
-        return self.depth if method.depth_px and self.masked else method.depth_px
+        """Planes to each side to be read with a block."""
+        return 0 if self.in_stack(method) else method.depth_px
 
     def box(self, lead: dict[str, int], z: slice, yx: YX) -> Box:
         """The box of the image at a time point and channel."""

@@ -6,6 +6,7 @@ The files lie in the folder for temporary files and are gone with the run, or wi
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,13 +18,28 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.background import BackgroundResult
 from fractal_mesospim_shading.core.blocks import cut
 from fractal_mesospim_shading.core.kernel_cache import scratch_folder
+from fractal_mesospim_shading.core.threads import Kept
 from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.local_background.planes import Estimate, Nothing
 
 YX = tuple[slice, slice]
 
+KEPT_BYTES = 32 * 2**30
+"""What is kept in files for the blocks of a run, of each kind: these go layer by layer, so that the
+last few are asked for."""
+
 SLAB_BYTES = 256 * 2**20
 """Pixels read at a time where more than the block itself has to be read."""
+
+
+def free_bytes() -> int:
+    """Room in the folder for temporary files."""
+    return shutil.disk_usage(scratch_folder()).free
+
+
+def kept_in_files() -> Kept[Any]:
+    """Holds what lies in files until the run ends, as far as there is room, by its bytes."""
+    return Kept(KEPT_BYTES, with_run=True, room=free_bytes)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.background.masks import no_data, union
+from fractal_mesospim_shading.engine.zero_look import ZeroLook
 from fractal_mesospim_shading.images.labels import LabelImage
 from fractal_mesospim_shading.images.source import PixelSource
 from fractal_mesospim_shading.local_background.regions import YX, Regions
 from fractal_mesospim_shading.local_background.scratch import planes_one_by_one
+
+Marks = NDArray[np.bool_] | None
+"""Where some pixels of a plane (y, x) are; None for nowhere."""
 
 Unit = int | slice
 """What is estimated at a time of a window: one of its planes, or all of them as a slice."""
@@ -43,19 +50,40 @@ class Window:
             return self.z
         return slice(self.z.start + unit, self.z.start + unit + 1)
 
+    def told(self, stack: str, tile: int | None, unit: Unit) -> str:
+        """Where a unit lies, for a person.
+
+        Args:
+            stack: name of the image where it is one of many; empty where it is the only one.
+            tile: its number; None where there is one.
+            unit: of the window.
+        """
+        axes, places = self.source.axes, [f"stack '{stack}'"] if stack else []
+        if not stack or "c" in axes:
+            places.append(f"channel '{self.source.channels[self.lead['c']].label}'")
+        if tile is not None:
+            places.append(f"tile {tile}")
+        if "t" in axes:
+            places.append(f"time point {self.lead['t']}")
+        if "z" in axes and isinstance(unit, int):
+            places.append(f"plane z={self.z.start + unit}")
+        return ", ".join(places)
+
 
 def whole_planes(
     regions: Regions,
+    look: ZeroLook,
     source: PixelSource,
     label: LabelImage | None,
     lead: dict[str, int],
     slab: slice,
     yx: YX,
-) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_] | None]]:
-    """The planes of a slab, one after another, with the objects of a label image.
+) -> Iterator[tuple[NDArray[Any], Marks, Marks]]:
+    """The planes of a slab, one by one, with the objects of a label image, and without data.
 
     Args:
         regions: of the image.
+        look: what is done about zeros.
         source: the image.
         label: where objects are, or None.
         lead: index along t and c.
@@ -69,11 +97,17 @@ def whole_planes(
         return read.reshape(-1, *read.shape[-2:])
 
     planes = planes_one_by_one(pixels, yx, rows, number, source.dtype)
-    if label is None:
-        return ((plane, None) for plane in planes)
+    marks: Iterator[Marks] = repeat(None, number)
+    if label is not None:
+        objects = partial(_objects, label, regions, lead, slab)
+        marks = planes_one_by_one(objects, yx, rows, number, np.dtype(np.bool_))
+    for place, (plane, marked) in enumerate(zip(planes, marks, strict=True)):
+        z = slice(slab.start + place, slab.start + place + 1)
+        zeros = look.zeros(source, lead, z, yx, plane[None]).like(plane)
+        yield plane, marked, union(no_data(plane), zeros.without_data)
 
-    def objects(part: YX) -> NDArray[np.bool_]:
-        return label.read(regions.box(lead, slab, part))
 
-    marks = planes_one_by_one(objects, yx, rows, number, np.dtype(np.bool_))
-    return zip(planes, marks, strict=True)
+def _objects(
+    label: LabelImage, regions: Regions, lead: dict[str, int], slab: slice, yx: YX
+) -> NDArray[np.bool_]:
+    return label.read(regions.box(lead, slab, yx))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fractal_mesospim_shading.core.background import METHODS as CATALOGUE
 from fractal_mesospim_shading.core.background import make_method
 from fractal_mesospim_shading.core.background.apply import Application
 from fractal_mesospim_shading.core.correct import PixelCounts, TileCorrection
@@ -250,25 +251,35 @@ FROM_WHOLE_PLANES = {
     "masked difference_of_filters": ({"small_radius_px": 2, "big_radius_px": 5}, 700.0, False),
     "noise bias of rolling_ball": ({"radius_px": 9}, None, True),
     "masked noise bias of sliding_paraboloid": ({"radius_px": 8}, 700.0, True),
+    "noise bias of deep median": ({"radius_px": 4, "radius_z_px": 1}, None, True),
+    "masked deep median": ({"radius_px": 13, "radius_z_px": 2}, 700.0, False),
+    "masked deep gaussian": ({"radius_px": 4.0, "radius_z_px": 3.0}, 700.0, False),
+    "masked noise bias of deep opening": ({"radius_px": 4, "radius_z_px": 1}, 700.0, True),
+    "deep gaussian all under the mask": ({"radius_px": 4.0, "radius_z_px": 3.0}, 1.0, False),
 }
 
 
 @pytest.mark.parametrize("slab_bytes", [2**28, 1], ids=["in memory", "in strips"])
+@pytest.mark.parametrize("zeros", [False, True], ids=["no zeros", "margins"])
 @pytest.mark.parametrize("name", FROM_WHOLE_PLANES)
-def test_planes_that_are_cut_are_read_once_for_their_backgrounds(name, slab_bytes, monkeypatch):
+def test_planes_that_are_cut_are_read_once_for_their_backgrounds(
+    name, zeros, slab_bytes, monkeypatch
+):
     """Plane by plane, each chunk would be decoded as many times as it is deep; and block by
-    block as many times as there are blocks.
+    block as many times as there are blocks. Which zeros are no data is seen on the way.
     """
     monkeypatch.setattr(scratch, "SLAB_BYTES", slab_bytes)
     parameters, threshold, bias = FROM_WHOLE_PLANES[name]
     fused = TileLayout.single(SHAPE[-2:])
-    method = make_method(name.split()[-1], **parameters)
+    (named,) = set(name.split()) & set(CATALOGUE)
+    method = make_method(named, **parameters)
     _, background = kernels(method, 100.0, threshold=threshold, layout=fused)
     correction = replace(background.correction, add_noise_bias=bias)
     background = replace(background, correction=correction)
-    source = Source(scene(), grain=(1, 4, 16, 16))
+    source = Source(with_margins(scene()) if zeros else scene(), grain=(1, 4, 16, 16))
     wanted = background.process(source, WHOLE)
-    background = replace(background, run=f"{background.run} in parts")
+    look = replace(background.look, run=f"{background.look.run} in parts")
+    background = replace(background, look=look, run=f"{background.run} in parts")
     decoded = np.zeros(source.data.shape, int)
     plain = source.read
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 import weakref
 from collections import namedtuple
+from collections.abc import Callable
 from contextlib import nullcontext
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,12 @@ from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.jobs import background_parts
 from fractal_mesospim_shading.jobs.background import correct_background, plan_background
-from fractal_mesospim_shading.local_background import kernel
+from fractal_mesospim_shading.jobs.outlook import outlook
+from fractal_mesospim_shading.local_background import deep, kernel, scratch
 from fractal_mesospim_shading.local_background.planes import PlaneCorrection
 from fractal_mesospim_shading.local_background.regions import Regions
-from fractal_mesospim_shading.local_background.scratch import scratch_file
+from fractal_mesospim_shading.local_background.room import filed_bytes
+from fractal_mesospim_shading.local_background.scratch import kept_in_files, scratch_file
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.synthetic.images import write_image
 
@@ -46,46 +51,109 @@ def test_how_much_goes_through_files(method: str, masked: bool, side: int, expec
     layout = TileLayout.single((side, side))
     found = Regions(Axes("zyx"), layout, (make_method(method),), 20, masked, False)
     arguments = (np.dtype("uint16"), (8, 256, 256))
-    assert found.filed_bytes((8, 256, 256), *arguments) == expected
-    assert found.filed_bytes((8, side, side), *arguments) == 0
+    assert filed_bytes(found, (8, 256, 256), *arguments) == expected
+    assert filed_bytes(found, (8, side, side), *arguments) == 0
 
 
-@pytest.mark.parametrize("in_parts", [True, False])
-def test_too_little_room_is_told_before_a_pixel_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_parts: bool
-) -> None:
-    image = str(tmp_path / "fused.zarr")
-    pixels = np.full((4, 600, 600), 300, np.uint16)
-    write_image(image, pixels, axes="zyx", chunks=(4, 100, 100))
-    needed = 4 * pixels.size
-    if in_parts:
-        monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
-        monkeypatch.setattr(background_parts, "_MOST_BLOCK_BYTES", 1)
-
-    def planned(free: int) -> Any:
-        usage = Usage(2 * needed, 0, free)
-        monkeypatch.setattr(background_parts.shutil, "disk_usage", lambda _: usage)
-        options = BackgroundOptions(method="sliding_paraboloid", output_folder=str(tmp_path / "o"))
-        return plan_background(image, options)
-
-    assert planned(10**12)
-    monkeypatch.setattr("fractal_mesospim_shading.jobs.work.Work.expected_bytes", lambda _: 0)
-    if in_parts:
-        with pytest.raises(OutputWriteError, match="whole planes.*Set the environment variable"):
-            planned(needed - 1)
-    assert planned(needed)
+@pytest.mark.parametrize(("side", "through"), [(1000, 0), (5000, 2 * 8)])
+def test_how_much_of_a_stack_goes_through_files(side: int, through: int) -> None:
+    """The planes of a block and those around it, in whole chunks, whatever the block."""
+    layout, method = TileLayout.single((side, side)), make_method("median", radius_z_px=3)
+    found = Regions(Axes("zyx"), layout, (method,), 100, True, False)
+    for block in ((8, 256, 256), (8, side, side)):
+        needed = filed_bytes(found, block, np.dtype("uint16"), (8, 256, 256))
+        assert needed == (24 * (2 + 2) + through) * side**2
 
 
-@pytest.mark.parametrize("fails", [True, False])
-def test_files_are_gone_with_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
-) -> None:
-    """Not only with the process, which may be a notebook or a server."""
-    image = str(tmp_path / "fused.zarr")
-    pixels = np.full((4, 600, 600), 300, np.uint16)
-    write_image(image, pixels, axes="zyx", chunks=(4, 100, 100))
+SHAPE = (4, 600, 600)
+NEEDED = 4 * prod(SHAPE)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    """A fused image of one chunk along z."""
+    url = str(tmp_path / "fused.zarr")
+    write_image(url, np.full(SHAPE, 300, np.uint16), axes="zyx", chunks=(4, 100, 100))
+    return url
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> BackgroundOptions:
+    return BackgroundOptions(method="sliding_paraboloid", output_folder=str(tmp_path / "o"))
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes are cut into blocks."""
     monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     monkeypatch.setattr(background_parts, "_MOST_BLOCK_BYTES", 1)
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Says how many bytes are free on all disks."""
+
+    def says(number: int) -> None:
+        usage = Usage(2 * NEEDED, 0, number)
+        monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: usage)
+
+    monkeypatch.setattr("fractal_mesospim_shading.jobs.work.Work.expected_bytes", lambda _: 0)
+    return says
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_too_little_room_is_told_before_a_pixel_is_read(
+    image: str, options: BackgroundOptions, free: Callable[[int], None]
+) -> None:
+    free(NEEDED - 1)
+    with pytest.raises(OutputWriteError, match="whole planes.*Set the environment variable"):
+        plan_background(image, options)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_the_room_is_said_before_anything_is_done(
+    image: str, options: BackgroundOptions, free: Callable[[int], None]
+) -> None:
+    free(NEEDED)
+    said = outlook(plan_background(image, options))
+    assert said.temporary_bytes == said.temporary_free_bytes == NEEDED
+    (line,) = [line for line in said.lines() if "temporary files" in line]
+    assert f"temporary files of 5.76 MB or more in {tempfile.gettempdir()}, of 5.76 MB" in line
+
+
+def test_whole_planes_in_memory_need_no_room(
+    image: str, options: BackgroundOptions, free: Callable[[int], None]
+) -> None:
+    free(1)
+    said = outlook(plan_background(image, options))
+    assert (said.temporary_bytes, said.temporary_folder) == (0, "")
+    assert not [line for line in said.lines() if "temporary files" in line]
+
+
+def test_what_is_kept_makes_way_where_there_is_no_room(free: Callable[[int], None]) -> None:
+    kept = kept_in_files()
+    for key, room in enumerate([5, 5, 4]):
+        free(room)
+        kept.get(key, lambda: "made", 5)
+    made: list[int] = []
+    for key in (2, 1, 0):
+        kept.get(key, lambda key=key: made.append(key) or "again", 1)  # type: ignore[misc]
+    assert made == [1, 0]
+
+
+@pytest.mark.usefixtures("in_parts")
+@pytest.mark.parametrize(
+    "method", ["sliding_paraboloid", '{"method": "gaussian", "radius_z_planes": 2}']
+)
+@pytest.mark.parametrize("fails", [True, False])
+def test_files_are_gone_with_the_run(
+    image: str,
+    options: BackgroundOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
+    method: str,
+) -> None:
+    """Not only with the process, which may be a notebook or a server."""
     files: list[weakref.ref[Any]] = []
 
     def noted() -> Any:
@@ -93,11 +161,12 @@ def test_files_are_gone_with_the_run(
         files.append(weakref.ref(file))
         return file
 
-    monkeypatch.setattr(kernel, "scratch_file", noted)
+    for module in (kernel, deep):
+        monkeypatch.setattr(module, "scratch_file", noted)
     if fails:
         monkeypatch.setattr(PlaneCorrection, "apply", None)
-    options = BackgroundOptions(method="sliding_paraboloid", output_folder=str(tmp_path / "o"))
+    asked = {"method": method, "add_noise_bias": True, "output_folder": options.output_folder}
     with pytest.raises(TypeError) if fails else nullcontext():
-        correct_background(image, options)
+        correct_background(image, BackgroundOptions(**asked))
     gc.collect()
     assert files and all(file() is None for file in files)

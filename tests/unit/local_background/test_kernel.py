@@ -57,14 +57,20 @@ def test_a_halo_ends_at_the_tile():
 
 @pytest.mark.parametrize("why", [{"masked": True}, {"whole": True}])
 def test_whole_tiles_where_the_halo_is_not_enough(why):
-    """Planes by themselves are found once, besides the blocks; stacks are read with each."""
+    """They lie in files: backgrounds of planes, or the planes around a block of a stack."""
     found = regions("gaussian", radius_px=4.0, **why)
     assert found.read_yx(box((0, 2), (16, 32), (8, 24)), 0) == (slice(16, 32), slice(8, 24))
     assert found.in_files(found.methods[0])
     assert not found.local
     deep = regions("gaussian", radius_px=4.0, radius_z_px=1, **why)
-    assert deep.read_yx(box((0, 2), (16, 32), (8, 24)), 0) == (slice(0, 48), slice(0, 40))
-    assert not deep.in_files(deep.methods[0])
+    assert deep.read_yx(box((0, 2), (16, 32), (8, 24)), 0) == (slice(16, 32), slice(8, 24))
+    (piece,) = GRID.pieces(slice(16, 32), slice(48, 64))
+    assert deep.around(piece, deep.methods[0]) == (slice(11, 37), slice(3, 29))
+    assert deep.in_stack(deep.methods[0]) and not deep.in_files(deep.methods[0])
+    assert deep.local and deep.reads_no_more(box((0, 2), (16, 32), (8, 24)))
+    alone = regions("gaussian", radius_px=4.0, radius_z_px=1)
+    assert not alone.in_stack(alone.methods[0])
+    assert not alone.reads_no_more(box((0, 2), (0, 48), (0, 40)))
 
 
 def test_a_ball_begins_on_multiples_of_its_shrink_factor():
@@ -121,7 +127,7 @@ def test_backgrounds_of_a_chunk_are_found_together_however_large_its_planes():
 def test_alignments_begin_with_whole_tiles():
     assert regions("gaussian").alignments(Source()) == [(4, 48, 40), (4, 32, 32)]
     deep = regions("gaussian", radius_z_px=2, masked=True)
-    assert deep.alignments(Source()) == [(9, 48, 40), (4, 48, 40), (4, 32, 32)]
+    assert deep.alignments(Source()) == [(4, 48, 40), (4, 32, 32)]
     shifted = TileLayout.from_origins([(0, 3), (48, 3)], (48, 40), (96, 80))
     assert regions("gaussian", shifted).alignments(Source()) == [(4, 48, 32), (4, 32, 32)]
 

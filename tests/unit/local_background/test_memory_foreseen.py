@@ -16,6 +16,7 @@ from fractal_mesospim_shading.core.background import METHODS
 from fractal_mesospim_shading.core.blocks import Node
 from fractal_mesospim_shading.core.threads import Kept
 from fractal_mesospim_shading.jobs.background import plan_background
+from fractal_mesospim_shading.local_background import deep
 from fractal_mesospim_shading.local_background import kernel as kernels
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.synthetic.images import write_image
@@ -47,11 +48,21 @@ OTHERS = (
     {"method": "rolling_ball", "radius": 9},
 )
 
+DEEP = (
+    ({"method": "median", "radius": 9, "radius_z_planes": 2}, "uint16"),
+    ({"method": "median", "radius": 5, "radius_z_planes": 1, "exact": True}, "float32"),
+    ({"method": "gaussian", "radius": 9, "radius_z_planes": 2}, "float32"),
+    ({"method": "gaussian", "radius": 9, "radius_z_planes": 2}, "uint16"),
+    ({"method": "opening", "radius": 9, "radius_z_planes": 1}, "uint16"),
+)
+
 CASES = [
     *((name, "uint16", {}) for name in METHODS),
     *((name, "float32", {}) for name in METHODS),
     *((name, "uint16", {"mask": "threshold:340:2"}) for name in METHODS),
     *((json.dumps(method), kind, {}) for method in OTHERS for kind in ("uint16", "float32")),
+    *((json.dumps(method), kind, {"mask": "threshold:340:2"}) for method, kind in DEEP),
+    *((json.dumps(method), kind, {"add_noise_bias": True}) for method, kind in DEEP),
     ("gaussian", "uint16", {"add_noise_bias": True}),
     ("gaussian", "float32", {"add_noise_bias": True}),
     ("opening", "uint16", {"output_type": "source"}),
@@ -83,6 +94,8 @@ def test_it_takes_no_more_and_not_much_less(
     kernel.process(source, box)  # what is loaded and compiled once
     monkeypatch.setattr(kernels, "_surfaces", Kept(512))
     monkeypatch.setattr(kernels, "_filed", Kept(2**30))
+    for kept in ("_planes", "_estimates", "_filled"):
+        monkeypatch.setattr(deep, kept, Kept(2**30))
     gc.collect()
     tracemalloc.start()
     try:
