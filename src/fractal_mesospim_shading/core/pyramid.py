@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -22,6 +22,13 @@ from fractal_mesospim_shading.errors import ImageFormatError
 
 _SHIFT = 15
 """Bits of the mantissa that a bin leaves out."""
+
+_MINUS_ZERO = 1 << (31 - _SHIFT)
+"""The bin of -0.0, and how many there are of either sign."""
+
+_COUNTED_AT_ONCE = 2**18
+"""Values that are counted at a time: what this takes fits into a cache of the processor, where all
+values of a block would take more memory than the block."""
 
 
 def level_factor(
@@ -158,17 +165,18 @@ class Histogram:
     @classmethod
     def of(cls, values: NDArray[Any], *, without_zero: bool = False) -> Histogram:
         """The histogram of an array; NaN and infinity are left out, and 0 if asked for."""
-        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-        if np.issubdtype(values.dtype, np.floating):
-            flat = flat[np.isfinite(flat)]
-        codes = (flat.view(np.uint32) >> _SHIFT).astype(np.int64)
+        least = 1 if values.size <= _COUNTED_AT_ONCE else 2 * _MINUS_ZERO
+        every = np.zeros(least, np.int64)
+        for piece in _pieces(values):
+            finite = piece[np.isfinite(piece)] if values.dtype.kind == "f" else piece
+            every = every + np.bincount(finite.view(np.uint32) >> _SHIFT, minlength=least)
         # -0.0 counts as 0.
-        codes[codes == 1 << (31 - _SHIFT)] = 0
-        every = np.bincount(codes, minlength=1)
+        every[0] += every[_MINUS_ZERO:][:1].sum()
+        every[_MINUS_ZERO:][:1] = 0
         if without_zero:
             every[0] = 0
         bins = np.flatnonzero(every)
-        return cls(bins, every[bins].astype(np.int64))
+        return cls(bins, every[bins])
 
     def __add__(self, other: Histogram) -> Histogram:
         bins = np.union1d(self.bins, other.bins)
@@ -210,6 +218,19 @@ class Histogram:
         """The inverse of `to_text`."""
         packed = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8").reshape(2, -1)
         return cls(packed[0].astype(np.int64), packed[1].astype(np.int64))
+
+
+def _pieces(values: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+    """All values as float32, some at a time, in the order in which they lie in memory."""
+    pieces: Any = np.nditer(
+        values,
+        ["external_loop", "buffered", "zerosize_ok"],
+        [["readonly"]],
+        [np.dtype(np.float32)],
+        casting="unsafe",
+        buffersize=_COUNTED_AT_ONCE,
+    )
+    return iter(pieces)
 
 
 def _lower_and_width(
