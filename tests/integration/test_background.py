@@ -874,7 +874,7 @@ def test_a_stopped_run_is_continued_with_the_blocks_it_began_with(tmp_path, tree
     with monkeypatch.context() as patch:
         _stop_after(patch, 30)
         with pytest.raises(errors.OutputWriteError):
-            correct_background(source, memory_limit="432MB", **arguments)
+            correct_background(source, memory_limit="362MB", **arguments)
     request = json.loads((tmp_path / ".a_background_corr.zarr.job" / "request.json").read_text())
     assert request["blocks"] == {"": [1, 8, 64, 64]}
     assert not (tmp_path / "a_background_corr.zarr").exists()
@@ -965,12 +965,12 @@ def test_smaller_blocks_where_memory_is_short(tmp_path, monkeypatch):
     image = MosaicImage.open(str(source))
     monkeypatch.setattr(background_parts, "BLOCK_BYTES", 1)
     sizes = {}
-    for limit in ("8GB", "432MB"):
+    for limit in ("8GB", "362MB"):
         settings = background.BackgroundOptions(method=options, memory_limit=limit, n_workers=2)
         sizes[limit] = background.prepare_background(image, settings).parts[0].plan.grid.boxes[0]
     assert sizes["8GB"][-2:] == (384, 800)
-    assert sizes["432MB"][-2:] == (32, 32)
-    result = correct_background(source, method=options, memory_limit="432MB")
+    assert sizes["362MB"][-2:] == (32, 32)
+    result = correct_background(source, method=options, memory_limit="362MB")
     np.testing.assert_array_equal(pixels_of(result.image_url), expected(array, method, None))
     with pytest.raises(errors.MemoryLimitError) as caught:
         correct_background(source, method=options, memory_limit="100MB", overwrite=True)

@@ -17,6 +17,10 @@ from fractal_mesospim_shading.core.pyramid import level_factor
 
 Shape = tuple[int, ...]
 
+BATCH = 512
+"""Blocks of level 0 in a batch. At its end all but one worker are idle, while the last means become
+the coarsest levels: of so many blocks that is a hundredth of the time, and their graph is small."""
+
 
 @dataclass(frozen=True, order=True)
 class Node:
@@ -162,17 +166,42 @@ class BlockGrid:
 
     def leaves(self, level: int) -> int:
         """How many nodes of level 0 a whole node of a level covers at most."""
-        number = 1
-        for fine in range(level):
-            along = zip(
-                self.boxes[fine + 1],
-                self.factors[fine + 1],
-                self.boxes[fine],
-                self.counts(fine),
-                strict=True,
-            )
-            number *= prod(min(ceil(b * f / below), count) for b, f, below, count in along)
-        return number
+        return prod(self.family(above) for above in range(1, level + 1))
+
+    def family(self, level: int) -> int:
+        """How many children a node of a level has at most."""
+        along = zip(
+            self.boxes[level],
+            self.factors[level],
+            self.boxes[level - 1],
+            self.counts(level - 1),
+            strict=True,
+        )
+        return prod(min(ceil(b * f / below), count) for b, f, below, count in along)
+
+    def waiting(self, level: int, in_flight: int) -> int:
+        """How many means of nodes of a level wait for their siblings at most.
+
+        Blocks are run in the order of batches, parents as soon as they can be, so those in flight
+        are neighbours; while one takes twice as long, the others go on as far again. All but one
+        child of each parent that they touch may be done. The means of the top nodes of a batch
+        wait until it ends.
+
+        Args:
+            level: of the nodes; means of the last one go nowhere.
+            in_flight: blocks of level 0 that are worked on at a time.
+        """
+        if level + 1 == len(self.shapes):
+            return 0
+        most = batch_size(in_flight)
+        top, siblings = self.batch_level(most), self.family(level + 1) - 1
+        if level == top:
+            waiting = siblings + max(1, most // self.leaves(top))
+        elif level > top:
+            waiting = siblings
+        else:
+            waiting = siblings * (1 + ceil(2 * (in_flight - 1) / self.leaves(level + 1)))
+        return min(waiting, prod(self.counts(level)) - 1)
 
     def batch_level(self, most: int) -> int:
         """The coarsest level whose nodes cover at most `most` nodes of level 0."""
@@ -227,6 +256,11 @@ class BlockGrid:
         ]
         if cut:
             yield from (node for node in self.nodes(level) if self.parent(node) is None)
+
+
+def batch_size(workers: int) -> int:
+    """How many blocks of level 0 a batch holds at most."""
+    return max(BATCH, 32 * workers)
 
 
 def _divisible(unit: Shape, factor: Shape | None, shape: Shape) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from math import ceil, prod
@@ -11,24 +12,22 @@ from pathlib import Path
 
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError
-from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
+from fractal_mesospim_shading.images.arrays.encodings import (
+    STAGE_BYTES,
+    past_cache,
+    simple_encoding,
+)
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import split_zip
 from fractal_mesospim_shading.options.base import ExecutionOptions
 
-_BASE_BYTES = 400 * 2**20
-"""What the process holds before the first block: interpreter, libraries, kernels."""
+_BASE_BYTES = 340 * 2**20
+"""What a process takes without pixels: interpreter, libraries, kernels, a report. 240 to 290 MB,
+and up to 360 where it is the first and compiles the kernels."""
 
 _COPIES = 4.0
-"""A block while it is worked on: its pixels, what zarr's pipelines make of them (two and a half),
-and its means. Measured with chunks of 16 to 480 MB: benchmarks/memory.py."""
-
-_FEW_COPIES = 1.5
-"""The same where chunks go straight between file and block: its pixels and its means. One chunk
-comes with it, as it is decoded from or encoded to."""
-
-_WAITING = 2.0
-"""Means that wait for their siblings, in blocks, over all levels."""
+"""A block while zarr's pipelines read or write it, in blocks: its pixels, what they make of them
+(two and a half), and its means. Measured with chunks of 16 to 480 MB: benchmarks/memory.py."""
 
 _NEXT = 2.0
 """How much more memory to ask for after a worker of a SLURM job had too little."""
@@ -115,22 +114,76 @@ def parse_amount(text: str | int, option: str) -> int:
 
 def needed_memory(plan: CorrectionPlan, workers: int) -> int:
     """Bytes that a number of blocks in flight take at most."""
-    level = plan.target.levels[0]
-    shape = [min(b, n) for b, n in zip(plan.grid.boxes[0], level.shape, strict=True)]
-    block = prod(shape) * sum(target.levels[0].dtype.itemsize for target in plan.targets)
-    plane = prod(shape[-2:])
-    source = prod(plan.source.read_units(0)) * plan.source.dtype.itemsize
-    chunk = prod(min(c, n) for c, n in zip(level.chunks, shape, strict=True)) * level.dtype.itemsize
-    copies = _FEW_COPIES * block + chunk if _straight(plan) else _COPIES * block
-    per_worker = max(copies, block + 2.0 * source) + 8 * plane
+    grid = plan.grid
+    in_flight = min(workers, prod(grid.counts(0)))
     if plan.kernel is None:
         # Flat-field and dark-field of each channel, float32.
         shared = 2 * 4 * len(plan.source.channels) * prod(plan.source.layout.tile_shape)
     else:
         shared = plan.kernel.shared_bytes
-        per_worker += plan.kernel.working_bytes(shape, plan.source)
-    waiting = _WAITING * block if len(plan.target.levels) > 1 else 0
-    return int(_BASE_BYTES + shared + workers * per_worker + waiting)
+    levels = range(len(grid.shapes))
+    waiting = sum(grid.waiting(level, in_flight) * _mean_bytes(plan, level) for level in levels)
+    return _BASE_BYTES + shared + in_flight * _worker_bytes(plan) + waiting
+
+
+def _worker_bytes(plan: CorrectionPlan) -> int:
+    """Bytes of the largest block of any level, while it is worked on."""
+    box, source = plan.grid.boxes[0], plan.source
+    shape = [min(b, n) for b, n in zip(box, plan.grid.shapes[0], strict=True)]
+    # A flat-field that is not known yet has a gain and a shift for each pixel of a plane.
+    painted = 8 * prod(shape[-2:])
+    working = painted if plan.kernel is None else plan.kernel.working_bytes(shape, source)
+    read = 2 * prod(source.read_units(0)) * source.dtype.itemsize
+    if _whole(source.read_units(0), box, plan.grid.shapes[0]):
+        read //= 2
+    parents = (_written_bytes(plan, level, 0) for level in range(1, len(plan.grid.shapes)))
+    return max(_written_bytes(plan, 0, read) + working, *parents, 0)
+
+
+def _written_bytes(plan: CorrectionPlan, number: int, read: int) -> int:
+    """Bytes of a block of a level from when it is read until its mean is made.
+
+    Args:
+        plan: the job.
+        number: of the level.
+        read: bytes of a chunk that it is read from, as they are in the file and decoded.
+    """
+    grid, level = plan.grid, plan.target.levels[number]
+    pixels = prod(min(b, n) for b, n in zip(grid.boxes[number], level.shape, strict=True))
+    held = pixels * _itemsize(plan)
+    if number:
+        # The last of the means that it is made from; the others have waited for it.
+        held += _mean_bytes(plan, number - 1)
+    if not _straight(plan):
+        return max(int(_COPIES * held), held + read)
+    encoded = prod(level.chunks) * max(t.levels[number].dtype.itemsize for t in plan.targets)
+    in_order = 0 if _whole(level.chunks, grid.boxes[number], level.shape) else encoded
+    stage = STAGE_BYTES if past_cache(prod(level.unit) * level.dtype.itemsize) else 0
+    write = in_order + stage + _mean_bytes(plan, number)
+    # What was encoded last is kept, apart from what may be used for another block.
+    return held + max(read, write) + encoded
+
+
+def _whole(chunk: Sequence[int], box: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether blocks are chunks, and none is cut by the end of the array.
+
+    Others are put in order before they are encoded, or after they were decoded.
+    """
+    return tuple(chunk) == tuple(box) and all(n % c == 0 for n, c in zip(shape, chunk, strict=True))
+
+
+def _mean_bytes(plan: CorrectionPlan, level: int) -> int:
+    """Bytes of what a block of a level adds to the next."""
+    grid = plan.grid
+    if level + 1 == len(grid.shapes):
+        return 0
+    along = zip(grid.boxes[level], grid.factors[level + 1], grid.shapes[level + 1], strict=True)
+    return prod(min(ceil(b / f), n) for b, f, n in along) * _itemsize(plan)
+
+
+def _itemsize(plan: CorrectionPlan) -> int:
+    """Bytes of a pixel of all images that are written."""
+    return sum(target.levels[0].dtype.itemsize for target in plan.targets)
 
 
 def room_to_share(plan: CorrectionPlan, use: Resources) -> int:
@@ -168,9 +221,8 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
     if options.execution == "dask":
         scheduler_address(options)
     one = needed_memory(plan, 1)
-    each = max(1, needed_memory(plan, 2) - one)
     most = options.n_workers or available_cpus()
-    small = each <= _SMALL_BYTES and options.n_workers is None
+    small = _worker_bytes(plan) <= _SMALL_BYTES and options.n_workers is None
     if options.execution == "threads" and small and _waits(plan):
         # One block computes while another waits. Where none does, they take the processor's cache
         # from each other: a seventh more of its time with zstd.
@@ -187,7 +239,8 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
         )
     if options.execution == "slurm":
         return Resources(most, limit)
-    return Resources(max(1, min(most, 1 + (limit - one) // each)), limit)
+    fitting = (n for n in range(most, 1, -1) if needed_memory(plan, n) <= limit)
+    return Resources(next(fitting, 1), limit)
 
 
 def more_memory(plan: CorrectionPlan, options: ExecutionOptions, use: Resources) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from fractal_mesospim_shading.core.blocks import BlockGrid, Node
+from fractal_mesospim_shading.core.blocks import BlockGrid, Node, batch_size
 from fractal_mesospim_shading.engine.cluster import Engine, OnRecord, Workplace, workplace
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import (
@@ -29,10 +29,6 @@ from fractal_mesospim_shading.messages import counted
 from fractal_mesospim_shading.options.base import ExecutionOptions
 
 logger = logging.getLogger(__name__)
-
-BATCH = 512
-"""Blocks of level 0 in a batch. At its end all but one worker are idle, while the last means become
-the coarsest levels: of so many blocks that is a hundredth of the time, and their graph is small."""
 
 Accept = Callable[[Record], None]
 """Looks at the record of a block before it counts."""
@@ -138,7 +134,7 @@ def run_blocks(
     """
     plan = plan.sharing(workplace.room(plan), done)
     driver = _Driver(plan, done, workplace.engine(plan), on_record)
-    most = max(BATCH, 32 * workplace.workers)
+    most = batch_size(workplace.workers)
     driver.recover_above(plan.grid.batch_level(most))
     for batch in plan.grid.batches(most):
         if before_batch is not None:

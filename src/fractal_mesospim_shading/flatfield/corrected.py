@@ -192,14 +192,16 @@ class Float32Kernel:
         return self.known.zero_is_no_data
 
     def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
-        """What a block needs beside the pixels that it writes: the raw ones, and a look at zeros.
+        """What a block needs beside the pixels that it writes: the raw ones, and what the
+        correction takes.
 
         Args:
             block: its shape.
             source: that is read.
         """
-        look = 0 if self.flatfield is None else self.flatfield.working_bytes(block, source)
-        return prod(block) * source.dtype.itemsize + look
+        known = self.flatfield
+        both = 8 * prod(block[-2:]) if known is None else known.working_bytes(block, source)
+        return prod(block) * source.dtype.itemsize + both
 
     def process(self, source: MultitileImage, box: Box) -> Processed:
         """Read and correct a box."""

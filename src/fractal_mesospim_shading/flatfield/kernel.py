@@ -68,8 +68,8 @@ class FlatfieldKernel:
         return self.look.may_be_no_data
 
     def working_bytes(self, block: Sequence[int], source: MultitileImage) -> int:
-        """What a block needs beside the pixels that it writes."""
-        return self.look.working_bytes(source)
+        """What a block needs beside the pixels that it writes: gains and shifts of a plane."""
+        return 8 * prod(block[-2:]) + self.look.working_bytes(source)
 
     @property
     def shared_bytes(self) -> int:

@@ -47,6 +47,9 @@ from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_o
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
 from fractal_mesospim_shading.options.precedence import given
 
+_KERNELS_BYTES = 64 * 2**20
+"""Libraries and kernels of the second step, beside those of one."""
+
 
 @dataclass(frozen=True)
 class OnePassKernel:
@@ -54,7 +57,8 @@ class OnePassKernel:
 
     Attributes:
         background: the second step.
-        shared_bytes: what all blocks of a process share: flat-field and dark-field of each model.
+        shared_bytes: what all blocks of a process share: flat-field and dark-field of each model,
+            and what two steps take to load.
         flatfield: the first step; None until the models are known.
     """
 
@@ -273,7 +277,7 @@ def _both(
     """A part of a flat-field correction with the second step behind the first."""
     image = part.plan.source
     shared = 2 * DTYPE.itemsize * len(image.model_groups) * prod(image.layout.tile_shape)
-    both = OnePassKernel(kernel, shared)
+    both = OnePassKernel(kernel, shared + _KERNELS_BYTES)
     labels = [part.labels.get(channel.label, channel.label) for channel in image.channels]
     return replace(
         part,

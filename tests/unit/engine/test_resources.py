@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +19,16 @@ from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 def plan(make_mosaic):
     image = MosaicImage.open(make_mosaic())
     output = plan_output(image, FlatfieldOptions(output_image_name="out"))
-    return block_plan(image, output.target, output.final_url)
+    # A block for each chunk.
+    return replace(block_plan(image, output.target, output.final_url), least_pixels=1)
+
+
+def test_more_workers_than_blocks_need_no_more(plan):
+    blocks = prod(plan.grid.counts(0))
+    needs = [resources.needed_memory(plan, workers) for workers in range(1, blocks + 1)]
+    assert blocks > 2
+    assert needs == sorted(set(needs))
+    assert resources.needed_memory(plan, 10 * blocks) == needs[-1]
 
 
 def test_workers_follow_from_processors_and_memory(plan):

@@ -42,7 +42,9 @@ DIRECT_BYTES = 4 * 2**20
 
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _PAGE = 4096
-_STAGE_BYTES = 8 * 2**20
+STAGE_BYTES = 8 * 2**20
+"""Large files are written in pieces of this size."""
+
 _REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -101,7 +103,7 @@ class OutputFile:
         self._stage: NDArray[np.uint8] | None = None
         self._held = 0
         if past_cache(size):
-            stage = empty_array((_STAGE_BYTES,), np.uint8)
+            stage = empty_array((STAGE_BYTES,), np.uint8)
             # The system takes whole pages only.
             if stage.ctypes.data % _PAGE == 0:
                 self._stage = stage
@@ -116,11 +118,11 @@ class OutputFile:
             return
         bytes_in = np.frombuffer(view, np.uint8)
         while bytes_in.size:
-            taken = min(bytes_in.size, _STAGE_BYTES - self._held)
+            taken = min(bytes_in.size, STAGE_BYTES - self._held)
             self._stage[self._held : self._held + taken] = bytes_in[:taken]
             self._held += taken
             bytes_in = bytes_in[taken:]
-            if self._held == _STAGE_BYTES:
+            if self._held == STAGE_BYTES:
                 self._send(self._stage.data)
                 self._held = 0
 
