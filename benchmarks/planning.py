@@ -81,8 +81,8 @@ def make(folder: Path, case: str) -> tuple[Path, Path]:
 
 def child(image: str, models: str) -> None:
     """Measure one case, and print the figures as JSON."""
-    from fractal_mesospim_shading.engine.records import Journal
     from fractal_mesospim_shading.core.blocks import BATCH
+    from fractal_mesospim_shading.engine.records import Journal
     from fractal_mesospim_shading.images.mosaic import MosaicImage
     from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
