@@ -121,8 +121,7 @@ def needed_memory(plan: CorrectionPlan, workers: int) -> int:
         shared = 2 * 4 * len(plan.source.channels) * prod(plan.source.layout.tile_shape)
     else:
         shared = plan.kernel.shared_bytes
-    levels = range(len(grid.shapes))
-    waiting = sum(grid.waiting(level, in_flight) * _mean_bytes(plan, level) for level in levels)
+    waiting = sum(_waiting_bytes(plan, level, in_flight) for level in range(len(grid.shapes) - 1))
     return _BASE_BYTES + shared + in_flight * _worker_bytes(plan) + waiting
 
 
@@ -179,6 +178,12 @@ def _mean_bytes(plan: CorrectionPlan, level: int) -> int:
         return 0
     along = zip(grid.boxes[level], grid.factors[level + 1], grid.shapes[level + 1], strict=True)
     return prod(min(ceil(b / f), n) for b, f, n in along) * _itemsize(plan)
+
+
+def _waiting_bytes(plan: CorrectionPlan, level: int, in_flight: int) -> int:
+    """Bytes of means of a level that wait for others: no more than the next level holds."""
+    most = prod(plan.grid.shapes[level + 1]) * _itemsize(plan)
+    return min(plan.grid.waiting(level, in_flight) * _mean_bytes(plan, level), most)
 
 
 def _itemsize(plan: CorrectionPlan) -> int:
