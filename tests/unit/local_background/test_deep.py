@@ -65,13 +65,16 @@ def parts_of(stack, step=(4, 33, 35), margin=40):
     return found, nothing
 
 
+@pytest.mark.parametrize("step", [(4, 33, 35), (11, 4, 70), (11, 60, 6)])
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", METHODS)
-def test_the_same_bits_as_the_whole_stack(name):
+def test_the_same_bits_as_the_whole_stack(name, bias, step):
+    """Also where a part ends beside an object: a pixel lies between its block and the next."""
     method, (pixels, objects, absent), reads = METHODS[name], scene(), []
-    correction = PlaneCorrection(Application(), np.dtype(np.float32), dilation_px=1)
+    correction = PlaneCorrection(Application(), np.dtype(np.float32), None, 1, bias)
     stack = stack_of(method, correction, pixels, objects, absent, reads)
     margin = method.halo_px
-    found, nothing = parts_of(stack, margin=margin)
+    found, nothing = parts_of(stack, step, margin)
     everywhere = slice(None), slice(None), slice(None)
     wanted = correction.estimate(method, pixels, objects, absent, everywhere).result.background
     np.testing.assert_array_equal(found[~absent], wanted[~absent])
