@@ -1,15 +1,18 @@
-"""How processor time grows with tiles, channels, planes and chunks, as a Markdown table.
+"""How processor time grows with tiles, channels, planes, chunks and labels, as a Markdown table.
 
     python benchmarks/growth.py --folder /somewhere/with/room
+    python benchmarks/growth.py --folder /somewhere/with/10/GB --only million
 
 Small images of one property each: seconds of CPU of `info`, of the plan (`--dry-run`), and of the
 correction with a measured model, the start of the interpreter included, with the peak of the memory
-of the correction.
+of the correction; for tiles and channels also of one with its report, and of `find-empty`.
+A million chunks are a million files of one block of the disk each, and as many of the result.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -18,10 +21,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import zarr
 from measuring import measured
 from throughput import BARE, THREADS, ours, use_processors
 
+from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.synthetic.images import write_image
+from fractal_mesospim_shading.synthetic.world import grid_layout
 
 TILE = 64
 
@@ -35,6 +41,9 @@ class Size:
         side: tiles along y and x.
         channels, planes: as many.
         chunk: its shape.
+        beside: label images, and the shape of their chunks.
+        looked_at: whether the report and `find-empty` are measured as well.
+        only_level: no pyramid; every chunk is a copy of the file of the first one.
     """
 
     what: str
@@ -42,6 +51,10 @@ class Size:
     channels: int = 1
     planes: int = 4
     chunk: tuple[int, int, int] = (4, 512, 512)
+    beside: int = 0
+    beside_chunk: tuple[int, int, int] = (4, 512, 512)
+    looked_at: bool = False
+    only_level: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -53,18 +66,40 @@ class Size:
         side = self.side * TILE
         plane = np.add.outer(np.arange(side) % 128, np.arange(side) % 3) + 150
         pixels = np.broadcast_to(plane, (self.channels, self.planes, side, side))
+        image = folder / "image.zarr"
+        shape = (1, *self.chunk) if self.only_level else pixels.shape
         write_image(
-            folder / "image.zarr",
-            pixels.astype("uint16"),
+            image,
+            pixels[tuple(slice(n) for n in shape)].astype("uint16"),
             channels=self.labels,
-            tile_shape=(TILE, TILE),
+            tile_shape=None if self.only_level else (TILE, TILE),
             chunks=self.chunk,
             codec="blosc",
+            **({"factors": ()} if self.only_level else {}),
         )
+        if self.only_level:
+            enlarge(image, pixels.shape, self.chunk)
+        if self.beside:
+            self.write_labels(image, pixels.shape[1:])
         for label in self.labels:
             (folder / "models" / label).mkdir(parents=True, exist_ok=True)
             flat = np.ones((TILE, TILE), np.float32)
             np.savez(folder / "models" / label / "profiles.npz", flatfield=flat)
+
+    def write_labels(self, image: Path, shape: tuple[int, ...]) -> None:
+        """Label images beside the image, of one object each."""
+        names = [f"label {i}" for i in range(self.beside)]
+        labels = zarr.open_group(str(image / "labels"), mode="w", zarr_format=2)
+        labels.attrs["labels"] = names
+        for name in names:
+            write_image(
+                image / "labels" / name,
+                np.ones(shape, "uint32"),
+                axes="zyx",
+                chunks=self.beside_chunk,
+                codec="blosc",
+                attributes={"image-label": {"version": "0.4"}},
+            )
 
     @property
     def files(self) -> int:
@@ -74,11 +109,33 @@ class Size:
         return self.channels * -(-self.planes // depth) * -(-side // height) * -(-side // width)
 
 
+def enlarge(image: Path, shape: tuple[int, ...], chunk: tuple[int, int, int]) -> None:
+    """Make an image of one chunk larger, by copies of its file."""
+    document = image / "0" / ".zarray"
+    document.write_text(json.dumps({**json.loads(document.read_text()), "shape": shape}))
+    write_roi_tables(
+        str(image), grid_layout(shape[-2:], (TILE, TILE)), {"z": 5.0, "y": 1.3, "x": 1.3}, shape[1]
+    )
+    data = (image / "0" / "0" / "0" / "0" / "0").read_bytes()
+    counts = [-(-n // unit) for n, unit in zip(shape[1:], chunk, strict=True)]
+    for z, y in np.ndindex(*counts[:2]):
+        folder = image / "0" / "0" / f"{z}" / f"{y}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for x in range(counts[2]):
+            (folder / f"{x}").write_bytes(data)
+
+
 SIZES = (
-    *(Size(f"{side**2} tiles", side) for side in (4, 32, 100)),
-    *(Size(f"{n} channels", channels=n) for n in (2, 8, 32)),
+    *(Size(f"{side**2} tiles", side, looked_at=True) for side in (4, 32, 100)),
+    *(Size(f"{n} channels", channels=n, looked_at=True) for n in (2, 8, 32)),
     *(Size(f"{n} planes", planes=n) for n in (40, 400, 4000)),
     *(Size(f"chunks of {n} x {n}", 32, planes=8, chunk=(1, n, n)) for n in (256, 64, 32)),
+    Size("a million chunks of 32 x 32", 125, planes=16, chunk=(1, 32, 32), only_level=True),
+    *(Size(f"{n} labels", beside=n) for n in (1, 10, 100)),
+    *(
+        Size(f"a label in chunks of {n} x {n}", 32, beside=1, beside_chunk=(1, n, n))
+        for n in (256, 64, 16)
+    ),
 )
 
 
@@ -94,29 +151,29 @@ def row(size: Size, folder: Path) -> str:
     info = measured([*program, "info", str(image)])
     plan = measured([*correct, "--dry-run"])
     run = measured(correct)
+    seen = [f"{info.cpu:.1f}", f"{plan.cpu:.1f}", f"{run.cpu:.1f}", f"{run.peak / 1e6:.0f}"]
+    if size.looked_at:
+        with_report = [option for option in correct if option != "--no-report"]
+        report = measured([*with_report, "--output-image-name", "reported"])
+        empty = measured([*program, "find-empty", str(image), "--output", str(folder / "p.png")])
+        seen += [f"{report.cpu:.1f}", f"{empty.cpu:.1f}", f"{empty.peak / 1e6:.0f}"]
+    else:
+        seen += [""] * 3
     pixels = size.channels * size.planes * (size.side * TILE) ** 2 / 1e6
-    cells = (
-        size.what,
-        f"{pixels:.0f}",
-        f"{size.files}",
-        f"{info.cpu:.1f}",
-        f"{plan.cpu:.1f}",
-        f"{run.cpu:.1f}",
-        f"{run.peak / 1e6:.0f}",
-    )
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join([size.what, f'{pixels:.0f}', f'{size.files}', *seen])} |"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, help="for images and results (default: temporary)")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
     given = parser.parse_args()
     use_processors(THREADS)
-    print("| image | million pixels | chunks | `info`, CPU s | plan | correction | peak, MB |")
-    print("|---|---|---|---|---|---|---|")
+    names = "image | million pixels | chunks | `info`, CPU s | plan | correction | peak, MB"
+    print(f"| {names} | with report | `find-empty` | peak, MB |\n{'|---' * 10}|")
     with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
-        for number, size in enumerate(SIZES):
+        for number, size in enumerate(size for size in SIZES if given.only in size.what):
             folder = Path(temporary) / f"{number}"
             folder.mkdir()
             print(row(size, folder), flush=True)
