@@ -27,6 +27,7 @@ from fractal_mesospim_shading.images.native.collection import (
     is_stack_name,
 )
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native.placement import PlacedStack
 from fractal_mesospim_shading.images.native.results import (
     Companion,
     container_attributes,
@@ -252,15 +253,15 @@ def _parts(
     mosaic = mosaics[number]
     urls = (unfinished, *(companion_url(unfinished, kind) for kind in correction.companions))
     dtypes = (correction.dtype, *(np.dtype(np.float32) for _ in correction.companions))
-    parts = []
-    for group in dict.fromkeys(placed.stack.group for placed in mosaic.placed):
+    names, parts = profile_names(mosaic), []
+    for group, placed in _by_group(mosaic).items():
         image = MosaicImage.open(join_url(mosaic.url, group), options.storage_options)
         target, *beside = (
             target_of(image, join_url(url, group), options, dtype)
             for url, dtype in zip(urls, dtypes, strict=True)
         )
         plan = block_plan(image, target, target.url)
-        described = _described(mosaic, group, image, number)
+        described = _described(mosaic, placed, names, image, number)
         part = Part(
             replace(plan, targets=(target, *beside)),
             result_attributes(image.attributes(), image.zarr_format, target.zarr_format),
@@ -273,21 +274,42 @@ def _parts(
     return parts
 
 
-def _described(mosaic: NativeMosaic, group: str, image: MosaicImage, number: int) -> GroupImage:
-    """What the mosaic knows of one of its groups."""
-    names = profile_names(mosaic)
-    indices = _channels_in(mosaic, group, image)
-    tile = next(placed.tile for placed in mosaic.placed if placed.stack.group == group)
+def _by_group(mosaic: NativeMosaic) -> dict[str, list[PlacedStack]]:
+    """The stacks of a mosaic by the group that they lie in."""
+    found: dict[str, list[PlacedStack]] = {}
+    for placed in mosaic.placed:
+        found.setdefault(placed.stack.group, []).append(placed)
+    return found
+
+
+def _described(
+    mosaic: NativeMosaic,
+    placed: Sequence[PlacedStack],
+    names: Mapping[tuple[int, int | None], str],
+    image: MosaicImage,
+    number: int,
+) -> GroupImage:
+    """What the mosaic knows of one of its groups.
+
+    Args:
+        mosaic: of several.
+        placed: stacks of the group.
+        names: of models, see `profile_names`.
+        image: the group.
+        number: of the mosaic.
+    """
+    indices, tile = _channels_in(mosaic, placed, image), placed[0].tile
     labels = [names.get((index, tile)) or names[index, None] for index in indices]
     return GroupImage(image, number, tile, tuple(indices), tuple(labels))
 
 
-def _channels_in(mosaic: NativeMosaic, group: str, image: MosaicImage) -> list[int]:
+def _channels_in(
+    mosaic: NativeMosaic, placed: Sequence[PlacedStack], image: MosaicImage
+) -> list[int]:
     """The channel of a mosaic for each channel of one of its groups.
 
     One that was never written holds no pixel; where no other tile has it, any stands for it.
     """
-    placed = [item for item in mosaic.placed if item.stack.group == group]
     by_index = {item.stack.channel_index: item.channel for item in placed}
     by_laser = {channel.laser: i for i, channel in enumerate(mosaic.native_channels)}
     return [

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.images.arrays.documents import Box
+from fractal_mesospim_shading.images.native.placement import side_by_side
 from fractal_mesospim_shading.images.native.positions import MeasuredSigns, Orientation
 from fractal_mesospim_shading.images.native.stack import Stack
 from fractal_mesospim_shading.images.native.surroundings import read_beside
@@ -139,14 +140,13 @@ def _pairs(stacks: Sequence[Stack], axis: str) -> Iterable[tuple[Stack, Stack]]:
     height, width = stacks[0].tile_size_um
     size, across = (width, height) if axis == "x" else (height, width)
     pairs = []
-    centre = np.mean([(stack.x_um, stack.y_um) for stack in stacks], axis=0)
-    for a, b in itertools.combinations(stacks, 2):
-        shift = np.array([b.x_um - a.x_um, b.y_um - a.y_um])
-        along, sideways = shift if axis == "x" else shift[::-1]
-        if 0.05 * size < abs(along) < 0.99 * size and abs(sideways) <= 0.05 * across:
-            middle = np.array([a.x_um + b.x_um, a.y_um + b.y_um]) / 2
-            distance = float(np.abs(middle - centre).sum())
-            pairs.append((round(distance, 3), a.group, b.group, a, b))
+    places = np.array([(stack.x_um, stack.y_um) for stack in stacks])
+    centre = np.mean(places, axis=0)
+    for i, j in side_by_side(places if axis == "x" else places[:, ::-1], size, 0.05 * across):
+        a, b = stacks[i], stacks[j]
+        middle = np.array([a.x_um + b.x_um, a.y_um + b.y_um]) / 2
+        distance = float(np.abs(middle - centre).sum())
+        pairs.append((round(distance, 3), a.group, b.group, a, b))
     return ((a, b) for *_, a, b in sorted(pairs, key=lambda item: item[:3]))
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fractal_mesospim_shading.images.native.stack import Stack
 
@@ -75,3 +79,26 @@ class TilePlace:
     y_px: float
     x_um: float
     y_um: float
+
+
+def side_by_side(
+    places: NDArray[np.float64], size: float, aside: float
+) -> Iterator[tuple[int, int]]:
+    """Stacks that overlap along the first axis and lie side by side; each is held against its row.
+
+    Args:
+        places: (n, 2) along the axis and across it.
+        size: of a stack along the axis.
+        aside: how far both may lie from one line.
+    """
+    order = np.argsort(places[:, 1], kind="stable")
+    along, across = places[order].T
+    # A little more than needed is compared: sums are rounded.
+    ends = np.searchsorted(across, across + 1.001 * aside, "right")
+    for k, end in enumerate(ends):
+        shift = np.abs(along[k + 1 : end] - along[k])
+        near = np.abs(across[k + 1 : end] - across[k]) <= aside
+        chosen = np.flatnonzero((0.05 * size < shift) & (shift < 0.99 * size) & near)
+        for other in order[k + 1 + chosen]:
+            first, second = sorted((int(order[k]), int(other)))
+            yield first, second
