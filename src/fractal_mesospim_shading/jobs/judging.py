@@ -41,8 +41,8 @@ from fractal_mesospim_shading.views.coarse import (
     PLANES,
     READ_BYTES,
     coarse_level,
-    plane_box,
-    shrinking,
+    seen_factor,
+    seen_planes,
 )
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def _growths(
     growths: dict[str, SeamGrowth] = {}
     if anew and level == 0:
         return growths
-    factor = shrinking(seen.levels, level)
+    factor = seen_factor(seen.levels, level)
     names, tile_shape = _names_of(image), image.layout.tile_shape
     for channel in image.channels:
         planes = _planes(seen, part.plan.target.levels[0].dtype, image.axes, level, channel.index)
@@ -229,6 +229,4 @@ def _planes(
     slabs = -(-stop // chunk) - start // chunk
     if slabs * chunk * prod(array.shape[-2:]) * dtype.itemsize > READ_BYTES:
         return None
-    y, x = (slice(0, size) for size in array.shape[-2:])
-    data = image.read(level, plane_box(axes, channel, slice(start, stop), y, x))
-    return data.reshape((-1, *array.shape[-2:]))
+    return seen_planes(image, axes, level, channel, range(start, stop))

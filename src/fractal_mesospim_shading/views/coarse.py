@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import ceil, lcm, prod
+from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fractal_mesospim_shading.core.blocks import cut
+from fractal_mesospim_shading.core.pyramid import block_mean
 from fractal_mesospim_shading.flatfield.sampling import plane_count
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -12,10 +18,15 @@ from fractal_mesospim_shading.images.source import Axes, Level
 from fractal_mesospim_shading.images.target import TargetLevel
 
 PLANE_PIXELS = 1 << 20
-"""Planes that a person or a check looks at are of the first level with no more pixels than this."""
+"""Planes that a person or a check looks at are of the first level with no more pixels than this.
+Where there is none, as in images without a pyramid, those of the last level shrink as they are
+read: whole ones would take more memory than the blocks of the job."""
 
 PLANES = 8
 """Planes along z that the seam step is measured on."""
+
+_TOGETHER = 1024
+"""Small chunks are read together, up to so many pixels along y and x."""
 
 READ_BYTES = 2**31
 """What would have to decode more than this is left out."""
@@ -32,6 +43,77 @@ def shrinking(levels: Sequence[Level | TargetLevel], level: int) -> tuple[int, i
     fine, coarse = levels[0].scale, levels[level].scale
     y, x = (max(1, round(c / f)) for f, c in zip(fine[-2:], coarse[-2:], strict=True))
     return y, x
+
+
+def seen_factor(levels: Sequence[Level | TargetLevel], level: int) -> tuple[int, int]:
+    """By how much (y, x) have shrunk from full resolution to the planes of `seen_planes`."""
+    (y, x), more = shrinking(levels, level), _more(levels[level].shape)
+    return y * more, x * more
+
+
+def _more(shape: Sequence[int]) -> int:
+    """By how much the planes of a level still have to shrink along y and x."""
+    more = 1
+    while prod(size // more for size in shape[-2:]) > PLANE_PIXELS:
+        more *= 2
+    return more
+
+
+class Pyramid(Protocol):
+    """A source or a result."""
+
+    @property
+    def levels(self) -> Sequence[Level | TargetLevel]:
+        """Its arrays."""
+
+    def read(self, level: int, box: Box) -> NDArray[Any]:
+        """The pixels of a box of a level."""
+
+
+def seen_planes(
+    image: Pyramid, axes: Axes, level: int, channel: int, numbers: Sequence[int]
+) -> NDArray[Any]:
+    """(n, y, x) planes of a level, of the type of the image and no larger than what is looked at.
+
+    Args:
+        image: source or result.
+        axes: of its arrays.
+        level: of the pyramid.
+        channel: index along c.
+        numbers: of the planes, ascending.
+    """
+    array = image.levels[level]
+    more, sizes = _more(array.shape), array.shape[-2:]
+    shape = [max(size // more, 1) for size in sizes]
+    # Pixels that fill no whole coarse pixel are left out, but where there is no other.
+    whole = [slice(0, min(n * more, size)) for n, size in zip(shape, sizes, strict=True)]
+    units = [lcm(chunk, more) for chunk in array.chunks[-2:]]
+    units = [unit * ceil(_TOGETHER / unit) for unit in units] if more > 1 else list(sizes)
+    slabs = []
+    for z in _runs(numbers, axes.length("z", array.chunks) if more > 1 else None):
+        slab: NDArray[Any] | None = None
+        for y, x in cut(whole, units):
+            fine = image.read(level, plane_box(axes, channel, z, y, x))
+            fine = fine.reshape((-1, *fine.shape[-2:]))
+            if slab is None:
+                slab = np.empty((len(fine), *shape), fine.dtype)
+            rows, columns = (slice(s.start // more, ceil(s.stop / more)) for s in (y, x))
+            part = slab[:, rows, columns]
+            part[...] = fine if more == 1 else block_mean(fine, (1, more, more), part.shape)
+        if slab is not None:
+            slabs.append(slab)
+    return np.concatenate(slabs)
+
+
+def _runs(numbers: Sequence[int], depth: int | None) -> list[slice]:
+    """Numbers as spans of neighbours, within chunks of a depth where one is given."""
+    runs: list[slice] = []
+    for z in numbers:
+        if runs and runs[-1].stop == z and (depth is None or z % depth):
+            runs[-1] = slice(runs[-1].start, z + 1)
+        else:
+            runs.append(slice(z, z + 1))
+    return runs
 
 
 def plane_box(axes: Axes, channel: int, z: slice, y: slice, x: slice) -> Box:

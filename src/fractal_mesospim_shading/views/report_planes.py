@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -23,7 +23,8 @@ from fractal_mesospim_shading.views.coarse import (
     coarse_level,
     plane_box,
     planes_shown,
-    shrinking,
+    seen_factor,
+    seen_planes,
 )
 from fractal_mesospim_shading.views.report_parts import FloatArray, Pair, PlanesShown
 
@@ -39,7 +40,7 @@ class SampledPlanes:
     """Some planes of a channel before and after, at a level for the screen.
 
     Attributes:
-        before, after: (n, y, x) as they are on disk.
+        before, after: (n, y, x) as they are on disk, or their means; see `seen_planes`.
         numbers: of the planes at that level.
         level: of both.
         factor: by how much (y, x) have shrunk from full resolution.
@@ -60,25 +61,11 @@ class SampledPlanes:
 def sampled_planes(image: MosaicImage, target: TargetImage, channel: Channel) -> SampledPlanes:
     """Read some planes of a source and of its result."""
     level = coarse_level(image.levels)
-    numbers, shape = planes_shown(image, level), image.levels[level].shape[-2:]
-    y, x = (slice(0, size) for size in shape)
-    boxes = [plane_box(image.axes, channel.index, z, y, x) for z in _runs(numbers)]
+    numbers = planes_shown(image, level)
     before, after = (
-        np.concatenate([whole.read(level, box).reshape(-1, *shape) for box in boxes])
-        for whole in (image, target)
+        seen_planes(whole, image.axes, level, channel.index, numbers) for whole in (image, target)
     )
-    return SampledPlanes(before, after, tuple(numbers), level, shrinking(image.levels, level))
-
-
-def _runs(numbers: Sequence[int]) -> list[slice]:
-    """Numbers as spans of neighbours, of which each chunk is decoded once."""
-    runs: list[slice] = []
-    for z in numbers:
-        if runs and runs[-1].stop == z:
-            runs[-1] = slice(runs[-1].start, z + 1)
-        else:
-            runs.append(slice(z, z + 1))
-    return runs
+    return SampledPlanes(before, after, tuple(numbers), level, seen_factor(image.levels, level))
 
 
 def planes_to_show(
@@ -210,7 +197,7 @@ def _crop(
     height, width = image.layout.plane_shape
     edge = (seam.tiles[1].y, seam.tiles[1].x)[seam.across]
     along = seam.boxes[number]
-    factor = shrinking(image.levels, coarse_level(image.levels))[1 - seam.across]
+    factor = seen_factor(image.levels, coarse_level(image.levels))[1 - seam.across]
     middle = [0, 0]
     middle[seam.across], middle[1 - seam.across] = edge, (along[0] + along[1]) * factor // 2
     y, x = (_span(centre, size) for centre, size in zip(middle, (height, width), strict=True))
