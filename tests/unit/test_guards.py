@@ -12,7 +12,6 @@ import shutil
 import weakref
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ import pytest
 import zarr
 
 import fractal_mesospim_shading as shading
-from fractal_mesospim_shading.core.blocks import Node
+from fractal_mesospim_shading.core.blocks import BlockGrid, Node
 from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
 from fractal_mesospim_shading.core.flatfield.emptiness import find_empty
 from fractal_mesospim_shading.core.pyramid import Histogram
 from fractal_mesospim_shading.engine import job_folder, resources
+from fractal_mesospim_shading.engine import plan as engine_plan
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Mean, NodeResult, process_parent
 from fractal_mesospim_shading.engine.records import Move
 from fractal_mesospim_shading.errors import (
@@ -142,15 +142,20 @@ def test_zeros_of_dim_planes_count_where_the_offset_comes_out_as_0(
 # --- Memory ------------------------------------------------------------------------------------
 
 
-def test_means_that_wait_take_memory(make_mosaic: Write) -> None:
-    """Two blocks over all levels; nothing waits where there is one level."""
+def test_means_that_wait_take_memory(make_mosaic: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the grid says, each of the size of what a block adds to the next level."""
+    monkeypatch.setattr(engine_plan, "BLOCK_BYTES", 1)
     plan = _blocks(make_mosaic())
-    target = plan.target
-    flat = replace(plan, targets=(replace(target, levels=target.levels[:1]),))
-    assert plan.grid.boxes[0] == flat.grid.boxes[0]
-    shape = [min(b, n) for b, n in zip(plan.grid.boxes[0], target.levels[0].shape, strict=True)]
-    waiting = resources.needed_memory(plan, 1) - resources.needed_memory(flat, 1)
-    assert waiting == 2 * prod(shape) * 2
+    needed = resources.needed_memory(plan, 1)
+
+    def with_waiting(number: int) -> int:
+        monkeypatch.setattr(BlockGrid, "waiting", lambda grid, level, _: number * (level == 0))
+        return resources.needed_memory(plan, 1)
+
+    box, factor = plan.grid.boxes[0], plan.grid.factors[1]
+    mean = prod(-(-b // f) for b, f in zip(box, factor, strict=True)) * 2
+    assert with_waiting(3) - with_waiting(0) == 3 * mean
+    assert needed > with_waiting(0)
 
 
 def test_planes_read_at_a_time_stay_within_the_limit() -> None:
@@ -167,8 +172,13 @@ def test_planes_read_at_a_time_stay_within_the_limit() -> None:
 def test_the_memory_of_the_machine_is_a_limit(
     make_mosaic: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine_plan, "BLOCK_BYTES", 1)
     plan = _blocks(make_mosaic())
-    one, two = (resources.needed_memory(plan, workers) for workers in (1, 2))
+    blocks = prod(plan.grid.counts(0))
+    one, two, every, more = (
+        resources.needed_memory(plan, workers) for workers in (1, 2, blocks, blocks + 1)
+    )
+    assert one < two < every == more
     Memory = namedtuple("Memory", ["total", "available"])
 
     def machine(total: int) -> None:
