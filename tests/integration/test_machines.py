@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fractal_mesospim_shading import correct_flatfield, errors
+from fractal_mesospim_shading.engine import schedule
 from tests.support.bucket import remote_tree, upload
 from tests.support.cluster import Cluster
 
@@ -33,9 +34,11 @@ def start_workers(cluster, number):
     [("folder", 4), pytest.param("bucket", 2, marks=pytest.mark.server)],
 )
 def test_a_worker_is_lost_and_the_scheduler_restarted(
-    store, workers, cluster, make_mosaic, make_models, tree, many_blocks, request, tmp_path
+    store, workers, cluster, make_mosaic, make_models, tree, many_blocks, request, monkeypatch
 ):
     """The command is run again, the same but for the address of the new scheduler."""
+    # Of one batch all blocks may be done before it is seen that a worker has gone.
+    monkeypatch.setattr(schedule, "batch_size", lambda workers: 16)
     # A local S3 server takes its time for each chunk.
     source = make_mosaic(**{"chunks": (2, 24, 40)} if store == "bucket" else {})
     models = {"models_folder": str(make_models()), "camera_offset": 100}

@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 SIDE, TILE, DEPTH = 3072, 1536, 8
+_RUNS = 4
 CHILD = """
 import pathlib, sys
 from fractal_mesospim_shading.cli import program
@@ -49,8 +50,7 @@ JOBS = [
     ("whole planes", f"{BACKGROUND} tile_median --save-background", 2),
     ("no data", f"{BACKGROUND} opening:9 --output-type source", 2),
     ("shards", f"{BACKGROUND} gaussian:9", 2),
-    # A report would look at all planes that it shows at full resolution.
-    ("one level", f"{BACKGROUND} rolling_ball:20 --no-report", 1),
+    ("one level", f"{BACKGROUND} rolling_ball:20", 1),
     ("large chunks", FLATFIELD, 2),
     ("shards", f"{FLATFIELD} --output-type float32", 1),
     ("gzip", FLATFIELD, 1),
@@ -93,6 +93,12 @@ def test_it_takes_no_more_and_not_much_less(form, words, workers, images, tmp_pa
     more += ["--n-workers", str(workers), "--output-folder", str(tmp_path)]
     arguments = [command, str(images / form), *more]
     said, _ = _run(*arguments, "--dry-run", "--json")
-    _, used = _run(*arguments)
     foreseen = json.loads(said)["dry_run"][0]["memory_bytes"]
-    assert 1 <= foreseen / used <= 1.5, (foreseen, used)
+    used = 0
+    for _ in range(_RUNS):
+        # How much blocks hold at one time depends on how they meet; the most is foreseen.
+        used = max(used, _run(*arguments, "--overwrite")[1])
+        assert foreseen >= used
+        if foreseen <= 1.5 * used:
+            return
+    pytest.fail(f"{foreseen} bytes are foreseen, and {used} were used at most")
