@@ -40,8 +40,6 @@ _FILTERED = 64.0
 # Noise is at least this share of what it is where the medium is brightest.
 _LEAST_NOISE = 0.2
 _LEAST_VARIANCE = 1e-12
-# Bins that are worked on at a time: of many planes all would take gigabytes.
-_TOGETHER = 2**20
 
 
 def choose_window_bin(tile_shape: tuple[int, int]) -> int:
@@ -144,21 +142,11 @@ class Windows:
         tile, plane = np.array(refs, np.int64).reshape(-1, 2).T
         begins = np.ones(len(tile), np.bool_)
         begins[1:] = (np.diff(tile) != 0) | (np.diff(plane) != 1) | (plane[1:] % n_z == 0)
+        total, missing = _usable_bins(stack)
         whole = _pixels_of_bins(stack)
         pixels = tuple(sums[0] for sums in _window_sums(whole[None]))
-        zeros_are_values = zeros_among_values(stack) > _ZEROS_ARE_VALUES
-        together = max(1, _TOGETHER // whole.size)
-        parts = [
-            _means_of(
-                replace(
-                    stack, mean=stack.mean[k : k + together], count=stack.count[k : k + together]
-                ),
-                pixels,
-                zeros_are_values,
-            )
-            for k in range(0, max(len(tile), 1), together)
-        ]
-        means = tuple(np.concatenate(own) for own in zip(*parts, strict=True))
+        sums = zip(_window_sums(total), _window_sums(missing), pixels, strict=True)
+        means = tuple(np.where(gone > 0, np.nan, light / own) for light, gone, own in sums)
         run = np.cumsum(begins, dtype=np.int64)
         changes = _changes_of(means[0], pixels[0], run, stack)
         if not len(changes.first):
@@ -213,27 +201,10 @@ def _pixels_of_bins(stack: BinnedStack) -> FloatArray:
     return np.asarray(rows[:, None] * columns[None, :])
 
 
-def _means_of(
-    stack: BinnedStack, pixels: Sequence[FloatArray], zeros_are_values: bool
-) -> list[FloatArray]:
-    """For each size, (n, windows) means; NaN where pixels were not recorded.
-
-    Args:
-        stack: means and counts of few planes.
-        pixels: for each size, (windows) that a window has.
-        zeros_are_values: whether single zeros are pixels of a dark image.
-    """
-    total, missing = _usable_bins(stack, zeros_are_values)
-    sums = zip(_window_sums(total), _window_sums(missing), pixels, strict=True)
-    return [np.where(gone > 0, np.nan, light / own) for light, gone, own in sums]
-
-
-def _usable_bins(
-    stack: BinnedStack, zeros_are_values: bool
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _usable_bins(stack: BinnedStack) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Sum of the pixels of each bin, 0 where it was not recorded as a whole; and where not."""
     pixels = _pixels_of_bins(stack)
-    if zeros_are_values:
+    if zeros_among_values(stack) > _ZEROS_ARE_VALUES:
         # Single zeros are pixels of a dark image; where nothing else is, nothing was recorded.
         missing, number = _widened(stack.count == 0), stack.count.astype(np.float64)
     else:

@@ -8,12 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.emptiness import windows
 from fractal_mesospim_shading.core.emptiness.deciding import Decision
 from fractal_mesospim_shading.core.emptiness.differences import Differences
 from fractal_mesospim_shading.core.emptiness.regions import TileRegions, choose, regions_of
-from fractal_mesospim_shading.core.emptiness.windows import Windows
-from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, bin_block
 from tests.support.steps import steps
 
 
@@ -107,28 +104,3 @@ def test_the_oddest_tile_takes_as_many_steps_of_many_as_of_few():
         steps(partial(_differences(tiles).odd_tile, np.ones(3 * tiles, bool))) for tiles in (8, 64)
     )
     assert many < few + 50
-
-
-@pytest.mark.parametrize("together", [1, 700])
-def test_planes_in_parts_are_the_planes_as_a_whole(together, monkeypatch):
-    rng, refs = np.random.default_rng(8), [(tile, z) for tile in (1, 2, 3) for z in range(5)]
-    pixels = rng.poisson(200, (15, 80, 96)).astype("uint16")
-    pixels[4, 20:50, 30:60] = 0
-    binned = BinnedPlanes(15, (80, 96), 2)
-    for first in range(0, 15, 5):
-        block = bin_block(pixels[first : first + 5], 0, 0, 2, None, True)
-        binned.add(block, list(range(first, first + 5)))
-    stack, sizes = binned.finish(), []
-    whole, means_of = Windows.of(stack, refs, 5), windows._means_of
-
-    def noted(part, *more):
-        sizes.append(len(part.mean))
-        return means_of(part, *more)
-
-    monkeypatch.setattr(windows, "_TOGETHER", together)
-    monkeypatch.setattr(windows, "_means_of", noted)
-    parts = Windows.of(stack, refs, 5)
-    assert sizes == [1] * 15
-    for size in range(3):
-        np.testing.assert_array_equal(parts.means[size], whole.means[size])
-    np.testing.assert_array_equal(parts.changes.squares, whole.changes.squares)
