@@ -64,7 +64,8 @@ def seam_growth(
     Args:
         after: (n, y, x) corrected planes.
         layout: tiles at full resolution.
-        divisor_of: (y, x) what some rows and columns of a tile were divided by, at full resolution.
+        divisor_of: mean of what some rows and columns of a tile, at full resolution and from its
+            corner, were divided by.
         output_offset: counts that were added.
         factor: by how much y and x have shrunk from full resolution to these planes.
 

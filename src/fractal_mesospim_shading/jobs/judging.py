@@ -196,7 +196,9 @@ class Corrections:
     by_name: Mapping[str, TileCorrection]
     names: Mapping[int | None, str]
     gains: Mapping[int, float]
-    _divisors: dict[tuple[str, float, Span, Span], float] = field(default_factory=dict)
+    _divisors: dict[tuple[str, float, Span, Span], float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def of(self, tile: Tile) -> TileCorrection:
         """What was done to a tile."""

@@ -88,6 +88,18 @@ def test_flatness_of_a_step_profile() -> None:
     assert math.isnan(flatness(np.full((24, 64), 7), PAIR, 10))
 
 
+def test_flatness_of_tiles_of_different_numbers_of_coarse_pixels() -> None:
+    """Tiles of 25 rows hold 8 or 9 coarse rows each; the profile along x is that of all."""
+    layout = TileLayout.from_origins([(0, 0), (25, 0), (50, 0)], (25, 32), (75, 32))
+    fine = np.tile(np.where(np.arange(32) < 16, 80.0, 120.0), (75, 1))
+    coarse = fine[1::3]
+    numbers = {
+        high - low for (low, high), _ in (coarse_spans(t, layout, (3, 1)) for t in layout.tiles)
+    }
+    assert len(numbers) > 1
+    assert flatness(coarse, layout, factor=(3, 1)) == pytest.approx(0.2)
+
+
 def test_flatness_takes_what_tiles_have_in_common() -> None:
     plane = np.full((24, 96), 100.0)
     plane[:9, :9] = 900

@@ -21,6 +21,7 @@ from fractal_mesospim_shading.errors import OutputWriteError
 from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.jobs import background_parts
 from fractal_mesospim_shading.jobs.background import correct_background, plan_background
+from fractal_mesospim_shading.jobs.flatfield import plan_flatfield
 from fractal_mesospim_shading.jobs.outlook import outlook
 from fractal_mesospim_shading.local_background import deep, kernel, scratch
 from fractal_mesospim_shading.local_background.planes import PlaneCorrection
@@ -28,6 +29,7 @@ from fractal_mesospim_shading.local_background.regions import Regions
 from fractal_mesospim_shading.local_background.room import filed_bytes
 from fractal_mesospim_shading.local_background.scratch import kept_in_files, scratch_file
 from fractal_mesospim_shading.options.background import BackgroundOptions
+from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.synthetic.images import write_image
 
 Usage = namedtuple("Usage", "total used free")
@@ -119,6 +121,20 @@ def test_the_room_is_said_before_anything_is_done(
     assert said.temporary_bytes == said.temporary_free_bytes == NEEDED
     (line,) = [line for line in said.lines() if "temporary files" in line]
     assert f"temporary files of 5.76 MB or more in {tempfile.gettempdir()}, of 5.76 MB" in line
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_planes_that_the_first_correction_makes_are_kept_in_float32(
+    image: str, free: Callable[[int], None]
+) -> None:
+    """In one pass the background is that of what the flat-field leaves, and not of the source."""
+    free(2 * NEEDED)
+    asked = {"method": '{"method": "gaussian", "radius_z_planes": 2}', "add_noise_bias": True}
+    alone = outlook(plan_background(image, BackgroundOptions(**asked)))
+    both = outlook(plan_flatfield(image, FlatfieldOptions(background=asked, fov_list=[1])))
+    # Two bytes say whether a pixel has data, and whether it counts.
+    assert alone.temporary_bytes == prod(SHAPE) * (2 + 2)
+    assert both.temporary_bytes == prod(SHAPE) * (4 + 2)
 
 
 def test_whole_planes_in_memory_need_no_room(

@@ -91,7 +91,7 @@ class MedianModel(FromNeighbourhoods, BackgroundMethod):
         return self.alignment_px
 
     def spread(self, numbers: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return numbers if self.grid_px == 1 else _enlarged(numbers, shape, self.grid_px)
+        return _enlarged(numbers, shape, self.grid_px)
 
 
 def sliding_median(
@@ -126,7 +126,7 @@ def sliding_median(
     """
     block = 1 if exact else _block_px(radius_px)
     medians = _local_medians(image, ignored, radius_px, shape, radius_z_px, block).filled()
-    return medians if block == 1 else _enlarged(medians, image.shape, block)
+    return _enlarged(medians, image.shape, block)
 
 
 def _local_medians(
@@ -254,6 +254,8 @@ def _enlarged(
     medians: NDArray[np.float32], shape: tuple[int, ...], block: int
 ) -> NDArray[np.float32]:
     """Linear interpolation between the centres of blocks, constant beyond the outer ones."""
+    if block == 1:
+        return medians
     rows, row_weights = _neighbours(shape[-2], medians.shape[-2], block)
     columns, column_weights = _neighbours(shape[-1], medians.shape[-1], block)
     stack = medians.reshape(-1, *medians.shape[-2:])
