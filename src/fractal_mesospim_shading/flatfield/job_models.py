@@ -15,6 +15,7 @@ from fractal_mesospim_shading.core.flatfield.basic_python import find_basic_pyth
 from fractal_mesospim_shading.core.profile import (
     range_warning,
 )
+from fractal_mesospim_shading.core.threads import freed_memory_kept
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
 from fractal_mesospim_shading.errors import NoLightError, Problems, ProfileError, SamplingError
@@ -102,6 +103,7 @@ def request_details(choices: Sequence[PlaneChoice]) -> dict[str, Any]:
     return {name: digests for name, digests in details.items() if digests}
 
 
+@freed_memory_kept
 def find_models(
     choice: PlaneChoice, *, workers: int, job: Job | None = None, prefix: str = ""
 ) -> Models:

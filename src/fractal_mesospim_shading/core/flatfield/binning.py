@@ -323,18 +323,17 @@ def _bin_skew(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no
     total, change, mixed, squares, cubed = sums[0], sums[1], sums[2], sums[3], sums[4]
     for k in range(1, planes):
         for window_y in range(high):
-            sums[:] = 0.0
-            for y in range(odd_y + SKEW_WINDOW * window_y, odd_y + SKEW_WINDOW * (window_y + 1)):
-                for i in range(wide * SKEW_WINDOW):
+            top_y = odd_y + SKEW_WINDOW * window_y
+            for i in range(wide * SKEW_WINDOW):
+                s1, u1, su, uu, suu = 0.0, 0.0, 0.0, 0.0, 0.0
+                for y in range(top_y, top_y + SKEW_WINDOW):
                     a = np.float64(block[k - 1, y, odd_x + i])
                     b = np.float64(block[k, y, odd_x + i])
                     good = max(a, b) < top and not (zero_is_no_data and a * b == 0.0)
                     s, u = a + b if good else np.nan, a - b
-                    total[i] += s
-                    change[i] += u
-                    mixed[i] += s * u
-                    squares[i] += u * u
-                    cubed[i] += s * u * u
+                    s1, u1, su = s1 + s, u1 + u, su + s * u
+                    uu, suu = uu + u * u, suu + s * u * u
+                total[i], change[i], mixed[i], squares[i], cubed[i] = s1, u1, su, uu, suu
             row = (y0 + odd_y + SKEW_WINDOW * window_y) // noise_px - first_y
             for window_x in range(wide):
                 i = SKEW_WINDOW * window_x

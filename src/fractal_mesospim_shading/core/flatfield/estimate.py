@@ -236,7 +236,7 @@ def _combine(
     return flat, np.isfinite(flat)
 
 
-@kernel
+@kernel(error_model="numpy")
 def _clipped_means(mean, count, used, keep, noise, level, weight, offset, side):  # type: ignore[no-untyped-def]
     """Weighted means over planes of the bins that lie as near to the median as noise allows.
 
@@ -245,17 +245,26 @@ def _clipped_means(mean, count, used, keep, noise, level, weight, offset, side):
     """
     planes, (height, width) = len(used), mean.shape[1:]
     flat = np.empty((height, width))
+    squares = np.arange(width) // side
+    scaled, limits = np.empty((planes, width)), np.empty((planes, width))
+    inside, of_square = np.empty(width, np.bool_), np.empty(width)
     for y in range(height):
-        scaled = np.full((planes, width), np.nan)
         number, middle, spread = np.zeros(width), np.zeros(width), np.zeros(width)
         doubtful = np.zeros(width, np.bool_)
+        for x in range(width):
+            of_square[x] = noise[y // side, squares[x]]
         for n in range(planes):
             for x in range(width):
-                value = np.float64(mean[used[n], y, x]) - offset
-                inside = keep[n, y // side, x // side] and np.isfinite(value)
-                scaled[n, x] = value / level[n] if inside else np.nan
-                middle[x] += scaled[n, x] if inside else 0.0
-                number[x] += 1.0 if inside else 0.0
+                inside[x] = keep[n, y // side, squares[x]]
+            plane, own = used[n], level[n]
+            for x in range(width):
+                value = (np.float64(mean[plane, y, x]) - offset) / own
+                good = inside[x] and np.isfinite(value)
+                scaled[n, x] = value if good else np.nan
+                middle[x] += value if good else 0.0
+                number[x] += 1.0 if good else 0.0
+            for x in range(width):
+                limits[n, x] = of_square[x] / np.sqrt(max(np.float64(count[plane, y, x]), 1.0))
         for x in range(width):
             middle[x] /= max(number[x], 1.0)
         for n in range(planes):
@@ -265,22 +274,22 @@ def _clipped_means(mean, count, used, keep, noise, level, weight, offset, side):
         for x in range(width):
             spread[x] = np.sqrt(spread[x] / max(number[x], 1.0))
         for n in range(planes):
+            own = level[n]
             for x in range(width):
-                limit = noise[y // side, x // side] / np.sqrt(max(count[used[n], y, x], 1))
-                away = _SURELY * level[n] * (abs(scaled[n, x] - middle[x]) + spread[x])
-                doubtful[x] |= away > limit
+                away = _SURELY * own * (abs(scaled[n, x] - middle[x]) + spread[x])
+                doubtful[x] |= away > limits[n, x]
         total, expected = np.zeros(width), np.zeros(width)
         for x in range(width):
             if doubtful[x]:
                 middle[x] = np.nanmedian(scaled[:, x])
         for n in range(planes):
+            own, share = level[n], weight[n]
             for x in range(width):
-                value = scaled[n, x] * level[n]
-                limit = noise[y // side, x // side] / np.sqrt(max(count[used[n], y, x], 1))
-                far = doubtful[x] and abs(value - level[n] * middle[x]) > limit
+                value = scaled[n, x] * own
+                far = doubtful[x] and abs(value - own * middle[x]) > limits[n, x]
                 good = np.isfinite(value) and not far
-                total[x] += value * weight[n] if good else 0.0
-                expected[x] += weight[n] * level[n] if good else 0.0
+                total[x] += value * share if good else 0.0
+                expected[x] += share * own if good else 0.0
         for x in range(width):
             flat[y, x] = total[x] / expected[x] if expected[x] > 0 else np.nan
     return flat

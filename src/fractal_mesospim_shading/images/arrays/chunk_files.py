@@ -1,4 +1,4 @@
-"""Whole chunks of the most common layouts, between file and block with no copy too many.
+"""Chunks of the most common layouts, between file and block with no copy too many.
 
 zarr and its pipelines hand a chunk on through several copies of it, which costs more
 than the codec. Here a file is decoded into the pixels of a block, and encoded from
@@ -27,6 +27,7 @@ from zarr.storage import LocalStore
 
 from fractal_mesospim_shading.core.blocks import covering, cut, within
 from fractal_mesospim_shading.core.threads import empty_array
+from fractal_mesospim_shading.images.arrays.chunk_parts import Piece, decoded_between, in_parts
 from fractal_mesospim_shading.images.arrays.encodings import (
     ABSENT,
     Encoding,
@@ -41,7 +42,7 @@ from fractal_mesospim_shading.images.arrays.file_states import file_counts
 from fractal_mesospim_shading.images.arrays.local_states import Known, LocalLook, state_of
 
 _MOST_OVERHEAD = 8
-"""Chunks are decoded whole where they hold at most so many times the pixels of a box."""
+"""A box is decoded here where what holds it has at most so many times its pixels."""
 
 _LOOKED_AT = 2**16
 """Pixels, or a plane where that is more, that are compared with the fill value at a time."""
@@ -77,13 +78,16 @@ class ChunkFiles:
     encoding: Encoding
 
     def suits(self, box: Box) -> bool:
-        """Whether a box holds enough of the chunks it touches to decode them whole."""
-        touched = [
-            (min(s.stop + -s.stop % c, n) - s.start // c * c, s.stop - s.start)
-            for s, c, n in zip(box, self.chunk, self.shape, strict=True)
-        ]
-        whole, inside = (prod(sizes) for sizes in zip(*touched, strict=True))
-        return bool(inside * _MOST_OVERHEAD >= whole)
+        """Whether a box holds enough of what has to be decoded for it."""
+        sizes, apart = [part.stop - part.start for part in box], in_parts(self.encoding)
+        decoded = 1
+        for part, chunk, extent in zip(box, self.chunk, self.shape, strict=True):
+            whole = min(part.stop + -part.stop % chunk, extent) - part.start // chunk * chunk
+            size = part.stop - part.start
+            # The bytes of chunks run along the last axes first.
+            decoded *= size if apart else whole
+            apart = apart and size == 1
+        return bool(prod(sizes) * _MOST_OVERHEAD >= decoded)
 
     def read(self, box: Box, out: NDArray[Any]) -> list[Known]:
         """Decode all chunks that a box touches.
@@ -119,7 +123,7 @@ class ChunkFiles:
                         if length is None:
                             target[...] = self.fill
                         else:
-                            self._decode_part(content_of(file, start, length), place, part, target)
+                            self._decode_part(file, start, length, place, part, target)
         return file_states
 
     def write(self, box: Box, data: NDArray[Any]) -> None:
@@ -162,13 +166,20 @@ class ChunkFiles:
             absent = start == ABSENT and length == ABSENT
             yield place, int(start), None if absent else int(length)
 
-    def _decode_part(self, piece: memoryview, place: Box, part: Box, out: NDArray[Any]) -> None:
+    def _decode_part(
+        self, file: FileIO, start: int, length: int, place: Box, part: Box, out: NDArray[Any]
+    ) -> None:
+        """The pixels of a part of the chunk that begins at a byte of a file."""
         if out.shape == self.chunk and out.flags.c_contiguous:
-            self.encoding.decode(piece, out)
-        else:
-            whole = empty_array(self.chunk, self.dtype)
-            self.encoding.decode(piece, whole)
-            out[...] = whole[within(part, place)]
+            self.encoding.decode(content_of(file, start, length), out)
+            return
+        item, inner = self.dtype.itemsize, within(part, place)
+        strides = [prod(self.chunk[axis + 1 :]) * item for axis in range(len(self.chunk))]
+        first = sum(s.start * n for s, n in zip(inner, strides, strict=True))
+        last = sum((s.stop - 1) * n for s, n in zip(inner, strides, strict=True))
+        piece = Piece(file, start, length, prod(self.chunk) * item)
+        pixels, begin = decoded_between(self.encoding, piece, first, last + item)
+        out[...] = np.ndarray(out.shape, self.dtype, pixels.data, first - begin, strides)
 
     def _encoded(self, place: Box, box: Box, data: NDArray[Any]) -> Any:
         """The bytes of a chunk; None for one of nothing but the fill value."""

@@ -30,7 +30,9 @@ from fractal_mesospim_shading.images.storage.local_files import open_regular
 ABSENT = np.uint64(2**64 - 1)
 """Offset and length, in the index of a shard, of a chunk that is not there."""
 
-_BLOSC_HEADER = 16
+BLOSC_HEADER = 16
+"""Bytes of the header of a blosc chunk."""
+
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SHUFFLES = {"noshuffle": NOSHUFFLE, "shuffle": SHUFFLE, "bitshuffle": BITSHUFFLE}
 
@@ -314,8 +316,8 @@ def _blosc_sizes(piece: memoryview) -> tuple[int, int]:
 
     Blosc trusts them, and would read and write beyond the end.
     """
-    header = bytes(piece[:_BLOSC_HEADER])
-    if len(header) < _BLOSC_HEADER:
+    header = bytes(piece[:BLOSC_HEADER])
+    if len(header) < BLOSC_HEADER:
         return -1, -1
     return int.from_bytes(header[4:8], "little"), int.from_bytes(header[12:], "little")
 
