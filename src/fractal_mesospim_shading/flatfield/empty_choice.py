@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.emptiness.deciding import decide
 from fractal_mesospim_shading.core.emptiness.windows import Windows
@@ -119,8 +120,24 @@ def _ranges(planes: Sequence[int], n_z: int) -> str:
     return text + (", ..." if len(runs) > 3 else "")
 
 
+def different_planes(choice: PlaneChoice, sampled: SampledPlanes) -> NDArray[np.bool_]:
+    """Which planes that were given as empty surely hold something that others do not.
+
+    Args:
+        choice: of planes.
+        sampled: the planes that were read.
+    """
+    different = np.zeros(len(sampled.refs), np.bool_)
+    # Where too few have neighbours to tell noise from sample, nothing is told.
+    with suppress(SamplingError):
+        n_z = plane_count(choice.image, choice.level)
+        seen = Windows.of(sampled.stack, sampled.refs, n_z)
+        different |= np.nan_to_num(decide(seen).excess) > _SURE
+    return different
+
+
 def tell_mistaken(
-    choice: PlaneChoice, group: ModelGroup, sampled: SampledPlanes, rejected: Mapping[int, str]
+    choice: PlaneChoice, group: ModelGroup, sampled: SampledPlanes, wrong: NDArray[np.bool_]
 ) -> None:
     """Warn of tiles that were given as empty and are not.
 
@@ -128,17 +145,8 @@ def tell_mistaken(
         choice: of planes.
         group: of the image's model groups.
         sampled: the planes that were read.
-        rejected: those that the estimate left out, and why.
+        wrong: which of these are different, or left out by the estimate.
     """
-    if not (choice.options.fov_list or choice.options.z_levels):
-        return
-    wrong = np.zeros(len(sampled.refs), np.bool_)
-    wrong[list(rejected)] = True
-    # Where too few have neighbours to tell noise from sample, that has to do.
-    with suppress(SamplingError):
-        n_z = plane_count(choice.image, choice.level)
-        seen = Windows.of(sampled.stack, sampled.refs, n_z)
-        wrong |= np.nan_to_num(decide(seen).excess) > _SURE
     tiles = np.array(sampled.tiles)
     for tile in np.unique(tiles):
         own = tiles == tile

@@ -11,6 +11,7 @@ import numpy as np
 
 from fractal_mesospim_shading.core.flatfield.emptiness import refuse_darkness
 from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.together import both
 from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.errors import NoLightError, ProfileError, SamplingError
 from fractal_mesospim_shading.flatfield.camera_offset import find_offset
@@ -41,6 +42,7 @@ from fractal_mesospim_shading.messages import counted
 from fractal_mesospim_shading.options.precedence import Basic, MeasuredProfile
 
 if TYPE_CHECKING:
+    from fractal_mesospim_shading.core.flatfield.estimate import EmptyEstimate
     from fractal_mesospim_shading.flatfield.empty_planes import EmptyPlanes
 
 logger = logging.getLogger(__name__)
@@ -187,14 +189,23 @@ def _empty(
 ) -> tuple[ShadingProfile, dict[str, Any], dict[int, str]]:
     """The flat-field, its facts, and indices of the planes left out, with why."""
     from fractal_mesospim_shading.core.flatfield.estimate import estimate_flatfield
-    from fractal_mesospim_shading.flatfield.empty_choice import tell_mistaken
+    from fractal_mesospim_shading.flatfield.empty_choice import different_planes, tell_mistaken
 
     name = choice.name_of(group)
     uncertainty = np.hypot(facts.get("offset_uncertainty", 0.0), facts.get("offset_rejected", 0.0))
-    estimate = estimate_flatfield(
-        sampled.stack, offset, offset_uncertainty=float(uncertainty), tiles=sampled.tiles
-    )
-    tell_mistaken(choice, group, sampled, estimate.planes_rejected)
+
+    def estimated() -> EmptyEstimate:
+        doubt = float(uncertainty)
+        return estimate_flatfield(
+            sampled.stack, offset, offset_uncertainty=doubt, tiles=sampled.tiles
+        )
+
+    if choice.options.fov_list or choice.options.z_levels:
+        estimate, wrong = both(estimated, lambda: different_planes(choice, sampled))
+        wrong[list(estimate.planes_rejected)] = True
+        tell_mistaken(choice, group, sampled, wrong)
+    else:
+        estimate = estimated()
     if not estimate.checked:
         logger.warning(
             "Channel %s: the flat-field rests on %d plane%s (tile %s). Sample cannot be told from "

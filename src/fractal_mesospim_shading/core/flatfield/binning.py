@@ -101,8 +101,8 @@ def bin_block(
     """
     if bin_px < 2 or bin_px % 2:
         raise SamplingError(f"A bin of {bin_px} pixels was asked for; expected an even number.")
-    frame = np.asarray(0.0 if dark is None else dark, np.float64)
-    frame = np.round(np.broadcast_to(frame, block.shape[1:]) / _DARK_STEP) * _DARK_STEP
+    frame = np.empty(block.shape[1:], np.float64)
+    frame[...] = np.round(np.float64(0.0 if dark is None else dark) / _DARK_STEP) * _DARK_STEP
     top = float(np.iinfo(block.dtype).max) if block.dtype.kind in "iu" else np.inf
     noise_px = bin_px * NOISE_BINS
     planes = np.ascontiguousarray(block)
@@ -325,15 +325,16 @@ def _bin_skew(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no
         for window_y in range(high):
             top_y = odd_y + SKEW_WINDOW * window_y
             for i in range(wide * SKEW_WINDOW):
-                s1, u1, su, uu, suu = 0.0, 0.0, 0.0, 0.0, 0.0
+                of_s = of_u = of_su = of_uu = of_suu = np.float64(0.0)
                 for y in range(top_y, top_y + SKEW_WINDOW):
                     a = np.float64(block[k - 1, y, odd_x + i])
                     b = np.float64(block[k, y, odd_x + i])
                     good = max(a, b) < top and not (zero_is_no_data and a * b == 0.0)
                     s, u = a + b if good else np.nan, a - b
-                    s1, u1, su = s1 + s, u1 + u, su + s * u
-                    uu, suu = uu + u * u, suu + s * u * u
-                total[i], change[i], mixed[i], squares[i], cubed[i] = s1, u1, su, uu, suu
+                    of_s, of_u, of_su = of_s + s, of_u + u, of_su + s * u
+                    of_uu, of_suu = of_uu + u * u, of_suu + s * u * u
+                total[i], change[i], mixed[i] = of_s, of_u, of_su
+                squares[i], cubed[i] = of_uu, of_suu
             row = (y0 + odd_y + SKEW_WINDOW * window_y) // noise_px - first_y
             for window_x in range(wide):
                 i = SKEW_WINDOW * window_x

@@ -18,12 +18,14 @@ from fractal_mesospim_shading.core.flatfield.emptiness import (
 from fractal_mesospim_shading.core.flatfield.pixels import upsample
 from fractal_mesospim_shading.core.flatfield.smoothing import (
     HalfEstimate,
+    Smoothed,
     fine_structure,
     smooth_profile,
     unshared_structure,
 )
 from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.core.profile import ShadingProfile
+from fractal_mesospim_shading.core.together import both
 from fractal_mesospim_shading.errors import SamplingError
 
 FloatArray = NDArray[np.float64]
@@ -111,13 +113,16 @@ def estimate_flatfield(
             f"expected at least {100 * _LEAST_BINS:.0f} %. Choose other tiles or planes."
         )
     flat /= np.mean(flat[valid])
-    smoothed = smooth_profile(flat, valid)
-    pixels = upsample(smoothed.image, stack.bin_px, stack.tile_shape)
+
+    def fitted() -> tuple[Smoothed, ShadingProfile]:
+        smoothed = smooth_profile(flat, valid)
+        pixels = upsample(smoothed.image, stack.bin_px, stack.tile_shape)
+        dark = offset if dark_frame is None else dark_frame
+        return smoothed, ShadingProfile.create(np.maximum(pixels, 1e-3), dark)
+
+    (smoothed, profile), unshared = both(fitted, lambda: _unshared(stack, offset, empty, tiles))
     used = list(empty.used)
     brightness = float(np.median(empty.brightness[used]))
-    profile = ShadingProfile.create(
-        np.maximum(pixels, 1e-3), offset if dark_frame is None else dark_frame
-    )
     spread = float(np.std(profile.flatfield))
     systematic = spread * offset_uncertainty
     if dark_frame is None:
@@ -133,7 +138,7 @@ def estimate_flatfield(
         relative_uncertainty=float(np.hypot(smoothed.relative_noise, systematic / brightness)),
         checked=empty.checked,
         fine_structure=fine_structure(smoothed.image),
-        unshared_structure=_unshared(stack, offset, empty, tiles),
+        unshared_structure=unshared,
     )
 
 
@@ -264,7 +269,8 @@ def _clipped_means(mean, count, used, keep, noise, level, weight, offset, side):
                 middle[x] += value if good else 0.0
                 number[x] += 1.0 if good else 0.0
             for x in range(width):
-                limits[n, x] = of_square[x] / np.sqrt(max(np.float64(count[plane, y, x]), 1.0))
+                pixels = np.float64(count[plane, y, x])
+                limits[n, x] = of_square[x] / np.sqrt(pixels if pixels > 1.0 else 1.0)
         for x in range(width):
             middle[x] /= max(number[x], 1.0)
         for n in range(planes):

@@ -29,6 +29,7 @@ from fractal_mesospim_shading.core.flatfield.noise import (
     usable,
     zeros_among_values,
 )
+from fractal_mesospim_shading.core.together import both
 from fractal_mesospim_shading.errors import SamplingError
 
 # Relative error of the gain beside that of the fit: where the planes are empty; where the texture
@@ -104,8 +105,8 @@ def estimate_offset(
             texture of a sample only adds to it.
         pixels: what is known of them; None for nothing.
     """
-    squares = NoiseSquares.of(stack)
-    pixels = replace(pixels or Pixels(), zeros=zeros_among_values(stack))
+    squares, zeros = both(lambda: NoiseSquares.of(stack), lambda: zeros_among_values(stack))
+    pixels = replace(pixels or Pixels(), zeros=zeros)
     first = offset_of_squares(squares, pixels)
     if not mostly_empty or not np.isfinite(first.uncertainty):
         return first

@@ -18,7 +18,12 @@ from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.threads import empty_array
-from fractal_mesospim_shading.images.arrays.encodings import BLOSC_HEADER, Encoding, content_of
+from fractal_mesospim_shading.images.arrays.encodings import (
+    BLOSC_HEADER,
+    Encoding,
+    content_of,
+    read_into,
+)
 
 _BARE = 2
 """Flag in a header of blosc: the bytes follow as they are."""
@@ -135,10 +140,8 @@ def _chunk_of_blocks(
     chunk[8:BLOSC_HEADER] = np.array([block, len(chunk)], "<u4").view("u1")
     chunk[BLOSC_HEADER:table] = places[:-1].astype("<i4").view("u1")
     for one, other in _runs(starts, stops):
-        begin, length = piece.start + int(starts[one]), int(stops[other - 1] - starts[one])
-        chunk[places[one] : places[other]] = np.frombuffer(
-            content_of(piece.file, begin, length), "u1"
-        )
+        run = chunk[places[one] : places[other]]
+        read_into(piece.file, piece.start + int(starts[one]), run.data)
     return chunk
 
 

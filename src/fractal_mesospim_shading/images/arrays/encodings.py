@@ -64,14 +64,23 @@ def content_of(file: FileIO, start: int, length: int) -> memoryview:
     if start + length > os.fstat(file.fileno()).st_size:
         raise ValueError("the file is cut off")
     view = empty_array((length,), np.uint8).data
+    read_into(file, start, view)
+    return view
+
+
+def read_into(file: FileIO, start: int, view: memoryview) -> None:
+    """Fill a buffer with bytes of a file.
+
+    Raises:
+        ValueError: they are not all there.
+    """
     file.seek(start)
     done = 0
-    while done < length:
+    while done < len(view):
         read = file.readinto(view[done:])
         if not read:
             raise ValueError("the file became shorter while it was read")
         done += read
-    return view
 
 
 def past_cache(size: int) -> bool:
