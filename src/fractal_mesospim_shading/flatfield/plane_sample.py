@@ -102,10 +102,10 @@ class Sample:
                 yield image.axes.box({**spans, "y": y, "x": x})
 
     def read_bytes(self) -> int:
-        """Bytes of the pixels of all chunks that are decoded for it."""
-        return sum(self._decoded(box) for box in self.boxes()) * self.image.dtype.itemsize
+        """Bytes of the pixels of all chunks that hold some of it, whatever of them is decoded."""
+        return sum(self._in_chunks(box) for box in self.boxes()) * self.image.dtype.itemsize
 
-    def _decoded(self, box: Box) -> int:
+    def _in_chunks(self, box: Box) -> int:
         """Pixels of the chunks that a box lies in."""
         units, shape = self.image.read_units(self.level), self.image.levels[self.level].shape
         return prod(

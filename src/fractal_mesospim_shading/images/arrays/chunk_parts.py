@@ -104,6 +104,9 @@ def _between_blocks(
         return None
     blocks, table = -(-size // block), BLOSC_HEADER + 4 * -(-size // block)
     low, high = first // block, -(-stop // block)
+    if size % block:
+        # The last block is shorter, which blosc takes behind a whole one only.
+        low = min(low, blocks - 2)
     if high - low == blocks or table > length:
         return None
     if table > len(head):
