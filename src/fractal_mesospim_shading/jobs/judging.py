@@ -20,11 +20,12 @@ from fractal_mesospim_shading.core.layout import Tile
 from fractal_mesospim_shading.core.quality import flattened
 from fractal_mesospim_shading.core.seam_growth import SeamGrowth, seam_growth
 from fractal_mesospim_shading.core.seams import Span
+from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.schedule import PartOfJob
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.kernel import profile_names
-from fractal_mesospim_shading.flatfield.models import Models
+from fractal_mesospim_shading.flatfield.models import ChannelModel, Models
 from fractal_mesospim_shading.flatfield.offset_doubts import (
     Judgement,
     is_given,
@@ -33,14 +34,14 @@ from fractal_mesospim_shading.flatfield.offset_doubts import (
 )
 from fractal_mesospim_shading.flatfield.offset_look import OffsetLook, offset_look
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
-from fractal_mesospim_shading.images.source import Axes, MultitileImage
+from fractal_mesospim_shading.images.source import Axes, Channel, MultitileImage
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.steps import Counts
 from fractal_mesospim_shading.jobs.work import Part, Work
 from fractal_mesospim_shading.views.coarse import (
-    PLANES,
     READ_BYTES,
     coarse_level,
+    middle_planes,
     seen_factor,
     seen_planes,
 )
@@ -65,14 +66,13 @@ def judge_offsets(
     Returns:
         The same, by the labels of models in results.
     """
-    judgements = {}
+    asked: list[tuple[PlaneChoice, str, str, ChannelModel, list[str], PixelCounts]] = []
     for number, (choice, own) in enumerate(zip(work.choices, models, strict=True)):
         records = [
             record
             for part in work.parts_of(number)
             for record in sorted(PartOfJob(job, part.name).records, key=itemgetter("node"))
         ]
-        spoken = set()
         labels = {group.label: group.channel.label for group in choice.image.model_groups}
         for label, model in own.items():
             # An image counts by channel, whatever the models of its sides.
@@ -82,14 +82,17 @@ def judge_offsets(
             # A baseline that is subtracted as well makes pixels 0 at will.
             lost = PixelCounts() if choice.options.subtract_baseline else counts[counted]
             texts = [text for record in records for text in record.get("noise", {}).get(label, ())]
-            judgement = judge(model, texts, lost)
-            line = None if counted in spoken else lost_to_noise(lost)
-            if judgement.text is not None:
-                logger.warning("Channel %s: %s", choice.prefix + label, judgement.text)
-            elif line is not None:
-                logger.info("Channel %s: %s", counted, line)
-            spoken.add(counted)
-            judgements[choice.prefix + label] = judgement
+            asked.append((choice, label, counted, model, texts, lost))
+    found = in_order(lambda one: judge(*one[3:]), asked, workers=2)
+    judgements, spoken = {}, set()
+    for (choice, label, counted, _, _, lost), judgement in zip(asked, found, strict=True):
+        line = None if counted in spoken else lost_to_noise(lost)
+        if judgement.text is not None:
+            logger.warning("Channel %s: %s", choice.prefix + label, judgement.text)
+        elif line is not None:
+            logger.info("Channel %s: %s", counted, line)
+        spoken.add(counted)
+        judgements[choice.prefix + label] = judgement
     return judgements
 
 
@@ -142,11 +145,12 @@ def _growths(
         return growths
     factor = seen_factor(seen.levels, level)
     names, tile_shape = _names_of(image), image.layout.tile_shape
-    for channel in image.channels:
+
+    def measured(channel: Channel) -> SeamGrowth | None:
         planes = _planes(seen, part.plan.target.levels[0].dtype, image.axes, level, channel.index)
         own = names[channel.index]
         if planes is None or not all(models[name].corrects for name in own.values()):
-            continue
+            return None
         corrections = Corrections(
             {name: models[name].correction(tile_shape) for name in set(own.values())},
             own,
@@ -158,7 +162,10 @@ def _growths(
         added = choice.options.output_offset
         if anew:
             planes, added = flattened(planes, image.layout, corrections.of, factor=factor), 0.0
-        growth = seam_growth(planes, image.layout, corrections.divisor, added, factor=factor)
+        return seam_growth(planes, image.layout, corrections.divisor, added, factor=factor)
+
+    found = in_order(measured, image.channels, workers=2)
+    for channel, growth in zip(image.channels, found, strict=True):
         if growth is None:
             continue
         growths[choice.prefix + channel.label] = growth
@@ -226,9 +233,8 @@ def _planes(
     """Some planes of a level around the middle; None where that would decode too much."""
     array = image.levels[level]
     depth, chunk = axes.length("z", array.shape), axes.length("z", array.chunks)
-    start = max(0, (depth - PLANES) // 2)
-    stop = min(start + PLANES, depth)
-    slabs = -(-stop // chunk) - start // chunk
+    numbers = middle_planes(depth, chunk)
+    slabs = -(-numbers.stop // chunk) - numbers.start // chunk
     if slabs * chunk * prod(array.shape[-2:]) * dtype.itemsize > READ_BYTES:
         return None
-    return seen_planes(image, axes, level, channel, range(start, stop))
+    return seen_planes(image, axes, level, channel, numbers)

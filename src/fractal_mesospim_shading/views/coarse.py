@@ -122,14 +122,29 @@ def plane_box(axes: Axes, channel: int, z: slice, y: slice, x: slice) -> Box:
     return axes.box(box)
 
 
+def middle_planes(depth: int, chunk: int) -> range:
+    """Up to `PLANES` planes of a stack around the middle, in one chunk where one holds as many.
+
+    Args:
+        depth: of the stack.
+        chunk: its chunks along z.
+    """
+    number = min(PLANES, depth)
+    start = (depth - number) // 2
+    border = (start // chunk + 1) * chunk
+    before, behind = border - start, start + number - border
+    if behind > 0 and chunk >= number:
+        start = border if behind > before and border + number <= depth else border - number
+    return range(start, start + number)
+
+
 def planes_shown(image: MosaicImage, level: int) -> Sequence[int]:
     """Numbers of the planes looked at, within as few chunks as possible."""
-    depth = plane_count(image, level)
+    depth, chunk = plane_count(image, level), _chunk_depth(image, level)
     number = min(PLANES, depth)
     # Planes around the middle, or else from end to end.
-    if _chunk_depth(image, level) >= number:
-        start = max(0, min(depth // 2 - number // 2, depth - number))
-        return range(start, start + number)
+    if chunk >= number:
+        return middle_planes(depth, chunk)
     return sorted({round((i + 0.5) * depth / number - 0.5) for i in range(number)})
 
 
