@@ -81,14 +81,18 @@ def look_for_empty(
         stack = sample.read(dark=None, zero_is_no_data=zero_is_no_data, workers=workers)
     n_z = plane_count(image, level)
     tiles = {tile: group.planes[tile] for tile, _ in refs}
+    means = stack.mean
     try:
-        windows = Windows.of(stack, refs, n_z)
+        with freed_memory_kept:
+            windows = Windows.of(stack, refs, n_z)
+            # Only its means are looked at again.
+            del stack
+            decision = decide(windows)
     except SamplingError:
         unknown = tuple(
             TileRegions(tile, (first, stop), 0, 0.0, first, stop - 1, 0.0)
             for tile, (first, stop) in sorted(tiles.items())
         )
         return EmptyPlanes(image, group, level, refs, None, None, unknown)
-    decision = decide(windows)
     regions = regions_of(decision, refs, tiles, n_z)
-    return EmptyPlanes(image, group, level, refs, windows, decision, regions, stack.mean)
+    return EmptyPlanes(image, group, level, refs, windows, decision, regions, means)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.emptiness.windows import Windows, mean_of_known
+from fractal_mesospim_shading.core.emptiness.changes import mean_of_known
+from fractal_mesospim_shading.core.emptiness.windows import Windows
 
 FloatArray = NDArray[np.float64]
 

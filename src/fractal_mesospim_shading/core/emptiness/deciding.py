@@ -64,7 +64,7 @@ def decide(planes: Windows) -> Decision:
     known = planes.known
     members = first_members(planes)
     excess = np.full(len(known), np.nan)
-    confidence, level = np.zeros(len(known)), np.full(len(known), np.nan)
+    rest, level = None, np.full(len(known), np.nan)
     outside: set[int] = set()
     for turn in range(_ROUNDS):
         if members.sum() < _LEAST_PLANES or not _confirmed(planes, members):
@@ -81,14 +81,17 @@ def decide(planes: Windows) -> Decision:
             outside.add(odd)
             passed &= planes.tile != odd
         settled = bool((passed == members).all())
-        members, confidence = passed, rest.confidence()
+        members = passed
         if settled and turn >= 2:
             break
     empty = members & ~((excess > _DOUBTFUL) & _beside(planes, excess > _SURE))
     if not _confirmed(planes, empty):
         empty = np.zeros(len(known), np.bool_)
+    confidence = np.zeros(len(known))
+    if rest is not None and empty.any():
+        confidence[empty] = rest.confidence(empty)
     tiles = tuple(int(tile) for tile in np.unique(planes.tile[empty]))
-    return Decision(empty, known, excess, np.where(empty, confidence, 0.0), level, tiles)
+    return Decision(empty, known, excess, confidence, level, tiles)
 
 
 def _confirmed(planes: Windows, members: NDArray[np.bool_]) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.emptiness.changes import parts_of
 from fractal_mesospim_shading.core.emptiness.shape import SharedShape
 from fractal_mesospim_shading.core.emptiness.windows import Windows
 
@@ -35,35 +37,48 @@ _TURNS = 3
 
 @dataclass(frozen=True)
 class Differences:
-    """What the shape leaves of every plane, by size of the windows.
+    """What the shape leaves of every plane, by size of the windows, made where it is looked at.
 
     Attributes:
         planes: of which.
-        rest: (n, windows) counts.
-        light: (n, windows) counts of the medium, at least.
-        variance: (n, windows) of the noise, counts squared.
+        shape: that they may share.
+        most_light: of the medium, counts. What is known of the offset is little: where less light
+            is possible, less is taken.
     """
 
     planes: Windows
-    rest: tuple[FloatArray, ...]
-    light: tuple[FloatArray, ...]
-    variance: tuple[FloatArray, ...]
+    shape: SharedShape
+    most_light: float
 
     @classmethod
     def of(cls, planes: Windows, shape: SharedShape) -> Differences:
-        light = tuple(shape.level[:, None] * typical for typical in shape.light)
-        rest = tuple(
-            means - shape.offset - own for means, own in zip(planes.means, light, strict=True)
-        )
-        # What is known of the offset is little: where less light is possible, less is taken.
+        """Of planes from a shape."""
         fall = float(np.ptp(shape.light[0][np.isfinite(shape.light[0])]))
-        least = tuple(np.minimum(own, _MOST_LIGHT_OF_FALL * fall) for own in light)
+        return cls(planes, shape, _MOST_LIGHT_OF_FALL * fall)
+
+    def of_windows(
+        self, size: int, windows: slice, chosen: NDArray[np.bool_]
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What is left of some planes in some windows, the least light there, and its variance.
+
+        Args:
+            size: of the windows.
+            windows: which of that size.
+            chosen: (n,) the planes.
+
+        Returns:
+            (planes, windows) counts; counts of the medium, at least; counts squared.
+        """
+        shape = self.shape
+        light = shape.level[chosen][:, None] * shape.light[size][windows]
+        rest = self.planes.means[size][:, windows][chosen] - shape.offset - light
         # The shape has the noise of those that it was made of.
-        own = 1 + 1 / shape.members
-        variance = tuple(
-            own * planes.variance(size, shape.offset + counts) for size, counts in enumerate(light)
-        )
-        return cls(planes, rest, least, variance)
+        variance = self.planes.variance(size, shape.offset + light, windows)
+        return rest, np.minimum(light, self.most_light), (1 + 1 / shape.members) * variance
+
+    def _parts(self, size: int, number: int) -> Iterator[slice]:
+        """The windows of a size, some at a time, for so many planes."""
+        return parts_of(len(self.shape.light[size]), number)
 
     def judged(self, candidates: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], FloatArray]:
         """Which planes pass alone and with their neighbours, and by how much each does.
@@ -102,30 +117,52 @@ class Differences:
             The largest difference over its limit, and which plane (counted among those that
             passed) has most of it.
         """
-        depth, sigmas, shares = limits
+        depth, _, shares = limits
+        own = np.flatnonzero(passed)
         low, stop = self._neighbours(passed, depth)
         over, worst = np.zeros(len(low)), np.arange(len(low))
         for size, share in enumerate(shares):
-            rest, light, variance = (
-                values[size][passed] for values in (self.rest, self.light, self.variance)
-            )
-            variance = np.where(np.isfinite(rest), variance, 0.0)
+            ratio, window, sign = self._most_over(size, passed, (low, stop), limits[1], share)
+            larger = np.flatnonzero(ratio > over)
+            over[larger] = ratio[larger]
+            members = np.minimum(low[larger, None] + np.arange(depth), stop[larger, None] - 1)
+            planes, window = own[members], window[larger, None]
+            light = self.shape.level[planes] * self.shape.light[size][window]
+            rest = self.planes.means[size][planes, window] - self.shape.offset - light
+            of_each = np.nan_to_num(rest) * sign[larger, None]
+            worst[larger] = members[np.arange(len(larger)), of_each.argmax(axis=1)]
+        return over, worst
+
+    def _most_over(
+        self,
+        size: int,
+        passed: NDArray[np.bool_],
+        neighbours: tuple[NDArray[np.intp], NDArray[np.intp]],
+        sigmas: float,
+        share: float,
+    ) -> tuple[FloatArray, NDArray[np.intp], FloatArray]:
+        """For each plane that passed, the window of a size that is most over its limit.
+
+        Returns:
+            The mean of it and its neighbours there over the limit, which window, and its sign.
+        """
+        low, stop = neighbours
+        rows = np.arange(len(low))
+        most, where, sign = np.full(len(low), -1.0), np.zeros(len(low), np.intp), np.zeros(len(low))
+        for part in self._parts(size, len(low)):
+            rest, light, variance = self.of_windows(size, part, passed)
+            seen = np.isfinite(rest)
             total = _sums(rest, low, stop)
+            noise, light = (_sums(np.where(seen, v, 0.0), low, stop) for v in (variance, light))
             with np.errstate(invalid="ignore", divide="ignore"):
-                limit = np.maximum(
-                    sigmas * np.sqrt(_sums(variance, low, stop)),
-                    share * _sums(np.where(np.isfinite(rest), light, 0.0), low, stop),
-                )
+                limit = np.maximum(sigmas * np.sqrt(noise), share * light)
                 ratio = np.where(limit > 0, np.abs(total) / limit, 0.0)
             window = ratio.argmax(axis=1)
-            rows = np.arange(len(low))
-            larger = ratio[rows, window] > over
-            over = np.where(larger, ratio[rows, window], over)
-            sign = np.sign(total[rows, window])
-            members = np.minimum(low[:, None] + np.arange(depth), stop[:, None] - 1)
-            of_each = np.nan_to_num(rest[members, window[:, None]]) * sign[:, None]
-            worst = np.where(larger, members[rows, of_each.argmax(axis=1)], worst)
-        return over, worst
+            largest = ratio[rows, window]
+            larger = largest > most
+            most[larger], where[larger] = largest[larger], part.start + window[larger]
+            sign[larger] = np.sign(total[rows, window])[larger]
+        return most, where, sign
 
     def _neighbours(self, passed: NDArray[np.bool_], depth: int) -> NDArray[np.intp]:
         """First and last + 1 among the planes that passed, for each the neighbours around it."""
@@ -143,39 +180,45 @@ class Differences:
             return None
         over = np.zeros(len(tiles))
         for size, share in enumerate(_TILE_LIMITS):
-            rest, light, variance = self._of_tiles(size, passed, begins)
-            others = _without_own(light)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                noise = variance / light**2 + _without_own(variance) / others**2
-                limit = np.maximum(_TILE_SIGMAS * np.sqrt(noise), share)
-                differs = np.abs(rest / light - _without_own(rest) / others) / limit
-            over = np.maximum(over, np.nan_to_num(differs).max(axis=1))
+            for part in self._parts(size, int(passed.sum())):
+                rest, light, variance = self._of_tiles(size, part, passed, begins)
+                others = _without_own(light)
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    noise = variance / light**2 + _without_own(variance) / others**2
+                    limit = np.maximum(_TILE_SIGMAS * np.sqrt(noise), share)
+                    differs = np.abs(rest / light - _without_own(rest) / others) / limit
+                over = np.maximum(over, np.nan_to_num(differs).max(axis=1))
         worst = int(np.argmax(over))
         return int(tiles[worst]) if over[worst] > 1 else None
 
     def _of_tiles(
-        self, size: int, passed: NDArray[np.bool_], begins: NDArray[np.intp]
+        self, size: int, windows: slice, passed: NDArray[np.bool_], begins: NDArray[np.intp]
     ) -> list[FloatArray]:
         """Sums (tiles, windows) of rest, light and variance over planes that have data.
 
         Args:
             size: of the windows.
+            windows: which of that size.
             passed: (n,) the planes.
             begins: (tiles) the first of each tile among these.
         """
-        seen = np.isfinite(self.rest[size][passed])
-        values = (self.rest[size], self.light[size], self.variance[size])
-        return [np.add.reduceat(np.where(seen, v[passed], 0.0), begins, axis=0) for v in values]
+        values = self.of_windows(size, windows, passed)
+        seen = np.isfinite(values[0])
+        return [np.add.reduceat(np.where(seen, v, 0.0), begins, axis=0) for v in values]
 
-    def confidence(self) -> FloatArray:
-        """Probability that light at the limit would show in each place of each plane."""
+    def confidence(self, planes: NDArray[np.bool_]) -> FloatArray:
+        """Probability that light at the limit would show in each place of each of some planes."""
         from scipy.special import ndtr
 
-        sigma = np.sqrt(self.variance[0])
-        most = np.maximum(MOST_SIGMAS * sigma, MOST_LIGHT * self.light[0])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            margin = (most - np.abs(self.rest[0])) / sigma
-        least = np.min(np.where(np.isfinite(margin), margin, np.inf), axis=1)
+        least = np.full(int(planes.sum()), np.inf)
+        for part in self._parts(0, len(least)):
+            rest, light, variance = self.of_windows(0, part, planes)
+            sigma = np.sqrt(variance)
+            most = np.maximum(MOST_SIGMAS * sigma, MOST_LIGHT * light)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                margin = (most - np.abs(rest)) / sigma
+            margin = np.where(np.isfinite(margin), margin, np.inf)
+            least = np.minimum(least, margin.min(axis=1))
         return np.asarray(np.where(np.isfinite(least), ndtr(least), 0.0))
 
 

@@ -173,14 +173,13 @@ class BinnedPlanes:
             partial: from `bin_block` with the same `bin_px`.
             slots: of the planes of the box, one after the other.
         """
-        expected = list(range(slots[0], slots[0] + len(partial.total))) if len(slots) else []
-        if list(slots) != expected or len(slots) != len(partial.total):
+        first = slots[0] if len(slots) else 0
+        if list(slots) != list(range(first, first + len(partial.total))):
             raise SamplingError(
                 f"A box of {len(partial.total)} planes was given the slots {list(slots)}; "
                 "expected as many slots as planes, one after the other."
             )
         self._saturated += partial.saturated
-        first = slots[0] if len(slots) else 0
         for target, values, (y, x) in (
             (self._total, partial.total, partial.origin),
             (self._count, partial.count, partial.origin),
@@ -192,11 +191,7 @@ class BinnedPlanes:
             np.add(part, values, out=part, casting="unsafe")
 
     def finish(self, integer: bool = True) -> BinnedStack:
-        """Means and variances of everything added.
-
-        Args:
-            integer: the pixels were whole counts; the noise of rounding is known then.
-        """
+        """Means and variances of everything added; `integer` as in `BinnedStack`."""
         pixels = sum_squares(self._count)
         noise_mean = np.where(pixels > 0, sum_squares(self._total) / np.maximum(pixels, 1), np.nan)
         parts = zip(self._noise, self._numbers, (4, 2, _CUBES_PER_WINDOW), strict=True)
@@ -204,8 +199,9 @@ class BinnedPlanes:
             np.where(number > 0, sums / (divisor * np.maximum(number, 1)), np.nan)
             for sums, number, divisor in parts
         )
+        mean = np.empty_like(self._total, np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = (self._total / self._count).astype(np.float32)
+            np.divide(self._total, self._count, out=mean, dtype=np.float64, casting="same_kind")
         return BinnedStack(
             tile_shape=self.tile_shape,
             bin_px=self.bin_px,
@@ -225,10 +221,12 @@ class BinnedPlanes:
 
 def sum_squares(values: NDArray[Any]) -> NDArray[np.float64]:
     """Sums over squares of 8 x 8 bins; the last ones may be cut."""
-    rows = np.arange(0, values.shape[1], NOISE_BINS)
-    columns = np.arange(0, values.shape[2], NOISE_BINS)
-    by_row = np.add.reduceat(values.astype(np.float64, copy=False), rows, axis=1)
-    return np.add.reduceat(by_row, columns, axis=2)
+    rows, columns = (np.arange(0, size, NOISE_BINS) for size in values.shape[1:])
+    sums = np.empty((len(values), len(rows), len(columns)))
+    for own, plane in zip(sums, values, strict=True):
+        by_row = np.add.reduceat(plane.astype(np.float64, copy=False), rows, axis=0)
+        np.add.reduceat(by_row, columns, axis=1, out=own)
+    return sums
 
 
 @kernel

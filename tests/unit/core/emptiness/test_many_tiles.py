@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fractal_mesospim_shading.core.emptiness.deciding import Decision
+from fractal_mesospim_shading.core.emptiness import agreement, changes
+from fractal_mesospim_shading.core.emptiness.changes import NoiseLine
+from fractal_mesospim_shading.core.emptiness.deciding import Decision, decide
 from fractal_mesospim_shading.core.emptiness.differences import Differences
 from fractal_mesospim_shading.core.emptiness.regions import TileRegions, choose, regions_of
+from fractal_mesospim_shading.core.emptiness.shape import SharedShape
+from fractal_mesospim_shading.core.emptiness.windows import Windows
+from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, bin_block
 from tests.support.steps import steps
 
 
@@ -64,14 +69,15 @@ def test_what_to_type_takes_steps_by_the_number_of_tiles():
 
 
 def _differences(tiles: int) -> Differences:
+    """Of three planes a tile: little is left, of one window nothing is known."""
     rng, windows = np.random.default_rng(tiles), (7, 5, 3)
     tile = np.repeat(np.arange(1, tiles + 1), 3)
-    rest, light, variance = (
-        tuple(rng.uniform(low, high, (len(tile), n)) for n in windows)
-        for low, high in ((-0.4, 0.4), (50.0, 60.0), (0.001, 0.002))
-    )
-    rest[1][4, 2] = np.nan
-    return Differences(SimpleNamespace(tile=tile), rest, light, variance)
+    means = tuple(rng.uniform(150, 151, (len(tile), n)) for n in windows)
+    means[1][4, 2] = np.nan
+    pixels = tuple(rng.uniform(1000, 2000, n) for n in windows)
+    planes = Windows(tile, tile, tile, means, pixels, (7, 1), None, NoiseLine(1.0, 0.01, 0.1))
+    light = tuple(rng.uniform(50.2, 50.8, n) for n in windows)
+    return Differences(planes, SharedShape(100.0, light, np.ones(len(tile)), 3 * tiles), 55.0)
 
 
 @pytest.mark.parametrize("tiles", [2, 3, 4, 9, 30])
@@ -94,9 +100,9 @@ def test_the_oddest_tile_is_found_as_by_comparing_each_with_all_others(tiles):
 
 
 def _sums(own: Differences, size: int, planes: np.ndarray) -> list[np.ndarray]:
-    seen = np.isfinite(own.rest[size][planes])
-    fields = (own.rest, own.light, own.variance)
-    return [np.where(seen, field[size][planes], 0.0).sum(axis=0) for field in fields]
+    fields = own.of_windows(size, slice(None), planes)
+    seen = np.isfinite(fields[0])
+    return [np.where(seen, field, 0.0).sum(axis=0) for field in fields]
 
 
 def test_the_oddest_tile_takes_as_many_steps_of_many_as_of_few():
@@ -104,3 +110,67 @@ def test_the_oddest_tile_takes_as_many_steps_of_many_as_of_few():
         steps(partial(_differences(tiles).odd_tile, np.ones(3 * tiles, bool))) for tiles in (8, 64)
     )
     assert many < few + 50
+
+
+def _binned(tiles: int, planes: int = 6):
+    """Medium in most planes, sample in some, a tile that is odd, and windows without data."""
+    rng, side = np.random.default_rng(5), 40
+    y, x = np.mgrid[0:side, 0:side] / side - 0.5
+    flat = 1 - 0.8 * (y**2 + 0.7 * x**2)
+    refs = [(tile, z) for tile in range(1, tiles + 1) for z in range(planes)]
+    binned = BinnedPlanes(len(refs), (side, side), 2)
+    for slot in range(0, len(refs), planes):
+        number = slot // planes
+        counts = 200 * flat * (1 + 0.1 * np.sin(np.arange(planes) / 3))[:, None, None]
+        counts[planes // 2 :] += 90 * (number % 3 == 0) * np.exp(-40 * (y**2 + x**2))
+        counts += 10 * (number == 4) * (x > 0)
+        block = rng.poisson(counts * 4).astype("uint16") // 4 + 100
+        if number % 5 == 1:
+            block[:, :6] = 0
+        partial = bin_block(block, 0, 0, 2, zero_is_no_data=True)
+        binned.add(partial, list(range(slot, slot + planes)))
+    return binned.finish(), refs, planes
+
+
+def test_a_part_at_a_time_gives_the_same_to_the_last_bit(monkeypatch):
+    found = []
+    for values in (10**9, 2000):
+        monkeypatch.setattr(changes, "_PART_VALUES", values)
+        windows = Windows.of(*_binned(9))
+        decision = decide(windows)
+        found.append((windows, decision))
+    (windows, decision), (in_parts, decided) = found
+    assert 0 < decision.empty.sum() < 54
+    assert in_parts.changes.noise(decision.empty[in_parts.changes.first]) == windows.changes.noise(
+        decision.empty[windows.changes.first]
+    )
+    for one, two in zip(windows.means, in_parts.means, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert decision.tiles == decided.tiles
+    for name in ("empty", "known", "excess", "confidence", "level"):
+        np.testing.assert_array_equal(getattr(decision, name), getattr(decided, name))
+
+
+def _held(function) -> tuple[object, int]:
+    """What a call returns, and bytes that it held at one time."""
+    tracemalloc.start()
+    try:
+        result = function()
+        return result, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_few_times_the_means_of_a_plane_are_held_for_it(monkeypatch):
+    monkeypatch.setattr(changes, "_PART_VALUES", 20_000)
+    monkeypatch.setattr(agreement, "_MOST_SHEETS", 20)
+    stacks = {tiles: _binned(tiles) for tiles in (20, 100)}
+    made, looked = {}, {}
+    for tiles, stack in stacks.items():
+        decide(Windows.of(*stack))
+        windows, made[tiles] = _held(partial(Windows.of, *stack))
+        _, looked[tiles] = _held(partial(decide, windows))
+    more_planes = 6 * (100 - 20)
+    of_plane = 8 * sum(means.shape[1] for means in windows.means)
+    assert (made[100] - made[20]) / more_planes < 2 * of_plane
+    assert (looked[100] - looked[20]) / more_planes < of_plane
