@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from math import ceil, prod
 from pathlib import Path
@@ -47,6 +48,28 @@ class Resources:
 
     workers: int
     memory: int
+
+
+class Allowance:
+    """What the machine and the options allow, looked up once for many plans."""
+
+    def __init__(self, options: ExecutionOptions) -> None:
+        """Nothing is looked up yet."""
+        self._options = options
+
+    @cached_property
+    def processors(self) -> int:
+        """Blocks at a time that were asked for, or the processors of this process."""
+        return self._options.n_workers or available_cpus()
+
+    @cached_property
+    def memory(self) -> int:
+        """Bytes to stay within.
+
+        Raises:
+            ParameterError: the limit that was asked for is no amount of memory.
+        """
+        return parse_memory(self._options.memory_limit)
 
 
 def available_cpus() -> int:
@@ -216,8 +239,15 @@ def _waits(plan: CorrectionPlan) -> bool:
     return quick or not all(map(places.is_local, urls))
 
 
-def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
+def resources(
+    plan: CorrectionPlan, options: ExecutionOptions, allowed: Allowance | None = None
+) -> Resources:
     """How many blocks may be in flight, from the processors, what is asked for, and the memory.
+
+    Args:
+        plan: the job.
+        options: where it runs.
+        allowed: by these options, for the next plan as well; None to look it up.
 
     Raises:
         MemoryLimitError: not even one block fits.
@@ -225,8 +255,9 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
     """
     if options.execution == "dask":
         scheduler_address(options)
+    allowed = allowed or Allowance(options)
     one = needed_memory(plan, 1)
-    most = options.n_workers or available_cpus()
+    most = allowed.processors
     small = _worker_bytes(plan) <= _SMALL_BYTES and options.n_workers is None
     if options.execution == "threads" and small and _waits(plan):
         # One block computes while another waits. Where none does, they take the processor's cache
@@ -235,7 +266,7 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
     if options.execution == "slurm" and options.memory_limit is None:
         # The memory of this machine says nothing about that of a job.
         return Resources(most, max(int(1.3 * one), 4 * 2**30))
-    limit = parse_memory(options.memory_limit)
+    limit = allowed.memory
     if limit < one:
         raise MemoryLimitError(
             f"The memory limit of {limit / 1e9:.2f} GB is too small: one block of this image needs "
@@ -246,6 +277,12 @@ def resources(plan: CorrectionPlan, options: ExecutionOptions) -> Resources:
         return Resources(most, limit)
     fitting = (n for n in range(most, 1, -1) if needed_memory(plan, n) <= limit)
     return Resources(next(fitting, 1), limit)
+
+
+def resources_of(plans: Iterable[CorrectionPlan], options: ExecutionOptions) -> Resources:
+    """What suits the plan with the largest blocks; raises what `resources` does."""
+    allowed = Allowance(options)
+    return min((resources(plan, options, allowed) for plan in plans), key=lambda use: use.workers)
 
 
 def more_memory(plan: CorrectionPlan, options: ExecutionOptions, use: Resources) -> str:

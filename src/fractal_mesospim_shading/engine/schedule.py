@@ -24,7 +24,7 @@ from fractal_mesospim_shading.engine.plan import (
 )
 from fractal_mesospim_shading.engine.progress import Progress
 from fractal_mesospim_shading.engine.records import Record
-from fractal_mesospim_shading.engine.resources import Resources, resources
+from fractal_mesospim_shading.engine.resources import resources_of
 from fractal_mesospim_shading.messages import counted
 from fractal_mesospim_shading.options.base import ExecutionOptions
 
@@ -50,7 +50,7 @@ def running(
         accept: looks at each record before it counts, and may refuse it with an error.
     """
     total = sum(plan.grid.total for plan in plans)
-    use = _common(plans, options)
+    use = resources_of(plans, options)
     folder = plans[0].target.url
     logger.info("%s to write", counted(total - len(job.done), "block"))
     with (
@@ -76,11 +76,6 @@ def running(
             place.sync()
         finally:
             job.syncs_elsewhere(None)
-
-
-def _common(plans: Sequence[CorrectionPlan], options: ExecutionOptions) -> Resources:
-    """What suits the plan with the largest blocks."""
-    return min((resources(plan, options) for plan in plans), key=lambda use: use.workers)
 
 
 class PartOfJob:

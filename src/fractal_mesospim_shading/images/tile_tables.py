@@ -12,7 +12,7 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ParameterError
 from fractal_mesospim_shading.images.roi_tables import FOV_TABLE, layout_from_table
 from fractal_mesospim_shading.images.storage.places import StorageOptions
-from fractal_mesospim_shading.images.storage.stores import subgroup
+from fractal_mesospim_shading.images.storage.stores import subgroup, surely_lacks
 from fractal_mesospim_shading.images.tables import (
     PlainTable,
     read_plain_table,
@@ -68,7 +68,8 @@ def tiles_of(
         ParameterError: there is no table of that name; the message names those that there are.
         LayoutError: it does not describe a mosaic.
     """
-    known = name == FOV_TABLE or name in table_names(group)
+    bare = surely_lacks(group, "tables")
+    known = not bare and (name == FOV_TABLE or name in table_names(group))
     plain = read_plain_table(group, name) if known else None
     table = plain or (read_table(url, name, storage_options) if known else None)
     if table is None and name != FOV_TABLE:
@@ -78,7 +79,7 @@ def tiles_of(
             f"`input_roi_table` is '{shown(name)}', but the image '{url}' has no such table; {has}."
         )
     layout, notes = layout_from_table(table, pixel_size_um, plane_shape, name)
-    if table is None and subgroup(group, f"tables/{_GRID_TABLE}") is not None:
+    if table is None and not bare and subgroup(group, f"tables/{_GRID_TABLE}") is not None:
         notes = (*notes, _GRID_NOTE)
     return TilesFound(layout, original_origins(table, layout, pixel_size_um), notes)
 

@@ -6,11 +6,13 @@ that end a job: what they refuse then they would have refused after all pixels.
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from fractal_mesospim_shading.core.threads import Shared, garbage_kept
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.process import logs_quieted
 from fractal_mesospim_shading.engine.schedule import PartOfJob
-from fractal_mesospim_shading.errors import ImageFormatError, Problems
+from fractal_mesospim_shading.errors import ImageFormatError, Problems, ShadingError
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.images.arrays.documents import Document, write_attributes
@@ -250,6 +252,8 @@ def refuse_unreadable(target: TargetImage) -> None:
 def rehearse(work: Work) -> None:
     """Write the metadata of a result in memory, complete them, and look at them with ome-zarr.
 
+    What many stacks have in common is tried out once, and refused for each of them.
+
     Args:
         work: that has passed all other checks.
 
@@ -257,13 +261,48 @@ def rehearse(work: Work) -> None:
         ShadingError: one error with all that the end of the job would refuse.
     """
     problems = Problems()
+    refusals: dict[str, ShadingError | None] = {}
     for part in work.parts:
-        with problems.collected():
-            _rehearse_part(work, part)
+        metadata = _metadata_of(part)
+        if metadata not in refusals:
+            refusals[metadata] = _refusal(work, part)
+        refusal = refusals[metadata]
+        if refusal is not None:
+            problems.errors.append(_named(refusal, work, part))
     problems.raise_all()
 
 
-def _rehearse_part(work: Work, part: Part) -> None:
+def _metadata_of(part: Part) -> str:
+    """All metadata of a part that are tried out, but for names and places: any will do."""
+    channels = [channel.label for channel in part.plan.source.channels]
+    targets = [
+        (
+            target.zarr_format,
+            [(level.path, level.document) for level in target.levels],
+            _anywhere(part.attributes_of(number)),
+        )
+        for number, target in enumerate(part.plan.targets)
+    ]
+    return json.dumps([channels, targets], sort_keys=True)
+
+
+def _anywhere(content: Any) -> Any:
+    """Attributes with the kinds of numbers in place of translations, and pyramids without name."""
+    if isinstance(content, list):
+        return [_anywhere(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    result = {key: _anywhere(value) for key, value in content.items()}
+    place = content.get("translation")
+    if isinstance(place, list) and all(isinstance(n, int | float) and isfinite(n) for n in place):
+        result["translation"] = [type(n).__name__ for n in place]
+    if "datasets" in content and isinstance(content.get("name"), str):
+        result["name"] = str(bool(content["name"]))
+    return result
+
+
+def _refusal(work: Work, part: Part) -> ShadingError | None:
+    """What the end of the job would refuse of a part."""
     stage = f"memory://{uuid.uuid4().hex}"
     histograms = {channel.label: Histogram() for channel in part.plan.source.channels}
     try:
@@ -275,11 +314,21 @@ def _rehearse_part(work: Work, part: Part) -> None:
             complete(
                 target, part.attributes_of(number), part.plan.source.channels, histograms, [{}]
             )
-    except ImageFormatError as error:
-        where = f"stack '{part.name}' of " if part.name else ""
-        raise ImageFormatError(
-            f"The result could not be read by others: {error} Its metadata are those of the {where}"
-            f"source, {work.source_url}; correct them there."
-        ) from error
+    except ShadingError as error:
+        return error
     finally:
         places.remove(stage)
+    return None
+
+
+def _named(refusal: ShadingError, work: Work, part: Part) -> ShadingError:
+    """The same with the place of the metadata that are refused."""
+    if not isinstance(refusal, ImageFormatError):
+        return refusal
+    where = f"stack '{part.name}' of " if part.name else ""
+    named = ImageFormatError(
+        f"The result could not be read by others: {refusal} Its metadata are those of the {where}"
+        f"source, {work.source_url}; correct them there."
+    )
+    named.__cause__ = refusal
+    return named

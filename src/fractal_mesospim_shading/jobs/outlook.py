@@ -16,7 +16,7 @@ from fractal_mesospim_shading.engine.records import same
 from fractal_mesospim_shading.engine.resources import (
     Resources,
     needed_memory,
-    resources,
+    resources_of,
     room_to_share,
 )
 from fractal_mesospim_shading.errors import JobLockedError
@@ -146,7 +146,7 @@ def outlook(work: Work) -> Outlook:
     """
     refuse_unwritable_work(work)
     unfinished = _unfinished(work)
-    use = min((resources(p.plan, work.options) for p in work.parts), key=lambda one: one.workers)
+    use = resources_of((part.plan for part in work.parts), work.options)
     beside = {kind: companion_url(work.final_url, kind) for kind in work.companions}
     if work.models_folder is not None:
         beside["models"] = work.models_folder

@@ -15,7 +15,7 @@ import numpy as np
 from fractal_mesospim_shading.engine.earlier import Step, left_to_its_job, sweep
 from fractal_mesospim_shading.engine.job_folder import job_url, unfinished_url
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Kernel, least_block_pixels
-from fractal_mesospim_shading.engine.resources import refuse_no_workers, resources
+from fractal_mesospim_shading.engine.resources import Allowance, refuse_no_workers, resources
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Problems
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
@@ -323,9 +323,10 @@ def refuse_unfit(work: Work, problems: Problems, folder_option: str = "output_fo
     """
     with problems.collected():
         refuse_no_workers(work.options)
+    allowed = Allowance(work.options)
     for part in work.parts:
         with problems.collected():
-            resources(part.plan, work.options)
+            resources(part.plan, work.options, allowed)
     with problems.collected():
         _refuse_full_disk(work, folder_option)
     problems.raise_all()

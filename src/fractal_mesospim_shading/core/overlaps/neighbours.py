@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 LEAST_OVERLAP_PX = 12
 """Narrower overlaps hold too few pixels to be compared."""
@@ -54,13 +55,31 @@ def neighbours(
         In the order of the numbers. An overlap has at least 12 pixels either way.
     """
     pairs = []
-    numbers = sorted(origins)
-    for i, one in enumerate(numbers):
-        for other in numbers[i + 1 :]:
+    for one, around in _around(origins, tile_shape).items():
+        for other in around:
             pair = _pair(one, other, origins, tile_shape)
             if pair is not None:
                 pairs.append(pair)
     return tuple(pairs)
+
+
+def _around(
+    origins: Mapping[int, tuple[float, float]], tile_shape: tuple[int, int]
+) -> dict[int, list[int]]:
+    """For each tile those of higher numbers that are near enough to overlap it, in order."""
+    squares: dict[tuple[int, int], list[int]] = {}
+    place = {}
+    for number in sorted(origins):
+        y, x = (int(at // size) for at, size in zip(origins[number], tile_shape, strict=True))
+        place[number] = (y, x)
+        squares.setdefault((y, x), []).append(number)
+    found = {}
+    for number, (y, x) in place.items():
+        near = product((y - 1, y, y + 1), (x - 1, x, x + 1))
+        found[number] = sorted(
+            other for square in near for other in squares.get(square, ()) if other > number
+        )
+    return found
 
 
 def _pair(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from fractal_mesospim_shading.errors import ImageFormatError, SourceReadError
@@ -92,6 +93,11 @@ class MemberPlan:
         levels = (level.split("/") for level in self.levels)
         above = {"/".join(parts[:i]) for parts in levels for i in range(1, len(parts))}
         return tuple(sorted(above - set(self.own)))
+
+    @cached_property
+    def passed(self) -> frozenset[str]:
+        """Groups that the job writes, or passes on the way to the corrected arrays."""
+        return frozenset((*self.own, *self.groups_between))
 
     def open(self) -> Folder:
         """The folder of the source."""
@@ -193,15 +199,11 @@ def plan_members(plan: MemberPlan) -> MemberPlan:
 
 
 def list_members(plan: MemberPlan) -> Iterator[Member]:
-    """The outermost files, folders, groups and arrays that are no part of the pyramid.
-
-    What is refused is listed as well.
-    """
+    """The outermost files, folders, groups and arrays beside the pyramid, refused ones as well."""
     yield from _outermost(plan, plan.open(), "")
 
 
 def _outermost(plan: MemberPlan, folder: Folder, prefix: str) -> Iterator[Member]:
-    passed = {*plan.own, *plan.groups_between}
     for entry in sorted(folder.entries(), key=lambda entry: entry.name):
         path = f"{prefix}{entry.name}"
         if path in plan.apart:
@@ -210,7 +212,7 @@ def _outermost(plan: MemberPlan, folder: Folder, prefix: str) -> Iterator[Member
             if entry.kind == "folder":
                 array = folder.below(entry.name)
                 yield from beside_chunks(array, node_of(array), path, flat=False)
-        elif path in passed and (entry.kind == "folder" or entry.linked):
+        elif path in plan.passed and (entry.kind == "folder" or entry.linked):
             for member in _outermost(plan, folder.below(entry.name), f"{path}/"):
                 yield replace(member, entry=entry) if entry.kind == "refused" else member
         elif entry.kind == "folder" or entry.name not in DOCUMENTS:

@@ -265,6 +265,17 @@ def subgroup(group: zarr.Group, path: str) -> zarr.Group | None:
     return implicit if _holds_nodes(implicit, _DEEPEST_IMPLICIT) else None
 
 
+def surely_lacks(group: zarr.Group, name: str) -> bool:
+    """Whether nothing of that name lies in a group, as one look at its folder tells.
+
+    Elsewhere than on this machine it takes more than a look, and the answer is no.
+    """
+    store = group.store
+    if not isinstance(store, zarr.storage.LocalStore):
+        return False
+    return not os.path.lexists(store.root / group.path / name)
+
+
 def _holds_nodes(group: zarr.Group, depth: int) -> bool:
     names = [name for name in _listed(group) if name not in _DOCUMENTS]
     if any(group.get(name) is not None for name in names):

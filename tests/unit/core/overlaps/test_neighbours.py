@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from fractal_mesospim_shading.core.overlaps.neighbours import neighbours
+from tests.support.steps import steps
 
 
 def grid(rows, columns, pitch=(80, 90)):
@@ -49,3 +52,23 @@ def test_what_hardly_overlaps_is_no_pair(pitch):
 
 def test_half_of_a_tile_may_overlap():
     assert len(neighbours(grid(3, 1, (50, 60)), (100, 120))) == 2
+
+
+def test_pairs_of_many_tiles_take_steps_by_the_number_of_tiles():
+    few, many = (steps(partial(neighbours, grid(n, n), (100, 120))) for n in (6, 24))
+    assert many < 1.5 * 16 * few
+
+
+def test_near_tiles_alone_are_compared_and_all_of_their_pairs_found():
+    rng = np.random.default_rng(4)
+    origins = {n: tuple(rng.uniform(-300, 300, 2)) for n in rng.permutation(60)}
+    pairs = neighbours(origins, (100, 120))
+    alone = [
+        pair
+        for one in sorted(origins)
+        for other in sorted(origins)
+        if one < other
+        for pair in neighbours({n: origins[n] for n in (one, other)}, (100, 120))
+    ]
+    assert len(pairs) > 20
+    assert list(pairs) == alone
