@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -177,14 +177,32 @@ class TileLayout:
                 problem = f"outside this mosaic, which has the numbers 1 to {last}"
             raise TileNumberError(f"Tile {number} is {problem}.") from None
 
+    @cached_property
+    def _by_column(self) -> tuple[list[int], list[int], list[tuple[list[int], list[Tile]]]]:
+        """Least and greatest x of each column, and its tiles with their y, all ascending."""
+        columns: dict[int, list[Tile]] = {}
+        for tile in self.tiles:
+            columns.setdefault(tile.column, []).append(tile)
+        least = [min(tile.x for tile in own) for own in columns.values()]
+        greatest = [max(tile.x for tile in own) for own in columns.values()]
+        return least, greatest, [([tile.y for tile in own], own) for own in columns.values()]
+
+    def _touched(self, y: slice, x: slice) -> Iterator[Tile]:
+        """The tiles that a box may touch, by number; those beside it by x alone among them."""
+        height, width = self.tile_shape
+        least, greatest, columns = self._by_column
+        first, stop = bisect_right(greatest, x.start - width), bisect_left(least, x.stop)
+        for rows, tiles in columns[first:stop]:
+            yield from tiles[bisect_right(rows, y.start - height) : bisect_left(rows, y.stop)]
+
     def pieces(self, y: slice, x: slice) -> Iterator[Piece]:
-        """The parts of all tiles that lie in a box of the plane.
+        """The parts of all tiles that lie in a box of the plane, by number of the tile.
 
         Args:
             y, x: ranges in pixels of the plane, with explicit start and stop.
         """
         height, width = self.tile_shape
-        for tile in self.tiles:
+        for tile in self._touched(y, x):
             y0, y1 = max(y.start, tile.y), min(y.stop, tile.y + height)
             x0, x1 = max(x.start, tile.x), min(x.stop, tile.x + width)
             if y0 < y1 and x0 < x1:

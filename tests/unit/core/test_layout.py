@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError
+from tests.support.steps import steps
 
 
 def grid(
@@ -230,3 +231,44 @@ def test_boxes_of_tiles_hold_them_once_and_no_tile_in_between(
     assert (count[wanted] == 1).all()
     if len(numbers) == 1:
         assert not count[~wanted].any()
+
+
+def test_pieces_of_a_block_take_no_more_steps_of_ten_thousand_tiles_than_of_hundred() -> None:
+    numbers = []
+    for side in (10, 100):
+        layout = grid(side, side)
+        box = slice(18, 30), slice(26, 45)
+        numbers.append(steps(lambda layout=layout, box=box: list(layout.pieces(*box))))
+    assert numbers[0] == numbers[1]
+
+
+def _touching(layout: TileLayout, y: slice, x: slice) -> list[int]:
+    height, width = layout.tile_shape
+    return [
+        tile.number
+        for tile in layout.tiles
+        if max(y.start, tile.y) < min(y.stop, tile.y + height)
+        and max(x.start, tile.x) < min(x.stop, tile.x + width)
+    ]
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_pieces_come_by_number_as_looking_at_every_tile_gives_them(data: st.DataObject) -> None:
+    """Rows and columns that are shifted, tiles missing, and gaps between them."""
+    places = {
+        (row, column): (
+            row * 14 + data.draw(st.integers(0, 4)),
+            column * 18 + data.draw(st.integers(0, 5)),
+        )
+        for row in range(4)
+        for column in range(4)
+    }
+    missing = data.draw(st.sets(st.sampled_from(sorted(places)), max_size=10))
+    origins = [place for key, place in places.items() if key not in missing]
+    layout = TileLayout.from_origins(origins, (10, 13), (60, 76))
+    y0, x0 = data.draw(st.integers(0, 59)), data.draw(st.integers(0, 75))
+    y = slice(y0, data.draw(st.integers(y0, 60)))
+    x = slice(x0, data.draw(st.integers(x0, 76)))
+    pieces = list(layout.pieces(y, x))
+    assert [piece.tile.number for piece in pieces] == _touching(layout, y, x)
