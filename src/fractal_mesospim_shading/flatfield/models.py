@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections import Counter
@@ -299,8 +298,4 @@ def uncorrected_model(tile_shape: tuple[int, int], why: str) -> ChannelModel:
 
 def profile_digest(profile: ShadingProfile) -> str:
     """Fingerprint of a measured profile, for provenance and to match a continued run."""
-    digest = hashlib.sha256(np.ascontiguousarray(profile.flatfield).data)
-    dark = np.asarray(profile.darkfield if profile.darkfield is not None else 0)
-    digest.update(np.ascontiguousarray(dark).data)
-    digest.update(json.dumps(profile.baseline).encode())
-    return digest.hexdigest()[:16]
+    return profile.digest

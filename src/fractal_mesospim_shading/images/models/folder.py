@@ -135,11 +135,13 @@ def load_model(path: str | os.PathLike[str]) -> SavedModel:
         # BaSiC gives one for each plane that it saw.
         baseline = np.median(baseline)
     number = baseline.tolist() if baseline is not None and baseline.size else None
+    origin, darkfield = _origin(text, content), content.get("darkfield")
     try:
-        profile = ShadingProfile.create(content["flatfield"], content.get("darkfield"), number)
+        # The arrays are ours: memory for another one would take as long as reading it.
+        profile = ShadingProfile.create(content["flatfield"], darkfield, number, in_place=True)
     except ProfileError as error:
         raise ProfileError(f"'{path}': {error}") from error
-    return SavedModel(profile, _origin(text, content))
+    return SavedModel(profile, origin)
 
 
 def save_models(
@@ -291,7 +293,7 @@ def _fingerprint(arrays: Mapping[str, NDArray[Any]]) -> str:
         if key in arrays:
             array = np.ascontiguousarray(arrays[key])
             digest.update(f"{key} {array.dtype.str} {np.shape(arrays[key])} ".encode())
-            digest.update(array.tobytes())
+            digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]
 
 
