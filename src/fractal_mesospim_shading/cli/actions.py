@@ -168,11 +168,12 @@ def find_empty(given: Given) -> None:
 def correct_flatfield(given: Given) -> None:
     """Correct an image or an acquisition, and print the address of the result."""
     from fractal_mesospim_shading.jobs import flatfield
-    from fractal_mesospim_shading.jobs.outlook import outlook
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     image, options = _image_and_options(given, FlatfieldOptions)
     if given["dry_run"]:
+        from fractal_mesospim_shading.jobs.outlook import outlook
+
         return _show_outlooks(given, [outlook(flatfield.plan_flatfield(image, options))])
     result = flatfield.correct_flatfield(image, options)
     _show(given, [result.image_url], result.facts())

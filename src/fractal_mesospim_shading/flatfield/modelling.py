@@ -28,7 +28,6 @@ from fractal_mesospim_shading.flatfield.models import (
     uncorrected_model,
 )
 from fractal_mesospim_shading.flatfield.offset_doubts import question_offset
-from fractal_mesospim_shading.flatfield.refining import light_of_tiles, refined_profile
 from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
     plane_count,
@@ -137,6 +136,8 @@ def _estimated(
         raise type(error)(f"{error} Most likely because {cause.text}") from error
     used = float(more.get("offset", offset))
     if options.overlap_refine:
+        from fractal_mesospim_shading.flatfield.refining import light_of_tiles, refined_profile
+
         views = light_of_tiles(stack, sampled.tiles, 0.0 if dark is not None else used)
         doubt = float({**facts, **more}.get("offset_uncertainty") or 0.0)
         profile, told = refined_profile(profile, views, choice, group, used, doubt)

@@ -50,7 +50,7 @@ from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_background.job_kernel import companion_kinds
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts
 from fractal_mesospim_shading.options.background import BackgroundOptions
-from fractal_mesospim_shading.views.reporting import can_show, report_obstacle
+from fractal_mesospim_shading.views.report_place import can_show, report_obstacle
 
 
 def correct_background(zarr_url: str, options: BackgroundOptions) -> JobResult:

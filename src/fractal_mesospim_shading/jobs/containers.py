@@ -59,7 +59,7 @@ from fractal_mesospim_shading.jobs.work import (
     prefix_of,
 )
 from fractal_mesospim_shading.options.precedence import refuse_idle
-from fractal_mesospim_shading.views.reporting import report_obstacle
+from fractal_mesospim_shading.views.report_place import report_obstacle
 
 
 @dataclass(frozen=True)

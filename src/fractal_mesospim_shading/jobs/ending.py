@@ -219,6 +219,12 @@ def complete(
     refuse_unreadable(target)
 
 
+def load_reader() -> None:
+    """Import ome-zarr, which takes as long as all that is imported before it."""
+    import ome_zarr.io
+    import ome_zarr.reader  # noqa: F401
+
+
 def refuse_unreadable(target: TargetImage) -> None:
     """Open an image with ome-zarr's own reader before it counts as complete.
 

@@ -35,7 +35,7 @@ from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
 from fractal_mesospim_shading.views import drawing
-from fractal_mesospim_shading.views.reporting import report_obstacle
+from fractal_mesospim_shading.views.report_place import report_obstacle
 from fractal_mesospim_shading.views.verdict import Verdict
 
 logger = logging.getLogger(__name__)

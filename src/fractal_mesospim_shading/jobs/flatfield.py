@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from fractal_mesospim_shading.core.threads import meanwhile
 from fractal_mesospim_shading.engine.earlier import steps_of
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers
@@ -20,10 +21,10 @@ from fractal_mesospim_shading.jobs.containers import (
     container_work,
     planned_for,
 )
-from fractal_mesospim_shading.jobs.ending import rehearse
+from fractal_mesospim_shading.jobs.ending import load_reader, rehearse
 from fractal_mesospim_shading.jobs.finished import completed_in_place
+from fractal_mesospim_shading.jobs.following import following, named
 from fractal_mesospim_shading.jobs.models import choose_all_models
-from fractal_mesospim_shading.jobs.one_pass import Following, named
 from fractal_mesospim_shading.jobs.preparation import (
     beside_target,
     block_plan,
@@ -34,7 +35,7 @@ from fractal_mesospim_shading.jobs.preparation import (
 from fractal_mesospim_shading.jobs.story import correct
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
-from fractal_mesospim_shading.views.reporting import can_show, report_obstacle
+from fractal_mesospim_shading.views.report_place import can_show, report_obstacle
 
 TASK = "correct_flatfield"
 _TYPES = {"flatfield_corrected": True}
@@ -51,7 +52,7 @@ def correct_flatfield(zarr_url: str, options: FlatfieldOptions) -> JobResult:
         ShadingError: one readable error; the source is as it was, and so is any earlier
             result. What was finished is continued by the same call.
     """
-    after = Following.of(options)
+    after = following(options)
     types = {**_TYPES, **after.types}
     earlier = completed_in_place(zarr_url, TASK, options, types, after.counted)
     if earlier is not None:
@@ -77,11 +78,12 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     """
     problems = Problems()
     history = steps_of(image.attributes())
-    after = Following.of(options)
+    after = following(options)
     planned = problems.run(
         lambda: plan_output(image, named(options), dtype=after.dtype, companions=after.kinds)
     )
-    choices = choose_all_models([image], options, problems)
+    with meanwhile(load_reader):
+        choices = choose_all_models([image], options, problems)
     obstacle = report_obstacle(image.url if planned is None else planned.final_url)
     tasks = (TASK, *after.tasks)
     refuse_common(options, tasks, image.url, history, problems, no_report=obstacle)
@@ -124,8 +126,9 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     """
     problems = Problems()
     mosaics = problems.run(collection.mosaics) or ()
-    choices = choose_all_models(mosaics, options, problems)
-    after = Following.of(options)
+    with meanwhile(load_reader):
+        choices = choose_all_models(mosaics, options, problems)
+    after = following(options)
     kernels = after.group_kernels(collection, mosaics, problems)
 
     def made(part: Part, group: GroupImage) -> Part:

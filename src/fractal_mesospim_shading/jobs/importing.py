@@ -39,8 +39,8 @@ from fractal_mesospim_shading.images.storage.places import join_url, normalise_u
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.jobs.ending import rehearse
+from fractal_mesospim_shading.jobs.following import following
 from fractal_mesospim_shading.jobs.import_facts import import_facts, listed_attributes
-from fractal_mesospim_shading.jobs.one_pass import Following
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
     open_collection,
@@ -54,7 +54,7 @@ from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, prefix_of
 from fractal_mesospim_shading.messages import warnings_heard
 from fractal_mesospim_shading.options.flatfield import ImportOptions
 from fractal_mesospim_shading.options.precedence import refuse_idle
-from fractal_mesospim_shading.views.reporting import report_obstacle, report_url
+from fractal_mesospim_shading.views.report_place import report_obstacle, report_url
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +243,7 @@ def prepare_import(
         )
     choices, compared = _choices(collection, mosaic, options, problems)
     style = ImportStyle(zarr_format, options.levels, options.chunks, options.output_shards)
-    after = Following.of(options)
+    after = following(options)
     kernel = after.mosaic_kernel(mosaic, problems)
     made = problems.run(lambda: import_levels(mosaic, style, storage, after.dtype))
     levels = problems.passed(made)

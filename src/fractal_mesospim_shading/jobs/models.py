@@ -23,8 +23,6 @@ from fractal_mesospim_shading.flatfield.sampling import (
     PlaneChoice,
 )
 from fractal_mesospim_shading.flatfield.saving import save_used_models
-from fractal_mesospim_shading.flatfield.side_gains import find_side_gains, refuse_one_sided
-from fractal_mesospim_shading.flatfield.tile_gains import find_gains, refuse_unplaced
 from fractal_mesospim_shading.images.models.folder import model_parts, refuse_models_folder
 from fractal_mesospim_shading.images.output import split_name
 from fractal_mesospim_shading.images.source import MultitileImage
@@ -51,10 +49,7 @@ def choose_all_models(
         problems: that take the errors.
         saves: whether the models are written even without `save_models`.
     """
-    with problems.collected():
-        refuse_unplaced(images, options)
-    with problems.collected():
-        refuse_one_sided(images, options)
+    _refuse_gains(images, options, problems)
     choices = []
     for image in images:
         choice = choose_models(image, options, problems, saves=saves)
@@ -62,6 +57,22 @@ def choose_all_models(
         if choice is not None:
             choices.append(replace(choice, prefix=prefix_of(image, images), folder=suffix))
     return tuple(choices)
+
+
+def _refuse_gains(
+    images: Sequence[MultitileImage], options: FlatfieldOptions, problems: Problems
+) -> None:
+    """Refuse to compare overlaps or sides that images do not have."""
+    if options.tile_gains == "overlaps" or options.overlap_refine:
+        from fractal_mesospim_shading.flatfield.tile_gains import refuse_unplaced
+
+        with problems.collected():
+            refuse_unplaced(images, options)
+    if options.side_gains:
+        from fractal_mesospim_shading.flatfield.side_gains import refuse_one_sided
+
+        with problems.collected():
+            refuse_one_sided(images, options)
 
 
 def make_models(
@@ -125,24 +136,30 @@ def find_all_gains(
         models: of these.
         job: that keeps what was found.
     """
-    gains: list[ImageGains] = [
-        find_gains(
-            choice.image,
-            own,
-            seed=choice.options.seed,
-            memory=choice.memory,
-            job=job,
-            prefix=f"{number}-" if len(choices) > 1 else "",
-            mosaic=choice.prefix,
-        )
-        if choice.options.tile_gains == "overlaps"
-        else {}
+    gains = [
+        _gains_of_tiles(choice, own, job, f"{number}-" if len(choices) > 1 else "")
         for number, (choice, own) in enumerate(zip(choices, models, strict=True))
     ]
     if not any(choice.options.side_gains for choice in choices):
         return gains
+    from fractal_mesospim_shading.flatfield.side_gains import find_side_gains
+
     images, seed = [choice.image for choice in choices], choices[0].options.seed
     return find_side_gains(images, models, gains, seed=seed, job=job)
+
+
+def _gains_of_tiles(
+    choice: PlaneChoice, models: Models, job: Job | None, prefix: str
+) -> ImageGains:
+    """The gains of the tiles of one choice; none where they are not asked for."""
+    if choice.options.tile_gains != "overlaps":
+        return {}
+    from fractal_mesospim_shading.flatfield.tile_gains import find_gains
+
+    seed, memory = choice.options.seed, choice.memory
+    return find_gains(
+        choice.image, models, seed=seed, memory=memory, job=job, prefix=prefix, mosaic=choice.prefix
+    )
 
 
 def labelled_gains(

@@ -7,17 +7,14 @@ of the background task on a float32 result of the flat-field task, whatever the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from typing import Any
-
-import numpy as np
 
 from fractal_mesospim_shading.core.correct import PixelCounts
 from fractal_mesospim_shading.engine.plan import Processed
 from fractal_mesospim_shading.errors import ParameterError, Problems
-from fractal_mesospim_shading.flatfield.corrected import DTYPE, CorrectedImage, Float32Kernel
+from fractal_mesospim_shading.flatfield.corrected import DTYPE, CorrectedImage
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -36,6 +33,7 @@ from fractal_mesospim_shading.jobs.background_parts import (
     tell_remarks,
     teller,
 )
+from fractal_mesospim_shading.jobs.following import Following
 from fractal_mesospim_shading.jobs.steps import SecondStep
 from fractal_mesospim_shading.jobs.work import Part, Work
 from fractal_mesospim_shading.local_background.job_kernel import background_kernel, companion_kinds
@@ -45,7 +43,6 @@ from fractal_mesospim_shading.local_background.regions import Regions
 from fractal_mesospim_shading.options.background import BackgroundOptions, BackgroundStep
 from fractal_mesospim_shading.options.base import ExecutionOptions, parameters_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
-from fractal_mesospim_shading.options.precedence import given
 
 _KERNELS_BYTES = 64 * 2**20
 """Libraries and kernels of the second step, beside those of one."""
@@ -114,25 +111,19 @@ class OnePassKernel:
 
 
 @dataclass(frozen=True)
-class Following:
-    """What follows on a flat-field correction, and what the result looks like.
+class BackgroundFollowing(Following):
+    """A local background that is taken away in the same pass.
 
     Attributes:
-        step: what the background task would be asked for; None where nothing follows.
-        kinds: of the images written beside the result.
-        floats: whether the result is float32 where nothing follows.
+        step: what the background task would be asked for.
     """
 
-    step: BackgroundOptions | None = None
-    kinds: tuple[str, ...] = ()
-    floats: bool = False
+    step: BackgroundOptions = field(default_factory=BackgroundOptions)
 
     @classmethod
-    def of(cls, options: FlatfieldOptions | ImportOptions) -> Following:
+    def of(cls, options: FlatfieldOptions | ImportOptions) -> BackgroundFollowing:
         """What was asked for."""
-        if options.background is None:
-            return cls(floats=options.output_type == "float32")
-        values = {**dict(options), **dict(options.background)}
+        values = {**dict(options), **dict(options.background or ())}
         shared = (
             "zero_is",
             "input_roi_table",
@@ -142,42 +133,32 @@ class Following:
         )
         names = [n for n in (*BackgroundStep.model_fields, *shared) if n in values]
         step = BackgroundOptions(**{name: values[name] for name in names})
-        return cls(step, companion_kinds(step))
+        return cls(companion_kinds(step), step.output_type == "float32", step)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Those that do the same by themselves."""
-        return () if self.step is None else (TASK,)
+        return (TASK,)
 
     @property
     def types(self) -> dict[str, bool]:
         """What it adds to those of the result in Fractal's image list."""
-        return {} if self.step is None else TYPES
+        return TYPES
 
     @property
     def counted(self) -> tuple[type[PixelCounts], ...]:
         """Kind of the counts of each step."""
-        return (PixelCounts,) if self.step is None else (PixelCounts, BackgroundCounts)
-
-    @property
-    def dtype(self) -> np.dtype[Any] | None:
-        """The type of the result; None for that of the source."""
-        floats = self.floats if self.step is None else self.step.output_type == "float32"
-        return DTYPE if floats else None
+        return (PixelCounts, BackgroundCounts)
 
     def kernel(self, image: MosaicImage, problems: Problems) -> BackgroundKernel | None:
-        """The second step of an image; None where there is none, or something is wrong with it."""
-        if self.step is None:
-            return None
+        """The second step of an image; None where something is wrong with it."""
         kernel = image_kernel(image, self.step, self.passed_on(image), problems)
         if kernel is not None:
             tell_remarks([kernel], image.dtype, self.step)
         return kernel
 
     def mosaic_kernel(self, mosaic: NativeMosaic, problems: Problems) -> BackgroundKernel | None:
-        """The second step of an import; None where there is none, or something is wrong with it."""
-        if self.step is None:
-            return None
+        """The second step of an import; None where something is wrong with it."""
         with problems.collected():
             _refuse_in_imports(self.step)
         step, held = self.step, self.passed_on(mosaic)
@@ -191,27 +172,17 @@ class Following:
     def group_kernels(
         self, collection: TileCollection, mosaics: Sequence[NativeMosaic], problems: Problems
     ) -> GroupKernels | None:
-        """The second steps of the images of a container; None where there are none."""
-        if self.step is None:
-            return None
+        """The second steps of the images of a container."""
         return GroupKernels(collection, mosaics, self.step, problems)
 
     def passed_on(self, image: MultitileImage) -> dict[str, bool]:
         """What a background correction is told of zeros: some may be no data, as they turn up."""
-        auto = self.step is not None and self.step.zero_is == "auto"
+        auto = self.step.zero_is == "auto"
         return {channel.label: True for channel in image.channels} if auto else {}
 
     def added_to(self, work: Work, kernels: Mapping[str, BackgroundKernel] | None) -> Work:
-        """The work of a flat-field correction with the second step behind it.
-
-        Args:
-            work: with targets of the type of the result, and those of the images beside it.
-            kernels: of the second step, by the name of the part; None where there is none, or
-                something is wrong with it.
-        """
-        if self.floats:
-            return replace(work, parts=tuple(map(_in_float32, work.parts)))
-        if self.step is None or kernels is None:
+        """The work of a flat-field correction with the second step behind it."""
+        if kernels is None:
             return work
         begun = blocks_begun(work.final_url, self.step)
         parts = tuple(
@@ -258,16 +229,6 @@ def _refuse_in_imports(step: BackgroundOptions) -> None:
         )
 
 
-def named(options: FlatfieldOptions) -> FlatfieldOptions:
-    """The options with the name that a result would have after both tasks, where none is given."""
-    own = "output_image_name"
-    if options.background is None or options.overwrite_input or given(options, (own,)):
-        return options
-    second = str(BackgroundOptions.model_fields[own].default)
-    name = second.replace("{image_name}", options.output_image_name)
-    return options.model_copy(update={own: name})
-
-
 def _both(
     part: Part,
     kernel: BackgroundKernel,
@@ -284,16 +245,6 @@ def _both(
         plan=background_plan(part.plan, both, options, begun, DTYPE),
         joined=partial(_joined, both),
         facts_then={**part.facts_then, **noise_facts(labels, kernel)},
-    )
-
-
-def _in_float32(part: Part) -> Part:
-    """A part of a flat-field correction whose result is float32."""
-    kernel = Float32Kernel.of(part.plan.source)
-    return replace(
-        part,
-        plan=replace(part.plan, kernel=kernel),
-        joined=lambda flatfield: replace(kernel, flatfield=flatfield),
     )
 
 

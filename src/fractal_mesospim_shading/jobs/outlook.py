@@ -31,7 +31,7 @@ from fractal_mesospim_shading.jobs.story import refuse_unwritable_work
 from fractal_mesospim_shading.jobs.work import Work
 from fractal_mesospim_shading.local_background.scratch import free_bytes
 from fractal_mesospim_shading.messages import counted, shown
-from fractal_mesospim_shading.views.reporting import report_url
+from fractal_mesospim_shading.views.report_place import report_url
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,10 @@ from fractal_mesospim_shading.jobs.models import (
     save_all_models,
     write_gains,
 )
-from fractal_mesospim_shading.jobs.outcome import judge_job, report_job
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
 from fractal_mesospim_shading.messages import counted, heard_so_far, warnings_heard
 from fractal_mesospim_shading.views import drawing
-from fractal_mesospim_shading.views.reporting import report_url
+from fractal_mesospim_shading.views.report_place import report_url
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +117,9 @@ def carry_out(work: Work) -> JobResult:
         if work.models_folder is not None:
             save_all_models(work.models_folder, work.choices, models)
         table = write_gains(work, gains, job)
+        # Not at the top: what judges and reports is not needed before the first block.
+        from fractal_mesospim_shading.jobs.outcome import judge_job, report_job
+
         with meanwhile(drawing.load) if work.reported and work.choices else nullcontext():
             # Nothing is marked as complete that a power cut could take away.
             job.sync()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,10 @@ from fractal_mesospim_shading.jobs.steps import Counts, SecondStep
 from fractal_mesospim_shading.options.background import BackgroundOptions
 from fractal_mesospim_shading.options.base import parameters_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
-from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
-from fractal_mesospim_shading.views.verdict import Verdict
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
+    from fractal_mesospim_shading.views.verdict import Verdict
 
 JobOptions = FlatfieldOptions | ImportOptions | BackgroundOptions
 

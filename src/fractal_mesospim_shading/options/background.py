@@ -28,7 +28,9 @@ from fractal_mesospim_shading.options.values import Decisive, Neutral, parse_opt
 class NoMask(BaseModel):
     """Every pixel counts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="No mask")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False, title="No mask"
+    )
 
     kind: Literal["none"] = "none"
 
@@ -36,7 +38,9 @@ class NoMask(BaseModel):
 class LabelMask(BaseModel):
     """A label image of the same OME-Zarr."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="Label image")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False, title="Label image"
+    )
 
     kind: Literal["label"] = "label"
     label_name: str = Field(
@@ -53,7 +57,9 @@ class LabelMask(BaseModel):
 class ThresholdMask(BaseModel):
     """Pixels above a number of counts are objects."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="Threshold")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False, title="Threshold"
+    )
 
     kind: Literal["threshold"] = "threshold"
     threshold: Counts = Field(description="Counts above which a pixel is an object.")
@@ -112,7 +118,7 @@ class BackgroundStep(BaseModel):
     """How the background is estimated and taken away."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, title="Local background"
+        extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False, title="Local background"
     )
 
     method: Decisive[

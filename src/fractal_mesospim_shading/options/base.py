@@ -3,6 +3,8 @@
 The field help of the options is what the web form, the command line and the documentation
 show: one definition for all doors. Beside each stands the same as a `TypedDict`, for editors and
 type checkers of Python; tests hold both together.
+
+A model is built when it is first used (`defer_build`): each command has options of its own kind.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ InputRoiTable = Annotated[
 class OutputOptions(BaseModel):
     """Where a result goes and what it looks like on disk."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     output_folder: Neutral[str | None] = Field(
         default=None,
@@ -123,7 +125,7 @@ class OutputArguments(TypedDict, total=False):
 class ExecutionOptions(BaseModel):
     """Where the computation runs. Nothing here changes a byte of the result."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     execution: Neutral[Execution] = Field(
         default="threads",

@@ -13,7 +13,11 @@ class BasicpyModelParams(BaseModel):
     """Parameters of the BaSiCPy model, used where no empty regions and no models are given."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, title="BaSiCPy model parameters"
+        extra="forbid",
+        frozen=True,
+        defer_build=True,
+        allow_inf_nan=False,
+        title="BaSiCPy model parameters",
     )
 
     autosegment: bool = Field(

@@ -33,7 +33,7 @@ from fractal_mesospim_shading.options.values import (
 class EstimationOptions(BaseModel):
     """Where flat-fields come from, and how they are applied."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     models_folder: Neutral[str | None] = Field(
         default=None,
@@ -223,7 +223,7 @@ class FlatfieldArguments(EstimationArguments, OutputArguments, ExecutionArgument
 class ImportStyleOptions(BaseModel):
     """What is imported, and what the image looks like on disk."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     correct_flatfield: Decisive[bool] = Field(
         default=False,

@@ -21,8 +21,9 @@ from fractal_mesospim_shading.views.report_parts import (
     ImageReport,
     PlanesShown,
 )
+from fractal_mesospim_shading.views.report_place import report_url
 from fractal_mesospim_shading.views.report_planes import background_planes
-from fractal_mesospim_shading.views.reporting import made_by, report_url
+from fractal_mesospim_shading.views.reporting import made_by
 from fractal_mesospim_shading.views.verdict import Verdict, percent
 
 

@@ -19,13 +19,11 @@ from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models, model_facts
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.output import split_name
 from fractal_mesospim_shading.images.source import Channel, ModelGroup, MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.target import TargetImage
 from fractal_mesospim_shading.messages import heard_so_far
 from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
-from fractal_mesospim_shading.views.coarse import READ_BYTES, coarse_level, cost_of, planes_shown
 from fractal_mesospim_shading.views.evidence import Evidence
 from fractal_mesospim_shading.views.report_facts import Known, asked_rows, method_rows, plain_rows
 from fractal_mesospim_shading.views.report_page import write_page
@@ -36,6 +34,7 @@ from fractal_mesospim_shading.views.report_parts import (
     ImageReport,
     PlanesShown,
 )
+from fractal_mesospim_shading.views.report_place import report_url
 from fractal_mesospim_shading.views.report_planes import planes_to_show, sampled_planes
 from fractal_mesospim_shading.views.verdict import Verdict
 
@@ -122,21 +121,6 @@ class JobDone:
     truth: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
-def report_obstacle(url: str) -> str | None:
-    """Why no report of a result can be written; None where it can.
-
-    Args:
-        url: of the result.
-    """
-    return None if places.is_local(url) else "where the result lies on remote storage"
-
-
-def can_show(image: MosaicImage) -> bool:
-    """Whether planes of an image can be shown without decoding too much."""
-    level = coarse_level(image.levels)
-    return cost_of(image, level, planes_shown(image, level)) <= READ_BYTES
-
-
 def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], str]) -> str:
     """Write the report of a result: whether it worked, its models, its overlaps, some planes.
 
@@ -182,12 +166,6 @@ def write_flatfield_report(url: str, done: JobDone, written_to: Callable[[str], 
 def made_by() -> str:
     """This package, its version, and the time."""
     return f"fractal-mesospim-shading {__version__}, {datetime.now():%Y-%m-%d %H:%M}"
-
-
-def report_url(url: str) -> str:
-    """Where people find the report of a result."""
-    parent, name = places.parent_and_name(url)
-    return places.join_url(parent, f"{split_name(name)[0]}_report.html")
 
 
 def _as_json(report: ImageReport, done: JobDone) -> Document:

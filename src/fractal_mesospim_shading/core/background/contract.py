@@ -92,7 +92,7 @@ class BackgroundMethod(BaseModel):
         in_float32: whether it computes in float32, counts above 2^24 less a common level.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     name: ClassVar[str]
     arguments: ClassVar[tuple[str, ...]]
