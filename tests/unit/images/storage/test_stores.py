@@ -19,7 +19,12 @@ from fractal_mesospim_shading.errors import (
 )
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.storage.places import filesystem
-from fractal_mesospim_shading.images.storage.stores import members_of, open_group, subgroup
+from fractal_mesospim_shading.images.storage.stores import (
+    members_of,
+    open_group,
+    subgroup,
+    surely_lacks,
+)
 
 PIXELS = np.arange(2 * 8 * 12, dtype=np.uint16).reshape(1, 2, 8, 12)
 WHOLE = (slice(0, 1), slice(0, 2), slice(0, 8), slice(0, 12))
@@ -201,3 +206,15 @@ def test_a_link_to_nothing_is_not_absent(tmp_path: Path, name: str) -> None:
     place.symlink_to(tmp_path / "nowhere")
     with pytest.raises(SourceReadError, match="is a link to .*nowhere', which is not there"):
         subgroup(open_group(str(tmp_path / "a.zarr")), "tables/t")
+
+
+def test_what_a_group_surely_lacks(tmp_path: Path) -> None:
+    """Only a look at a folder of this machine is sure."""
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    assert surely_lacks(group, "tables")
+    (tmp_path / "a.zarr" / "tables").symlink_to(tmp_path / "nowhere")
+    assert not surely_lacks(group, "tables")
+    group.create_group("inner")
+    assert surely_lacks(group["inner"], "tables") and not surely_lacks(group, "inner")
+    elsewhere = zarr.open_group(zarr.storage.MemoryStore(), mode="w")
+    assert not surely_lacks(elsewhere, "tables")
