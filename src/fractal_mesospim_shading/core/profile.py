@@ -124,6 +124,7 @@ class ShadingProfile:
 
         For provenance, and to match a continued run.
         """
+        # No `cached_property`: Python 3.11 makes those of two profiles one after the other.
         made: str | None = vars(self).get("_digest")
         if made is None:
             digest = hashlib.sha256(np.ascontiguousarray(self.flatfield).data)

@@ -29,7 +29,6 @@ from fractal_mesospim_shading.flatfield.modelling import estimate_model
 from fractal_mesospim_shading.flatfield.models import (
     ChannelModel,
     Models,
-    profile_digest,
     refuse_duplicate_labels,
     resampling,
 )
@@ -88,7 +87,7 @@ def choose_models(
 def request_details(choices: Sequence[PlaneChoice]) -> dict[str, Any]:
     """What of given models and dark frames decides the bytes of a result, by label."""
     models = {
-        choice.prefix + label: profile_digest(model.profile)
+        choice.prefix + label: model.profile.digest
         for choice in choices
         for label, model in choice.models.items()
     }

@@ -294,8 +294,3 @@ def uncorrected_model(tile_shape: tuple[int, int], why: str) -> ChannelModel:
         "scale": 1.0,
     }
     return ChannelModel(ShadingProfile.create(np.ones(tile_shape, np.float32)), 0.0, facts)
-
-
-def profile_digest(profile: ShadingProfile) -> str:
-    """Fingerprint of a measured profile, for provenance and to match a continued run."""
-    return profile.digest

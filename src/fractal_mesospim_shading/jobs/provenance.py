@@ -8,7 +8,7 @@ from fractal_mesospim_shading import __version__
 from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.engine.zero_look import NO_DATA, no_data_met
 from fractal_mesospim_shading.flatfield.channel_gains import ChannelGains, ImageGains
-from fractal_mesospim_shading.flatfield.models import Models, profile_digest
+from fractal_mesospim_shading.flatfield.models import Models
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.jobs.steps import Counts
@@ -59,7 +59,7 @@ def note_of(work: Work, kind: str) -> Document:
 def _provenance(task: str, parameters: Document, models: Models) -> Document:
     """How a step was made, without anything that differs between two runs of the same job."""
     profiles = [model.profile for model in models.values()]
-    digests = in_order(profile_digest, profiles, workers=2)
+    digests = in_order(lambda profile: profile.digest, profiles, workers=2)
     return {
         "task": task,
         "package": "fractal-mesospim-shading",
