@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.blocks import grouped
 from fractal_mesospim_shading.core.flatfield.binning import (
@@ -26,6 +29,11 @@ from fractal_mesospim_shading.images.source import MultitileImage
 
 _BOX_BYTES = 8 * 2**20
 """Small chunks are read together up to this many bytes."""
+
+_LEAST_GAP = 4
+"""So many planes that are not wanted are left out where their chunks are decoded in parts: blocks
+of an encoding may hold a few planes, and are decoded for each run of planes that reaches into them.
+"""
 
 
 @dataclass(frozen=True)
@@ -118,11 +126,18 @@ class Sample:
     ) -> Iterator[tuple[PartialBins, list[int]]]:
         """The planes of each tile in a box, in bins, and their places."""
         first = self.image.axes.span("t", box).start * plane_count(self.image, self.level)
+        pieces = list(self.layout.pieces(box[-2], box[-1]))
         depth = self.image.axes.span("z", box)
-        data = self.image.read(self.level, box)
-        planes = data.reshape((-1, *data.shape[-2:]))
-        for piece in self.layout.pieces(box[-2], box[-1]):
-            refs = [(piece.tile.number, first + z) for z in range(depth.start, depth.stop)]
+        wanted = {
+            z
+            for z in range(depth.start, depth.stop)
+            if any((piece.tile.number, first + z) in self.slots for piece in pieces)
+        }
+        runs = runs_of(wanted, _LEAST_GAP if self._apart else depth.stop)
+        parts = [self._planes(box, run) for run in runs]
+        planes = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        for piece in pieces:
+            refs = [(piece.tile.number, first + z) for run in runs for z in run]
             inside = [k for k, ref in enumerate(refs) if ref in self.slots]
             if not inside:
                 continue
@@ -133,6 +148,24 @@ class Sample:
             y0, x0 = piece.in_tile[0].start, piece.in_tile[1].start
             partial = bin_block(block, y0, x0, bin_px, frame, zero_is_no_data)
             yield partial, [self.slots[refs[k]] for k in inside]
+
+    @cached_property
+    def _apart(self) -> bool:
+        """Whether planes are decoded without those between them."""
+        return self.image.planes_apart(self.level)
+
+    def _planes(self, box: Box, run: range) -> NDArray[Any]:
+        """Some planes of a box, (n, y, x)."""
+        spans = dict(zip(self.image.axes, box, strict=True)) | {"z": slice(run.start, run.stop)}
+        pixels = self.image.read(self.level, self.image.axes.box(spans))
+        return pixels.reshape((-1, *pixels.shape[-2:]))
+
+
+def runs_of(planes: Collection[int], gap: int) -> list[range]:
+    """Planes as ranges that hold all of them, and no gap of so many others, in order."""
+    known = sorted(planes)
+    ends = [k for k, (one, other) in enumerate(pairwise(known), 1) if other - one > gap]
+    return [range(known[a], known[b - 1] + 1) for a, b in pairwise([0, *ends, len(known)])]
 
 
 def box_bytes(image: MultitileImage, level: int) -> int:

@@ -246,6 +246,10 @@ class JoinedImages(SharingNothing):
         """Shape of the largest chunk among the images, one number an axis."""
         return self.levels[level].chunks
 
+    def planes_apart(self, level: int) -> bool:
+        """As all images allow it."""
+        return all(image.planes_apart(level) for image in self.images)
+
     def read_grain(self) -> Sequence[int]:
         """The chunk of level 0."""
         return self.levels[0].chunks

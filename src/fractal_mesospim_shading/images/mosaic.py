@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.arrays.chunk_files import files_state, stored_share
+from fractal_mesospim_shading.images.arrays.chunk_files import (
+    decoded_in_parts,
+    files_state,
+    stored_share,
+)
 from fractal_mesospim_shading.images.arrays.codecs import Metadata
 from fractal_mesospim_shading.images.arrays.documents import Box, Document, StoredArray, document_of
 from fractal_mesospim_shading.images.arrays.reading import (
@@ -217,6 +221,10 @@ class MosaicImage(SharingNothing):
     def read_units(self, level: int) -> Sequence[int]:
         """Shape of the smallest piece that is decoded as a whole: the (inner) chunk."""
         return self.levels[level].chunks
+
+    def planes_apart(self, level: int) -> bool:
+        """As the encoding of the level allows it."""
+        return decoded_in_parts(self.array(level))
 
     @property
     def grids(self) -> tuple[Grid, ...]:

@@ -295,6 +295,9 @@ class MultitileImage(PixelSource, Protocol):
     def read_units(self, level: int) -> Sequence[int]:
         """Shape of the smallest piece that is decoded as a whole, one number an axis."""
 
+    def planes_apart(self, level: int) -> bool:
+        """Whether some planes of a chunk are decoded without the others of it."""
+
     def chunk_frame(self, channel: int, tile: int) -> ChunkFrame:
         """Which pixels of level 0 are decoded together with pixels of a tile.
 

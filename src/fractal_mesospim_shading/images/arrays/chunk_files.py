@@ -252,6 +252,12 @@ def chunk_files(array: zarr.Array[Any]) -> ChunkFiles | None:
     )
 
 
+def decoded_in_parts(array: zarr.Array[Any]) -> bool:
+    """Whether a part of a chunk of an array is decoded without the rest."""
+    files = chunk_files(array) if array.dtype.isnative else None
+    return files is not None and in_parts(files.encoding)
+
+
 def _opened(path: str) -> FileIO | None:
     try:
         return open_file(path)

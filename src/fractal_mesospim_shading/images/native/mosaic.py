@@ -130,6 +130,10 @@ class NativeMosaic:
         """
         return self.levels[level].chunks
 
+    def planes_apart(self, level: int) -> bool:
+        """As the first stack's encoding allows it, for one program wrote them all."""
+        return self.placed[0].stack.planes_apart(self.url, self.storage_options)
+
     def read_grain(self) -> Sequence[int]:
         """Chunks along y and x where they divide the tile, else the tile, where they begin anew.
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading import messages
+from fractal_mesospim_shading.images.arrays.chunk_files import decoded_in_parts
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.light_path import LightPath
@@ -184,6 +185,10 @@ class Stack:
         lead = tuple(slice(index, index + 1) for index in self.lead)
         pixels = read_array(opened(stored), stored.where, (*lead, *box))
         return pixels.reshape(pixels.shape[-3:])
+
+    def planes_apart(self, container_url: str, storage_options: str) -> bool:
+        """Whether some planes of a chunk are decoded without the others of it."""
+        return decoded_in_parts(opened(self.stored(container_url, storage_options)))
 
     @property
     def offset_removed(self) -> bool:
