@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError
+from fractal_mesospim_shading.images.arrays.chunk_parts import RUN_BYTES
 from fractal_mesospim_shading.images.arrays.encodings import (
     STAGE_BYTES,
     past_cache,
@@ -157,7 +158,8 @@ def _worker_bytes(plan: CorrectionPlan) -> int:
     working = painted if plan.kernel is None else plan.kernel.working_bytes(shape, source)
     read = 2 * prod(source.read_units(0)) * source.dtype.itemsize
     if _whole(source.read_units(0), box, plan.grid.shapes[0]):
-        read //= 2
+        # What is in the file as it is decoded; of some encodings that is a part.
+        read = min(read // 2, 2 * RUN_BYTES) if source.planes_apart(0) else read // 2
     parents = (_written_bytes(plan, level, 0) for level in range(1, len(plan.grid.shapes)))
     return max(_written_bytes(plan, 0, read) + working, *parents, 0)
 

@@ -27,13 +27,17 @@ from zarr.storage import LocalStore
 
 from fractal_mesospim_shading.core.blocks import covering, cut, within
 from fractal_mesospim_shading.core.threads import empty_array
-from fractal_mesospim_shading.images.arrays.chunk_parts import Piece, decoded_between, in_parts
+from fractal_mesospim_shading.images.arrays.chunk_parts import (
+    Piece,
+    decode_all,
+    decoded_between,
+    in_parts,
+)
 from fractal_mesospim_shading.images.arrays.encodings import (
     ABSENT,
     Encoding,
     OutputFile,
     ShardIndex,
-    content_of,
     open_file,
     simple_encoding,
     simple_type,
@@ -171,7 +175,7 @@ class ChunkFiles:
     ) -> None:
         """The pixels of a part of the chunk that begins at a byte of a file."""
         if out.shape == self.chunk and out.flags.c_contiguous:
-            self.encoding.decode(content_of(file, start, length), out)
+            decode_all(self.encoding, Piece(file, start, length, out.nbytes), out)
             return
         item, inner = self.dtype.itemsize, within(part, place)
         strides = [prod(self.chunk[axis + 1 :]) * item for axis in range(len(self.chunk))]

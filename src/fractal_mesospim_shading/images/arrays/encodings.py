@@ -79,7 +79,7 @@ def read_into(file: FileIO, start: int, view: memoryview) -> None:
     while done < len(view):
         read = file.readinto(view[done:])
         if not read:
-            raise ValueError("the file became shorter while it was read")
+            raise ValueError("the file is cut off, or became shorter while it was read")
         done += read
 
 

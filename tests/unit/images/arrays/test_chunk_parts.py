@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec
 
 from fractal_mesospim_shading.images.arrays import chunk_parts, encodings
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
-from fractal_mesospim_shading.images.arrays.chunk_parts import Piece, decoded_between
+from fractal_mesospim_shading.images.arrays.chunk_parts import Piece, decode_all, decoded_between
 from fractal_mesospim_shading.images.arrays.encodings import Encoding
 from fractal_mesospim_shading.images.arrays.reading import read_pixels
 
@@ -92,13 +92,69 @@ def test_any_bytes_of_a_chunk(piece_of: Made, codec: str, dtype: str) -> None:
     check(piece_of(content, values.nbytes, 77), CODECS[codec], values)
 
 
+def check_all(
+    monkeypatch: pytest.MonkeyPatch, piece: Piece, codec: Any, values: np.ndarray
+) -> None:
+    """The whole chunk at once and in runs of blocks: some at a time, one, more than there are."""
+    for run in (1, 7000, 20_000, values.nbytes // 3, values.nbytes // 2, values.nbytes):
+        monkeypatch.setattr(chunk_parts, "RUN_BYTES", run)
+        out = np.full(values.shape, 7, values.dtype)
+        decode_all(Encoding(codec, None), piece, out)
+        assert out.tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("planes_less", [0, 1, 5])
+@pytest.mark.parametrize("codec", CODECS)
+def test_all_of_a_chunk_in_runs_of_blocks(
+    monkeypatch: pytest.MonkeyPatch, piece_of: Made, codec: str, dtype: str, planes_less: int
+) -> None:
+    values = planes(dtype, (SHAPE[0] - planes_less, SHAPE[1] - planes_less, SHAPE[2]))
+    content = encoded(CODECS[codec], values)
+    check_all(monkeypatch, piece_of(content, values.nbytes, 77), CODECS[codec], values)
+
+
+@pytest.mark.parametrize("more", [0, 1, 999, 65_535])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4])
+def test_a_last_block_that_is_shorter_than_a_run(
+    monkeypatch: pytest.MonkeyPatch, piece_of: Made, blocks: int, more: int
+) -> None:
+    """Whatever is left for the last run, blosc takes a shorter block behind a whole one only."""
+    values = planes("uint8", (blocks * BLOCK + more,))
+    codec = CODECS["lz4, 1, blocks of 8192"]
+    content = one_after_the_other(codec, values)
+    check_all(monkeypatch, piece_of(content, values.nbytes), codec, values)
+
+
+def test_a_large_chunk_is_decoded_with_some_of_its_file_in_memory(
+    monkeypatch: pytest.MonkeyPatch, piece_of: Made
+) -> None:
+    codec, values = CODECS["lz4, 1, blocks of 8192"], planes("uint16")
+    piece = piece_of(encoded(codec, values), values.nbytes)
+    monkeypatch.setattr(chunk_parts, "RUN_BYTES", BLOCK)
+    held, reading = [], encodings.read_into
+
+    def noting(file: FileIO, start: int, view: memoryview) -> None:
+        held.append(len(view))
+        reading(file, start, view)
+
+    monkeypatch.setattr(encodings, "read_into", noting)
+    monkeypatch.setattr(chunk_parts, "read_into", noting)
+    decode_all(Encoding(codec, None), piece, np.empty_like(values))
+    assert max(held) < 2 * BLOCK
+    assert sum(held) < piece.length + 2 * chunk_parts._HEAD
+
+
 @pytest.mark.parametrize("codec", ["lz4, 1, blocks of 8192", "zstd, 2, blocks of 16384"])
-def test_a_chunk_that_cannot_be_made_smaller(piece_of: Made, codec: str) -> None:
+def test_a_chunk_that_cannot_be_made_smaller(
+    monkeypatch: pytest.MonkeyPatch, piece_of: Made, codec: str
+) -> None:
     """Blosc leaves such bytes as they are, with a flag."""
     values = planes("uint8", random=True)
     content = encoded(CODECS[codec], values)
     assert content[2] & chunk_parts._BARE
     check(piece_of(content, values.nbytes), CODECS[codec], values)
+    check_all(monkeypatch, piece_of(content, values.nbytes), CODECS[codec], values)
 
 
 def one_after_the_other(codec: Any, values: np.ndarray) -> bytes:
@@ -124,13 +180,14 @@ def in_another_order(content: bytes, order: np.ndarray) -> bytes:
     return content[:16] + places.tobytes() + b"".join(parts)
 
 
-def test_blocks_in_any_order(piece_of: Made) -> None:
+def test_blocks_in_any_order(monkeypatch: pytest.MonkeyPatch, piece_of: Made) -> None:
     codec, values = CODECS["lz4, 1, blocks of 8192"], planes("uint16")
     content = one_after_the_other(codec, values)
     order = np.random.default_rng(1).permutation(values.nbytes // BLOCK)
     shuffled = in_another_order(content, order)
     assert shuffled != content and codec.decode(shuffled) == values.tobytes()
     check(piece_of(shuffled, values.nbytes), codec, values)
+    check_all(monkeypatch, piece_of(shuffled, values.nbytes), codec, values)
 
 
 def test_more_blocks_than_are_looked_at_first(piece_of: Made) -> None:
@@ -175,12 +232,17 @@ def damaged(content: bytes, damage: str) -> bytes:
     ["cut off", "longer", "of other pixels", "blocks beyond", "blocks before", "blocks of nothing",
      "sevens", "empty"],
 )  # fmt: skip
-def test_a_damaged_chunk_is_an_error(piece_of: Made, damage: str) -> None:
+def test_a_damaged_chunk_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, piece_of: Made, damage: str
+) -> None:
     codec, values = CODECS["lz4, 1, blocks of 8192"], planes("uint16")
     content = damaged(encoded(codec, values), damage)
     piece = piece_of(content, values.nbytes)
     with pytest.raises((ValueError, RuntimeError)):
         decoded_between(Encoding(codec, None), piece, 100, 300)
+    monkeypatch.setattr(chunk_parts, "RUN_BYTES", BLOCK)
+    with pytest.raises((ValueError, RuntimeError)):
+        decode_all(Encoding(codec, None), piece, np.empty_like(values))
 
 
 def test_a_damaged_block_is_an_error_where_it_is_asked_for(piece_of: Made) -> None:
