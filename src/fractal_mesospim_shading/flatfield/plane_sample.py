@@ -164,8 +164,9 @@ class Sample:
 def runs_of(planes: Collection[int], gap: int) -> list[range]:
     """Planes as ranges that hold all of them, and no gap of so many others, in order."""
     known = sorted(planes)
-    ends = [k for k, (one, other) in enumerate(pairwise(known), 1) if other - one > gap]
-    return [range(known[a], known[b - 1] + 1) for a, b in pairwise([0, *ends, len(known)])]
+    far = [(one, other) for one, other in pairwise(known) if other - one > gap]
+    firsts, lasts = known[:1] + [b for _, b in far], [a for a, _ in far] + known[-1:]
+    return [range(a, b + 1) for a, b in zip(firsts, lasts, strict=True)]
 
 
 def box_bytes(image: MultitileImage, level: int) -> int:
