@@ -129,8 +129,8 @@ def _head_of(piece: Piece) -> memoryview | None:
     head = content_of(piece.file, piece.start, min(_HEAD, piece.length))
     if len(head) < BLOSC_HEADER or head[0] > _LATEST_FORMAT:
         return None
-    size, _, length = (int(n) for n in np.frombuffer(head[4:BLOSC_HEADER], "<u4"))
-    if (size, length) != (piece.size, piece.length):
+    size, block, length = (int(n) for n in np.frombuffer(head[4:BLOSC_HEADER], "<u4"))
+    if (size, length) != (piece.size, piece.length) or not 0 < block <= size:
         return None
     return None if head[2] & _BARE and length != size + BLOSC_HEADER else head
 
@@ -164,7 +164,7 @@ class _Blocks:
     def of(cls, piece: Piece, head: memoryview) -> _Blocks | None:
         """Those of a chunk; None where it has one only, or is damaged."""
         block = int.from_bytes(head[8:12], "little")
-        if not 0 < block < piece.size:
+        if block == piece.size:
             return None
         table = BLOSC_HEADER + 4 * -(-piece.size // block)
         if table > piece.length:

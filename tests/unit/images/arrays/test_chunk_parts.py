@@ -213,6 +213,22 @@ def test_what_threads_of_blosc_write(piece_of: Made) -> None:
     )
 
 
+def test_a_damaged_header_of_a_chunk_that_cannot_be_made_smaller(
+    monkeypatch: pytest.MonkeyPatch, piece_of: Made
+) -> None:
+    """Its pixels need no header; blosc refuses it, and so does a part of it."""
+    codec, values = CODECS["lz4, as it is"], planes("uint16")
+    content = encoded(codec, values)
+    assert content[2] & chunk_parts._BARE
+    wrong = content[:8] + (2**31).to_bytes(4, "little") + content[12:]
+    monkeypatch.setattr(chunk_parts, "RUN_BYTES", BLOCK)
+    piece, encoding = piece_of(wrong, values.nbytes), Encoding(codec, None)
+    with pytest.raises((ValueError, RuntimeError)):
+        decode_all(encoding, piece, np.empty_like(values))
+    with pytest.raises((ValueError, RuntimeError)):
+        decoded_between(encoding, piece, 100, 300)
+
+
 def damaged(content: bytes, damage: str) -> bytes:
     return {
         "cut off": content[:-9],
