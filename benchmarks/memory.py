@@ -56,7 +56,7 @@ def enlarged(image: Path, setting: ImageSetting, times: int, axis: str, folder: 
 
 def foreseen(image: Path) -> int:
     """Bytes that the program reckons with."""
-    from fractal_mesospim_shading.engine.resources import needed_memory
+    from fractal_mesospim_shading.engine.memory_needed import needed_memory
     from fractal_mesospim_shading.images.mosaic import MosaicImage
     from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions

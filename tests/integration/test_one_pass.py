@@ -27,7 +27,7 @@ from fractal_mesospim_shading import (
     import_mesospim,
 )
 from fractal_mesospim_shading.engine import plan
-from fractal_mesospim_shading.engine.resources import needed_memory
+from fractal_mesospim_shading.engine.memory_needed import needed_memory
 from fractal_mesospim_shading.images import mosaic, target
 from fractal_mesospim_shading.jobs import background as background_job
 from fractal_mesospim_shading.jobs import background_parts, flatfield

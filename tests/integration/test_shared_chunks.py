@@ -10,6 +10,7 @@ import pytest
 
 from fractal_mesospim_shading import errors, import_mesospim
 from fractal_mesospim_shading.engine import cluster, plan, resources
+from fractal_mesospim_shading.engine.memory_needed import needed_memory
 from fractal_mesospim_shading.images import target
 from fractal_mesospim_shading.jobs import background_parts
 from fractal_mesospim_shading.jobs.importing import plan_import, plan_imports
@@ -99,7 +100,7 @@ def test_little_memory_decodes_again(tmp_path, container, tree, each_by_itself):
     wanted = each_by_itself(_imported, container, tmp_path / "before", tree, **arguments)
     (unit,) = plan_imports([container], str(tmp_path / "planned"), ImportOptions(**SIGNS))
     work = plan_import(unit, ImportOptions(**SIGNS))
-    least = resources.needed_memory(work.parts[0].plan, 1)
+    least = needed_memory(work.parts[0].plan, 1)
     sums = []
     for number, more in enumerate((0, 60_000, 10_000_000)):
         with decoded_chunks() as decoded:
@@ -153,7 +154,7 @@ def test_the_memory_is_foreseen(tmp_path, container):
     (unit,) = plan_imports([container], str(tmp_path / "out"), options)
     work = plan_import(unit, options)
     blocks = work.parts[0].plan
-    block = resources.needed_memory(blocks, 2)
+    block = needed_memory(blocks, 2)
     whole = blocks.source.shared_bytes(blocks.grid.boxes[0], 2)
     assert whole > 0
     assert outlook(work).memory_bytes == block + whole
@@ -164,4 +165,5 @@ def test_the_memory_is_foreseen(tmp_path, container):
     assert [room(more) for more in (0, 1000, 2 * whole, 9 * whole)] == [0, 500, whole, whole]
     assert room(-1000) == 0
     processes = ImportOptions(**SIGNS, n_workers=2, execution="processes")
-    assert outlook(plan_import(unit, processes)).memory_bytes == block
+    needed = needed_memory(blocks, 2, processes=True)
+    assert outlook(plan_import(unit, processes)).memory_bytes == needed > block

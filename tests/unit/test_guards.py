@@ -28,6 +28,7 @@ from fractal_mesospim_shading.core.flatfield.emptiness import find_empty
 from fractal_mesospim_shading.core.pyramid import Histogram
 from fractal_mesospim_shading.engine import job_folder, resources
 from fractal_mesospim_shading.engine import plan as engine_plan
+from fractal_mesospim_shading.engine.memory_needed import needed_memory
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Mean, NodeResult, process_parent
 from fractal_mesospim_shading.engine.records import Move
 from fractal_mesospim_shading.errors import (
@@ -146,11 +147,11 @@ def test_means_that_wait_take_memory(make_mosaic: Write, monkeypatch: pytest.Mon
     """As many as the grid says, each of the size of what a block adds to the next level."""
     monkeypatch.setattr(engine_plan, "BLOCK_BYTES", 1)
     plan = _blocks(make_mosaic())
-    needed = resources.needed_memory(plan, 1)
+    needed = needed_memory(plan, 1)
 
     def with_waiting(number: int) -> int:
         monkeypatch.setattr(BlockGrid, "waiting", lambda grid, level, _: number * (level == 0))
-        return resources.needed_memory(plan, 1)
+        return needed_memory(plan, 1)
 
     box, factor = plan.grid.boxes[0], plan.grid.factors[1]
     mean = prod(-(-b // f) for b, f in zip(box, factor, strict=True)) * 2
@@ -175,9 +176,7 @@ def test_the_memory_of_the_machine_is_a_limit(
     monkeypatch.setattr(engine_plan, "BLOCK_BYTES", 1)
     plan = _blocks(make_mosaic())
     blocks = prod(plan.grid.counts(0))
-    one, two, every, more = (
-        resources.needed_memory(plan, workers) for workers in (1, 2, blocks, blocks + 1)
-    )
+    one, two, every, more = (needed_memory(plan, workers) for workers in (1, 2, blocks, blocks + 1))
     assert one < two < every == more
     Memory = namedtuple("Memory", ["total", "available"])
 

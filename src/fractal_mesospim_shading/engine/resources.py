@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 
+from fractal_mesospim_shading.engine.memory_needed import (
+    PROCESS_BYTES,
+    block_bytes,
+    needed_memory,
+)
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError
-from fractal_mesospim_shading.images.arrays.chunk_parts import RUN_BYTES
-from fractal_mesospim_shading.images.arrays.encodings import (
-    STAGE_BYTES,
-    past_cache,
-    simple_encoding,
-)
+from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
 from fractal_mesospim_shading.images.storage import places
-from fractal_mesospim_shading.images.storage.places import split_zip
 from fractal_mesospim_shading.options.base import ExecutionOptions
-
-_BASE_BYTES = 340 * 2**20
-"""What a process takes without pixels: interpreter, libraries, kernels, a report. 240 to 290 MB,
-and up to 360 where it is the first and compiles the kernels."""
-
-_COPIES = 4.0
-"""A block while zarr's pipelines read or write it, in blocks: its pixels, what they make of them
-(two and a half), and its means. Measured with chunks of 16 to 480 MB: benchmarks/memory.py."""
 
 _NEXT = 2.0
 """How much more memory to ask for after a worker of a SLURM job had too little."""
@@ -136,86 +127,6 @@ def parse_amount(text: str | int, option: str) -> int:
         ) from None
 
 
-def needed_memory(plan: CorrectionPlan, workers: int) -> int:
-    """Bytes that a number of blocks in flight take at most."""
-    grid = plan.grid
-    in_flight = min(workers, prod(grid.counts(0)))
-    if plan.kernel is None:
-        # Flat-field and dark-field of each channel, float32.
-        shared = 2 * 4 * len(plan.source.channels) * prod(plan.source.layout.tile_shape)
-    else:
-        shared = plan.kernel.shared_bytes
-    waiting = sum(_waiting_bytes(plan, level, in_flight) for level in range(len(grid.shapes) - 1))
-    return _BASE_BYTES + shared + in_flight * _worker_bytes(plan) + waiting
-
-
-def _worker_bytes(plan: CorrectionPlan) -> int:
-    """Bytes of the largest block of any level, while it is worked on."""
-    box, source = plan.grid.boxes[0], plan.source
-    shape = [min(b, n) for b, n in zip(box, plan.grid.shapes[0], strict=True)]
-    # A flat-field that is not known yet has a gain and a shift for each pixel of a plane.
-    painted = 8 * prod(shape[-2:])
-    working = painted if plan.kernel is None else plan.kernel.working_bytes(shape, source)
-    read = 2 * prod(source.read_units(0)) * source.dtype.itemsize
-    if _whole(source.read_units(0), box, plan.grid.shapes[0]):
-        # What is in the file as it is decoded; of some encodings that is a part.
-        read = min(read // 2, 2 * RUN_BYTES) if source.planes_apart(0) else read // 2
-    parents = (_written_bytes(plan, level, 0) for level in range(1, len(plan.grid.shapes)))
-    return max(_written_bytes(plan, 0, read) + working, *parents, 0)
-
-
-def _written_bytes(plan: CorrectionPlan, number: int, read: int) -> int:
-    """Bytes of a block of a level from when it is read until its mean is made.
-
-    Args:
-        plan: the job.
-        number: of the level.
-        read: bytes of a chunk that it is read from, as they are in the file and decoded.
-    """
-    grid, level = plan.grid, plan.target.levels[number]
-    pixels = prod(min(b, n) for b, n in zip(grid.boxes[number], level.shape, strict=True))
-    held = pixels * _itemsize(plan)
-    if number:
-        # The last of the means that it is made from; the others have waited for it.
-        held += _mean_bytes(plan, number - 1)
-    if not _straight(plan):
-        return max(int(_COPIES * held), held + read)
-    encoded = prod(level.chunks) * max(t.levels[number].dtype.itemsize for t in plan.targets)
-    in_order = 0 if _whole(level.chunks, grid.boxes[number], level.shape) else encoded
-    stage = STAGE_BYTES if past_cache(prod(level.unit) * level.dtype.itemsize) else 0
-    write = in_order + stage + _mean_bytes(plan, number)
-    # What was encoded last is kept, apart from what may be used for another block.
-    return held + max(read, write) + encoded
-
-
-def _whole(chunk: Sequence[int], box: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether blocks are chunks, and none is cut by the end of the array.
-
-    Others are put in order before they are encoded, or after they were decoded.
-    """
-    return tuple(chunk) == tuple(box) and all(n % c == 0 for n, c in zip(shape, chunk, strict=True))
-
-
-def _mean_bytes(plan: CorrectionPlan, level: int) -> int:
-    """Bytes of what a block of a level adds to the next."""
-    grid = plan.grid
-    if level + 1 == len(grid.shapes):
-        return 0
-    along = zip(grid.boxes[level], grid.factors[level + 1], grid.shapes[level + 1], strict=True)
-    return prod(min(ceil(b / f), n) for b, f, n in along) * _itemsize(plan)
-
-
-def _waiting_bytes(plan: CorrectionPlan, level: int, in_flight: int) -> int:
-    """Bytes of means of a level that wait for others: no more than the next level holds."""
-    most = prod(plan.grid.shapes[level + 1]) * _itemsize(plan)
-    return min(plan.grid.waiting(level, in_flight) * _mean_bytes(plan, level), most)
-
-
-def _itemsize(plan: CorrectionPlan) -> int:
-    """Bytes of a pixel of all images that are written."""
-    return sum(target.levels[0].dtype.itemsize for target in plan.targets)
-
-
 def room_to_share(plan: CorrectionPlan, use: Resources) -> int:
     """Bytes that blocks, all in one process, may leave in memory for others of a plan.
 
@@ -223,14 +134,6 @@ def room_to_share(plan: CorrectionPlan, use: Resources) -> int:
     """
     spare = max(0, use.memory - needed_memory(plan, use.workers))
     return min(spare // 2, plan.source.shared_bytes(plan.grid.boxes[0], use.workers))
-
-
-def _straight(plan: CorrectionPlan) -> bool:
-    """Whether chunks are read and written without zarr's pipelines."""
-    documents = [level.document for target in plan.targets for level in target.levels]
-    urls = [plan.source.url, *(target.url for target in plan.targets)]
-    plain = all(places.is_local(url) and split_zip(url) is None for url in urls)
-    return plain and all(map(simple_encoding, documents))
 
 
 def _waits(plan: CorrectionPlan) -> bool:
@@ -258,9 +161,10 @@ def resources(
     if options.execution == "dask":
         scheduler_address(options)
     allowed = allowed or Allowance(options)
-    one = needed_memory(plan, 1)
+    processes = options.execution == "processes"
+    one = needed_memory(plan, 1, processes=processes)
     most = allowed.processors
-    small = _worker_bytes(plan) <= _SMALL_BYTES and options.n_workers is None
+    small = block_bytes(plan) <= _SMALL_BYTES and options.n_workers is None
     if options.execution == "threads" and small and _waits(plan):
         # One block computes while another waits. Where none does, they take the processor's cache
         # from each other: a seventh more of its time with zstd.
@@ -270,14 +174,17 @@ def resources(
         return Resources(most, max(int(1.3 * one), 4 * 2**30))
     limit = allowed.memory
     if limit < one:
+        in_process = " with a worker process of its own (`execution=threads` has none)"
+        in_process = in_process if processes else ""
         raise MemoryLimitError(
             f"The memory limit of {limit / 1e9:.2f} GB is too small: one block of this image needs "
-            f"{one / 1e9:.2f} GB. Raise `memory_limit` to at least {one / 1e9 + 0.1:.1f}GB, or "
-            "write smaller shards (`output_shards`)."
+            f"{one / 1e9:.2f} GB{in_process}. Raise `memory_limit` to at least "
+            f"{one / 1e9 + 0.1:.1f}GB, or write smaller shards (`output_shards`)."
         )
     if options.execution == "slurm":
         return Resources(most, limit)
-    fitting = (n for n in range(most, 1, -1) if needed_memory(plan, n) <= limit)
+    needed = partial(needed_memory, plan, processes=processes)
+    fitting = (n for n in range(most, 1, -1) if needed(n) <= limit)
     return Resources(next(fitting, 1), limit)
 
 
@@ -300,7 +207,7 @@ def more_memory(plan: CorrectionPlan, options: ExecutionOptions, use: Resources)
 
 def estimate_workers(each: int, options: ExecutionOptions) -> int:
     """How many boxes of planes, of so many bytes each, may be read at a time for an estimate."""
-    room = parse_memory(options.memory_limit) - _BASE_BYTES
+    room = parse_memory(options.memory_limit) - PROCESS_BYTES
     most = options.n_workers or available_cpus()
     return max(1, min(most, int(room // (3 * each))))
 

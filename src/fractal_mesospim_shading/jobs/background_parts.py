@@ -12,8 +12,9 @@ import numpy as np
 
 from fractal_mesospim_shading.core.kernel_cache import scratch_folder
 from fractal_mesospim_shading.engine.job_folder import job_url, read_request
+from fractal_mesospim_shading.engine.memory_needed import needed_memory
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, Kernel
-from fractal_mesospim_shading.engine.resources import available_cpus, needed_memory, parse_memory
+from fractal_mesospim_shading.engine.resources import available_cpus, parse_memory
 from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Problems
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.labels import LabelImage, has_label
@@ -220,10 +221,11 @@ def _fitting(
 ) -> CorrectionPlan:
     """The first plan that memory has room for."""
     limit = parse_memory(options.memory_limit)
-    fitting = [one for one in plans if needed_memory(one, 1) <= limit]
+    needed = partial(needed_memory, processes=options.execution == "processes")
+    fitting = [one for one in plans if needed(one, 1) <= limit]
     if regions.local:
         workers = options.n_workers or available_cpus()
-        fitting = [one for one in fitting if needed_memory(one, workers) <= limit] or fitting
+        fitting = [one for one in fitting if needed(one, workers) <= limit] or fitting
     return (fitting or plans[-1:])[0]
 
 

@@ -10,15 +10,11 @@ from math import prod
 from fractal_mesospim_shading.core.kernel_cache import scratch_folder
 from fractal_mesospim_shading.engine.earlier import UnfinishedJob, jobs_beside
 from fractal_mesospim_shading.engine.job_folder import job_url, read_request
+from fractal_mesospim_shading.engine.memory_needed import needed_memory
 from fractal_mesospim_shading.engine.mismatch import other_job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.engine.records import same
-from fractal_mesospim_shading.engine.resources import (
-    Resources,
-    needed_memory,
-    resources_of,
-    room_to_share,
-)
+from fractal_mesospim_shading.engine.resources import Resources, resources_of, room_to_share
 from fractal_mesospim_shading.errors import JobLockedError
 from fractal_mesospim_shading.flatfield.estimate_planes import planes_to_read
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
@@ -53,7 +49,7 @@ class Outlook:
         temporary_bytes: in the folder for temporary files, at least, while it works.
         temporary_folder: that folder; empty where nothing is written there.
         temporary_free_bytes: on the disk of that folder.
-        memory_bytes: at most.
+        memory_bytes: at most; with `execution` dask or slurm, of each worker.
         memory_limit: bytes to stay within.
         workers: blocks computed at a time.
         execution: where.
@@ -107,13 +103,15 @@ class Outlook:
                 if self.free_bytes is None
                 else f", of {size_text(self.free_bytes)} that are free"
             )
+            each = " in each worker" if self.execution in ("dask", "slurm") else ""
             rows += [
                 ("work", f"{left}; about {size_text(self.read_bytes)} to read{overlaps}"),
                 ("disk", f"about {size_text(self.write_bytes)}{free}"),
                 *self._temporary_rows(),
                 (
                     "memory",
-                    f"{size_text(self.memory_bytes)} at most, of {size_text(self.memory_limit)} "
+                    f"{size_text(self.memory_bytes)} at most{each}, of "
+                    f"{size_text(self.memory_limit)} "
                     f"({counted(self.workers, 'block')} at a time, {self.execution})",
                 ),
             ]
@@ -180,9 +178,14 @@ def outlook(work: Work) -> Outlook:
 
 
 def _memory(plan: CorrectionPlan, use: Resources, execution: str) -> int:
-    """Bytes that the blocks of a plan take at most, with what threads leave for each other."""
+    """Bytes that the blocks of a plan take at most, with what threads leave for each other.
+
+    On machines of a cluster those of one worker, which the limit is for as well.
+    """
+    if execution in ("dask", "slurm"):
+        return needed_memory(plan, 1)
     shared = room_to_share(plan, use) if execution == "threads" else 0
-    return needed_memory(plan, use.workers) + shared
+    return needed_memory(plan, use.workers, processes=execution == "processes") + shared
 
 
 def models_from(choices: Sequence[PlaneChoice]) -> dict[str, str]:

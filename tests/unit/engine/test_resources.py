@@ -8,6 +8,7 @@ import pytest
 from numcodecs import Blosc, Zstd
 
 from fractal_mesospim_shading.engine import resources
+from fractal_mesospim_shading.engine.memory_needed import needed_memory
 from fractal_mesospim_shading.errors import MemoryLimitError, ParameterError
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.jobs.preparation import block_plan, plan_output
@@ -25,14 +26,14 @@ def plan(make_mosaic):
 
 def test_more_workers_than_blocks_need_no_more(plan):
     blocks = prod(plan.grid.counts(0))
-    needs = [resources.needed_memory(plan, workers) for workers in range(1, blocks + 1)]
+    needs = [needed_memory(plan, workers) for workers in range(1, blocks + 1)]
     assert blocks > 2
     assert needs == sorted(set(needs))
-    assert resources.needed_memory(plan, 10 * blocks) == needs[-1]
+    assert needed_memory(plan, 10 * blocks) == needs[-1]
 
 
 def test_workers_follow_from_processors_and_memory(plan):
-    one, two = resources.needed_memory(plan, 1), resources.needed_memory(plan, 2)
+    one, two = needed_memory(plan, 1), needed_memory(plan, 2)
     assert two > one
     assert resources.resources(plan, ExecutionOptions(n_workers=7)).workers == 7
     limited = ExecutionOptions(n_workers=7, memory_limit=str(two))
@@ -43,12 +44,28 @@ def test_workers_follow_from_processors_and_memory(plan):
         resources.resources(plan, ExecutionOptions(memory_limit=str(one - 1)))
 
 
+def test_worker_processes_need_memory_of_their_own(plan):
+    """Each loads libraries and profiles for itself, so that fewer of them fit."""
+    one, two = (needed_memory(plan, n, processes=True) for n in (1, 2))
+    shared = needed_memory(plan, 1) - needed_memory(plan, 0)
+    assert one > needed_memory(plan, 1) + shared
+    assert two - one > 200e6 + needed_memory(plan, 2) - needed_memory(plan, 1)
+
+    def workers(limit: int) -> int:
+        options = {"execution": "processes", "n_workers": 7, "memory_limit": str(limit)}
+        return resources.resources(plan, ExecutionOptions(**options)).workers
+
+    assert [workers(two), workers(two - 1)] == [2, 1]
+    with pytest.raises(MemoryLimitError, match="a worker process of its own.*threads"):
+        workers(one - 1)
+
+
 def test_memory_does_not_depend_on_the_size_of_the_image(make_mosaic):
     needs = []
     for number, z in enumerate((2, 20)):
         image = MosaicImage.open(make_mosaic(f"{number}.zarr", shape=(1, z, 96, 80), channels=None))
         output = plan_output(image, FlatfieldOptions(output_image_name=f"out{number}"))
-        needs.append(resources.needed_memory(block_plan(image, output.target, output.final_url), 2))
+        needs.append(needed_memory(block_plan(image, output.target, output.final_url), 2))
     # Within the size of a block, nothing is added by more planes.
     assert needs[1] < 1.02 * needs[0]
 
