@@ -7,7 +7,8 @@ exactly one parent, so the means of a node's children are all that it is made fr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -310,3 +311,17 @@ def cut(box: Sequence[slice], units: Sequence[int]) -> Iterator[tuple[slice, ...
             slice(max(s.start, i * u), min(s.stop, (i + 1) * u))
             for s, i, u in zip(box, index, units, strict=True)
         )
+
+
+def key_in_job(name: str, key: str) -> str:
+    """The key of a block within a job, by the name of its image and its key there."""
+    return f"{name}:{key}" if name else key
+
+
+def keys_by_part(keys: Iterable[str]) -> Mapping[str, set[str]]:
+    """Keys of blocks within a job as those of its images, by the names of these."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for whole in keys:
+        name, _, key = whole.rpartition(":")
+        found[name].add(key)
+    return found

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from fractal_mesospim_shading.core.blocks import BlockGrid, Node, batch_size
+from fractal_mesospim_shading.core.blocks import BlockGrid, Node, batch_size, key_in_job
 from fractal_mesospim_shading.engine.cluster import Engine, OnRecord, Workplace, workplace
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import (
@@ -84,27 +85,30 @@ class PartOfJob:
     Args:
         job: that writes it.
         name: of the image within the job; empty where there is one image.
+        done: keys of its blocks that the journal has, as the image itself has them.
     """
 
-    def __init__(self, job: Job, name: str) -> None:
+    def __init__(self, job: Job, name: str, done: Iterable[str]) -> None:
         self._job = job
-        self._prefix = f"{name}:" if name else ""
-        mine = [key for key in job.done if key.startswith(self._prefix)]
-        self.done = {key.removeprefix(self._prefix) for key in mine}
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """Records of this image."""
-        return [r for r in self._job.records if r["node"].startswith(self._prefix)]
+        self._name = name
+        self.done = set(done)
 
     def check_owned(self) -> None:
         """Look whether the output is still this run's own."""
         self._job.check_owned()
 
-    def record(self, record: dict[str, Any], written: Iterable[str] = ()) -> None:
+    def record(self, record: Record, written: Iterable[str] = ()) -> None:
         """Put a finished block of this image on record; `written` are its local files."""
-        self._job.record({**record, "node": self._prefix + record["node"]}, written)
+        self._job.record({**record, "node": key_in_job(self._name, record["node"])}, written)
         self.done.add(record["node"])
+
+
+def records_by_part(records: Iterable[Record]) -> Mapping[str, Sequence[Record]]:
+    """The records of a job, as they are, by the names of its images."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        found[record["node"].rpartition(":")[0]].append(record)
+    return found
 
 
 def run_blocks(

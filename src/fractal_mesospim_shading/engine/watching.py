@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.blocks import Node
+from fractal_mesospim_shading.core.blocks import Node, key_in_job, keys_by_part
 from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
@@ -247,13 +247,13 @@ class Watch:
         lost: set[str] = set()
         for name, record, written in self._looked_at_results():
             if not written:
-                lost.add(_prefix(name) + record["node"])
+                lost.add(key_in_job(name, record["node"]))
         dropped: set[str] = set()
+        done = keys_by_part(self._job.done)
         for name, plan in self._plans.items():
-            prefix = _prefix(name)
-            mine = {key for key in self._job.done if key.startswith(prefix)}
-            left = {key.removeprefix(prefix) for key in mine - lost}
-            dropped |= mine - {prefix + key for key in plan.grid.settled(left)}
+            mine = done[name]
+            left = {key for key in mine if key_in_job(name, key) not in lost}
+            dropped |= {key_in_job(name, key) for key in mine - plan.grid.settled(left)}
         self._job.drop(dropped)
         if lost:
             logger.warning(
@@ -290,10 +290,6 @@ class Watch:
         for record in self._job.records:
             name, _, key = record["node"].rpartition(":")
             yield name, {**record, "node": key}
-
-
-def _prefix(name: str) -> str:
-    return f"{name}:" if name else ""
 
 
 def _all_listed(

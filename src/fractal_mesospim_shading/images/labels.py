@@ -24,8 +24,8 @@ from fractal_mesospim_shading.images.arrays.reading import (
     opened,
     read_array,
 )
-from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata
-from fractal_mesospim_shading.images.mosaic import MosaicImage, refuse_odd_sizes
+from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata, refuse_odd_sizes
+from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.source import Axes
 from fractal_mesospim_shading.images.storage.names import what_is_wrong
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url

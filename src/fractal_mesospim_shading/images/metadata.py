@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.ngff import (
@@ -16,9 +17,19 @@ from fractal_mesospim_shading.images.ngff import (
 )
 from fractal_mesospim_shading.images.source import Axes, Channel
 from fractal_mesospim_shading.images.storage.names import checked_path
+from fractal_mesospim_shading.images.storage.places import join_url
+
+if TYPE_CHECKING:
+    import numpy as np
+    import zarr
+
+    from fractal_mesospim_shading.images.arrays.codecs import Metadata
 
 PIXEL_TYPES = ("uint8", "uint16", "float32")
 """Types of pixels that are read."""
+
+_MOST_BYTES = 2**60
+"""More than this is no array, but a wrong number in its metadata."""
 
 _ORDER = "tczyx"
 # Sizes of a pixel in any unit; beyond, positions in pixels are no numbers any more.
@@ -245,3 +256,79 @@ def unusual_forms(attributes: Mapping[str, Any], zarr_format: int) -> tuple[str,
                 "they are written anew."
             )
     return tuple(lines)
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """The group of an image, and the metadata of its arrays.
+
+    Attributes:
+        group: with its attributes.
+        metadata: what these say.
+        arrays: metadata of the arrays, finest first, as far as there are any.
+    """
+
+    group: zarr.Group
+    metadata: ImageMetadata
+    arrays: tuple[Metadata, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all arrays are there that its metadata list."""
+        return len(self.arrays) == len(self.metadata.paths)
+
+
+def checked_type(arrays: Sequence[Metadata], metadata: ImageMetadata, url: str) -> np.dtype[Any]:
+    """The type of the pixels, in native byte order.
+
+    Raises:
+        ImageFormatError: none that is read, or several; axes or sizes that no image has.
+    """
+    dtype = arrays[0].dtype.to_native_dtype().newbyteorder("=")
+    for array, path in zip(arrays, metadata.paths, strict=True):
+        own = array.dtype.to_native_dtype()
+        if own.name not in PIXEL_TYPES:
+            raise ImageFormatError(
+                f"The array '{join_url(url, path)}' has the type {own.name}; expected "
+                f"{', '.join(PIXEL_TYPES)}. Convert the image first."
+            )
+        if array.ndim != len(metadata.axes):
+            raise ImageFormatError(
+                f"The array '{join_url(url, path)}' has {array.ndim} axes, but the metadata name "
+                f"{len(metadata.axes)} ({', '.join(metadata.axes)})."
+            )
+        if own.newbyteorder("=") != dtype:
+            raise ImageFormatError(
+                f"The levels of '{url}' differ in type ({dtype.name}, {own.name})."
+            )
+    refuse_odd_sizes(arrays, metadata.paths, url)
+    if 0 in arrays[0].shape and metadata.axes.length("c", arrays[0].shape) != 0:
+        raise ImageFormatError(f"The image '{url}' is empty: its shape is {arrays[0].shape}.")
+    return dtype
+
+
+def refuse_odd_sizes(arrays: Sequence[Metadata], paths: Sequence[str], url: str) -> None:
+    """Refuse arrays whose metadata declare sizes that no array can have.
+
+    Raises:
+        ImageFormatError: chunks of no pixel, or more pixels than can be counted.
+    """
+    for array, path in zip(arrays, paths, strict=True):
+        where = f"'{join_url(url, path)}'"
+        unit = array.shards or array.chunks
+        if any(size < 1 for size in (*unit, *array.chunks)):
+            raise ImageFormatError(
+                f"The array {where} has chunks of the shape {unit}; every number must be at least "
+                "1. Write the image again."
+            )
+        if any(u % c for u, c in zip(unit, array.chunks, strict=True)):
+            raise ImageFormatError(
+                f"The array {where} has shards of the shape {unit}, which are no multiples of its "
+                f"chunks, {array.chunks}. Write the image again."
+            )
+        for shape in (array.shape, unit):
+            if prod(shape) * array.dtype.to_native_dtype().itemsize > _MOST_BYTES:
+                raise ImageFormatError(
+                    f"The array {where} declares a shape of {shape}: more bytes than can be "
+                    "counted. Its metadata were changed; write the image again."
+                )

@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from fractal_mesospim_shading.images.arrays.chunk_files import (
     files_state,
     stored_share,
 )
-from fractal_mesospim_shading.images.arrays.codecs import Metadata
 from fractal_mesospim_shading.images.arrays.documents import Box, Document, StoredArray, document_of
 from fractal_mesospim_shading.images.arrays.reading import (
     describe_array,
@@ -32,8 +30,9 @@ from fractal_mesospim_shading.images.arrays.reading import (
 )
 from fractal_mesospim_shading.images.light_path import of_import
 from fractal_mesospim_shading.images.metadata import (
-    PIXEL_TYPES,
     ImageMetadata,
+    OpenedImage,
+    checked_type,
     parse_metadata,
     unusual_forms,
 )
@@ -54,9 +53,6 @@ from fractal_mesospim_shading.images.tile_tables import tiles_of
 
 MARK = "mesospim_shading"
 """Attribute that this package leaves on what it writes; its `complete` comes last."""
-
-_MOST_BYTES = 2**60
-"""More than this is no array, but a wrong number in its metadata."""
 
 
 @dataclass(frozen=True)
@@ -126,24 +122,51 @@ class MosaicImage(SharingNothing):
             return cls._read(address, storage_options, roi_table, allow_unfinished)
 
     @classmethod
+    def of(
+        cls, image: OpenedImage, url: str, storage_options: StorageOptions = None
+    ) -> MosaicImage:
+        """An image that was opened before; no metadata are read but those of its tiles.
+
+        Args:
+            image: what was read of it.
+            url: its address.
+            storage_options: for a remote one.
+
+        Raises:
+            ShadingError: as `open`.
+        """
+        if not image.is_whole:
+            return cls.open(url, storage_options)
+        address = normalise_url(url)
+        with understood(address):
+            _refuse_unfinished(dict(image.group.attrs), address)
+            return cls._of(image, address, storage_options, FOV_TABLE)
+
+    @classmethod
     def _read(
         cls, address: str, storage_options: StorageOptions, roi_table: str, allow_unfinished: bool
     ) -> MosaicImage:
-        options = _as_json(storage_options)
+        # Before anything is opened: it refuses what cannot be passed on.
+        _as_json(storage_options)
         group = open_group(address, storage_options)
         attributes = dict(group.attrs)
         zarr_format = group.metadata.zarr_format
         if not ngff_content(attributes, zarr_format).get("multiscales"):
             raise ImageFormatError(explain_group(group, address))
-        finished = is_finished(attributes)
-        if not finished and not allow_unfinished:
-            raise ImageFormatError(
-                f"The image '{address}' is unfinished: the run that wrote it broke off. "
-                "Run it again to its end, or remove it."
-            )
+        if not allow_unfinished:
+            _refuse_unfinished(attributes, address)
         metadata = parse_metadata(attributes, zarr_format, address)
-        arrays = [describe_array(group, path) for path in metadata.paths]
-        dtype = _checked_type(arrays, metadata, address)
+        arrays = tuple(describe_array(group, path) for path in metadata.paths)
+        opened_image = OpenedImage(group, metadata, arrays)
+        return cls._of(opened_image, address, storage_options, roi_table)
+
+    @classmethod
+    def _of(
+        cls, image: OpenedImage, address: str, storage_options: StorageOptions, roi_table: str
+    ) -> MosaicImage:
+        group, metadata, arrays = image.group, image.metadata, image.arrays
+        attributes, zarr_format = dict(group.attrs), group.metadata.zarr_format
+        dtype = checked_type(arrays, metadata, address)
         levels = tuple(
             Level(path, array.shape, array.chunks, array.shards, scale)
             for path, array, scale in zip(metadata.paths, arrays, metadata.scales, strict=True)
@@ -165,9 +188,9 @@ class MosaicImage(SharingNothing):
             origins_px=tiles.origins_px,
             dtype=dtype,
             notes=(*notes, *unusual_forms(attributes, zarr_format)),
-            finished=finished,
+            finished=is_finished(attributes),
             zarr_format=zarr_format,
-            storage_options=options,
+            storage_options=_as_json(storage_options),
             fingerprints=tuple(fingerprint(array) for array in arrays),
             documents=tuple(document_of(array) for array in arrays),
             kept_attributes=attributes,
@@ -285,6 +308,14 @@ def is_finished(attributes: Mapping[str, Any]) -> bool:
     return not isinstance(mark, Mapping) or mark.get("complete") is True
 
 
+def _refuse_unfinished(attributes: Mapping[str, Any], address: str) -> None:
+    if not is_finished(attributes):
+        raise ImageFormatError(
+            f"The image '{address}' is unfinished: the run that wrote it broke off. "
+            "Run it again to its end, or remove it."
+        )
+
+
 def _as_json(storage_options: StorageOptions) -> str:
     try:
         return json.dumps(dict(storage_options or {}), sort_keys=True)
@@ -293,54 +324,3 @@ def _as_json(storage_options: StorageOptions) -> str:
             f"The `storage_options` hold something that is no plain value ({error}); expected "
             "texts, numbers, lists and dictionaries, which can be passed to other processes."
         ) from error
-
-
-def refuse_odd_sizes(arrays: Sequence[Metadata], paths: Sequence[str], url: str) -> None:
-    """Refuse arrays whose metadata declare sizes that no array can have.
-
-    Raises:
-        ImageFormatError: chunks of no pixel, or more pixels than can be counted.
-    """
-    for array, path in zip(arrays, paths, strict=True):
-        where = f"'{join_url(url, path)}'"
-        unit = array.shards or array.chunks
-        if any(size < 1 for size in (*unit, *array.chunks)):
-            raise ImageFormatError(
-                f"The array {where} has chunks of the shape {unit}; every number must be at least "
-                "1. Write the image again."
-            )
-        if any(u % c for u, c in zip(unit, array.chunks, strict=True)):
-            raise ImageFormatError(
-                f"The array {where} has shards of the shape {unit}, which are no multiples of its "
-                f"chunks, {array.chunks}. Write the image again."
-            )
-        for shape in (array.shape, unit):
-            if prod(shape) * array.dtype.to_native_dtype().itemsize > _MOST_BYTES:
-                raise ImageFormatError(
-                    f"The array {where} declares a shape of {shape}: more bytes than can be "
-                    "counted. Its metadata were changed; write the image again."
-                )
-
-
-def _checked_type(arrays: Sequence[Metadata], metadata: ImageMetadata, url: str) -> np.dtype[Any]:
-    dtype = arrays[0].dtype.to_native_dtype().newbyteorder("=")
-    for array, path in zip(arrays, metadata.paths, strict=True):
-        own = array.dtype.to_native_dtype()
-        if own.name not in PIXEL_TYPES:
-            raise ImageFormatError(
-                f"The array '{join_url(url, path)}' has the type {own.name}; expected "
-                f"{', '.join(PIXEL_TYPES)}. Convert the image first."
-            )
-        if array.ndim != len(metadata.axes):
-            raise ImageFormatError(
-                f"The array '{join_url(url, path)}' has {array.ndim} axes, but the metadata name "
-                f"{len(metadata.axes)} ({', '.join(metadata.axes)})."
-            )
-        if own.newbyteorder("=") != dtype:
-            raise ImageFormatError(
-                f"The levels of '{url}' differ in type ({dtype.name}, {own.name})."
-            )
-    refuse_odd_sizes(arrays, metadata.paths, url)
-    if 0 in arrays[0].shape and metadata.axes.length("c", arrays[0].shape) != 0:
-        raise ImageFormatError(f"The image '{url}' is empty: its shape is {arrays[0].shape}.")
-    return dtype

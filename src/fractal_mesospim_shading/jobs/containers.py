@@ -173,7 +173,7 @@ def container_work(
         unfinished = unfinished_url(planned, storage, kinds)
         for number in range(len(mosaics)):
             with problems.collected():
-                parts += _parts(mosaics, number, unfinished, options, correction)
+                parts += _parts(collection, mosaics, number, unfinished, options, correction)
     source = ZARR_FORMATS[collection.stacks[0].ngff_version]
     zarr_format = zarr_format_of(options.ngff_version, source)
     attributes = container_attributes(collection.url, storage)
@@ -243,6 +243,7 @@ def _members(
 
 
 def _parts(
+    collection: TileCollection,
     mosaics: Sequence[NativeMosaic],
     number: int,
     unfinished: str,
@@ -255,7 +256,7 @@ def _parts(
     dtypes = (correction.dtype, *(np.dtype(np.float32) for _ in correction.companions))
     names, parts = profile_names(mosaic), []
     for group, placed in _by_group(mosaic).items():
-        image = MosaicImage.open(join_url(mosaic.url, group), options.storage_options)
+        image = collection.image(group)
         target, *beside = (
             target_of(image, join_url(url, group), options, dtype)
             for url, dtype in zip(urls, dtypes, strict=True)

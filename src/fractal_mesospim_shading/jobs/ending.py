@@ -22,7 +22,7 @@ from fractal_mesospim_shading.core.pyramid import Histogram
 from fractal_mesospim_shading.core.threads import Shared, garbage_kept
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.process import logs_quieted
-from fractal_mesospim_shading.engine.schedule import PartOfJob
+from fractal_mesospim_shading.engine.schedule import records_by_part
 from fractal_mesospim_shading.errors import ImageFormatError, Problems, ShadingError
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.models import Models
@@ -91,9 +91,10 @@ def complete_all(
         Counts of each step, by the labels that results show.
     """
     all_counts: list[Counts] = [{} for _ in work.kinds_of_counts]
+    records_of = records_by_part(job.records)
     for part in work.parts:
         channels = part.plan.source.channels
-        records = PartOfJob(job, part.name).records
+        records = records_of[part.name]
         counts, histograms = _counted(work, part, records)
         own = models[part.choice] if work.choices else {}
         used = {label: own[label] for label in (part.models or own)}

@@ -22,7 +22,7 @@ from fractal_mesospim_shading.core.seam_growth import SeamGrowth, seam_growth
 from fractal_mesospim_shading.core.seams import Span
 from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.engine.job import Job
-from fractal_mesospim_shading.engine.schedule import PartOfJob
+from fractal_mesospim_shading.engine.schedule import records_by_part
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains, gain_of
 from fractal_mesospim_shading.flatfield.kernel import profile_names
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models
@@ -49,13 +49,18 @@ from fractal_mesospim_shading.views.coarse import (
 logger = logging.getLogger(__name__)
 
 
-def planned_look(work: Work, part: Part, models: Models) -> OffsetLook | None:
-    """The planes of a part that tell whether a given offset fits; None where none was given."""
+def planned_look(part: Part, models: Models, sharing: int) -> OffsetLook | None:
+    """The planes of a part that tell whether a given offset fits; None where none was given.
+
+    Args:
+        part: of the job.
+        models: of its choice of planes.
+        sharing: how many parts are corrected with the same ones.
+    """
     given = {label for label in part.models or models if is_given(models[label])}
     if not given:
         return None
-    sharing = [p for p in work.parts_of(part.choice) if p.models == part.models]
-    return offset_look(part.plan.source, given, len(sharing))
+    return offset_look(part.plan.source, given, sharing)
 
 
 def judge_offsets(
@@ -67,11 +72,12 @@ def judge_offsets(
         The same, by the labels of models in results.
     """
     asked: list[tuple[PlaneChoice, str, str, ChannelModel, list[str], PixelCounts]] = []
+    records_of = records_by_part(job.records)
     for number, (choice, own) in enumerate(zip(work.choices, models, strict=True)):
         records = [
             record
             for part in work.parts_of(number)
-            for record in sorted(PartOfJob(job, part.name).records, key=itemgetter("node"))
+            for record in sorted(records_of[part.name], key=itemgetter("node"))
         ]
         labels = {group.label: group.channel.label for group in choice.image.model_groups}
         for label, model in own.items():

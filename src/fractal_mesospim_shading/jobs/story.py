@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from fractal_mesospim_shading.core.blocks import keys_by_part
 from fractal_mesospim_shading.core.threads import meanwhile
 from fractal_mesospim_shading.engine.earlier import tell_history
 from fractal_mesospim_shading.engine.job import Job
@@ -199,20 +201,23 @@ def _run(
         for choice, own, own_gains in zip(work.choices, models, gains, strict=True)
     ]
 
+    sharing = Counter((part.choice, part.models) for part in work.parts)
+
     def finished_plan(part: Part) -> CorrectionPlan:
         if not work.choices:
             return part.plan
-        look = planned_look(work, part, models[part.choice])
+        look = planned_look(part, models[part.choice], sharing[part.choice, part.models])
         whole = replace(kernels[part.choice], offset_look=look)
         own = whole if part.narrowed is None else part.narrowed(whole)
         return replace(part.plan, kernel=own if part.joined is None else part.joined(own))
 
     plans = [part.plan for part in work.parts]
+    done = keys_by_part(job.done)
     with running(plans, work.options, job, watch.accept) as run_plan:
         for number, part in enumerate(work.parts, start=1):
             if part.name:
                 logger.info("Stack %d of %d: %s", number, len(work.parts), part.name)
-            run_plan(finished_plan(part), PartOfJob(job, part.name))
+            run_plan(finished_plan(part), PartOfJob(job, part.name, done[part.name]))
 
 
 def _carry(work: Work, job: Job) -> None:

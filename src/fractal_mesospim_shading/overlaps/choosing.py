@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import ceil, prod
 
@@ -59,13 +60,13 @@ class ChunkGrid:
     image: MultitileImage
     channel: int
 
-    @property
+    @cached_property
     def units(self) -> tuple[int, int, int]:
         """Size (z, y, x) of a chunk."""
         units = self.image.read_units(0)
         return self.image.axes.length("z", units), units[-2], units[-1]
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of its pixels, no more than the image has."""
         shape = self.image.levels[0].shape
@@ -134,10 +135,10 @@ def choose_parts(
     grid = ChunkGrid(image, group.channel.index)
     heights = {pair: _heights(image, group, pair, rng) for pair in pairs}
     pairs = tuple(pair for pair in pairs if heights[pair])
+    chunks = _chunks_held(grid, pairs, heights)
     for number in range(MOST_SHEETS, 0, -1):
-        parts = [part for pair in pairs for part in _whole(pair, heights[pair][:number])]
-        if _cost(grid, parts) <= budget:
-            return tuple(parts)
+        if chunks[number - 1] * grid.chunk_bytes <= budget:
+            return tuple(part for pair in pairs for part in _whole(pair, heights[pair][:number]))
     return _within_budget(grid, pairs, heights, rng, budget)
 
 
@@ -171,8 +172,17 @@ def _whole(pair: Neighbours, heights: Sequence[tuple[int, Span]]) -> list[Part]:
     ]
 
 
-def _cost(grid: ChunkGrid, parts: Sequence[Part]) -> int:
-    return len({cell for part in parts for cell in grid.cells(part)}) * grid.chunk_bytes
+def _chunks_held(
+    grid: ChunkGrid, pairs: Sequence[Neighbours], heights: dict[Neighbours, list[tuple[int, Span]]]
+) -> list[int]:
+    """How many chunks are decoded where whole overlaps are looked at, by the number of heights."""
+    least: dict[Cell, int] = {}
+    for pair in pairs:
+        for part in _whole(pair, heights[pair]):
+            for cell in grid.cells(part):
+                least[cell] = min(part.sheet, least.get(cell, part.sheet))
+    sheets = np.fromiter(least.values(), np.int64, len(least))
+    return [int(n) for n in np.cumsum(np.bincount(sheets, minlength=MOST_SHEETS))]
 
 
 def _within_budget(

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+import fractal_mesospim_shading as shading
+from fractal_mesospim_shading.core.blocks import key_in_job, keys_by_part
 from fractal_mesospim_shading.engine import resources
+from fractal_mesospim_shading.engine.job import Job
+from fractal_mesospim_shading.engine.schedule import records_by_part
 from fractal_mesospim_shading.errors import ShadingError
+from fractal_mesospim_shading.images import mosaic
+from fractal_mesospim_shading.images.arrays import reading
+from fractal_mesospim_shading.images.native import discovery
+from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
-from fractal_mesospim_shading.jobs import ending
+from fractal_mesospim_shading.images.storage import stores
+from fractal_mesospim_shading.jobs import ending, flatfield
 from fractal_mesospim_shading.jobs.flatfield import plan_flatfield
 from fractal_mesospim_shading.jobs.work import Part, Work
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
+from fractal_mesospim_shading.overlaps.choosing import ChunkGrid, choose_parts
+from fractal_mesospim_shading.overlaps.choosing import Part as OverlapPart
 from tests.support.acquisition import grid_stacks, write_acquisition
 from tests.support.acquisition_table import SyntheticSettings
 
@@ -161,3 +177,120 @@ def test_the_machine_is_asked_as_often_for_many_stacks_as_for_few(
         _work(tmp_path / f"{rows}", rows)
         counts.append(len(asked))
     assert counts[0] == counts[1] > 0
+
+
+def test_each_stack_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[str] = Counter()
+    plain_open, plain_describe = stores.zarr.open_group, reading.describe_array
+
+    def opened(store: Any, **how: Any) -> Any:
+        asked[Path(store.root).name] += 1
+        return plain_open(store, **how)
+
+    def described(group: Any, path: str) -> Any:
+        asked[f"{Path(group.store.root).name}/{path}"] += 1
+        return plain_describe(group, path)
+
+    settings = SyntheticSettings(levels=2)
+    stacks = grid_stacks(3, 2, settings)
+    url = write_acquisition(tmp_path, "a.ome.zarr", stacks, settings)
+    monkeypatch.setattr(stores.zarr, "open_group", opened)
+    for module in (discovery, mosaic):
+        monkeypatch.setattr(module, "describe_array", described)
+    options = FlatfieldOptions(camera_offset=100, output_folder=str(tmp_path), report=False)
+    # Not by the test at the end, which ome-zarr makes of a result in memory.
+    monkeypatch.setattr(flatfield, "rehearse", lambda work: None)
+    work = plan_flatfield(str(url), options)
+    assert len(work.parts) == 6
+    for stack in stacks:
+        names = (stack.group_name, f"{stack.group_name}/0", f"{stack.group_name}/1")
+        assert [asked[name] for name in names] == [1, 1, 1]
+
+
+def test_a_stack_that_lacks_a_level_is_still_refused_by_name(tmp_path: Path) -> None:
+    settings = SyntheticSettings(levels=3)
+    stacks = grid_stacks(2, 2, settings)
+    url = write_acquisition(tmp_path, "a.ome.zarr", stacks, settings)
+    shutil.rmtree(url / stacks[2].group_name / "2")
+    named = re.escape(f"{stacks[2].group_name}/2' is missing")
+    with pytest.raises(ShadingError, match=named):
+        plan_flatfield(str(url), FlatfieldOptions(camera_offset=100, output_folder=str(tmp_path)))
+
+
+class _Looked(list[Any]):
+    """Records, or keys of blocks, that count how often all of them are gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        type(self).times += 1
+        return super().__iter__()
+
+    def add(self, key: str) -> None:
+        self.append(key)
+
+
+def test_the_journal_is_gone_through_as_often_for_many_stacks_as_for_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = Job.__post_init__
+
+    def watched(job: Job) -> None:
+        prepared(job)
+        job.records, job.done = _Looked(), cast("set[str]", _Looked())
+
+    monkeypatch.setattr(Job, "__post_init__", watched)
+    times = []
+    for rows in (1, 4):
+        folder = tmp_path / f"{rows}"
+        settings = SyntheticSettings()
+        stacks = grid_stacks(rows, 2, settings)
+        url = write_acquisition(folder, "a.ome.zarr", stacks, settings)
+        _Looked.times = 0
+        shading.correct_flatfield(
+            str(url), camera_offset=100, output_folder=str(folder), report=False, n_workers=1
+        )
+        times.append(_Looked.times)
+    assert times[0] == times[1] > 0
+
+
+def test_blocks_of_the_stacks_of_a_job_are_told_apart(tmp_path: Path) -> None:
+    job = Job(str(tmp_path / "out.zarr"), {"a": 1})
+    job.records = [{"node": f"{name}:0/{k}"} for name in ("a", "a:b") for k in range(2)]
+    job.done = {record["node"] for record in job.records}
+    assert keys_by_part(job.done) == {"a": {"0/0", "0/1"}, "a:b": {"0/0", "0/1"}}
+    assert {name: len(own) for name, own in records_by_part(job.records).items()} == {
+        "a": 2,
+        "a:b": 2,
+    }
+    assert [key_in_job(name, "0/1") for name in ("", "a")] == ["0/1", "a:0/1"]
+
+
+def test_what_overlaps_cost_is_reckoned_once_for_each_part_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels, cells = cast("cached_property[Any]", vars(NativeMosaic)["levels"]), ChunkGrid.cells
+    made: list[object] = []
+    seen: Counter[OverlapPart] = Counter()
+
+    def counted_levels(mosaic: NativeMosaic) -> Any:
+        made.append(mosaic)
+        return levels.func(mosaic)
+
+    def counted_cells(grid: ChunkGrid, part: OverlapPart) -> Any:
+        seen[part] += 1
+        return cells(grid, part)
+
+    own = cached_property(counted_levels)
+    own.__set_name__(NativeMosaic, "levels")
+    monkeypatch.setattr(NativeMosaic, "levels", own)
+    monkeypatch.setattr(ChunkGrid, "cells", counted_cells)
+    settings = SyntheticSettings()
+    url = write_acquisition(tmp_path, "a.ome.zarr", grid_stacks(3, 3, settings), settings)
+    (image,) = TileCollection.open(url).mosaics()
+    (group,) = image.model_groups
+    assert len(choose_parts(image, group, 0, 2**40)) == len(seen) == 12
+    assert set(seen.values()) == {1}
+    assert len(made) == 1
+    assert choose_parts(image, group, 0, 1)
+    assert set(seen.values()) == {3}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
+from fractal_mesospim_shading.images.metadata import OpenedImage
+from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native import discovery, tile_images
 from fractal_mesospim_shading.images.native.assembly import Acquisition, build_mosaics
 from fractal_mesospim_shading.images.native.channels import NativeChannel, filter_key, list_channels
@@ -25,6 +27,7 @@ from fractal_mesospim_shading.images.native.positions import (
 )
 from fractal_mesospim_shading.images.native.stack import (
     GroupName,
+    GroupStacks,
     LeftOut,
     Stack,
     listed,
@@ -34,10 +37,10 @@ from fractal_mesospim_shading.images.native.stack import (
 )
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, look_around
 from fractal_mesospim_shading.images.ngff import explain_group, group_content
-from fractal_mesospim_shading.images.storage.places import StorageOptions, normalise_url
+from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url, normalise_url
 from fractal_mesospim_shading.images.storage.stores import open_group, understood
 
-Reader = Callable[[Surroundings, str, StorageOptions], tuple[Stack, ...] | str]
+Reader = Callable[[Surroundings, str, StorageOptions], GroupStacks | str]
 """Reads the stacks of a group, or says why it is left out; see `discovery.read_stacks`."""
 
 
@@ -70,6 +73,7 @@ class TileCollection:
         sign_options: what the caller knows about the axes.
         xml_signs: what the project file says about them; None where it says nothing.
         own_warnings: about the container as a whole.
+        opened: what was read of the images that hold the stacks, by group.
     """
 
     url: str
@@ -82,6 +86,7 @@ class TileCollection:
     sign_options: SignOptions
     xml_signs: XmlSigns | None
     own_warnings: tuple[str, ...]
+    opened: Mapping[str, OpenedImage] = field(repr=False, compare=False)
 
     @classmethod
     def open(
@@ -121,7 +126,8 @@ class TileCollection:
                 for child in around.children
             }
             left_out = [LeftOut(name, s) for name, s in read.items() if isinstance(s, str)]
-            stacks = [s for group in read.values() if not isinstance(group, str) for s in group]
+            found = {name: own for name, own in read.items() if not isinstance(own, str)}
+            stacks = [stack for own in found.values() for stack in own.stacks]
             if not stacks:
                 raise ImageFormatError(_nothing_in(url, left_out))
             stacks = _name_lasers(stacks)
@@ -139,7 +145,17 @@ class TileCollection:
                 sign_options=signs or SignOptions(),
                 xml_signs=xml_signs,
                 own_warnings=(*around.warnings, *warnings, *_absent(around)),
+                opened={name: own.image for name, own in found.items()},
             )
+
+    def image(self, group: str) -> MosaicImage:
+        """A group as an image of its own, from what was read of it already.
+
+        Raises:
+            ImageFormatError: it holds stacks, but is no complete image.
+        """
+        options = json.loads(self.storage_options)
+        return MosaicImage.of(self.opened[group], join_url(self.url, group), options)
 
     @cached_property
     def _channel_index(self) -> tuple[tuple[NativeChannel, ...], dict[tuple[str, str], int]]:
@@ -193,9 +209,8 @@ class TileCollection:
         """Everything suspicious that metadata show, one line each."""
         lines = list(self.own_warnings)
         for names, reason in _by_reason(self.left_out):
-            lines.append(
-                f"{listed(names)} {'is' if len(names) == 1 else 'are'} left out: {reason}."
-            )
+            verb = "is" if len(names) == 1 else "are"
+            lines.append(f"{listed(names)} {verb} left out: {reason}.")
         # A group may hold several stacks; what is said of all of them is said once.
         by_text: dict[str, dict[str, None]] = defaultdict(dict)
         for stack in self.stacks:
@@ -219,8 +234,7 @@ def is_container(url: str, storage_options: StorageOptions = None) -> bool:
         ImageNotFoundError, ImageFormatError: there is no zarr group at all.
     """
     address = normalise_url(url)
-    group = open_group(address, storage_options)
-    content = group_content(group)
+    content = group_content(open_group(address, storage_options))
     if any(content.get(key) for key in ("multiscales", "plate", "well")):
         return False
     around = look_around(address, storage_options)

@@ -13,6 +13,7 @@ from fractal_mesospim_shading.images.arrays.reading import describe_array, finge
 from fractal_mesospim_shading.images.metadata import (
     PIXEL_TYPES,
     ImageMetadata,
+    OpenedImage,
     parse_metadata,
     translation_of,
 )
@@ -21,6 +22,7 @@ from fractal_mesospim_shading.images.native.meta import MetaFile, side_of_text
 from fractal_mesospim_shading.images.native.stack import (
     BesideName,
     GroupName,
+    GroupStacks,
     Stack,
     parse_group_name,
 )
@@ -40,7 +42,7 @@ _FOREIGN = (
 
 def read_stacks(
     around: Surroundings, child: str, storage_options: StorageOptions
-) -> tuple[Stack, ...] | str:
+) -> GroupStacks | str:
     """Read the metadata of a group that holds one stack, an image of axes z, y, x.
 
     Args:
@@ -62,7 +64,7 @@ def read_stacks(
     if isinstance(image, str):
         return image
     stack = image.stack(parsed, text, BesideName(child))
-    return stack if isinstance(stack, str) else (stack,)
+    return stack if isinstance(stack, str) else GroupStacks((stack,), image.opened)
 
 
 @dataclass(frozen=True)
@@ -72,20 +74,28 @@ class GroupImage:
     Attributes:
         around: the container.
         child: name of the group.
-        metadata: of the image.
+        opened: what was read of the image.
         levels: its arrays as the axes z, y, x see them, finest first.
-        first: its finest array.
         translation: (z, y, x) of the finest array; None where there is none.
         notes: what is odd about its arrays.
     """
 
     around: Surroundings
     child: str
-    metadata: ImageMetadata
+    opened: OpenedImage
     levels: tuple[Level, ...]
-    first: Metadata
     translation: tuple[float, ...] | None
     notes: tuple[str, ...]
+
+    @property
+    def metadata(self) -> ImageMetadata:
+        """Of the image."""
+        return self.opened.metadata
+
+    @property
+    def first(self) -> Metadata:
+        """Of its finest array."""
+        return self.opened.arrays[0]
 
     def stack(
         self, name: GroupName | None, text: tuple[MetaFile | None, list[str]], about: BesideName
@@ -136,9 +146,10 @@ def open_image(
     try:
         group = open_group(join_url(around.url, child), storage_options)
         metadata = parse_metadata(dict(group.attrs), group.metadata.zarr_format, child)
-        levels, first, notes = _levels(group, metadata)
+        opened, levels, notes = _levels(group, metadata)
     except ShadingError as error:
         return f"it is no complete image: {error}"
+    first = opened.arrays[0]
     shape, kind = first.shape, first.dtype.to_native_dtype()
     if metadata.axes != axes or kind.name not in PIXEL_TYPES or 0 in shape:
         return (
@@ -146,7 +157,7 @@ def open_image(
             f"expected {axes}, no empty axis and one of {', '.join(PIXEL_TYPES)}"
         )
     translation = translation_of(dict(group.attrs), group.metadata.zarr_format, len(axes))
-    return GroupImage(around, child, metadata, levels, first, translation, tuple(notes))
+    return GroupImage(around, child, opened, levels, translation, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -312,10 +323,9 @@ def _is_foreign(meta: MetaFile, container: str, translation: tuple[float, ...] |
 
 def _levels(
     group: zarr.Group, metadata: ImageMetadata
-) -> tuple[tuple[Level, ...], Metadata, list[str]]:
+) -> tuple[OpenedImage, tuple[Level, ...], list[str]]:
     """The arrays of a group; coarser ones may be missing, the finest may not."""
-    first = describe_array(group, metadata.paths[0])
-    arrays, notes = [first], []
+    arrays, notes = [describe_array(group, metadata.paths[0])], []
     for path in metadata.paths[1:]:
         try:
             arrays.append(describe_array(group, path))
@@ -332,4 +342,4 @@ def _levels(
         )
         for path, array, scale in zip(metadata.paths, arrays, metadata.scales, strict=False)
     )
-    return levels, first, notes
+    return OpenedImage(group, metadata, tuple(arrays)), levels, notes

@@ -106,7 +106,7 @@ class NativeMosaic:
             for index, channel in enumerate(self.native_channels)
         )
 
-    @property
+    @cached_property
     def levels(self) -> tuple[Level, ...]:
         """Full resolution only."""
         units = (
@@ -179,11 +179,14 @@ class NativeMosaic:
         Raises:
             LayoutError: no such tile.
         """
-        for place in self.places:
-            if place.number == tile:
-                return place
-        self.layout.tile(tile)
-        raise LayoutError(f"Tile {tile} has no position.")
+        if tile not in self._places:
+            self.layout.tile(tile)
+            raise LayoutError(f"Tile {tile} has no position.")
+        return self._places[tile]
+
+    @cached_property
+    def _places(self) -> dict[int, TilePlace]:
+        return {place.number: place for place in self.places}
 
     @property
     def numbering(self) -> str | None:

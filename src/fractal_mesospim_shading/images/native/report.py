@@ -17,7 +17,7 @@ from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.placement import TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack, listed
 from fractal_mesospim_shading.images.native.surroundings import read_meta_text
-from fractal_mesospim_shading.images.storage.places import connection_errors, filesystem, join_url
+from fractal_mesospim_shading.images.storage.places import bytes_below, connection_errors, join_url
 
 # More than this share of a tile in common is unusual; the writer allows 50 %.
 _ODD_OVERLAP = 0.55
@@ -238,9 +238,8 @@ def _size(collection: TileCollection, folders: Iterable[str]) -> int:
     options = json.loads(collection.storage_options)
     total = 0
     for folder in folders:
-        fs, path = filesystem(join_url(collection.url, folder), options)
         with suppress(*connection_errors()):
-            total += int(fs.du(path))
+            total += bytes_below(join_url(collection.url, folder), options)
     return total
 
 

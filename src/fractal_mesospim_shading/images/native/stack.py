@@ -19,6 +19,7 @@ from fractal_mesospim_shading.images.arrays.chunk_files import decoded_in_parts
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.reading import opened, read_array
 from fractal_mesospim_shading.images.light_path import LightPath
+from fractal_mesospim_shading.images.metadata import OpenedImage
 from fractal_mesospim_shading.images.source import Level
 from fractal_mesospim_shading.images.storage.places import join_url
 
@@ -200,6 +201,19 @@ class Stack:
     def tile_label(self) -> str:
         """How people know the tile."""
         return f"Tile{self.number}" if self.number is not None else self.group
+
+
+@dataclass(frozen=True)
+class GroupStacks:
+    """The stacks that a group holds.
+
+    Attributes:
+        stacks: by time point and channel.
+        image: that they lie in.
+    """
+
+    stacks: tuple[Stack, ...]
+    image: OpenedImage
 
 
 @dataclass(frozen=True)

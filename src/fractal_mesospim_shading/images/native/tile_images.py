@@ -13,7 +13,12 @@ from functools import partial
 from fractal_mesospim_shading.errors import ImageFormatError
 from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.discovery import GroupImage, open_image
-from fractal_mesospim_shading.images.native.stack import BesideName, GroupName, Stack
+from fractal_mesospim_shading.images.native.stack import (
+    BesideName,
+    GroupName,
+    GroupStacks,
+    Stack,
+)
 from fractal_mesospim_shading.images.native.surroundings import Surroundings, names_below, read_meta
 from fractal_mesospim_shading.images.source import Channel
 from fractal_mesospim_shading.images.storage.places import StorageOptions, join_url
@@ -39,7 +44,7 @@ def parse_tile_name(name: str) -> GroupName | None:
 
 def read_stacks(
     around: Surroundings, child: str, storage_options: StorageOptions
-) -> tuple[Stack, ...] | str:
+) -> GroupStacks | str:
     """Read the metadata of one image: each time point and channel in it is a stack.
 
     Of a (t, c) that was never written there is no stack. The microscope writes a metadata file for
@@ -77,7 +82,9 @@ def read_stacks(
                 return stack
             stack = replace(stack, lead=(time, index), projection_file=_projection(around, own))
             stacks.append(_of_channel(stack, channels, own_time=(about.time or 0) == time))
-    return tuple(stacks) or "no time point and channel of it was written"
+    if not stacks:
+        return "no time point and channel of it was written"
+    return GroupStacks(tuple(stacks), image.opened)
 
 
 def _written(image: GroupImage, storage_options: StorageOptions) -> dict[int, list[int]]:

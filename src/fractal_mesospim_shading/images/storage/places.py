@@ -15,7 +15,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -287,6 +287,24 @@ def list_names(url: str, options: StorageOptions = None) -> list[str]:
             return []
         entries = fs.ls(remote, detail=False)
     return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
+
+
+def bytes_below(url: str, options: StorageOptions = None) -> int:
+    """Bytes of all files in a folder and in those below; links to folders are not followed."""
+    if not is_local(url) or split_zip(url) is not None:
+        fs, path = filesystem(url, options)
+        return int(fs.du(path))
+    total, waiting = 0, [os.fspath(local_path(url))]
+    while waiting:
+        # A million files are added up one by one: no list of them is made.
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    with suppress(OSError):
+                        total += entry.stat().st_size
+    return total
 
 
 def remove_drafts(url: str) -> None:

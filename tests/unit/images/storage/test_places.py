@@ -175,3 +175,23 @@ def test_spellings_of_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert join_url("s3://bucket/a.zarr", "tables", "x/") == "s3://bucket/a.zarr/tables/x"
     with pytest.raises(ImageNotFoundError, match="empty"):
         normalise_url(" ")
+
+
+def test_bytes_of_files_are_added_up_without_a_list_of_them(tmp_path, monkeypatch):
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    (tmp_path / "a" / "one").write_bytes(b"123")
+    (inner / "two").write_bytes(b"45678")
+    (inner / "link").symlink_to(tmp_path / "a" / "one")
+    (inner / "nowhere").symlink_to(tmp_path / "lost")
+    (inner / "round").symlink_to(tmp_path / "a")
+    monkeypatch.setattr(places, "filesystem", None)
+    folder = (tmp_path / "a").stat().st_size
+    assert places.bytes_below(str(tmp_path / "a")) == 3 + 5 + 3 + folder
+    assert places.bytes_below(str(tmp_path / "none")) == 0
+
+
+def test_bytes_of_files_of_another_storage(root):
+    places.write_bytes(join_url(root, "a", "one"), b"123")
+    places.write_bytes(join_url(root, "a", "b", "two"), b"45678")
+    assert places.bytes_below(join_url(root, "a")) == 8
