@@ -1,12 +1,17 @@
-"""How processor time grows with tiles, channels, planes, chunks and labels, as a Markdown table.
+"""How processor time grows with tiles, channels, planes, chunks, labels and stacks, as two tables.
 
     python benchmarks/growth.py --folder /somewhere/with/room
     python benchmarks/growth.py --folder /somewhere/with/10/GB --only million
+    python benchmarks/growth.py --folder /somewhere/with/room --only stacks
 
 Small images of one property each: seconds of CPU of `info`, of the plan (`--dry-run`), and of the
 correction with a measured model, the start of the interpreter included, with the peak of the memory
 of the correction; for tiles and channels also of one with its report, and of `find-empty`.
 A million chunks are a million files of one block of the disk each, and as many of the result.
+
+The second table shows one command at three sizes: the stacks of a native container, whose tiles
+overlap, a background of many tiles, and `check` of many. Its last column is what one more of them
+takes, of processor time and of memory, from the size before.
 """
 
 from __future__ import annotations
@@ -16,20 +21,31 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import zarr
-from measuring import measured
+from measuring import Measured, measured
 from throughput import BARE, THREADS, ours, use_processors
 
 from fractal_mesospim_shading.images.roi_tables import write_roi_tables
 from fractal_mesospim_shading.synthetic.images import write_image
+from fractal_mesospim_shading.synthetic.overlapping import (
+    OverlappingWorld,
+    write_overlapping_mosaic,
+)
 from fractal_mesospim_shading.synthetic.world import grid_layout
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.acquisition import grid_stacks, write_acquisition
+from tests.support.acquisition_table import SyntheticSettings
+
+PROGRAM = (sys.executable, "-m", "fractal_mesospim_shading.cli")
 TILE = 64
+SIDES = (4, 32, 100)
 
 
 @dataclass(frozen=True)
@@ -126,7 +142,7 @@ def enlarge(image: Path, shape: tuple[int, ...], chunk: tuple[int, int, int]) ->
 
 
 SIZES = (
-    *(Size(f"{side**2} tiles", side, looked_at=True) for side in (4, 32, 100)),
+    *(Size(f"{side**2} tiles", side, looked_at=True) for side in SIDES),
     *(Size(f"{n} channels", channels=n, looked_at=True) for n in (2, 8, 32)),
     *(Size(f"{n} planes", planes=n) for n in (40, 400, 4000)),
     *(Size(f"chunks of {n} x {n}", 32, planes=8, chunk=(1, n, n)) for n in (256, 64, 32)),
@@ -139,28 +155,119 @@ SIZES = (
 )
 
 
-def row(size: Size, folder: Path) -> str:
-    """One row of the table."""
-    # In a process of its own, whose memory would count for those that this one starts.
-    maker = get_context("spawn").Process(target=size.write, args=(folder,))
+def made_apart(write: Callable[..., object], *given: object) -> None:
+    """Write in a process of its own, whose memory would count for those that this one starts."""
+    maker = get_context("spawn").Process(target=write, args=given)
     maker.start()
     maker.join()
+
+
+def row(size: Size, folder: Path) -> str:
+    """One row of the first table."""
+    made_apart(size.write, folder)
     image, models = folder / "image.zarr", folder / "models"
-    program = [sys.executable, "-m", "fractal_mesospim_shading.cli"]
     correct = [*ours(str(image), str(folder), str(models), *BARE), "--camera-offset", "100"]
-    info = measured([*program, "info", str(image)])
+    info = measured([*PROGRAM, "info", str(image)])
     plan = measured([*correct, "--dry-run"])
     run = measured(correct)
     seen = [f"{info.cpu:.1f}", f"{plan.cpu:.1f}", f"{run.cpu:.1f}", f"{run.peak / 1e6:.0f}"]
     if size.looked_at:
         with_report = [option for option in correct if option != "--no-report"]
         report = measured([*with_report, "--output-image-name", "reported"])
-        empty = measured([*program, "find-empty", str(image), "--output", str(folder / "p.png")])
+        empty = measured([*PROGRAM, "find-empty", str(image), "--output", str(folder / "p.png")])
         seen += [f"{report.cpu:.1f}", f"{empty.cpu:.1f}", f"{empty.peak / 1e6:.0f}"]
     else:
         seen += [""] * 3
     pixels = size.channels * size.planes * (size.side * TILE) ** 2 / 1e6
     return f"| {' | '.join([size.what, f'{pixels:.0f}', f'{size.files}', *seen])} |"
+
+
+def write_container(folder: Path, side: int) -> None:
+    """A native container of so many stacks along y and x, and a model of a flat-field of 1."""
+    settings = SyntheticSettings()
+    write_acquisition(folder, "a.ome.zarr", grid_stacks(side, side, settings), settings)
+    (folder / "models" / "488 nm").mkdir(parents=True)
+    flat = np.ones(settings.tile_shape, np.float32)
+    np.savez(folder / "models" / "488 nm" / "profiles.npz", flatfield=flat)
+
+
+def write_tiles(folder: Path, side: int) -> None:
+    """A mosaic of so many tiles along y and x."""
+    Size("", side).write(folder)
+
+
+def write_overlapping(folder: Path, side: int) -> None:
+    """The same, whose tiles show the tissue of their neighbours at their edges."""
+    world = OverlappingWorld(tile_shape=(TILE, TILE), grid=(side, side), planes=4, overlap=0.3)
+    write_overlapping_mosaic(folder / "image.zarr", world, chunks=(4, 512, 512), codec="blosc")
+
+
+def of_container(folder: Path) -> Mapping[str, Sequence[str]]:
+    """Commands of a container by their names."""
+    container = str(folder / "a.ome.zarr")
+    correct = [*ours(container, str(folder), str(folder / "models")), "--camera-offset", "100"]
+    return {
+        "`info`": [*PROGRAM, "info", container],
+        "plan": [*correct, "--dry-run"],
+        "correction with report": correct,
+        "import": [*PROGRAM, "import", container, "--zarr-dir", str(folder / "imported")],
+    }
+
+
+def of_tiles(folder: Path) -> Mapping[str, Sequence[str]]:
+    """The same of a mosaic."""
+    background = ["correct-background", str(folder / "image.zarr"), "--method", "median:5"]
+    more = ["--output-folder", str(folder), "--no-report"]
+    return {"background `median:5`": [*PROGRAM, *background, *more]}
+
+
+def of_overlapping(folder: Path) -> Mapping[str, Sequence[str]]:
+    """The same of one whose tiles overlap."""
+    return {"`check`": [*PROGRAM, "check", str(folder / "image.zarr"), "--camera-offset", "100"]}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Images of one kind in some sizes.
+
+    Attributes:
+        what: there are more and more of.
+        sides: how many along y, and as many along x.
+        write: an image of a side into a folder.
+        commands: that are measured, by their names.
+    """
+
+    what: str
+    sides: tuple[int, ...]
+    write: Callable[[Path, int], None]
+    commands: Callable[[Path], Mapping[str, Sequence[str]]]
+
+    def rows(self, folder: Path) -> Iterator[str]:
+        """The rows of the second table."""
+        before: dict[str, tuple[int, Measured]] = {}
+        for side in self.sides:
+            number, place = side**2, folder / f"{side}"
+            place.mkdir()
+            made_apart(self.write, place, side)
+            for name, command in self.commands(place).items():
+                run = measured(command)
+                more = ""
+                if name in before:
+                    fewer, other = before[name]
+                    time = (run.cpu - other.cpu) / (number - fewer)
+                    memory = (run.peak - other.peak) / (number - fewer)
+                    more = f"{1e3 * time:.1f} ms, {memory / 1e3:.0f} kB"
+                before[name] = number, run
+                cells = [f"{number} {self.what}", name, f"{run.cpu:.1f}", f"{run.peak / 1e6:.0f}"]
+                yield f"| {' | '.join([*cells, more])} |"
+            shutil.rmtree(place)
+
+
+SERIES = (
+    Series("stacks", (8, 16, 32), write_container, of_container),
+    Series("tiles", SIDES, write_tiles, of_tiles),
+    Series("overlapping tiles", SIDES, write_overlapping, of_overlapping),
+)
 
 
 def main() -> None:
@@ -178,6 +285,13 @@ def main() -> None:
             folder.mkdir()
             print(row(size, folder), flush=True)
             shutil.rmtree(folder)
+        print(f"\n| image | command | CPU s | peak, MB | for one more |\n{'|---' * 5}|")
+        for series in SERIES:
+            if given.only in series.what:
+                folder = Path(temporary) / series.what
+                folder.mkdir()
+                for line in series.rows(folder):
+                    print(line, flush=True)
 
 
 if __name__ == "__main__":
