@@ -317,8 +317,7 @@ class NativeMosaic:
         for placed in self.placed:
             stack = placed.stack
             digest.update(repr((placed.tile, placed.channel, placed.first_plane)).encode())
-            told = (stack.group, stack.fingerprint, stack.shape, *stack.lead)
-            digest.update(repr(told).encode())
+            digest.update(repr((stack.group, stack.fingerprint, stack.shape, *stack.lead)).encode())
         digest.update(repr(self.layout).encode())
         for path in self._some_files():
             state = os.stat(path)
@@ -342,8 +341,7 @@ class NativeMosaic:
         arrays = dict.fromkeys((p.stack.group, p.stack.levels[0].path) for p in self.placed)
         each = max(1, _SAMPLED_FILES // max(len(arrays), 1))
         for group, path in arrays:
-            folder = places.local_path(self.url) / group / path
-            yield from islice(_files_below(folder), each)
+            yield from islice(_files_below(places.local_path(self.url) / group / path), each)
 
 
 def _files_below(folder: os.PathLike[str]) -> Iterator[str]:
