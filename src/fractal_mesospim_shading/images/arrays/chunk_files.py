@@ -108,6 +108,7 @@ class ChunkFiles:
                 there that leads to no file.
         """
         file_states: list[Known] = []
+        absent: list[tuple[int, ...]] = []
         look = LocalLook(str(self.folder))
         for index in product(*covering(self.unit, box)):
             key = self.key(index)
@@ -116,7 +117,7 @@ class ChunkFiles:
             if file is None:
                 look.refuse_broken_name(key)
                 file_states.append(None)
-                out[within(_overlap(self._box(index, self.unit), box), box)] = self.fill
+                absent.append(index)
                 continue
             with file:
                 file_states.append(state_of(path, os.fstat(file.fileno())))
@@ -128,6 +129,12 @@ class ChunkFiles:
                             target[...] = self.fill
                         else:
                             self._decode_part(file, start, length, place, part, target)
+        if len(absent) == len(file_states):
+            # One by one, small ones take longer than all else.
+            out[...] = self.fill
+        else:
+            for index in absent:
+                out[within(_overlap(self._box(index, self.unit), box), box)] = self.fill
         return file_states
 
     def write(self, box: Box, data: NDArray[Any]) -> None:
