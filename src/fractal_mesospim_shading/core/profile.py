@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 FloatImage = NDArray[np.float32]
 
-_ROWS = 16
-"""Rows handled at a time, so that they stay in the processor's cache."""
-
 _MOST_LOOKED_AT = 1_000_000
 """Pixels that percentiles are taken of, at most."""
 
@@ -291,14 +288,12 @@ def _linear(rows: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray
 
 
 def _divided(image: NDArray[Any], scale: float, *, in_place: bool) -> FloatImage:
-    """Divide in float64, some rows at a time: a whole tile would leave the processor's cache."""
+    """Divide in float64, which NumPy does piece by piece; no array of float64 is made."""
     own = in_place and image.dtype == np.float32 and image.flags.owndata
     if own:
         image.flags.writeable = True
     result = image if own else np.empty(image.shape, np.float32)
-    for y in range(0, len(image), _ROWS):
-        result[y : y + _ROWS] = image[y : y + _ROWS].astype(np.float64) / scale
-    return result
+    return np.divide(image, scale, out=result, dtype=np.float64, casting="same_kind")
 
 
 def _frozen(array: FloatImage) -> FloatImage:

@@ -15,7 +15,7 @@ from fractal_mesospim_shading.core.flatfield.basic_python import find_basic_pyth
 from fractal_mesospim_shading.core.profile import (
     range_warning,
 )
-from fractal_mesospim_shading.core.threads import freed_memory_kept
+from fractal_mesospim_shading.core.threads import freed_memory_kept, in_order
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
 from fractal_mesospim_shading.errors import NoLightError, Problems, ProfileError, SamplingError
@@ -37,6 +37,7 @@ from fractal_mesospim_shading.images.arrays.file_states import noted_reads
 from fractal_mesospim_shading.images.models.files import (
     refuse_shared_folders,
 )
+from fractal_mesospim_shading.images.models.frames import DarkFrame
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
 from fractal_mesospim_shading.options.precedence import (
@@ -86,20 +87,23 @@ def choose_models(
 
 def request_details(choices: Sequence[PlaneChoice]) -> dict[str, Any]:
     """What of given models and dark frames decides the bytes of a result, by label."""
-    models = {
-        choice.prefix + label: model.profile.digest
+    profiles = {
+        choice.prefix + label: model.profile
         for choice in choices
         for label, model in choice.models.items()
     }
-    dark = {
-        choice.prefix + label: hashlib.sha256(
-            np.ascontiguousarray(frame, np.float32).tobytes()
-        ).hexdigest()[:16]
-        for choice in choices
-        for label, frame in choice.dark.items()
+    frames = {
+        choice.prefix + label: frame for choice in choices for label, frame in choice.dark.items()
     }
+    digests = in_order(lambda profile: profile.digest, profiles.values(), workers=2)
+    models = dict(zip(profiles, digests, strict=True))
+    dark = dict(zip(frames, in_order(_digest, frames.values(), workers=2), strict=True))
     details = {"models": models, "darkfield": dark}
     return {name: digests for name, digests in details.items() if digests}
+
+
+def _digest(frame: DarkFrame) -> str:
+    return hashlib.sha256(np.ascontiguousarray(frame, np.float32).data).hexdigest()[:16]
 
 
 @freed_memory_kept
