@@ -31,7 +31,8 @@ from fractal_mesospim_shading import (
 from fractal_mesospim_shading.errors import ShadingError
 from fractal_mesospim_shading.images import mosaic
 from fractal_mesospim_shading.images.native import stack
-from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
+from fractal_mesospim_shading.images.native.collection import TileCollection
+from fractal_mesospim_shading.images.native.container import is_container
 from fractal_mesospim_shading.jobs.flatfield import plan_flatfield
 from fractal_mesospim_shading.jobs.outlook import outlook
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions

@@ -6,13 +6,16 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fractal_mesospim_shading.core.overlaps.gains import LARGEST_GAIN, TileGain
-from fractal_mesospim_shading.core.overlaps.observing import Rejected
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.messages import counted, listed
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.core.overlaps.observing import Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +136,8 @@ class ChannelGains:
     @classmethod
     def from_bytes(cls, data: bytes) -> ChannelGains:
         """The inverse of `to_bytes`, to the last bit."""
+        from fractal_mesospim_shading.core.overlaps.observing import Rejected
+
         content = json.loads(data)
         names, tiles = {}, {}
         for entry in content["tiles"]:

@@ -20,7 +20,7 @@ from fractal_mesospim_shading.options.precedence import (
     Scenario,
     choose_scenario,
 )
-from fractal_mesospim_shading.overlaps.sampling import OverlapMemory
+from fractal_mesospim_shading.overlaps.memory import OverlapMemory
 
 PlaneRef = tuple[int, int]
 """(tile number, plane); planes of later time points go on counting."""

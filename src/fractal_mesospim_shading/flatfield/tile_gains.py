@@ -22,7 +22,8 @@ from fractal_mesospim_shading.flatfield.models import ChannelModel, Models
 from fractal_mesospim_shading.images.arrays.file_states import noted_reads
 from fractal_mesospim_shading.images.source import Channel, ModelGroup, MultitileImage
 from fractal_mesospim_shading.options.flatfield import EstimationOptions
-from fractal_mesospim_shading.overlaps.sampling import OverlapMemory, gains_budget
+from fractal_mesospim_shading.overlaps.memory import OverlapMemory
+from fractal_mesospim_shading.overlaps.sampling import gains_budget
 
 FloatArray = NDArray[np.float64]
 

@@ -35,7 +35,6 @@ from fractal_mesospim_shading.jobs.containers import (
     ContainerCorrection,
     GroupImage,
     container_work,
-    planned_for,
 )
 from fractal_mesospim_shading.jobs.ending import rehearse
 from fractal_mesospim_shading.jobs.finished import completed_in_place
@@ -45,7 +44,7 @@ from fractal_mesospim_shading.jobs.preparation import (
     refuse_common,
     refuse_unfit,
 )
-from fractal_mesospim_shading.jobs.story import correct
+from fractal_mesospim_shading.jobs.story import correct, planned_for
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.local_background.job_kernel import companion_kinds
 from fractal_mesospim_shading.local_background.planes import BackgroundCounts

@@ -15,14 +15,14 @@ from fractal_mesospim_shading.flatfield.models import ChannelModel
 from fractal_mesospim_shading.flatfield.overlap_check import check_group
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import is_container
+from fractal_mesospim_shading.images.native.container import is_container
+from fractal_mesospim_shading.images.native.opening import open_collection
 from fractal_mesospim_shading.images.output import mark_of
 from fractal_mesospim_shading.images.roi_tables import FOV_TABLE
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
-from fractal_mesospim_shading.jobs.preparation import open_collection
 from fractal_mesospim_shading.jobs.work import prefix_of
 from fractal_mesospim_shading.messages import know_options
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions

@@ -23,7 +23,6 @@ from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.native.channels import laser_name
 from fractal_mesospim_shading.images.native.collection import (
     TileCollection,
-    is_container,
     is_stack_name,
 )
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
@@ -41,15 +40,10 @@ from fractal_mesospim_shading.images.ngff import (
 )
 from fractal_mesospim_shading.images.output import companion_url
 from fractal_mesospim_shading.images.storage.places import join_url
-from fractal_mesospim_shading.images.storage.stores import workable
-from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
-    open_collection,
     plan_address,
     target_of,
-    tell_facts,
-    tell_notes,
 )
 from fractal_mesospim_shading.jobs.work import (
     CorrectionOptions,
@@ -104,38 +98,6 @@ class ContainerCorrection:
     made: Callable[[Part, GroupImage], Part]
     dtype: np.dtype[Any] | None = None
     companions: tuple[str, ...] = ()
-
-
-def planned_for(
-    url: str,
-    options: CorrectionOptions,
-    of_image: Callable[[MosaicImage], Work],
-    of_container: Callable[[TileCollection], Work],
-) -> Work:
-    """The work of an image, or of all stacks of a native acquisition.
-
-    Args:
-        url: of the image, or of the container.
-        options: of the correction.
-        of_image, of_container: make the work, with all its checks.
-
-    Raises:
-        ShadingError: one readable error; nothing was written.
-    """
-    storage = options.storage_options
-    container = is_container(url, storage)
-    with workable(url):
-        if not container:
-            image = MosaicImage.open(url, storage, options.input_roi_table)
-            tell_notes(image)
-            return of_image(image)
-        refuse_table_of_acquisition(options.input_roi_table)
-        collection = open_collection(url, storage)
-        tell_facts(collection)
-        work = of_container(collection)
-        for mosaic in collection.mosaics():
-            tell_notes(mosaic)
-    return work
 
 
 def container_work(

@@ -15,7 +15,8 @@ from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.joined import joined
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import is_container
+from fractal_mesospim_shading.images.native.container import is_container
+from fractal_mesospim_shading.images.native.opening import open_collection, tell_facts
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.stores import workable
@@ -27,7 +28,6 @@ from fractal_mesospim_shading.jobs.models import (
     save_all_models,
 )
 from fractal_mesospim_shading.jobs.outcome import judge_models, report_models
-from fractal_mesospim_shading.jobs.preparation import open_collection, tell_facts
 from fractal_mesospim_shading.jobs.work import labelled
 from fractal_mesospim_shading.messages import listed, warnings_heard
 from fractal_mesospim_shading.options.base import asked_of

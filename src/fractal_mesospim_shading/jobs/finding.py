@@ -23,14 +23,14 @@ from fractal_mesospim_shading.flatfield.plane_sample import Sample, box_bytes
 from fractal_mesospim_shading.flatfield.sampling import plane_count
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import is_container
+from fractal_mesospim_shading.images.native.container import is_container
+from fractal_mesospim_shading.images.native.opening import open_collection
 from fractal_mesospim_shading.images.roi_tables import FOV_TABLE
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
 from fractal_mesospim_shading.images.storage.places import StorageOptions
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.jobs.outlook import Outlook, size_text
-from fractal_mesospim_shading.jobs.preparation import open_collection
 from fractal_mesospim_shading.jobs.work import prefix_of
 from fractal_mesospim_shading.messages import counted, know_options
 from fractal_mesospim_shading.options.base import ZeroIs

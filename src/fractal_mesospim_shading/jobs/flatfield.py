@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fractal_mesospim_shading.core.threads import meanwhile
 from fractal_mesospim_shading.engine.earlier import steps_of
@@ -14,14 +15,7 @@ from fractal_mesospim_shading.flatfield.job_models import request_details
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.plane_sample import box_bytes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.output import models_folder_url
-from fractal_mesospim_shading.jobs.containers import (
-    ContainerCorrection,
-    GroupImage,
-    container_work,
-    planned_for,
-)
 from fractal_mesospim_shading.jobs.ending import load_reader, rehearse
 from fractal_mesospim_shading.jobs.finished import completed_in_place
 from fractal_mesospim_shading.jobs.following import following, named
@@ -33,10 +27,14 @@ from fractal_mesospim_shading.jobs.preparation import (
     refuse_common,
     refuse_unfit,
 )
-from fractal_mesospim_shading.jobs.story import correct
+from fractal_mesospim_shading.jobs.story import correct, planned_for
 from fractal_mesospim_shading.jobs.work import JobResult, Part, Work
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 from fractal_mesospim_shading.views.report_place import can_show, report_obstacle
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.images.native.collection import TileCollection
+    from fractal_mesospim_shading.jobs.containers import GroupImage
 
 TASK = "correct_flatfield"
 _TYPES = {"flatfield_corrected": True}
@@ -126,6 +124,9 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     Raises:
         ShadingError: one error with all problems.
     """
+    # Not at the top: the start of a job with an image does without what acquisitions take.
+    from fractal_mesospim_shading.jobs.containers import ContainerCorrection, container_work
+
     problems = Problems()
     mosaics = problems.run(collection.mosaics) or ()
     with meanwhile(load_reader):

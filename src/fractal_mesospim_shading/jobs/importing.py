@@ -23,6 +23,7 @@ from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.mosaic import MARK
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
+from fractal_mesospim_shading.images.native.opening import open_collection, tell_facts
 from fractal_mesospim_shading.images.native.positions import SignOptions
 from fractal_mesospim_shading.images.native.results import (
     ImportStyle,
@@ -43,10 +44,8 @@ from fractal_mesospim_shading.jobs.following import following
 from fractal_mesospim_shading.jobs.import_facts import import_facts, listed_attributes
 from fractal_mesospim_shading.jobs.preparation import (
     block_plan,
-    open_collection,
     refuse_taken,
     refuse_unfit,
-    tell_facts,
     tell_notes,
 )
 from fractal_mesospim_shading.jobs.story import carry_out

@@ -28,11 +28,9 @@ from fractal_mesospim_shading.flatfield.kernel import profile_names
 from fractal_mesospim_shading.flatfield.models import ChannelModel, Models
 from fractal_mesospim_shading.flatfield.offset_doubts import (
     Judgement,
-    is_given,
     judge,
     lost_to_noise,
 )
-from fractal_mesospim_shading.flatfield.offset_look import OffsetLook, offset_look
 from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.source import Axes, Channel, MultitileImage
 from fractal_mesospim_shading.images.target import TargetImage
@@ -47,20 +45,6 @@ from fractal_mesospim_shading.views.coarse import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-def planned_look(part: Part, models: Models, sharing: int) -> OffsetLook | None:
-    """The planes of a part that tell whether a given offset fits; None where none was given.
-
-    Args:
-        part: of the job.
-        models: of its choice of planes.
-        sharing: how many parts are corrected with the same ones.
-    """
-    given = {label for label in part.models or models if is_given(models[label])}
-    if not given:
-        return None
-    return offset_look(part.plan.source, given, sharing)
 
 
 def judge_offsets(

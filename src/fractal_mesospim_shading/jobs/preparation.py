@@ -20,9 +20,6 @@ from fractal_mesospim_shading.errors import OutputWriteError, ParameterError, Pr
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, plan_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import TileCollection
-from fractal_mesospim_shading.images.native.positions import SignOptions
-from fractal_mesospim_shading.images.native.results import container_attributes, refuse_unfinished
 from fractal_mesospim_shading.images.ngff import result_attributes, zarr_format_of
 from fractal_mesospim_shading.images.output import (
     companion_url,
@@ -39,28 +36,6 @@ from fractal_mesospim_shading.jobs.work import CorrectionOptions, Work
 from fractal_mesospim_shading.options.precedence import passed_over_in_place, refuse_idle
 
 logger = logging.getLogger(__name__)
-
-
-def open_collection(
-    container: str,
-    storage: StorageOptions,
-    signs: SignOptions | None = None,
-    exclude_groups: tuple[str, ...] = (),
-) -> TileCollection:
-    """Open an acquisition with what the user knows about its axes.
-
-    Raises:
-        ShadingError: it cannot be read, or is an unfinished result of this package.
-    """
-    refuse_unfinished(container, container_attributes(container, storage))
-    return TileCollection.open(container, storage, signs=signs, exclude_groups=exclude_groups)
-
-
-def tell_facts(collection: TileCollection) -> None:
-    """Say what is suspicious in an acquisition, and which orientation is used."""
-    for line in collection.warnings:
-        logger.warning("%s", line)
-    logger.info("%s", collection.orientation.text)
 
 
 def tell_notes(image: MultitileImage) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fractal_mesospim_shading.core.blocks import keys_by_part
 from fractal_mesospim_shading.core.threads import meanwhile
@@ -22,14 +22,18 @@ from fractal_mesospim_shading.engine.watching import Watch, arrays_read
 from fractal_mesospim_shading.flatfield.channel_gains import ImageGains
 from fractal_mesospim_shading.flatfield.kernel import flatfield_kernel
 from fractal_mesospim_shading.flatfield.models import Models
+from fractal_mesospim_shading.flatfield.offset_doubts import is_given
+from fractal_mesospim_shading.flatfield.offset_look import OffsetLook, offset_look
 from fractal_mesospim_shading.images.arrays.documents import write_attributes
 from fractal_mesospim_shading.images.carrying.carry import carry_members
+from fractal_mesospim_shading.images.mosaic import MosaicImage
+from fractal_mesospim_shading.images.native.container import is_container
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.stores import workable
 from fractal_mesospim_shading.images.target import refuse_useless_codecs
+from fractal_mesospim_shading.images.tile_tables import refuse_table_of_acquisition
 from fractal_mesospim_shading.jobs.ending import begin, complete_all
 from fractal_mesospim_shading.jobs.finished import told_counts, with_counts
-from fractal_mesospim_shading.jobs.judging import planned_look
 from fractal_mesospim_shading.jobs.models import (
     find_all_gains,
     labelled_gains,
@@ -38,10 +42,14 @@ from fractal_mesospim_shading.jobs.models import (
     save_all_models,
     write_gains,
 )
-from fractal_mesospim_shading.jobs.work import JobResult, Part, Work, labelled
+from fractal_mesospim_shading.jobs.preparation import tell_notes
+from fractal_mesospim_shading.jobs.work import CorrectionOptions, JobResult, Part, Work, labelled
 from fractal_mesospim_shading.messages import counted, heard_so_far, warnings_heard
 from fractal_mesospim_shading.views import drawing
 from fractal_mesospim_shading.views.report_place import report_url
+
+if TYPE_CHECKING:
+    from fractal_mesospim_shading.images.native.collection import TileCollection
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +68,41 @@ def correct(planned: Callable[[], Work]) -> JobResult:
     """
     with warnings_heard():
         return carry_out(planned())
+
+
+def planned_for(
+    url: str,
+    options: CorrectionOptions,
+    of_image: Callable[[MosaicImage], Work],
+    of_container: Callable[[TileCollection], Work],
+) -> Work:
+    """The work of an image, or of all stacks of a native acquisition.
+
+    Args:
+        url: of the image, or of the container.
+        options: of the correction.
+        of_image, of_container: make the work, with all its checks.
+
+    Raises:
+        ShadingError: one readable error; nothing was written.
+    """
+    storage = options.storage_options
+    container = is_container(url, storage)
+    with workable(url):
+        if not container:
+            image = MosaicImage.open(url, storage, options.input_roi_table)
+            tell_notes(image)
+            return of_image(image)
+        # Not at the top: the start of a job with an image does without.
+        from fractal_mesospim_shading.images.native.opening import open_collection, tell_facts
+
+        refuse_table_of_acquisition(options.input_roi_table)
+        collection = open_collection(url, storage)
+        tell_facts(collection)
+        work = of_container(collection)
+        for mosaic in collection.mosaics():
+            tell_notes(mosaic)
+    return work
 
 
 def refuse_unwritable_work(work: Work) -> None:
@@ -206,7 +249,7 @@ def _run(
     def finished_plan(part: Part) -> CorrectionPlan:
         if not work.choices:
             return part.plan
-        look = planned_look(part, models[part.choice], sharing[part.choice, part.models])
+        look = _planned_look(part, models[part.choice], sharing[part.choice, part.models])
         whole = replace(kernels[part.choice], offset_look=look)
         own = whole if part.narrowed is None else part.narrowed(whole)
         return replace(part.plan, kernel=own if part.joined is None else part.joined(own))
@@ -218,6 +261,20 @@ def _run(
             if part.name:
                 logger.info("Stack %d of %d: %s", number, len(work.parts), part.name)
             run_plan(finished_plan(part), PartOfJob(job, part.name, done[part.name]))
+
+
+def _planned_look(part: Part, models: Models, sharing: int) -> OffsetLook | None:
+    """The planes of a part that tell whether a given offset fits; None where none was given.
+
+    Args:
+        part: of the job.
+        models: of its choice of planes.
+        sharing: how many parts are corrected with the same ones.
+    """
+    given = {label for label in part.models or models if is_given(models[label])}
+    if not given:
+        return None
+    return offset_look(part.plan.source, given, sharing)
 
 
 def _carry(work: Work, job: Job) -> None:

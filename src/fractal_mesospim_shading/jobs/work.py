@@ -24,7 +24,6 @@ from fractal_mesospim_shading.flatfield.sampling import PlaneChoice
 from fractal_mesospim_shading.images.arrays.documents import Document
 from fractal_mesospim_shading.images.carrying.members import MemberPlan
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.results import Companion
 from fractal_mesospim_shading.images.ngff import first_pyramid_only
 from fractal_mesospim_shading.images.output import companion_url, pixel_bytes
 from fractal_mesospim_shading.images.source import MultitileImage
@@ -36,6 +35,7 @@ from fractal_mesospim_shading.options.base import parameters_of
 from fractal_mesospim_shading.options.flatfield import FlatfieldOptions, ImportOptions
 
 if TYPE_CHECKING:
+    from fractal_mesospim_shading.images.native.results import Companion
     from fractal_mesospim_shading.overlaps.certificate import OverlapCheck
     from fractal_mesospim_shading.views.verdict import Verdict
 

@@ -113,31 +113,6 @@ def observe_overlaps(
     return OverlapEvidence(tuple(pairs), tuple(rejected), reader.decoded_bytes, structure)
 
 
-@dataclass
-class OverlapMemory:
-    """What was seen of overlaps, kept until the same is asked for once more."""
-
-    _kept: dict[str, OverlapEvidence] = field(default_factory=dict)
-
-    def observe(
-        self,
-        image: MultitileImage,
-        group: ModelGroup,
-        offset: float | FloatImage,
-        *,
-        seed: int,
-        budget: int,
-    ) -> OverlapEvidence:
-        """As `observe_overlaps`, which is called the first time."""
-        read = (group.channel.index, sorted(group.planes.items()), sorted(group.unwritten))
-        key = repr((read, np.asarray(offset, np.float64).tobytes(), seed, budget))
-        kept = self._kept.pop(key, None)
-        if kept is None:
-            kept = observe_overlaps(image, group, offset, seed=seed, budget=budget)
-            self._kept[key] = kept
-        return kept
-
-
 def dark_structure_of(image: MultitileImage, offset: float | FloatImage) -> float | None:
     """Counts (RMS) by which the dark frame of an image may differ from what is taken off.
 

@@ -17,7 +17,8 @@ from fractal_mesospim_shading.errors import SourceReadError
 from fractal_mesospim_shading.images.carrying.members import MemberPlan, list_members
 from fractal_mesospim_shading.images.mosaic import MosaicImage, is_finished
 from fractal_mesospim_shading.images.native import report
-from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
+from fractal_mesospim_shading.images.native.collection import TileCollection
+from fractal_mesospim_shading.images.native.container import is_container
 from fractal_mesospim_shading.images.native.results import container_attributes, earlier_correction
 from fractal_mesospim_shading.images.ngff import other_pyramids
 from fractal_mesospim_shading.images.roi_tables import FOV_TABLE

@@ -27,7 +27,7 @@ from fractal_mesospim_shading.flatfield.sampling import (
 )
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import is_container
+from fractal_mesospim_shading.images.native.container import is_container
 from fractal_mesospim_shading.images.source import MultitileImage
 from fractal_mesospim_shading.images.storage.names import image_name
 from fractal_mesospim_shading.images.storage.stores import workable

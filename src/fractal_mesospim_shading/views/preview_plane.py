@@ -16,7 +16,8 @@ from fractal_mesospim_shading.flatfield.kernel import profile_names
 from fractal_mesospim_shading.flatfield.sampling import plane_count
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.mosaic import MosaicImage
-from fractal_mesospim_shading.images.native.collection import TileCollection, is_container
+from fractal_mesospim_shading.images.native.collection import TileCollection
+from fractal_mesospim_shading.images.native.container import is_container
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.results import container_attributes, refuse_unfinished
 from fractal_mesospim_shading.images.native.stack import Stack

@@ -223,21 +223,9 @@ class TileCollection:
         return tuple(lines)
 
 
-def is_container(url: str, storage_options: StorageOptions = None) -> bool:
-    """Whether at an address lies a container of stacks, by the names in it.
-
-    Args:
-        url: see `TileCollection.open`.
-        storage_options: for remote addresses.
-
-    Raises:
-        ImageNotFoundError, ImageFormatError: there is no zarr group at all.
-    """
-    address = normalise_url(url)
-    content = group_content(open_group(address, storage_options))
-    if any(content.get(key) for key in ("multiscales", "plate", "well")):
-        return False
-    around = look_around(address, storage_options)
+def holds_stacks(url: str, storage_options: StorageOptions = None) -> bool:
+    """Whether the names in a group, or of the texts beside it, are those of stacks."""
+    around = look_around(url, storage_options)
     return any(is_stack_name(child) or child in around.texts for child in around.children)
 
 

@@ -22,8 +22,8 @@ from fractal_mesospim_shading.errors import (
 from fractal_mesospim_shading.images.native.collection import (
     SignOptions,
     TileCollection,
-    is_container,
 )
+from fractal_mesospim_shading.images.native.container import is_container
 from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,

@@ -19,8 +19,8 @@ from fractal_mesospim_shading.flatfield.sampling import choose, every_plane
 from fractal_mesospim_shading.images.native import report
 from fractal_mesospim_shading.images.native.collection import (
     TileCollection,
-    is_container,
 )
+from fractal_mesospim_shading.images.native.container import is_container
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.positions import SignOptions
 from fractal_mesospim_shading.images.native.tile_images import parse_tile_name
