@@ -82,6 +82,26 @@ def test_a_message_names_options_of_a_command_that_did_not_load_them() -> None:
     assert done.stdout.splitlines()[-1] == "Set --camera-offset, not `no_option`."
 
 
+def test_the_work_of_an_image_is_planned_without_what_acquisitions_and_verdicts_take(
+    make_mosaic: Callable[..., Path],
+) -> None:
+    image = str(make_mosaic())
+    script = (
+        "import json, sys\n"
+        "from fractal_mesospim_shading.jobs.flatfield import plan_flatfield\n"
+        "from fractal_mesospim_shading.options.flatfield import FlatfieldOptions\n"
+        f"plan_flatfield({image!r}, FlatfieldOptions(fov_list=[1], camera_offset=100))\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    names = ("images.native.collection", "jobs.containers", "jobs.judging", "overlaps.sampling")
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert "ome_zarr.reader" in loaded
+    assert {f"fractal_mesospim_shading.{name}" for name in names} & {*loaded} == set()
+
+
 def _options_of(command: str) -> set[str | None]:
     made = COMMANDS.commands[command]
     with made.make_context(command, ["--help"], resilient_parsing=True) as context:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil, sqrt
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FloatImage = NDArray[np.float32]
+
+Found = TypeVar("Found")
 
 _MOST_LOOKED_AT = 1_000_000
 """Pixels that percentiles are taken of, at most."""
@@ -109,28 +112,27 @@ class ShadingProfile:
         return self.flatfield.shape[0], self.flatfield.shape[1]
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest value of the flat-field."""
+        return self._once("_ends", _ends)
+
+    @property
     def typical_range(self) -> tuple[float, float]:
         """1st and 99th percentile of the flat-field, of a million pixels at most, evenly spread."""
-        step = ceil(sqrt(self.flatfield.size / _MOST_LOOKED_AT))
-        low, high = np.percentile(self.flatfield[::step, ::step], (1, 99))
-        return float(low), float(high)
+        return self._once("_typical_range", _typical_range)
 
     @property
     def digest(self) -> str:
-        """Fingerprint of what is applied, made once: of a large tile it takes a tenth of a second.
+        """Fingerprint of what is applied, for provenance, and to match a continued run."""
+        return self._once("_digest", _digest)
 
-        For provenance, and to match a continued run.
-        """
+    def _once(self, name: str, find: Callable[[ShadingProfile], Found]) -> Found:
+        """What takes long to find out of a large tile is found once, by whoever asks first."""
         # No `cached_property`: Python 3.11 makes those of two profiles one after the other.
-        made: str | None = vars(self).get("_digest")
-        if made is None:
-            digest = hashlib.sha256(np.ascontiguousarray(self.flatfield).data)
-            dark = np.asarray(self.darkfield if self.darkfield is not None else 0)
-            digest.update(np.ascontiguousarray(dark).data)
-            digest.update(json.dumps(self.baseline).encode())
-            made = digest.hexdigest()[:16]
-            object.__setattr__(self, "_digest", made)
-        return made
+        if name not in vars(self):
+            object.__setattr__(self, name, find(self))
+        found: Found = vars(self)[name]
+        return found
 
     def resampled(self, shape: tuple[int, int]) -> ShadingProfile:
         """The profile on another pixel grid over the same field of view."""
@@ -204,7 +206,7 @@ class ShadingProfile:
         return plot_flatfield(self.flatfield, axes)
 
     def __repr__(self) -> str:
-        low, high = float(self.flatfield.min()), float(self.flatfield.max())
+        low, high = self.ends
         parts = [f"{shape_text(self.shape)} pixels", f"flat-field {low:.3g} to {high:.3g}"]
         if self.darkfield is not None:
             parts.append(f"dark-field {float(np.mean(self.darkfield)):.4g} counts")
@@ -213,16 +215,31 @@ class ShadingProfile:
         return f"ShadingProfile({', '.join(parts)})"
 
 
-def range_warning(flatfield: FloatImage) -> str | None:
-    """What to say of a flat-field that leaves the usual range of 0.05 to 20 anywhere.
+def _ends(profile: ShadingProfile) -> tuple[float, float]:
+    return float(profile.flatfield.min()), float(profile.flatfield.max())
 
-    Args:
-        flatfield: (y, x), mean 1.
+
+def _typical_range(profile: ShadingProfile) -> tuple[float, float]:
+    step = ceil(sqrt(profile.flatfield.size / _MOST_LOOKED_AT))
+    low, high = np.percentile(profile.flatfield[::step, ::step], (1, 99))
+    return float(low), float(high)
+
+
+def _digest(profile: ShadingProfile) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(profile.flatfield).data)
+    dark = np.asarray(profile.darkfield if profile.darkfield is not None else 0)
+    digest.update(np.ascontiguousarray(dark).data)
+    digest.update(json.dumps(profile.baseline).encode())
+    return digest.hexdigest()[:16]
+
+
+def range_warning(profile: ShadingProfile) -> str | None:
+    """What to say of a flat-field that leaves the usual range of 0.05 to 20 anywhere.
 
     Returns:
         Words that follow "The flat-field"; None where there is nothing to say.
     """
-    low, high = float(flatfield.min()), float(flatfield.max())
+    (low, high), flatfield = profile.ends, profile.flatfield
     least, most = USUAL_RANGE
     if low >= least and high <= most:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from fractal_mesospim_shading.core.flatfield.basic_python import find_basic_python
-from fractal_mesospim_shading.core.profile import (
-    range_warning,
-)
+from fractal_mesospim_shading.core.profile import ShadingProfile, range_warning
 from fractal_mesospim_shading.core.threads import freed_memory_kept, in_order
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.watching import remember_reads
@@ -85,19 +84,31 @@ def choose_models(
     return problems.run(lambda: choose(image, options, given.models, given.dark))
 
 
+def look_at_given(choices: Sequence[PlaneChoice]) -> None:
+    """Find out, two at a time, what a job is going to ask of profiles that were given.
+
+    They keep it. Of large tiles it takes long, and can be done while something else is waited for.
+    """
+
+    def look(profile: ShadingProfile) -> tuple[object, ...]:
+        return profile.digest, profile.ends, profile.typical_range
+
+    profiles = [model.profile for choice in choices for model in choice.models.values()]
+    deque(in_order(look, profiles, workers=2), maxlen=0)
+
+
 def request_details(choices: Sequence[PlaneChoice]) -> dict[str, Any]:
     """What of given models and dark frames decides the bytes of a result, by label."""
-    profiles = {
-        choice.prefix + label: model.profile
+    models = {
+        choice.prefix + label: model.profile.digest
         for choice in choices
         for label, model in choice.models.items()
     }
-    frames = {
-        choice.prefix + label: frame for choice in choices for label, frame in choice.dark.items()
+    dark = {
+        choice.prefix + label: _digest(frame)
+        for choice in choices
+        for label, frame in choice.dark.items()
     }
-    digests = in_order(lambda profile: profile.digest, profiles.values(), workers=2)
-    models = dict(zip(profiles, digests, strict=True))
-    dark = dict(zip(frames, in_order(_digest, frames.values(), workers=2), strict=True))
     details = {"models": models, "darkfield": dark}
     return {name: digests for name, digests in details.items() if digests}
 
@@ -144,7 +155,7 @@ def find_models(
                 remember_reads(job, name, notes)
         if "resampled" in model.facts:
             logger.info("Channel %s: resampled: %s", label, model.facts["resampled"])
-        strange = range_warning(model.profile.flatfield)
+        strange = range_warning(model.profile)
         if strange is not None:
             logger.warning("Channel %s: the flat-field %s", label, strange)
         models[group.label] = model

@@ -171,8 +171,10 @@ def _measured(choice: PlaneChoice, group: ModelGroup, workers: int) -> ChannelMo
         profile = replace(profile, darkfield=choice.dark[group.channel.label])
         facts |= dark_facts(profile.darkfield, "measured dark-field")
     if profile.darkfield is not None:
-        frame = isinstance(profile.darkfield, np.ndarray) and bool(np.any(profile.darkfield))
-        offset = None if frame else float(np.mean(profile.darkfield))
+        dark = profile.darkfield
+        # By rows: mostly the first one tells.
+        frame = isinstance(dark, np.ndarray) and any(bool(row.any()) for row in dark)
+        offset = None if frame else float(np.mean(dark))
         warning = processor_warning(group, dark=frame, offset=offset)
         if warning:
             logger.warning("Channel %s: %s", choice.name_of(group), warning)

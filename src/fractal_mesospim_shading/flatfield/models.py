@@ -189,7 +189,7 @@ def model_facts(models: Models) -> dict[str, dict[str, Any]]:
         label: {
             **model.facts,
             "offset": model.offset,
-            "flatfield_range": [float(end(model.profile.flatfield)) for end in (np.min, np.max)],
+            "flatfield_range": [*model.profile.ends],
             "planes": None if model.planes is None else model.planes.facts(),
         }
         for label, model in models.items()

@@ -11,7 +11,7 @@ from fractal_mesospim_shading.engine.earlier import steps_of
 from fractal_mesospim_shading.engine.outside_tiles import check_outside
 from fractal_mesospim_shading.engine.resources import estimate_workers
 from fractal_mesospim_shading.errors import Problems
-from fractal_mesospim_shading.flatfield.job_models import request_details
+from fractal_mesospim_shading.flatfield.job_models import look_at_given
 from fractal_mesospim_shading.flatfield.kernel import FlatfieldKernel
 from fractal_mesospim_shading.flatfield.plane_sample import box_bytes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
@@ -83,7 +83,7 @@ def prepare_flatfield(image: MosaicImage, options: FlatfieldOptions) -> Work:
     )
     with meanwhile(load_reader):
         choices = choose_all_models([image], options, problems)
-        request_details(choices)  # the profiles keep their fingerprints
+        look_at_given(choices)
     obstacle = report_obstacle(image.url if planned is None else planned.final_url)
     tasks = (TASK, *after.tasks)
     refuse_common(options, tasks, image.url, history, problems, no_report=obstacle)
@@ -131,7 +131,7 @@ def prepare_container(collection: TileCollection, options: FlatfieldOptions) -> 
     mosaics = problems.run(collection.mosaics) or ()
     with meanwhile(load_reader):
         choices = choose_all_models(mosaics, options, problems)
-        request_details(choices)
+        look_at_given(choices)
     after = following(options)
     kernels = after.group_kernels(collection, mosaics, problems)
 

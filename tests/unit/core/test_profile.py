@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -177,3 +179,27 @@ def test_what_shrinks_is_averaged_as_by_the_sums_of_the_whole_array(shape, kind)
         expected = image if size == shape[0] else np.clip(plain, image.min(), image.max())
         for found in (resample(image, (size, shape[1])), resample(image.T, (shape[1], size)).T):
             np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "i4", "f4", ">f4", "f8"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_each_value_is_divided_in_float64_and_rounded_once(kind: str, in_place: bool) -> None:
+    flatfield = np.random.default_rng(5).uniform(40, 200, (37, 53)).astype(kind)
+    given = flatfield.astype(np.float64)
+    profile = ShadingProfile.create(flatfield.copy(), in_place=in_place)
+    expected = [[np.float32(value / profile.scale) for value in row] for row in given]
+    assert profile.flatfield.tobytes() == np.array(expected, np.float32).tobytes()
+
+
+def test_what_is_kept_of_a_profile_is_its_own() -> None:
+    values = np.linspace(0.5, 1.5, 60).reshape(6, 10)
+    profile = ShadingProfile.create(values, 100)
+    first = profile.digest, profile.ends, profile.typical_range
+    assert (profile.digest, profile.ends, profile.typical_range) == first
+    assert profile.ends == (0.5, 1.5)
+    assert profile.typical_range == pytest.approx((0.51, 1.49))
+    other = replace(profile, darkfield=101.0)
+    assert other.digest != profile.digest
+    assert other == replace(profile, darkfield=101.0)
+    turned = ShadingProfile.create(values[::-1, ::-1] ** 2, 100)
+    assert (turned.digest, turned.ends, turned.typical_range) != first
