@@ -56,14 +56,14 @@ def enlarged(image: Path, setting: ImageSetting, times: int, axis: str, folder: 
 
 def foreseen(image: Path) -> int:
     """Bytes that the program reckons with."""
-    from fractal_mesospim_shading.engine.memory_needed import needed_memory
     from fractal_mesospim_shading.images.mosaic import MosaicImage
     from fractal_mesospim_shading.jobs.flatfield import prepare_flatfield
+    from fractal_mesospim_shading.jobs.outlook import outlook
     from fractal_mesospim_shading.options.flatfield import FlatfieldOptions
 
     options = FlatfieldOptions(models_folder=str(image.parents[1] / "models"))
     source = MosaicImage.open(str(image))
-    return needed_memory(prepare_flatfield(source, options).parts[0].plan, THREADS)
+    return outlook(prepare_flatfield(source, options)).memory_bytes
 
 
 def row(name: str, image: Path, gigabytes: float, output: Path) -> str:
