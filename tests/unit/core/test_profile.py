@@ -200,6 +200,6 @@ def test_what_is_kept_of_a_profile_is_its_own() -> None:
     assert profile.typical_range == pytest.approx((0.51, 1.49))
     other = replace(profile, darkfield=101.0)
     assert other.digest != profile.digest
-    assert other == replace(profile, darkfield=101.0)
+    assert other.digest == replace(profile, darkfield=101.0).digest
     turned = ShadingProfile.create(values[::-1, ::-1] ** 2, 100)
     assert (turned.digest, turned.ends, turned.typical_range) != first
