@@ -318,10 +318,16 @@ def key_in_job(name: str, key: str) -> str:
     return f"{name}:{key}" if name else key
 
 
+def split_key(whole: str) -> tuple[str, str]:
+    """The inverse: name of the image, and key there."""
+    name, _, key = whole.rpartition(":")
+    return name, key
+
+
 def keys_by_part(keys: Iterable[str]) -> Mapping[str, set[str]]:
     """Keys of blocks within a job as those of its images, by the names of these."""
     found: dict[str, set[str]] = defaultdict(set)
     for whole in keys:
-        name, _, key = whole.rpartition(":")
+        name, key = split_key(whole)
         found[name].add(key)
     return found

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from fractal_mesospim_shading.core.blocks import BlockGrid, Node, batch_size, key_in_job
+from fractal_mesospim_shading.core.blocks import BlockGrid, Node, batch_size, key_in_job, split_key
 from fractal_mesospim_shading.engine.cluster import Engine, OnRecord, Workplace, workplace
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import (
@@ -107,7 +107,8 @@ def records_by_part(records: Iterable[Record]) -> Mapping[str, Sequence[Record]]
     """The records of a job, as they are, by the names of its images."""
     found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        found[record["node"].rpartition(":")[0]].append(record)
+        name, _ = split_key(record["node"])
+        found[name].append(record)
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.blocks import Node, key_in_job, keys_by_part
+from fractal_mesospim_shading.core.blocks import Node, key_in_job, keys_by_part, split_key
 from fractal_mesospim_shading.core.threads import in_order
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
@@ -288,7 +288,7 @@ class Watch:
     def _results(self) -> Iterator[tuple[str, Record]]:
         """The records of each part, with the names of nodes within it."""
         for record in self._job.records:
-            name, _, key = record["node"].rpartition(":")
+            name, key = split_key(record["node"])
             yield name, {**record, "node": key}
 
 

@@ -36,7 +36,6 @@ _HEAD = 4096
 _LATEST_FORMAT = 2
 """Of blosc 1, which zarr's chunks are."""
 
-
 RUN_BYTES = 8 * 2**20
 """Bytes of pixels of a large chunk that are decoded at a time."""
 
