@@ -10,8 +10,10 @@ of the correction; for tiles and channels also of one with its report, and of `f
 A million chunks are a million files of one block of the disk each, and as many of the result.
 
 The second table shows one command at three sizes: the stacks of a native container, whose tiles
-overlap, a background of many tiles, and `check` of many. Its last column is what one more of them
-takes, of processor time and of memory, from the size before.
+overlap, backgrounds of many tiles, in larger images and in the same one, and `check` of many. Its
+last column is what one more of them takes, of processor time and of memory, from the size before:
+in larger images that is also what their pixels take, as more blocks are in flight and more means
+wait.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ from tests.support.acquisition_table import SyntheticSettings
 PROGRAM = (sys.executable, "-m", "fractal_mesospim_shading.cli")
 TILE = 64
 SIDES = (4, 32, 100)
+PLANE = 6400
+"""Side of a plane that is cut into more and more tiles."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Size:
         beside: label images, and the shape of their chunks.
         looked_at: whether the report and `find-empty` are measured as well.
         only_level: no pyramid; every chunk is a copy of the file of the first one.
+        tile: side of a tile.
     """
 
     what: str
@@ -71,6 +76,7 @@ class Size:
     beside_chunk: tuple[int, int, int] = (4, 512, 512)
     looked_at: bool = False
     only_level: bool = False
+    tile: int = TILE
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -79,7 +85,7 @@ class Size:
 
     def write(self, folder: Path) -> None:
         """Write the image, of a few even counts, and a flat-field of 1 for each channel."""
-        side = self.side * TILE
+        side = self.side * self.tile
         plane = np.add.outer(np.arange(side) % 128, np.arange(side) % 3) + 150
         pixels = np.broadcast_to(plane, (self.channels, self.planes, side, side))
         image = folder / "image.zarr"
@@ -88,7 +94,7 @@ class Size:
             image,
             pixels[tuple(slice(n) for n in shape)].astype("uint16"),
             channels=self.labels,
-            tile_shape=None if self.only_level else (TILE, TILE),
+            tile_shape=None if self.only_level else (self.tile, self.tile),
             chunks=self.chunk,
             codec="blosc",
             **({"factors": ()} if self.only_level else {}),
@@ -99,7 +105,7 @@ class Size:
             self.write_labels(image, pixels.shape[1:])
         for label in self.labels:
             (folder / "models" / label).mkdir(parents=True, exist_ok=True)
-            flat = np.ones((TILE, TILE), np.float32)
+            flat = np.ones((self.tile, self.tile), np.float32)
             np.savez(folder / "models" / label / "profiles.npz", flatfield=flat)
 
     def write_labels(self, image: Path, shape: tuple[int, ...]) -> None:
@@ -121,7 +127,7 @@ class Size:
     def files(self) -> int:
         """Chunks of level 0."""
         depth, height, width = self.chunk
-        side = self.side * TILE
+        side = self.side * self.tile
         return self.channels * -(-self.planes // depth) * -(-side // height) * -(-side // width)
 
 
@@ -178,7 +184,7 @@ def row(size: Size, folder: Path) -> str:
         seen += [f"{report.cpu:.1f}", f"{empty.cpu:.1f}", f"{empty.peak / 1e6:.0f}"]
     else:
         seen += [""] * 3
-    pixels = size.channels * size.planes * (size.side * TILE) ** 2 / 1e6
+    pixels = size.channels * size.planes * (size.side * size.tile) ** 2 / 1e6
     return f"| {' | '.join([size.what, f'{pixels:.0f}', f'{size.files}', *seen])} |"
 
 
@@ -194,6 +200,11 @@ def write_container(folder: Path, side: int) -> None:
 def write_tiles(folder: Path, side: int) -> None:
     """A mosaic of so many tiles along y and x."""
     Size("", side).write(folder)
+
+
+def write_cut(folder: Path, side: int) -> None:
+    """The same plane in so many tiles along y and x: what grows is their number alone."""
+    Size("", side, tile=PLANE // side).write(folder)
 
 
 def write_overlapping(folder: Path, side: int) -> None:
@@ -219,6 +230,23 @@ def of_tiles(folder: Path) -> Mapping[str, Sequence[str]]:
     background = ["correct-background", str(folder / "image.zarr"), "--method", "median:5"]
     more = ["--output-folder", str(folder), "--no-report"]
     return {"background `median:5`": [*PROGRAM, *background, *more]}
+
+
+def of_cut(folder: Path) -> Mapping[str, Sequence[str]]:
+    """Backgrounds of the same pixels, each block by itself."""
+    image, models = str(folder / "image.zarr"), str(folder / "models")
+    more = ["--output-folder", str(folder), "--no-report", "--n-workers", "1", "--overwrite"]
+    both = ["correct-flatfield", image, "--models-folder", models, "--camera-offset", "100"]
+    return {
+        **{
+            f"background `{method}`": [
+                *(*PROGRAM, "correct-background", image),
+                *("--method", method, *more),
+            ]
+            for method in ("median:5", "tile_median", "gaussian:5")
+        },
+        "both, `median:5`": [*PROGRAM, *both, "--background", "median:5", *more],
+    }
 
 
 def of_overlapping(folder: Path) -> Mapping[str, Sequence[str]]:
@@ -266,6 +294,7 @@ class Series:
 SERIES = (
     Series("stacks", (8, 16, 32), write_container, of_container),
     Series("tiles", SIDES, write_tiles, of_tiles),
+    Series("tiles of the same pixels", (10, 100, 200), write_cut, of_cut),
     Series("overlapping tiles", SIDES, write_overlapping, of_overlapping),
 )
 
