@@ -15,6 +15,7 @@ from fractal_mesospim_shading.errors import SamplingError
 from fractal_mesospim_shading.flatfield.plane_sample import Sample
 from fractal_mesospim_shading.flatfield.sampling import PlaneRef, plane_count
 from fractal_mesospim_shading.images.source import ModelGroup, MultitileImage
+from fractal_mesospim_shading.images.storage.large_arrays import large_zeros
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,15 @@ def look_for_empty(
     if not refs:
         return EmptyPlanes(image, group, level, (), None, None, ())
     with freed_memory_kept:
-        stack = sample.read(dark=None, zero_is_no_data=zero_is_no_data, workers=workers)
+        stack = sample.read(
+            dark=None, zero_is_no_data=zero_is_no_data, workers=workers, zeros=large_zeros
+        )
     n_z = plane_count(image, level)
     tiles = {tile: group.planes[tile] for tile, _ in refs}
     means = stack.mean
     try:
         with freed_memory_kept:
-            windows = Windows.of(stack, refs, n_z)
+            windows = Windows.of(stack, refs, n_z, large_zeros)
             # Only its means are looked at again.
             del stack
             decision = decide(windows)

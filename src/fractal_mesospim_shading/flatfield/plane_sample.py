@@ -17,6 +17,7 @@ from fractal_mesospim_shading.core.flatfield.binning import (
     BinnedPlanes,
     BinnedStack,
     PartialBins,
+    Zeros,
     bin_block,
 )
 from fractal_mesospim_shading.core.layout import TileLayout
@@ -64,18 +65,26 @@ class Sample:
         """The place of each plane among all."""
         return {plane: slot for slot, plane in enumerate(self.planes)}
 
-    def read(self, *, dark: DarkFrame | None, zero_is_no_data: bool, workers: int) -> BinnedStack:
+    def read(
+        self,
+        *,
+        dark: DarkFrame | None,
+        zero_is_no_data: bool,
+        workers: int,
+        zeros: Zeros = np.zeros,
+    ) -> BinnedStack:
         """Read the planes and reduce them to bins.
 
         Args:
             dark: measured dark frame of a tile at this level, or a number, in counts.
             zero_is_no_data: leave out pixels of raw value 0.
             workers: boxes read at a time.
+            zeros: makes the arrays that hold all bins.
 
         Raises:
             SourceReadError: a chunk cannot be read.
         """
-        binned = BinnedPlanes(len(self.planes), self.layout.tile_shape, self.bin_px)
+        binned = BinnedPlanes(len(self.planes), self.layout.tile_shape, self.bin_px, zeros)
 
         def reduced(box: Box) -> list[tuple[PartialBins, list[int]]]:
             return list(self._reduced(box, binned.bin_px, dark, zero_is_no_data))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fractal_mesospim_shading.core.emptiness.regions import Choice, TileRegions, choose
@@ -201,7 +201,7 @@ def find_empty(url: str, wanted: EmptyWanted) -> EmptyResult:
     options = validated(FlatfieldOptions, shared)
     with workable(url):
         looks = _looks(url, wanted, options)
-        found = [_look(look, options) for look in looks]
+        found = [_look(look, options, drawn=wanted.picture is not None) for look in looks]
     choice = _common(found)
     picture = None
     if wanted.picture is not None:
@@ -292,11 +292,13 @@ def _looks(url: str, wanted: EmptyWanted, options: FlatfieldOptions) -> list[_Lo
     return looks
 
 
-def _look(look: _Look, options: FlatfieldOptions) -> EmptyPlanes:
+def _look(look: _Look, options: FlatfieldOptions, *, drawn: bool) -> EmptyPlanes:
+    """What was found, with the means of windows where they are going to be drawn."""
     workers = estimate_workers(box_bytes(look.image, level_to_look_at(look.image)), options)
     logger.info("Channel %s: looking for empty planes", look.group.label)
     no_data = options.zero_is != "data"
-    return look_for_empty(look.group, look.sample, zero_is_no_data=no_data, workers=workers)
+    seen = look_for_empty(look.group, look.sample, zero_is_no_data=no_data, workers=workers)
+    return replace(seen, means=None, windows=seen.windows if drawn else None)
 
 
 def _opened(url: str, storage: StorageOptions, roi_table: str) -> list[MultitileImage]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.emptiness.changes import mean_of_known
+from fractal_mesospim_shading.core.emptiness.changes import mean_of_known, part_of
 from fractal_mesospim_shading.core.emptiness.windows import Windows
 
 FloatArray = NDArray[np.float64]
@@ -58,7 +58,7 @@ def _agreement(
     """Which sheets are lines in which others, and how bright each is."""
     counts, variance = [], []
     for sheet in sheets:
-        own = planes.means[0][sheet]
+        own = part_of(planes.means[0], sheet)
         known = np.isfinite(own).all(axis=0)
         mean = np.where(known, own.mean(axis=0), np.nan)
         counts.append(mean)

@@ -122,6 +122,19 @@ def parts_of(number: int, across: int) -> Iterator[slice]:
     return (slice(number * k // parts, number * (k + 1) // parts) for k in range(parts))
 
 
+def part_of(
+    means: FloatArray, planes: NDArray[np.intp] | NDArray[np.bool_], windows: slice = slice(None)
+) -> FloatArray:
+    """Some planes in some windows, row by row: in another order NumPy adds up other bits.
+
+    Args:
+        means: (n, windows) in any order.
+        planes: which, by number or as a mask.
+        windows: which.
+    """
+    return np.ascontiguousarray(means[:, windows][planes])
+
+
 def mean_of_known(values: FloatArray, axis: int) -> FloatArray:
     """Mean along an axis without the NaN; NaN where there is nothing else."""
     known = np.isfinite(values)
@@ -134,7 +147,8 @@ def _line_of_changes(
     means: FloatArray, pixels: FloatArray, first: NDArray[np.intp]
 ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray, FloatArray]:
     """Of some pairs: whether windows are enough, centre, slope, and the mean of the squares."""
-    change, middle = means[first + 1] - means[first], (means[first + 1] + means[first]) / 2
+    own, following = part_of(means, first), part_of(means, first + 1)
+    change, middle = following - own, (following + own) / 2
     both = np.isfinite(change)
     enough = both.sum(axis=1) >= max(LEAST_WINDOWS * means.shape[1], 4)
     number = np.maximum(both.sum(axis=1), 1)
@@ -161,7 +175,7 @@ def _squares(
     The squares are variances of a pixel, counts squared. What follows the shape is left out: the
     medium may be brighter or darker by then.
     """
-    own, following = means[first], means[first + 1]
+    own, following = part_of(means, first), part_of(means, first + 1)
     change, middle = following - own, (following + own) / 2
     both = np.isfinite(change)
     x, y = np.where(both, middle - centre[0], 0.0), np.where(both, change - centre[1], 0.0)

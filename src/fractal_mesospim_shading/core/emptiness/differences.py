@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.emptiness.changes import parts_of
+from fractal_mesospim_shading.core.emptiness.changes import part_of, parts_of
 from fractal_mesospim_shading.core.emptiness.shape import SharedShape
 from fractal_mesospim_shading.core.emptiness.windows import Windows
 
@@ -71,7 +71,7 @@ class Differences:
         """
         shape = self.shape
         light = shape.level[chosen][:, None] * shape.light[size][windows]
-        rest = self.planes.means[size][:, windows][chosen] - shape.offset - light
+        rest = part_of(self.planes.means[size], chosen, windows) - shape.offset - light
         # The shape has the noise of those that it was made of.
         variance = self.planes.variance(size, shape.offset + light, windows)
         return rest, np.minimum(light, self.most_light), (1 + 1 / shape.members) * variance

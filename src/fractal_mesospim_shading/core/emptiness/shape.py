@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.emptiness.changes import mean_of_known, parts_of
+from fractal_mesospim_shading.core.emptiness.changes import mean_of_known, part_of, parts_of
 from fractal_mesospim_shading.core.emptiness.windows import Windows
 
 FloatArray = NDArray[np.float64]
@@ -71,7 +71,7 @@ def _first_offset(planes: Windows, own: NDArray[np.intp]) -> float:
     """Where the noise would be none; where it does not tell, what a usual fall-off tells."""
     smallest, noise = planes.means[0], planes.noise
     parts = parts_of(smallest.shape[1], len(own))
-    counts = np.concatenate([mean_of_known(smallest[:, part][own], 0) for part in parts])
+    counts = np.concatenate([mean_of_known(part_of(smallest, own, part), 0) for part in parts])
     usual = float(2 * np.nanmin(counts) - np.nanmax(counts))
     return _bounded(-noise.intercept / noise.slope if noise.slope > 0 else usual, counts)
 
@@ -89,7 +89,7 @@ def _combined(
     """The light of a typical plane from planes of known brightness; NaN where none has data."""
     parts = parts_of(means.shape[1], len(own))
     typical = _median_light if robust else _mean_light
-    return np.concatenate([typical(means[:, part][own] - offset, level) for part in parts])
+    return np.concatenate([typical(part_of(means, own, part) - offset, level) for part in parts])
 
 
 def _median_light(light: FloatArray, level: FloatArray) -> FloatArray:
@@ -119,7 +119,7 @@ def _levels(
     """Brightness of planes: the median ratio, which sample in a part of a plane leaves alone."""
     result = np.full(len(own), np.nan)
     for part in parts_of(len(own), len(typical)):
-        ratio = (means[own[part]] - offset) / typical
+        ratio = (part_of(means, own[part]) - offset) / typical
         finite = np.isfinite(ratio)
         whole, some = finite.all(axis=1), finite.any(axis=1)
         found = result[part]
@@ -130,7 +130,9 @@ def _levels(
 
 def _meeting_point(means: FloatArray, own: NDArray[np.intp], typical: FloatArray) -> float:
     """The offset at which the lines of all planes in the typical one meet."""
-    lines = [_line_in(means[own[part]], typical) for part in parts_of(len(own), len(typical))]
+    lines = [
+        _line_in(part_of(means, own[part]), typical) for part in parts_of(len(own), len(typical))
+    ]
     slope, start = (np.concatenate(values) for values in zip(*lines, strict=True))
     lack = 1 - slope
     power = float((lack**2).sum())

@@ -18,7 +18,7 @@ from fractal_mesospim_shading.core.emptiness.changes import (
     NoiseLine,
     parts_of,
 )
-from fractal_mesospim_shading.core.flatfield.binning import BinnedStack
+from fractal_mesospim_shading.core.flatfield.binning import BinnedStack, Zeros
 from fractal_mesospim_shading.core.flatfield.noise import zeros_among_values
 from fractal_mesospim_shading.errors import SamplingError
 
@@ -73,13 +73,20 @@ class Windows:
     noise: NoiseLine
 
     @classmethod
-    def of(cls, stack: BinnedStack, refs: Sequence[tuple[int, int]], n_z: int) -> Windows:
+    def of(
+        cls,
+        stack: BinnedStack,
+        refs: Sequence[tuple[int, int]],
+        n_z: int,
+        zeros: Zeros = np.zeros,
+    ) -> Windows:
         """The windows of binned planes.
 
         Args:
             stack: of the planes, zeros left out as no data; a bin as `choose_window_bin` says.
             refs: (tile number, plane) of each, sorted.
             n_z: planes of one time point.
+            zeros: makes the arrays that hold the means of all planes.
 
         Raises:
             SamplingError: no plane has a neighbour, so that nothing tells the noise.
@@ -89,7 +96,7 @@ class Windows:
         begins[1:] = (np.diff(tile) != 0) | (np.diff(plane) != 1) | (plane[1:] % n_z == 0)
         whole = _pixels_of_bins(stack)
         pixels = tuple(sums[0] for sums in _window_sums(whole[None]))
-        means = _window_means(stack, pixels)
+        means = _window_means(stack, pixels, zeros)
         run = np.cumsum(begins, dtype=np.int64)
         changes = Changes.of(means[0], pixels[0], run, stack)
         if not len(changes.first):
@@ -137,9 +144,15 @@ def _pixels_of_bins(stack: BinnedStack) -> FloatArray:
     return np.asarray(rows[:, None] * columns[None, :])
 
 
-def _window_means(stack: BinnedStack, pixels: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
-    """For each size (n, windows) means; NaN where pixels of a window were not recorded."""
-    means = tuple(np.empty((len(stack.mean), len(own))) for own in pixels)
+def _window_means(
+    stack: BinnedStack, pixels: Sequence[FloatArray], zeros: Zeros
+) -> tuple[FloatArray, ...]:
+    """For each size (n, windows) means; NaN where pixels of a window were not recorded.
+
+    The planes of a window lie together: most of what is asked is asked of a few windows of all
+    planes, which then are a part of the memory, or of a file, and not a little everywhere.
+    """
+    means = tuple(zeros((len(own), len(stack.mean)), np.float64).T for own in pixels)
     zeros_are_values = zeros_among_values(stack) > _ZEROS_ARE_VALUES
     for part in parts_of(len(stack.mean), stack.mean[0].size):
         total, missing = _usable_bins(stack, part, zeros_are_values)

@@ -15,26 +15,24 @@ that they handle neighbouring pixels together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fractal_mesospim_shading.core.flatfield.binned_skew import SKEW_PIXELS, bin_skew
 from fractal_mesospim_shading.core.kernel_cache import kernel
 from fractal_mesospim_shading.errors import SamplingError
 
 Shape = tuple[int, int]
 
+Zeros = Callable[[tuple[int, ...], Any], NDArray[Any]]
+"""Makes an array of zeros from its shape and type: in memory, or where there is more room."""
+
 NOISE_BINS = 8
 """Bins along each side of one square of the noise grid."""
-
-SKEW_WINDOW = 4
-"""Side of the windows of the third moment, pixels."""
-
-SKEW_PIXELS = SKEW_WINDOW**2
-"""Pixels of such a window."""
 
 # Expected third moment of a window over the third cumulant of a pixel: of the sum and
 # the difference of two planes it is 2, and (n - 1)(n - 2) / n pixels' worth are left
@@ -108,7 +106,7 @@ def bin_block(
     planes = np.ascontiguousarray(block)
     total, count, saturated = _bin_means(planes, frame, y0, x0, bin_px, zero_is_no_data, top)
     squares, cells = _bin_noise(planes, y0, x0, noise_px, zero_is_no_data, top)
-    cubes, windows = _bin_skew(planes, y0, x0, noise_px, zero_is_no_data, top)
+    cubes, windows = bin_skew(planes, y0, x0, noise_px, zero_is_no_data, top)
     noise, numbers = np.concatenate([squares, cubes[None]]), np.concatenate([cells, windows[None]])
     origin, noise_origin = (y0 // bin_px, x0 // bin_px), (y0 // noise_px, x0 // noise_px)
     return PartialBins(origin, noise_origin, total, count, noise, numbers, int(saturated.sum()))
@@ -152,14 +150,28 @@ class BinnedStack:
 class BinnedPlanes:
     """Gathers the boxes of a number of planes. Not safe for several threads at once."""
 
-    def __init__(self, n_planes: int, tile_shape: Shape, bin_px: int | None = None) -> None:
-        """Make room for planes, numbered by slot from 0; a bin is `choose_bin(tile_shape)` wide."""
+    def __init__(
+        self,
+        n_planes: int,
+        tile_shape: Shape,
+        bin_px: int | None = None,
+        zeros: Zeros = np.zeros,
+    ) -> None:
+        """Make room for planes, numbered by slot from 0.
+
+        Args:
+            n_planes: how many.
+            tile_shape: (y, x) in pixels.
+            bin_px: side of a bin; None for `choose_bin(tile_shape)`.
+            zeros: makes the arrays that hold all bins.
+        """
         self.tile_shape = tile_shape
         self.bin_px = choose_bin(tile_shape) if bin_px is None else bin_px
         bins = tuple(-(-size // self.bin_px) for size in tile_shape)
         squares = tuple(-(-size // NOISE_BINS) for size in bins)
-        self._total = np.zeros((n_planes, *bins), np.float64)
-        self._count = np.zeros((n_planes, *bins), np.uint16)
+        self._zeros = zeros
+        self._total = zeros((n_planes, *bins), np.float64)
+        self._count = zeros((n_planes, *bins), np.uint16)
         self._noise = np.zeros((3, n_planes, *squares), np.float64)
         self._numbers = np.zeros((3, n_planes, *squares), np.int64)
         self._saturated = 0
@@ -199,7 +211,7 @@ class BinnedPlanes:
             np.where(number > 0, sums / (divisor * np.maximum(number, 1)), np.nan)
             for sums, number, divisor in parts
         )
-        mean = np.empty_like(self._total, np.float32)
+        mean = self._zeros(self._total.shape, np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             np.divide(self._total, self._count, out=mean, dtype=np.float64, casting="same_kind")
         return BinnedStack(
@@ -301,48 +313,3 @@ def _bin_noise(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[n
                         numbers[kind, plane, row, column] += known[kind, cell_x]
                 sums[:], known[:] = 0.0, 0
     return squares, numbers
-
-
-@kernel
-def _bin_skew(block, y0, x0, noise_px, zero_is_no_data, top):  # type: ignore[no-untyped-def]
-    """Third moments of neighbouring planes in windows, summed over squares, with numbers.
-
-    A window gives the sum of (s - mean of s) (u - mean of u)^2, s = a + b, u = a - b.
-    """
-    planes, height, width = block.shape
-    first_y, first_x = y0 // noise_px, x0 // noise_px
-    rows, columns = (y0 + height - 1) // noise_px + 1, (x0 + width - 1) // noise_px + 1
-    shape = (planes, rows - first_y, columns - first_x)
-    cubes, windows = np.zeros(shape, np.float64), np.zeros(shape, np.int32)
-    odd_y, odd_x = -y0 % SKEW_WINDOW, -x0 % SKEW_WINDOW
-    high, wide = max(height - odd_y, 0) // SKEW_WINDOW, max(width - odd_x, 0) // SKEW_WINDOW
-    pixels = SKEW_PIXELS
-    sums = np.zeros((5, wide * SKEW_WINDOW), np.float64)
-    total, change, mixed, squares, cubed = sums[0], sums[1], sums[2], sums[3], sums[4]
-    for k in range(1, planes):
-        for window_y in range(high):
-            top_y = odd_y + SKEW_WINDOW * window_y
-            for i in range(wide * SKEW_WINDOW):
-                of_s = of_u = of_su = of_uu = of_suu = np.float64(0.0)
-                for y in range(top_y, top_y + SKEW_WINDOW):
-                    a = np.float64(block[k - 1, y, odd_x + i])
-                    b = np.float64(block[k, y, odd_x + i])
-                    good = max(a, b) < top and not (zero_is_no_data and a * b == 0.0)
-                    s, u = a + b if good else np.nan, a - b
-                    of_s, of_u, of_su = of_s + s, of_u + u, of_su + s * u
-                    of_uu, of_suu = of_uu + u * u, of_suu + s * u * u
-                total[i], change[i], mixed[i] = of_s, of_u, of_su
-                squares[i], cubed[i] = of_uu, of_suu
-            row = (y0 + odd_y + SKEW_WINDOW * window_y) // noise_px - first_y
-            for window_x in range(wide):
-                i = SKEW_WINDOW * window_x
-                s1, u1, su, uu, suu = 0.0, 0.0, 0.0, 0.0, 0.0
-                for j in range(i, i + SKEW_WINDOW):
-                    s1, u1, su = s1 + total[j], u1 + change[j], su + mixed[j]
-                    uu, suu = uu + squares[j], suu + cubed[j]
-                value = suu - (2 * u1 * su + s1 * uu) / pixels + 2 * s1 * u1 * u1 / pixels**2
-                if np.isfinite(value):
-                    column = (x0 + odd_x + i) // noise_px - first_x
-                    cubes[k - 1, row, column] += value
-                    windows[k - 1, row, column] += 1
-    return cubes, windows

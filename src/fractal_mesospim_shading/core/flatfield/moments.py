@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fractal_mesospim_shading.core.flatfield.binning import SKEW_PIXELS
+from fractal_mesospim_shading.core.flatfield.binned_skew import SKEW_PIXELS
 from fractal_mesospim_shading.core.flatfield.noise import NoiseSquares
 
 FloatArray = NDArray[np.float64]
