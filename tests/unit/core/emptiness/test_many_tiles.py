@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,8 @@ from fractal_mesospim_shading.core.emptiness.regions import TileRegions, choose,
 from fractal_mesospim_shading.core.emptiness.shape import SharedShape
 from fractal_mesospim_shading.core.emptiness.windows import Windows
 from fractal_mesospim_shading.core.flatfield.binning import BinnedPlanes, bin_block
+from fractal_mesospim_shading.images.storage import large_arrays
+from fractal_mesospim_shading.images.storage.large_arrays import large_zeros
 from tests.support.steps import steps
 
 
@@ -112,13 +115,13 @@ def test_the_oddest_tile_takes_as_many_steps_of_many_as_of_few():
     assert many < few + 50
 
 
-def _binned(tiles: int, planes: int = 6):
+def _binned(tiles: int, planes: int = 6, zeros=np.zeros):
     """Medium in most planes, sample in some, a tile that is odd, and windows without data."""
     rng, side = np.random.default_rng(5), 40
     y, x = np.mgrid[0:side, 0:side] / side - 0.5
     flat = 1 - 0.8 * (y**2 + 0.7 * x**2)
     refs = [(tile, z) for tile in range(1, tiles + 1) for z in range(planes)]
-    binned = BinnedPlanes(len(refs), (side, side), 2)
+    binned = BinnedPlanes(len(refs), (side, side), 2, zeros)
     for slot in range(0, len(refs), planes):
         number = slot // planes
         counts = 200 * flat * (1 + 0.1 * np.sin(np.arange(planes) / 3))[:, None, None]
@@ -149,6 +152,55 @@ def test_a_part_at_a_time_gives_the_same_to_the_last_bit(monkeypatch):
     assert decision.tiles == decided.tiles
     for name in ("empty", "known", "excess", "confidence", "level"):
         np.testing.assert_array_equal(getattr(decision, name), getattr(decided, name))
+
+
+def _bits(windows: Windows, decision: Decision) -> list[bytes]:
+    """All that is found, as bytes."""
+    changes_of, noise = windows.changes, windows.noise
+    arrays = (
+        *(decision.empty, decision.known, decision.excess, decision.confidence, decision.level),
+        *(*windows.means, changes_of.centre, changes_of.slope, changes_of.ratio),
+        np.array([noise.intercept, noise.slope, noise.least]),
+    )
+    return [np.ascontiguousarray(array).tobytes() for array in arrays]
+
+
+def test_in_files_it_is_the_same_to_the_last_bit(monkeypatch):
+    stack, *where = _binned(9)
+    windows = Windows.of(stack, *where)
+    expected = _bits(windows, decide(windows))
+    monkeypatch.setattr(large_arrays, "LEAST_BYTES", 1)
+    in_files = Windows.of(*_binned(9, zeros=large_zeros), large_zeros)
+    assert _bits(in_files, decide(in_files)) == expected
+
+
+def test_it_does_not_depend_on_how_means_lie_in_memory():
+    windows = Windows.of(*_binned(9))
+    expected = _bits(windows, decide(windows))
+    for order in "CF":
+        means = tuple(np.array(own, order=order) for own in windows.means)
+        own = replace(windows, means=means, changes=replace(windows.changes, means=means[0]))
+        assert _bits(own, decide(own)) == expected
+
+
+def test_little_of_a_plane_is_in_memory_where_arrays_are_large(monkeypatch):
+    monkeypatch.setattr(changes, "_PART_VALUES", 20_000)
+    monkeypatch.setattr(agreement, "_MOST_SHEETS", 20)
+    decide(Windows.of(*_binned(20)))
+    held = {"memory": {}, "files": {}}
+    for tiles in (20, 100):
+        _, held["memory"][tiles] = _held(partial(_looked_through, tiles, np.zeros))
+    monkeypatch.setattr(large_arrays, "LEAST_BYTES", 1)
+    for tiles in (20, 100):
+        _, held["files"][tiles] = _held(partial(_looked_through, tiles, large_zeros))
+    in_memory, in_files = ((own[100] - own[20]) / (6 * 80) for own in held.values())
+    assert in_files < 4000
+    assert in_files < in_memory / 3
+
+
+def _looked_through(tiles: int, zeros) -> Decision:
+    """All of it: bins, windows and what is decided."""
+    return decide(Windows.of(*_binned(tiles, zeros=zeros), zeros))
 
 
 def _held(function) -> tuple[object, int]:
