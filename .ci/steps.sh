@@ -24,6 +24,35 @@ fail() {
     exit 1
 }
 
+# --- Two things at once ----------------------------------------------------------------------
+
+beside="" tools="" said=""
+
+aside() { # aside FUNCTION: what takes one processor is done beside what follows
+    close
+    said=$(mktemp) || fail "no temporary file"
+    # A group of its own, that ends with this program, whatever it has started.
+    set -m
+    (times="" && "$1" && told) >"$said" 2>&1 &
+    set +m
+    beside=$!
+}
+joined() { # what was done aside: its output, and whether it went well
+    step "What was done aside"
+    local status
+    wait "$beside"
+    status=$?
+    beside=""
+    cat "$said"
+    [ "$status" = 0 ] || fail "what was done aside"
+}
+tidy() {
+    [ -z "$beside" ] || kill -- "-$beside" 2>/dev/null
+    [ -z "$said" ] || rm -f "$said"
+    [ -z "$tools" ] || rm -rf "$tools"
+}
+trap tidy EXIT
+
 # --- Pythons ---------------------------------------------------------------------------------
 
 fits() { # fits PYTHON FROM BELOW: its path, if it runs and is 3.FROM or later, but below 3.BELOW
@@ -69,7 +98,6 @@ python3_is_older() { # for the commands of the README, which say python3 and mak
         fail ".venv is of another Python; remove it, or set PYTHON"
     fi
     tools=$(mktemp -d) || fail "no temporary folder"
-    trap 'rm -rf "$tools"' EXIT
     printf '#!/bin/sh\nexec "%s" "$@"\n' "$older" >"$tools/python3"
     chmod +x "$tools/python3"
     PATH="$tools:$PATH"

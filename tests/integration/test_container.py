@@ -115,6 +115,7 @@ def test_each_pixel_of_a_sample(corrected):
     )
 
 
+@pytest.mark.slow
 def test_the_result_opens_as_the_original(corrected):
     native, result = corrected
     before, after = TileCollection.open(native.container), TileCollection.open(result.image_url)

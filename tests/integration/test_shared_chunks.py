@@ -79,6 +79,7 @@ def each_by_itself(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [1, 5])
 def test_each_chunk_is_decoded_once(tmp_path, container, tree, each_by_itself, kind, workers):

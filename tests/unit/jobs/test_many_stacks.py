@@ -230,6 +230,7 @@ class _Looked(list[Any]):
         self.append(key)
 
 
+@pytest.mark.slow
 def test_the_journal_is_gone_through_as_often_for_many_stacks_as_for_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

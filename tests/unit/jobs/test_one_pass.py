@@ -259,6 +259,7 @@ FROM_WHOLE_PLANES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slab_bytes", [2**28, 1], ids=["in memory", "in strips"])
 @pytest.mark.parametrize("zeros", [False, True], ids=["no zeros", "margins"])
 @pytest.mark.parametrize("name", FROM_WHOLE_PLANES)

@@ -157,6 +157,7 @@ def test_what_is_kept_makes_way_where_there_is_no_room(free: Callable[[int], Non
     assert made == [1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_parts")
 @pytest.mark.parametrize(
     "method", ["sliding_paraboloid", '{"method": "gaussian", "radius_z_planes": 2}']

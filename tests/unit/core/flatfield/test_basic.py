@@ -35,6 +35,7 @@ def stack(bin_world: BinWorld) -> BinnedStack:
     return bin_world(WORLD, [(tile, range(2, 24, 4)) for tile in WORLD.tile_numbers])
 
 
+@pytest.mark.slow
 def test_a_fit_is_near_the_truth_and_silent(
     stack: BinnedStack, basic_python: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_lower_offset_is_tried_where_nothing_comes_of_the_first(
         fit_in_turn(stack, 900.0, 0.0, settings, basic_python)
 
 
+@pytest.mark.slow
 def test_a_fit_that_works_is_the_only_one(stack: BinnedStack, basic_python: str) -> None:
     settings = {**SETTINGS, "working_size": 48}
     fit, planes, used, changed = fit_in_turn(stack, 100.0, 5.0, settings, basic_python)

@@ -92,6 +92,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     yield sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["aligned", "downward", "higher", "mixed"])
 @pytest.mark.parametrize("order", ["upward", "downward", "any"])
 @pytest.mark.parametrize("shards", [None, (8, 32, 32)], ids=["chunks", "shards"])
