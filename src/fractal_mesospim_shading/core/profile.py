@@ -35,7 +35,7 @@ USUAL_RANGE = (0.05, 20.0)
 """Values of a flat-field (mean 1) outside which a person should look at it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShadingProfile:
     """What a channel is divided by, and what is subtracted before.
 
@@ -125,6 +125,13 @@ class ShadingProfile:
     def digest(self) -> str:
         """Fingerprint of what is applied, for provenance, and to match a continued run."""
         return self._once("_digest", _digest)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both correct alike."""
+        return self.digest == other.digest if isinstance(other, ShadingProfile) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     def _once(self, name: str, find: Callable[[ShadingProfile], Found]) -> Found:
         """What takes long to find out of a large tile is found once, by whoever asks first."""

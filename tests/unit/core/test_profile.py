@@ -203,3 +203,18 @@ def test_what_is_kept_of_a_profile_is_its_own() -> None:
     assert other.digest == replace(profile, darkfield=101.0).digest
     turned = ShadingProfile.create(values[::-1, ::-1] ** 2, 100)
     assert (turned.digest, turned.ends, turned.typical_range) != first
+
+
+def test_two_are_equal_that_correct_alike() -> None:
+    flat = np.linspace(0.5, 1.5, 12).reshape(3, 4)
+    profile = ShadingProfile.create(flat, np.full((3, 4), 100.0), 3.0)
+    same = ShadingProfile.create(flat, np.full((3, 4), 100.0), 3.0)
+    assert profile == same
+    assert {profile: 1}[same] == 1
+    for other in (
+        ShadingProfile.create(flat**2, np.full((3, 4), 100.0), 3.0),
+        ShadingProfile.create(flat, np.full((3, 4), 101.0), 3.0),
+        ShadingProfile.create(flat, np.full((3, 4), 100.0), 4.0),
+        "a profile",
+    ):
+        assert profile != other

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class Rejected:
     first: int
     second: int
     reason: str
-    unregistered: OverlapPair | None = None
+    unregistered: OverlapPair | None = field(default=None, compare=False)
 
 
 def observe(

@@ -9,7 +9,7 @@ places of the tile do not have in common, no flat-field is to blame for: that is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -72,6 +72,8 @@ class PairResidual:
         left: log ratio at these places, without its mean.
         expected: its standard deviation by noise.
         bin_px: side of a bin, pixels.
+
+    Two are equal where their numbers are: arrays have no truth value, and the numbers come of them.
     """
 
     first: int
@@ -80,10 +82,10 @@ class PairResidual:
     gain: float
     shape: float
     noise: float
-    y: FloatArray
-    x: FloatArray
-    left: FloatArray
-    expected: FloatArray
+    y: FloatArray = field(compare=False)
+    x: FloatArray = field(compare=False)
+    left: FloatArray = field(compare=False)
+    expected: FloatArray = field(compare=False)
     bin_px: int
 
 
