@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -52,10 +53,18 @@ def expected(make_mosaic, make_models, tree, request):
     return source, arguments, tree(Path(result.image_url))
 
 
-def test_processes(expected, tree, many_blocks):
+def test_processes(expected, tree, many_blocks, tmp_path, monkeypatch):
     source, arguments, wanted = expected
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    seen = set()
+    arguments["progress"] = lambda *_: seen.update(path.name for path in temporary.iterdir())
     result = correct_flatfield(source, execution="processes", n_workers=2, **arguments)
     assert tree(Path(result.image_url)) == wanted
+    # What a run that is killed would leave behind.
+    assert seen <= {"dask-scratch-space"}
+    assert not list(temporary.iterdir())
 
 
 ODD = {

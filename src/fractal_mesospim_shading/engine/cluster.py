@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fractal_mesospim_shading.core.kernel_cache import scratch_folder
 from fractal_mesospim_shading.core.threads import Shared, forget_runs, freed_memory_kept
 from fractal_mesospim_shading.engine.crew import Crew, reached, workers_of
 from fractal_mesospim_shading.engine.plan import CorrectionPlan, NodeResult
@@ -242,15 +244,18 @@ def _client(options: ExecutionOptions, use: Resources) -> Iterator[Client]:
     else:
         # Read by the workers' C library when they start: see `core.threads`.
         os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
-        # Processes of their own and not forks: the caller's script need not have a main guard.
-        cluster = SubprocessCluster(
-            n_workers=use.workers,
-            threads_per_worker=1,
-            worker_class="distributed.Worker",
-            worker_kwargs={"memory_limit": 0, "dashboard": False},
-            dashboard_address=None,  # type: ignore[arg-type]
-            silence_logs=logging.CRITICAL,
-        )
+        # Where the scheduler says its address, which is read while the cluster is made.
+        with TemporaryDirectory(dir=scratch_folder()) as folder:
+            # Processes of their own and not forks: the caller's script need not have a main guard.
+            cluster = SubprocessCluster(
+                n_workers=use.workers,
+                threads_per_worker=1,
+                worker_class="distributed.Worker",
+                worker_kwargs={"memory_limit": 0, "dashboard": False},
+                scheduler_kwargs={"scheduler_file": os.path.join(folder, "scheduler.json")},
+                dashboard_address=None,  # type: ignore[arg-type]
+                silence_logs=logging.CRITICAL,
+            )
     with ExitStack() as farewell, cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(1)
         try:
