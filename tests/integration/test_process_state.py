@@ -26,6 +26,7 @@ import scipy.interpolate
 import scipy.ndimage
 import scipy.special
 import scipy.stats  # noqa: F401
+import threadpoolctl  # noqa: F401
 import zarr
 
 from fractal_mesospim_shading import correct_background, correct_flatfield, errors, import_mesospim
