@@ -7,6 +7,7 @@ from math import ceil, prod
 
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.images.arrays.chunk_parts import RUN_BYTES
+from fractal_mesospim_shading.images.arrays.chunk_runs import encoded_bytes
 from fractal_mesospim_shading.images.arrays.encodings import (
     STAGE_BYTES,
     past_cache,
@@ -80,12 +81,13 @@ def _written_bytes(plan: CorrectionPlan, number: int, read: int) -> int:
         held += _mean_bytes(plan, number - 1)
     if not _straight(plan):
         return max(int(_COPIES * held), held + read)
-    encoded = prod(level.chunks) * max(t.levels[number].dtype.itemsize for t in plan.targets)
-    in_order = 0 if _whole(level.chunks, grid.boxes[number], level.shape) else encoded
+    chunk = prod(level.chunks) * max(t.levels[number].dtype.itemsize for t in plan.targets)
+    in_order = 0 if _whole(level.chunks, grid.boxes[number], level.shape) else chunk
     stage = STAGE_BYTES if past_cache(prod(level.unit) * level.dtype.itemsize) else 0
     write = in_order + stage + _mean_bytes(plan, number)
     # What was encoded last is kept, apart from what may be used for another block.
-    return held + max(read, write) + encoded
+    encoding = simple_encoding(level.document)
+    return held + max(read, write) + (chunk if encoding is None else encoded_bytes(encoding, chunk))
 
 
 def _whole(chunk: Sequence[int], box: Sequence[int], shape: Sequence[int]) -> bool:

@@ -25,8 +25,9 @@ from fractal_mesospim_shading.options.base import ExecutionOptions
 _NEXT = 2.0
 """How much more memory to ask for after a worker of a SLURM job had too little."""
 
-_SMALL_BYTES = 256 * 2**20
-"""Blocks that take less than this are computed two at a time on each processor."""
+_SMALL_BYTES = 128 * 2**20
+"""Blocks that take less than this are computed two at a time on each processor; larger ones gain
+nothing by it, and what they take has to be filled with zeros by the system."""
 
 
 @dataclass(frozen=True)

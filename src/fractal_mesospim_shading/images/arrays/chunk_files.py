@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from itertools import product
 from math import prod
@@ -33,6 +34,7 @@ from fractal_mesospim_shading.images.arrays.chunk_parts import (
     decoded_between,
     in_parts,
 )
+from fractal_mesospim_shading.images.arrays.chunk_runs import written_in_runs
 from fractal_mesospim_shading.images.arrays.encodings import (
     ABSENT,
     Encoding,
@@ -151,10 +153,7 @@ class ChunkFiles:
             return
         for index in product(*covering(self.unit, box)):
             if self.encoding.index is None:
-                encoded = self._encoded(self._box(index, self.chunk), box, data)
-                if encoded is not None:
-                    with self._output(index) as file:
-                        file.write(encoded)
+                self._write_chunk(index, box, data)
             else:
                 self._write_shard(index, self.encoding.index, box, data)
 
@@ -192,8 +191,8 @@ class ChunkFiles:
         pixels, begin = decoded_between(self.encoding, piece, first, last + item)
         out[...] = np.ndarray(out.shape, self.dtype, pixels.data, first - begin, strides)
 
-    def _encoded(self, place: Box, box: Box, data: NDArray[Any]) -> Any:
-        """The bytes of a chunk; None for one of nothing but the fill value."""
+    def _pixels(self, place: Box, box: Box, data: NDArray[Any]) -> NDArray[Any] | None:
+        """All pixels of a chunk in C order; None for one of nothing but the fill value."""
         part = _overlap(_overlap(place, box), [slice(0, n) for n in self.shape])
         pixels = data[within(part, box)]
         if is_all(pixels, self.fill):
@@ -204,7 +203,17 @@ class ChunkFiles:
                 whole[...] = self.fill
             whole[within(part, place)] = pixels
             pixels = whole
-        return self.encoding.encode(pixels)
+        return pixels
+
+    def _write_chunk(self, index: tuple[int, ...], box: Box, data: NDArray[Any]) -> None:
+        pixels = self._pixels(self._box(index, self.chunk), box, data)
+        if pixels is None:
+            return
+        opened = partial(self._output, index)
+        if not written_in_runs(self.encoding, pixels, opened):
+            encoded = self.encoding.encode(pixels)
+            with opened() as file:
+                file.write(encoded)
 
     def _write_shard(
         self, index: tuple[int, ...], table: ShardIndex, box: Box, data: NDArray[Any]
@@ -217,20 +226,19 @@ class ChunkFiles:
             for number, place in enumerate(chunks):
                 if any(s.start >= n for s, n in zip(place, self.shape, strict=True)):
                     continue
-                encoded = self._encoded(place, box, data)
-                if encoded is None:
+                pixels = self._pixels(place, box, data)
+                if pixels is None:
                     continue
+                encoded = self.encoding.encode(pixels)
                 if file is None:
                     file = stack.enter_context(self._output(index))
                     if not table.at_end:
                         file.write(bytes(length))
                 places[number] = file.length, len(encoded)
                 file.write(encoded)
-            if file is not None and table.at_end:
-                file.write(table.encode(places))
-        if file is not None and not table.at_end:
-            with open(file.path, "r+b") as beginning:
-                beginning.write(table.encode(places))
+            if file is not None:
+                write = file.write if table.at_end else file.begin_with
+                write(table.encode(places))
 
     def _output(self, index: tuple[int, ...]) -> OutputFile:
         size = prod(self.unit) * self.dtype.itemsize

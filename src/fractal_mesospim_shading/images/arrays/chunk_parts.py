@@ -27,7 +27,7 @@ from fractal_mesospim_shading.images.arrays.encodings import (
     read_into,
 )
 
-_BARE = 2
+BARE = 2
 """Flag in a header of blosc: the bytes follow as they are."""
 
 _HEAD = 4096
@@ -37,7 +37,7 @@ _LATEST_FORMAT = 2
 """Of blosc 1, which zarr's chunks are."""
 
 RUN_BYTES = 8 * 2**20
-"""Bytes of pixels of a large chunk that are decoded at a time."""
+"""Bytes of pixels of a large chunk that are decoded, or encoded, at a time."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ def _head_of(piece: Piece) -> memoryview | None:
     size, block, length = (int(n) for n in np.frombuffer(head[4:BLOSC_HEADER], "<u4"))
     if (size, length) != (piece.size, piece.length) or not 0 < block <= size:
         return None
-    return None if head[2] & _BARE and length != size + BLOSC_HEADER else head
+    return None if head[2] & BARE and length != size + BLOSC_HEADER else head
 
 
 def _plain_start(encoding: Encoding, piece: Piece, head: memoryview | None) -> int | None:
     """Where the pixels begin in the file of a chunk that lie there as they are, else None."""
-    if head is not None and head[2] & _BARE:
+    if head is not None and head[2] & BARE:
         return piece.start + BLOSC_HEADER
     return piece.start if encoding.codec is None and piece.length == piece.size else None
 

@@ -86,22 +86,20 @@ def read_into(file: FileIO, start: int, view: memoryview) -> None:
 def past_cache(size: int) -> bool:
     """Whether a file for so many bytes of pixels is written past the page cache.
 
-    What is written is not read again soon, and filling the cache takes as long as the
-    codec. zarr's setting `codec_pipeline.direct_io`
-    (`ZARR_CODEC_PIPELINE__DIRECT_IO=False`) turns it off.
+    What is written is not read again soon, and filling the cache takes as long as the codec. zarr's
+    setting `codec_pipeline.direct_io` (`ZARR_CODEC_PIPELINE__DIRECT_IO=False`) turns it off.
     """
-    enabled = zarr.config.get("codec_pipeline.direct_io", True)
-    return bool(_DIRECT and enabled) and size >= DIRECT_BYTES
+    direct = _DIRECT and zarr.config.get("codec_pipeline.direct_io", True)
+    return bool(direct) and size >= DIRECT_BYTES
 
 
 class OutputFile:
     """A new file, written from its beginning to its end.
 
-    Where the file system cannot do without its cache, it is used (see `past_cache`).
-
     Args:
         path: of the file; what was there is lost.
-        size: bytes that it holds at most, decoded; large ones pass by the page cache.
+        size: bytes that it holds at most, decoded; large ones pass by the page cache, but where
+            the file system needs it (see `past_cache`).
 
     Attributes:
         path: of the file.
@@ -113,6 +111,7 @@ class OutputFile:
         self.length = 0
         self._stage: NDArray[np.uint8] | None = None
         self._held = 0
+        self._beginning = b""
         if past_cache(size):
             stage = empty_array((STAGE_BYTES,), np.uint8)
             # The system takes whole pages only.
@@ -127,15 +126,18 @@ class OutputFile:
         if self._stage is None:
             self._send(view)
             return
-        bytes_in = np.frombuffer(view, np.uint8)
-        while bytes_in.size:
-            taken = min(bytes_in.size, STAGE_BYTES - self._held)
-            self._stage[self._held : self._held + taken] = bytes_in[:taken]
-            self._held += taken
-            bytes_in = bytes_in[taken:]
+        left = np.frombuffer(view, np.uint8)
+        while left.size:
+            taken, left = np.split(left, [STAGE_BYTES - self._held])
+            self._stage[self._held : self._held + taken.size] = taken
+            self._held += taken.size
             if self._held == STAGE_BYTES:
                 self._send(self._stage.data)
                 self._held = 0
+
+    def begin_with(self, content: bytes) -> None:
+        """Put bytes over the first ones when all else is written."""
+        self._beginning = content
 
     def __enter__(self) -> OutputFile:
         return self
@@ -147,14 +149,16 @@ class OutputFile:
                 os.ftruncate(self._descriptor, self.length)
         finally:
             os.close(self._descriptor)
+        if kind is None and self._beginning:
+            with open(self.path, "r+b") as file:
+                file.write(self._beginning)
 
     def _opened(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        always = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         for _ in range(3):
+            flags = always if self._stage is None else always | _DIRECT
             try:
-                return os.open(
-                    self.path, flags | (_DIRECT if self._stage is not None else 0), 0o666
-                )
+                return os.open(self.path, flags, 0o666)
             except FileNotFoundError:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:

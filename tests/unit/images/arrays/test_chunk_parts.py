@@ -152,7 +152,7 @@ def test_a_chunk_that_cannot_be_made_smaller(
     """Blosc leaves such bytes as they are, with a flag."""
     values = planes("uint8", random=True)
     content = encoded(CODECS[codec], values)
-    assert content[2] & chunk_parts._BARE
+    assert content[2] & chunk_parts.BARE
     check(piece_of(content, values.nbytes), CODECS[codec], values)
     check_all(monkeypatch, piece_of(content, values.nbytes), CODECS[codec], values)
 
@@ -219,7 +219,7 @@ def test_a_damaged_header_of_a_chunk_that_cannot_be_made_smaller(
     """Its pixels need no header; blosc refuses it, and so does a part of it."""
     codec, values = CODECS["lz4, as it is"], planes("uint16")
     content = encoded(codec, values)
-    assert content[2] & chunk_parts._BARE
+    assert content[2] & chunk_parts.BARE
     wrong = content[:8] + (2**31).to_bytes(4, "little") + content[12:]
     monkeypatch.setattr(chunk_parts, "RUN_BYTES", BLOCK)
     piece, encoding = piece_of(wrong, values.nbytes), Encoding(codec, None)
