@@ -246,66 +246,47 @@ def empty_array(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
 
 
 class _Buffers:
-    """Buffers of arrays that are gone, apart by size.
+    """Buffers of arrays that are gone.
 
-    What is free but does not fit makes room for what does, as soon as all of about that size
-    together would hold more than arrays of that size have ever held at one time. A small array
-    never takes the place of a large buffer, which would have to be filled with zeros again.
+    What is free but does not fit makes room for what does, as soon as all together would
+    hold more than arrays have ever held at one time.
     """
 
     def __init__(self) -> None:
         self.kept = False
+        self._used = self._mapped = self._most = 0
         # A finalizer may run in the middle of anything, also of `take` in the same thread.
         self._lock = threading.RLock()
-        self._kinds: dict[int, _Alike] = {}
+        self._free: list[mmap.mmap] = []
 
     def take(self, size: int) -> mmap.mmap:
         with self._lock:
-            buffer = self._kinds.setdefault(size.bit_length(), _Alike()).take(size)
-        return _mapped(size) if buffer is None else buffer
+            fitting = [buffer for buffer in self._free if size <= len(buffer) <= 2 * size]
+            best = min(fitting, key=len) if fitting else None
+            self._used += size if best is None else len(best)
+            self._most = max(self._most, self._used)
+            if best is not None:
+                self._free = [buffer for buffer in self._free if buffer is not best]
+                return best
+            self._mapped += size
+            while self._free and self._mapped > self._most:
+                self._mapped -= len(self._free.pop(0))
+        return _mapped(size)
 
     def give_back(self, buffer: mmap.mmap) -> None:
         with self._lock:
-            self._kinds[len(buffer).bit_length()].give_back(buffer, self.kept)
+            self._used -= len(buffer)
+            if self.kept:
+                self._free.append(buffer)
+            else:
+                self._mapped -= len(buffer)
 
     def keep(self, kept: bool) -> None:
         with self._lock:
             self.kept = kept
             if not kept:
-                for alike in self._kinds.values():
-                    alike.clear()
-
-
-class _Alike:
-    """Buffers of less than twice the size of the smallest."""
-
-    def __init__(self) -> None:
-        self._used = self._mapped = self._most = 0
-        self._free: list[mmap.mmap] = []
-
-    def take(self, size: int) -> mmap.mmap | None:
-        fitting = [buffer for buffer in self._free if size <= len(buffer)]
-        best = min(fitting, key=len) if fitting else None
-        self._used += size if best is None else len(best)
-        self._most = max(self._most, self._used)
-        if best is not None:
-            self._free = [buffer for buffer in self._free if buffer is not best]
-            return best
-        self._mapped += size
-        while self._free and self._mapped > self._most:
-            self._mapped -= len(self._free.pop(0))
-        return None
-
-    def give_back(self, buffer: mmap.mmap, kept: bool) -> None:
-        self._used -= len(buffer)
-        if kept:
-            self._free.append(buffer)
-        else:
-            self._mapped -= len(buffer)
-
-    def clear(self) -> None:
-        self._mapped -= sum(len(buffer) for buffer in self._free)
-        self._free, self._most = [], self._used
+                self._mapped -= sum(len(buffer) for buffer in self._free)
+                self._free, self._most = [], self._used
 
 
 _buffers = _Buffers()
