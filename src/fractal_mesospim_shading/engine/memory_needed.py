@@ -8,11 +8,8 @@ from math import ceil, prod
 from fractal_mesospim_shading.engine.plan import CorrectionPlan
 from fractal_mesospim_shading.images.arrays.chunk_parts import RUN_BYTES
 from fractal_mesospim_shading.images.arrays.chunk_runs import encoded_bytes
-from fractal_mesospim_shading.images.arrays.encodings import (
-    STAGE_BYTES,
-    past_cache,
-    simple_encoding,
-)
+from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
+from fractal_mesospim_shading.images.arrays.output_file import STAGE_BYTES, past_cache
 from fractal_mesospim_shading.images.storage import places
 from fractal_mesospim_shading.images.storage.places import split_zip
 

@@ -29,7 +29,8 @@ from fractal_mesospim_shading.images.arrays.documents import (
     write_array_document,
     write_attributes,
 )
-from fractal_mesospim_shading.images.arrays.encodings import past_cache, simple_encoding
+from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
+from fractal_mesospim_shading.images.arrays.output_file import past_cache
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
 from fractal_mesospim_shading.images.arrays.reading import (
     fingerprint,

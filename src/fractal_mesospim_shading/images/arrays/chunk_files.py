@@ -38,7 +38,6 @@ from fractal_mesospim_shading.images.arrays.chunk_runs import written_in_runs
 from fractal_mesospim_shading.images.arrays.encodings import (
     ABSENT,
     Encoding,
-    OutputFile,
     ShardIndex,
     open_file,
     simple_encoding,
@@ -46,6 +45,7 @@ from fractal_mesospim_shading.images.arrays.encodings import (
 )
 from fractal_mesospim_shading.images.arrays.file_states import file_counts
 from fractal_mesospim_shading.images.arrays.local_states import Known, LocalLook, state_of
+from fractal_mesospim_shading.images.arrays.output_file import OutputFile
 
 _MOST_OVERHEAD = 8
 """A box is decoded here where what holds it has at most so many times its pixels."""
@@ -233,11 +233,11 @@ class ChunkFiles:
                 if file is None:
                     file = stack.enter_context(self._output(index))
                     if not table.at_end:
-                        file.write(bytes(length))
+                        file.leave_room(length)
                 places[number] = file.length, len(encoded)
                 file.write(encoded)
             if file is not None:
-                write = file.write if table.at_end else file.begin_with
+                write = file.write if table.at_end else file.fill_room
                 write(table.encode(places))
 
     def _output(self, index: tuple[int, ...]) -> OutputFile:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.threads import empty_array
 from fractal_mesospim_shading.images.arrays import chunk_parts
 from fractal_mesospim_shading.images.arrays.chunk_parts import BARE
-from fractal_mesospim_shading.images.arrays.encodings import BLOSC_HEADER, Encoding, OutputFile
+from fractal_mesospim_shading.images.arrays.encodings import BLOSC_HEADER, Encoding
+from fractal_mesospim_shading.images.arrays.output_file import OutputFile
 
 _ROOM = 16
 """Bytes that a chunk may take more than its pixels."""
@@ -63,7 +64,7 @@ def written_in_runs(
         lengths = _write_blocks(codec, flat, first, file)
         head = None if lengths is None else _head(first, flat.nbytes, lengths)
         if head is not None:
-            file.begin_with(head)
+            file.fill_room(head)
     if lengths is None or head is not None:
         return head is not None
     if (lengths <= _sizes(flat.nbytes, first.block)).any():
@@ -161,7 +162,7 @@ def _write_blocks(
     kind, block, size = run.kind, run.block, flat.nbytes
     lengths: list[NDArray[np.int64]] = []
     begin, end = 0, chunk_parts.RUN_BYTES
-    file.write(bytes(BLOSC_HEADER + 4 * len(_sizes(size, block))))
+    file.leave_room(BLOSC_HEADER + 4 * len(_sizes(size, block)))
     while True:
         # The last block, if it is cut off, is encoded again as the first of the next run.
         kept = len(run.lengths) if end == size else (end - begin) // block

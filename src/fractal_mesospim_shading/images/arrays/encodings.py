@@ -1,25 +1,21 @@
 """How chunks become bytes in local files, for the encodings that are simple enough to do here.
 
 These are blosc, zstd or plain bytes, in C order and native byte order, alone or in shards.
-Files are read in parts, into buffers; large ones are written past the page cache.
+Files are read in parts, into buffers; how they are written is in `output_file`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
-from math import ceil
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numcodecs
 import numpy as np
-import zarr
 from numcodecs.blosc import BITSHUFFLE, NOSHUFFLE, SHUFFLE, Blosc
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
@@ -38,16 +34,6 @@ _SHUFFLES = {"noshuffle": NOSHUFFLE, "shuffle": SHUFFLE, "bitshuffle": BITSHUFFL
 
 # Of blosc: those that take no longer than a disk does.
 _QUICK = ("lz4", "blosclz", "snappy")
-
-DIRECT_BYTES = 4 * 2**20
-"""Files for at least so many bytes of pixels go to the disk past the page cache."""
-
-_DIRECT = getattr(os, "O_DIRECT", 0)
-_PAGE = 4096
-STAGE_BYTES = 8 * 2**20
-"""Large files are written in pieces of this size."""
-
-_REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
 def open_file(path: str) -> FileIO:
@@ -81,106 +67,6 @@ def read_into(file: FileIO, start: int, view: memoryview) -> None:
         if not read:
             raise ValueError("the file is cut off, or became shorter while it was read")
         done += read
-
-
-def past_cache(size: int) -> bool:
-    """Whether a file for so many bytes of pixels is written past the page cache.
-
-    What is written is not read again soon, and filling the cache takes as long as the codec. zarr's
-    setting `codec_pipeline.direct_io` (`ZARR_CODEC_PIPELINE__DIRECT_IO=False`) turns it off.
-    """
-    direct = _DIRECT and zarr.config.get("codec_pipeline.direct_io", True)
-    return bool(direct) and size >= DIRECT_BYTES
-
-
-class OutputFile:
-    """A new file, written from its beginning to its end.
-
-    Args:
-        path: of the file; what was there is lost.
-        size: bytes that it holds at most, decoded; large ones pass by the page cache, but where
-            the file system needs it (see `past_cache`).
-
-    Attributes:
-        path: of the file.
-        length: bytes written.
-    """
-
-    def __init__(self, path: Path, size: int) -> None:
-        self.path = path
-        self.length = 0
-        self._stage: NDArray[np.uint8] | None = None
-        self._held = 0
-        self._beginning = b""
-        if past_cache(size):
-            stage = empty_array((STAGE_BYTES,), np.uint8)
-            # The system takes whole pages only.
-            if stage.ctypes.data % _PAGE == 0:
-                self._stage = stage
-        self._descriptor = self._opened()
-
-    def write(self, content: Any) -> None:
-        """Add bytes."""
-        view = memoryview(content)
-        self.length += len(view)
-        if self._stage is None:
-            self._send(view)
-            return
-        left = np.frombuffer(view, np.uint8)
-        while left.size:
-            taken, left = np.split(left, [STAGE_BYTES - self._held])
-            self._stage[self._held : self._held + taken.size] = taken
-            self._held += taken.size
-            if self._held == STAGE_BYTES:
-                self._send(self._stage.data)
-                self._held = 0
-
-    def begin_with(self, content: bytes) -> None:
-        """Put bytes over the first ones when all else is written."""
-        self._beginning = content
-
-    def __enter__(self) -> OutputFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None and self._stage is not None and self._held:
-                self._send(self._stage.data[: ceil(self._held / _PAGE) * _PAGE])
-                os.ftruncate(self._descriptor, self.length)
-        finally:
-            os.close(self._descriptor)
-        if kind is None and self._beginning:
-            with open(self.path, "r+b") as file:
-                file.write(self._beginning)
-
-    def _opened(self) -> int:
-        always = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        for _ in range(3):
-            flags = always if self._stage is None else always | _DIRECT
-            try:
-                return os.open(self.path, flags, 0o666)
-            except FileNotFoundError:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                if self._stage is None or error.errno not in _REFUSED:
-                    raise
-                self._stage = None
-        raise FileNotFoundError(errno.ENOENT, "the folder vanishes", str(self.path))
-
-    def _send(self, view: memoryview) -> None:
-        while view:
-            try:
-                view = view[os.write(self._descriptor, view) :]
-            except OSError as error:
-                if self._stage is None or error.errno not in _REFUSED:
-                    raise
-                # Some file systems say only now that they need their cache.
-                import fcntl
-
-                flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-                if not flags & _DIRECT:
-                    raise
-                fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,14 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from fractal_mesospim_shading.core.threads import freed_memory_kept
-from fractal_mesospim_shading.images.arrays import encodings
+from fractal_mesospim_shading.images.arrays import encodings, output_file
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
 from fractal_mesospim_shading.images.arrays.chunk_parts import in_parts
-from fractal_mesospim_shading.images.arrays.encodings import DIRECT_BYTES, OutputFile
+from fractal_mesospim_shading.images.arrays.output_file import (
+    DIRECT_BYTES,
+    STAGE_BYTES,
+    OutputFile,
+)
 
 SHAPE, CHUNKS = (5, 19, 40), (2, 8, 16)
 TYPES = ["uint8", "uint16", "float32"]
@@ -274,7 +278,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         flags.append(flag)
         return real(path, flag, *rest, **more)
 
-    monkeypatch.setattr(encodings.os, "open", noted)
+    monkeypatch.setattr(output_file.os, "open", noted)
     return flags
 
 
@@ -295,6 +299,33 @@ PARTS = [os.urandom(n) for n in (5, 9 * 2**20, 8 * 2**20 - 5, 3, 4096)]
 def test_large_files_pass_by_the_page_cache(tmp_path: Path, kept: None, opened: list[int]) -> None:
     assert written(tmp_path / "file", PARTS) == b"".join(PARTS)
     assert opened[-1] & os.O_DIRECT
+
+
+@pytest.mark.parametrize("room", [1, 4095, 4096, 5000, STAGE_BYTES, STAGE_BYTES + 1])
+@pytest.mark.parametrize("length", [0, 7, STAGE_BYTES - 5000, STAGE_BYTES, 2 * STAGE_BYTES + 3])
+def test_room_at_the_beginning_is_filled_at_the_end(
+    tmp_path: Path, kept: None, opened: list[int], length: int, room: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"an older and longer file" * 2_000_000)
+    begin, rest = os.urandom(room), os.urandom(length)
+    opened.clear()
+    with OutputFile(path, DIRECT_BYTES) as file:
+        file.leave_room(room)
+        file.write(rest)
+        file.fill_room(begin)
+        assert file.length == room + length
+    assert path.read_bytes() == begin + rest
+    assert len(opened) == 1, "past the cache and through it"
+
+
+def test_room_is_filled_whole(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="3 bytes for the room of 4"),
+        OutputFile(tmp_path / "file", 10) as file,
+    ):
+        file.leave_room(4)
+        file.fill_room(b"abc")
 
 
 @direct_only
@@ -336,8 +367,13 @@ def test_file_systems_that_need_their_cache(
             raise OSError(errno.EINVAL, "Invalid argument")
         return writing(descriptor, data)
 
-    monkeypatch.setattr(encodings.os, where, refuse_open if where == "open" else refuse_write)
+    monkeypatch.setattr(output_file.os, where, refuse_open if where == "open" else refuse_write)
     assert written(tmp_path / "file", PARTS) == b"".join(PARTS)
+    with OutputFile(tmp_path / "with room", DIRECT_BYTES) as file:
+        file.leave_room(100)
+        file.write(PARTS[1])
+        file.fill_room(PARTS[0] * 20)
+    assert (tmp_path / "with room").read_bytes() == PARTS[0] * 20 + PARTS[1]
 
 
 def test_a_full_disk_is_an_error(
@@ -347,7 +383,7 @@ def test_a_full_disk_is_an_error(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
-    monkeypatch.setattr(encodings.os, "write", full)
+    monkeypatch.setattr(output_file.os, "write", full)
     with pytest.raises(OSError, match="No space"):
         written(tmp_path / "file", PARTS)
     after = set(os.listdir("/proc/self/fd")) if before else set()

@@ -15,10 +15,11 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.threads import freed_memory_kept
-from fractal_mesospim_shading.images.arrays import chunk_parts, encodings
+from fractal_mesospim_shading.images.arrays import chunk_parts, output_file
 from fractal_mesospim_shading.images.arrays.chunk_files import chunk_files
 from fractal_mesospim_shading.images.arrays.chunk_runs import encoded_bytes, written_in_runs
-from fractal_mesospim_shading.images.arrays.encodings import Encoding, OutputFile
+from fractal_mesospim_shading.images.arrays.encodings import Encoding
+from fractal_mesospim_shading.images.arrays.output_file import OutputFile
 
 CODECS = {
     f"{name}-{level}, shuffle {shuffle}, blocks of {block or 'its own size'}": blosc.Blosc(
@@ -239,6 +240,6 @@ def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(descriptor: int, data: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(encodings.os, "write", full)
+    monkeypatch.setattr(output_file.os, "write", full)
     with pytest.raises(OSError, match="No space"):
         written(tmp_path, blosc.Blosc("lz4", 5, 1), light(2**24, "uint16"))
