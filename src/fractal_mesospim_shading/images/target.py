@@ -30,8 +30,8 @@ from fractal_mesospim_shading.images.arrays.documents import (
     write_attributes,
 )
 from fractal_mesospim_shading.images.arrays.encodings import simple_encoding
-from fractal_mesospim_shading.images.arrays.output_file import past_cache
 from fractal_mesospim_shading.images.arrays.file_states import digest_of_sizes, file_ranges, states
+from fractal_mesospim_shading.images.arrays.output_file import past_cache
 from fractal_mesospim_shading.images.arrays.reading import (
     fingerprint,
     opened,
