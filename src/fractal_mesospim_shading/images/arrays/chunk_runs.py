@@ -111,13 +111,14 @@ class _Run:
 
         None where they are a single block, or the codec does not encode any.
         """
-        content = codec.encode(pixels)
-        block = int.from_bytes(content[8:12], "little")
+        encoded = codec.encode(pixels)
+        block = int.from_bytes(encoded[8:12], "little")
         if block >= pixels.nbytes:
             return None
-        found = cls._with_room(content, pixels.nbytes)
+        found = cls._with_room(encoded, pixels.nbytes)
         if found is not None:
             return found
+        del encoded  # Its memory is used again.
         before = block // pixels.itemsize
         behind_zeros = empty_array((before + pixels.size,), pixels.dtype)
         behind_zeros[:before] = 0
