@@ -269,13 +269,14 @@ def kept():
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The flags with which files are opened for writing."""
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """The flags with which the test opens its files; threads of others open theirs meanwhile."""
     flags: list[int] = []
     real = os.open
 
     def noted(path: Any, flag: int, *rest: Any, **more: Any) -> int:
-        flags.append(flag)
+        if str(path).startswith(str(tmp_path)):
+            flags.append(flag)
         return real(path, flag, *rest, **more)
 
     monkeypatch.setattr(output_file.os, "open", noted)
