@@ -115,14 +115,14 @@ class OutputFile:
         if self._stage is None:
             self._begin_with(memoryview(self._beginning))
             return
-        if self._held:
-            self._send(self._stage.data[: _in_pages(self._held)])
-        if self._beginning:
-            # Also in memory it has to lie where a page begins.
-            if self._first_pages is not None:
-                self._stage[: self._first_pages.size] = self._first_pages
-            self._stage[: self._room] = np.frombuffer(self._beginning, np.uint8)
-            self._begin_with(self._stage.data[: _in_pages(self._room)])
+        beginning = np.frombuffer(self._beginning, np.uint8)
+        pages = self._stage if self._first_pages is None else self._first_pages
+        pages[: beginning.size] = beginning
+        self._send(self._stage.data[: _in_pages(self._held)])
+        if self._first_pages is not None:
+            # Also in memory they have to lie where a page begins.
+            self._stage[: pages.size] = pages
+            self._begin_with(self._stage.data[: pages.size])
         os.ftruncate(self._descriptor, self.length)
 
     def _begin_with(self, view: memoryview) -> None:
