@@ -275,3 +275,20 @@ def test_an_import_finds_what_is_empty_by_itself(native_v04, tmp_path, caplog):
     )
     assert results
     assert "estimated from what is empty" in caplog.text
+
+
+def test_it_is_named_as_well_where_the_offset_was_taken_away_and_pixels_are_zero(tmp_path, caplog):
+    """Planes that were given are looked at as those that are searched: zeros are values there."""
+
+    class Dim(LitteredWorld):
+        def tile_stack(self, tile, channel=0):
+            light = np.maximum(super().tile_stack(tile, channel).astype(float) - 100, 0)
+            noise = np.random.default_rng(tile).poisson(0.15 * light)
+            return np.maximum(noise - 1, 0).astype(np.uint16)
+
+    url = _written(tmp_path, Dim(tile_shape=(96, 112), planes=24, sample=200.0, sample_radius=0.45))
+    models = estimate_flatfield(url, str(tmp_path / "models"), fov_list=[1, 3, 5, 7])
+    assert models["channel_0"].facts["offset"] == 0
+    named = [r.getMessage() for r in caplog.records if "was given as empty" in r.getMessage()]
+    assert len(named) == 1
+    assert "tile 5 was given as empty" in named[0]

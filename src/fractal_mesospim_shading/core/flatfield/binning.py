@@ -262,11 +262,16 @@ def _bin_means(block, dark, y0, x0, bin_px, zero_is_no_data, top):  # type: igno
                 bright[x] += np.int32(1) if raw >= top else np.int32(0)
             if (y0 + y + 1) % bin_px == 0 or y == height - 1:
                 row = (y0 + y) // bin_px - first_y
-                for x in range(width):
-                    column = (x0 + x) // bin_px - first_x
-                    total[k, row, column] += sums[x]
-                    count[k, row, column] += valid[x]
-                    saturated[k] += bright[x]
+                for column in range(columns - first_x):
+                    left = (first_x + column) * bin_px - x0
+                    light, pixels, full = 0.0, 0, 0
+                    for x in range(max(left, 0), min(left + bin_px, width)):
+                        light += sums[x]
+                        pixels += valid[x]
+                        full += bright[x]
+                    total[k, row, column] = light
+                    count[k, row, column] = pixels
+                    saturated[k] += full
                 sums[:], valid[:], bright[:] = 0.0, 0, 0
     return total, count, saturated
 
