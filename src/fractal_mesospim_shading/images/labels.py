@@ -16,7 +16,6 @@ import zarr
 from numpy.typing import NDArray
 
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.arrays.chunk_files import files_state
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
 from fractal_mesospim_shading.images.arrays.reading import (
     describe_array,
@@ -24,6 +23,7 @@ from fractal_mesospim_shading.images.arrays.reading import (
     opened,
     read_array,
 )
+from fractal_mesospim_shading.images.arrays.sampled_files import files_state
 from fractal_mesospim_shading.images.metadata import ImageMetadata, parse_metadata, refuse_odd_sizes
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.images.source import Axes

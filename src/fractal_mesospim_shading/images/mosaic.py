@@ -18,8 +18,6 @@ from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
 from fractal_mesospim_shading.images.arrays.chunk_files import (
     decoded_in_parts,
-    files_state,
-    stored_share,
 )
 from fractal_mesospim_shading.images.arrays.documents import Box, Document, StoredArray, document_of
 from fractal_mesospim_shading.images.arrays.reading import (
@@ -28,6 +26,7 @@ from fractal_mesospim_shading.images.arrays.reading import (
     opened,
     read_array,
 )
+from fractal_mesospim_shading.images.arrays.sampled_files import files_state, stored_share
 from fractal_mesospim_shading.images.light_path import of_import
 from fractal_mesospim_shading.images.metadata import (
     ImageMetadata,

@@ -23,11 +23,13 @@ def container_text(facts: dict[str, Any]) -> list[str]:
         facts: from `images.native.report.describe`.
     """
     stacks = facts["stacks"]
+    about = "about " if facts["size_from_some"] and facts["size_bytes"] is not None else ""
+    size = f"{about}{_size(facts['size_bytes'])}"
     time = "" if facts["time_point"] is None else f", time point {facts['time_point']}"
     lines = [
         facts["url"],
         f"mesoSPIM acquisition, OME-Zarr {' and '.join(facts['ngff_versions'])}, "
-        f"{_stacks(stacks)}, {_size(facts['size_bytes'])} on disk{time}",
+        f"{_stacks(stacks)}, {size} on disk{time}",
         "",
         "Channels:",
     ]

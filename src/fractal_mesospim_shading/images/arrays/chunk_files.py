@@ -43,7 +43,6 @@ from fractal_mesospim_shading.images.arrays.encodings import (
     simple_encoding,
     simple_type,
 )
-from fractal_mesospim_shading.images.arrays.file_states import file_counts
 from fractal_mesospim_shading.images.arrays.local_states import Known, LocalLook, state_of
 from fractal_mesospim_shading.images.arrays.output_file import OutputFile
 
@@ -52,9 +51,6 @@ _MOST_OVERHEAD = 8
 
 _LOOKED_AT = 2**16
 """Pixels, or a plane where that is more, that are compared with the fill value at a time."""
-
-_SAMPLED_FILES = 512
-"""Chunk files of an array that its state, and the size of a result, are told from."""
 
 Box = Sequence[slice]
 
@@ -303,33 +299,3 @@ def _equal(data: NDArray[Any], value: Any) -> bool:
 def _overlap(one: Box, other: Box) -> list[slice]:
     pairs = zip(one, other, strict=True)
     return [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs]
-
-
-def files_state(array: zarr.Array[Any]) -> bytes:
-    """Size and time of some chunk files of an array, for a fingerprint; empty where remote."""
-    return b"".join(
-        b"absent" if state is None else f"{state.st_size},{state.st_mtime_ns}".encode()
-        for state in _some_files(array)
-    )
-
-
-def stored_share(array: zarr.Array[Any]) -> float:
-    """Bytes of the chunk files of an array over those of their pixels, from some; 1 at most."""
-    sizes = [state.st_size if state else 0 for state in _some_files(array)]
-    unit = prod(array.shards or array.chunks) * array.dtype.itemsize
-    return min(1.0, float(np.mean(sizes)) / unit) if sizes else 1.0
-
-
-def _some_files(array: zarr.Array[Any]) -> Iterator[os.stat_result | None]:
-    """What the file system says of some chunk files, evenly spread; None for one not there."""
-    if not isinstance(array.store, LocalStore):
-        return
-    folder = array.store.root / array.path
-    counts = file_counts(array)
-    total = prod(counts)
-    for flat in range(0, total, max(1, total // _SAMPLED_FILES)):
-        index = tuple(int(i) for i in np.unravel_index(flat, counts))
-        try:
-            yield os.stat(folder / array.metadata.encode_chunk_key(index))
-        except OSError:
-            yield None

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice, product
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,12 @@ from numpy.typing import NDArray
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import LayoutError, ParameterError
 from fractal_mesospim_shading.images.arrays.documents import Box, StoredArray
+from fractal_mesospim_shading.images.arrays.reading import opened
+from fractal_mesospim_shading.images.arrays.sampled_files import (
+    SAMPLED_FILES,
+    files_below,
+    stored_share,
+)
 from fractal_mesospim_shading.images.light_path import together
 from fractal_mesospim_shading.images.native.channels import NativeChannel
 from fractal_mesospim_shading.images.native.placement import PlacedStack, TilePlace
@@ -33,10 +38,8 @@ from fractal_mesospim_shading.images.source import (
 )
 from fractal_mesospim_shading.images.storage import places
 
-_SAMPLED_FILES = 512
-"""Chunk files that the state of an acquisition, and the size of a result, are told from."""
-
-_METADATA_FILES = {".zarray", ".zattrs", "zarr.json"}
+_SAMPLED_ARRAYS = 64
+"""Arrays of an acquisition, evenly spread, that the size of a result is told from."""
 
 
 @dataclass(frozen=True)
@@ -326,25 +329,21 @@ class NativeMosaic:
 
     def stored_share(self) -> float:
         """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
-        finest = self.placed[0].stack.levels[0]
-        unit = prod(finest.shards or finest.chunks) * self.dtype.itemsize
-        sizes = [
-            os.stat(path).st_size
-            for path in self._some_files()
-            if os.path.basename(path) not in _METADATA_FILES
-        ]
-        return min(1.0, sum(sizes) / len(sizes) / unit) if sizes else 1.0
+        stacks = list({self._array_of(placed): placed.stack for placed in self.placed}.values())
+        # To open one takes as long as to look at many of its files.
+        some = np.linspace(0, len(stacks) - 1, min(len(stacks), _SAMPLED_ARRAYS)).round()
+        arrays = (opened(stacks[int(k)].stored(self.url, self.storage_options)) for k in some)
+        return float(np.mean([stored_share(one, SAMPLED_FILES // len(some)) for one in arrays]))
 
     def _some_files(self) -> Iterator[str]:
         if not places.is_local(self.url):
             return
-        arrays = dict.fromkeys((p.stack.group, p.stack.levels[0].path) for p in self.placed)
-        each = max(1, _SAMPLED_FILES // max(len(arrays), 1))
+        arrays = dict.fromkeys(map(self._array_of, self.placed))
+        each = max(1, SAMPLED_FILES // max(len(arrays), 1))
         for group, path in arrays:
-            yield from islice(_files_below(places.local_path(self.url) / group / path), each)
+            yield from islice(files_below(places.local_path(self.url) / group / path), each)
 
-
-def _files_below(folder: os.PathLike[str]) -> Iterator[str]:
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        yield from (os.path.join(root, name) for name in sorted(files))
+    @staticmethod
+    def _array_of(placed: PlacedStack) -> tuple[str, str]:
+        """Group and path of the array that holds a stack, alone or with others."""
+        return placed.stack.group, placed.stack.levels[0].path

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.errors import LayoutError, SourceReadError
+from fractal_mesospim_shading.errors import ImageFormatError, LayoutError, SourceReadError
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.arrays.reading import chunk_boxes, opened
+from fractal_mesospim_shading.images.arrays.sampled_files import stored_bytes
 from fractal_mesospim_shading.images.native.collection import TileCollection
 from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.placement import TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack, listed
 from fractal_mesospim_shading.images.native.surroundings import read_meta_text
 from fractal_mesospim_shading.images.storage.places import bytes_below, connection_errors, join_url
+
+MOST_FILES = 100_000
+"""Chunk files of a container whose sizes are added up; of more, so many tell what all take."""
 
 # More than this share of a tile in common is unusual; the writer allows 50 %.
 _ODD_OVERLAP = 0.55
@@ -30,7 +35,7 @@ def describe(
 
     Args:
         collection: to describe.
-        sizes: add up the sizes of files; takes a while with many chunks.
+        sizes: add up the sizes of files; where they are very many, some tell how large all are.
         find_zeros: look for blocks of zeros, which reads every pixel.
 
     Returns:
@@ -51,9 +56,10 @@ def describe(
         suspicious += [prefix + note for note in _overlap_notes(mosaic)]
     if find_zeros:
         suspicious += _zero_notes(collection)
-    groups = dict.fromkeys(stack.group for stack in collection.stacks)
-    size_of = {group: _size(collection, [group]) for group in groups} if sizes else {}
-    stacks = [_stack_entry(collection, stack, size_of) for stack in collection.stacks]
+    some = sizes and sum(map(_chunk_files, collection.stacks)) > MOST_FILES
+    size_of = _size_by_group(collection, from_some=some) if sizes else {}
+    known = [size for size in size_of.values() if size is not None]
+    stacks = [_stack_entry(collection, stack, size_of, some) for stack in collection.stacks]
     return {
         "url": collection.url,
         "kind": "mesoSPIM acquisition",
@@ -66,7 +72,8 @@ def describe(
         "sides": sorted({stack.side for stack in collection.stacks}),
         "angles": sorted({stack.rotation for stack in collection.stacks}),
         "orientation": orientation,
-        "size_bytes": sum(size_of.values()) if sizes else None,
+        "size_bytes": sum(known) if sizes and len(known) == len(size_of) else None,
+        "size_from_some": some,
         "mosaics": [_mosaic_entry(mosaic) for mosaic in mosaics],
         "stacks": stacks,
         "left_out": [{"name": i.name, "reason": i.reason} for i in collection.left_out],
@@ -189,12 +196,12 @@ def _tile_entry(mosaic: NativeMosaic, place: TilePlace) -> dict[str, Any]:
 
 
 def _stack_entry(
-    collection: TileCollection, stack: Stack, size_of: Mapping[str, int]
+    collection: TileCollection, stack: Stack, size_of: Mapping[str, int | None], some: bool
 ) -> dict[str, Any]:
     """What is shown of a stack; of an image of several, its size is that of its own chunks."""
     finest, size = stack.levels[0], size_of.get(stack.group)
     if stack.lead and size is not None:
-        folders = _chunk_folders(collection, stack)
+        folders = None if some else _chunk_folders(collection, stack)
         size = None if folders is None else _size(collection, folders)
     return {
         "group": stack.group,
@@ -231,6 +238,35 @@ def _chunk_folders(collection: TileCollection, stack: Stack) -> list[str] | None
             return None
         folders.append("/".join((stack.group, level.path, *key[:-3])))
     return folders
+
+
+def _chunk_files(stack: Stack) -> int:
+    """Files that the chunks of a stack lie in, those of all levels."""
+    return sum(
+        prod(-(-size // unit) for size, unit in zip(level.shape, units, strict=True))
+        for level in stack.levels
+        for units in [(level.shards or level.chunks)[-len(level.shape) :]]
+    )
+
+
+def _size_by_group(collection: TileCollection, *, from_some: bool) -> dict[str, int | None]:
+    """Bytes of each group, added up or told from some chunk files; None where they cannot be."""
+    groups = {stack.group: stack for stack in collection.stacks}
+    if not from_some:
+        return {group: _size(collection, [group]) for group in groups}
+    each = max(1, MOST_FILES // sum(len(stack.levels) for stack in groups.values()))
+    found: dict[str, int | None] = {}
+    for group, stack in groups.items():
+        found[group] = None
+        with suppress(SourceReadError, ImageFormatError):
+            places = (
+                stack.stored(collection.url, collection.storage_options, number)
+                for number in range(len(stack.levels))
+            )
+            sizes = [stored_bytes(opened(place), each) for place in places]
+            if None not in sizes:
+                found[group] = sum(size or 0 for size in sizes)
+    return found
 
 
 def _size(collection: TileCollection, folders: Iterable[str]) -> int:

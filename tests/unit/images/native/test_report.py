@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import zarr
 
+from fractal_mesospim_shading.images.native import report
 from fractal_mesospim_shading.images.native.collection import SignOptions, TileCollection
 from fractal_mesospim_shading.images.native.report import (
     acquisition_metadata,
     describe,
     zero_blocks,
 )
+from fractal_mesospim_shading.views.inspection_native import container_text
 from tests.support.acquisition import (
     grid_stacks,
     stack_pixels,
@@ -48,6 +50,36 @@ def test_description(tmp_path: Path) -> None:
     on_disk = sum(f.stat().st_size for f in path.rglob("*") if f.is_file() and f.parent != path)
     assert found["size_bytes"] == on_disk
     assert any("4 planes, 6 were planned" in line for line in found["suspicious"])
+
+
+def test_the_size_of_very_many_files_is_told_from_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_acquisition(tmp_path, "brain.ome.zarr", grid_stacks(2, 2, SETTINGS), SETTINGS)
+    collection = TileCollection.open(path, signs=SIGNS)
+    exact = describe(collection)
+    monkeypatch.setattr(report, "bytes_below", None)
+    monkeypatch.setattr(report, "MOST_FILES", 16)
+    some = describe(collection)
+    assert (exact["size_from_some"], some["size_from_some"]) == (False, True)
+    files = [f for f in path.rglob("*") if f.is_file() and f.name != "zarr.json"]
+    assert some["size_bytes"] == pytest.approx(sum(f.stat().st_size for f in files), rel=0.2)
+    assert sum(s["size_bytes"] for s in some["stacks"]) == some["size_bytes"]
+    assert ["4 stacks, about" in container_text(facts)[1] for facts in (exact, some)] == [
+        False,
+        True,
+    ]
+
+
+def test_room_is_told_from_all_of_a_stack_and_not_from_its_first_planes(tmp_path: Path) -> None:
+    """The first planes of a stack hold medium, which takes less room than tissue."""
+    noise = np.random.default_rng(1).integers(0, 2**16, (64, 20, 28), np.uint16)
+    noise[:32] = 0
+    settings = replace(SETTINGS, chunks=(1, 10, 14), pixels=lambda _: noise)
+    stacks = [replace(s, z_end_um=s.z_start_um + 63 * 5) for s in grid_stacks(1, 1, settings)]
+    path = write_acquisition(tmp_path, "a.ome.zarr", stacks, settings)
+    (mosaic,) = TileCollection.open(path, signs=SIGNS).mosaics()
+    assert mosaic.stored_share() == pytest.approx(0.5, abs=0.1)
 
 
 def test_description_of_what_cannot_be_one_mosaic(tmp_path: Path) -> None:

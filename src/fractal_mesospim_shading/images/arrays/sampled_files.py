@@ -1,0 +1,75 @@
+"""What some chunk files of an array tell of all: its state, and how much room it takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from fractal_mesospim_shading.images.arrays.file_states import file_counts
+
+SAMPLED_FILES = 512
+"""Chunk files of an array that its state, and the size of a result, are told from."""
+
+
+def files_state(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> bytes:
+    """Size and time of some chunk files of an array, for a fingerprint; empty where remote.
+
+    Args:
+        array: whose files are looked at.
+        most: of them, about.
+    """
+    return b"".join(
+        b"absent" if state is None else f"{state.st_size},{state.st_mtime_ns}".encode()
+        for state in _some_files(array, most)
+    )
+
+
+def stored_share(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> float:
+    """Bytes of the chunk files of an array over those of their pixels, from some; 1 at most.
+
+    Args:
+        array: whose files are looked at; 1 where it is remote or empty.
+        most: of them, about.
+    """
+    stored = stored_bytes(array, most)
+    unit = prod(array.shards or array.chunks) * array.dtype.itemsize
+    return 1.0 if stored is None else min(1.0, stored / prod(file_counts(array)) / unit)
+
+
+def stored_bytes(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> int | None:
+    """Bytes of the chunk files of an array, told from some; None where it is remote or empty.
+
+    Args:
+        array: whose files are looked at.
+        most: of them, about.
+    """
+    sizes = [state.st_size if state else 0 for state in _some_files(array, most)]
+    return round(float(np.mean(sizes)) * prod(file_counts(array))) if sizes else None
+
+
+def _some_files(array: zarr.Array[Any], most: int) -> Iterator[os.stat_result | None]:
+    """What the file system says of some chunk files, evenly spread; None for one not there."""
+    if not isinstance(array.store, LocalStore):
+        return
+    folder = array.store.root / array.path
+    counts = file_counts(array)
+    total = prod(counts)
+    for flat in range(0, total, max(1, total // most)):
+        index = tuple(int(i) for i in np.unravel_index(flat, counts))
+        try:
+            yield os.stat(folder / array.metadata.encode_chunk_key(index))
+        except OSError:
+            yield None
+
+
+def files_below(folder: os.PathLike[str]) -> Iterator[str]:
+    """All files in a folder and in those below, folder by folder, in order of their names."""
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (os.path.join(root, name) for name in sorted(files))
