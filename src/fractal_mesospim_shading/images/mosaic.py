@@ -297,7 +297,7 @@ class MosaicImage(SharingNothing):
         return digest.hexdigest()
 
     def stored_share(self) -> float:
-        """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
+        """Bytes of its chunk files over those of its pixels, told from some files."""
         return stored_share(self.array(0))
 
 

@@ -287,7 +287,7 @@ class MultitileImage(PixelSource, Protocol):
         """Fingerprint: its metadata, and size and time of some of its chunk files."""
 
     def stored_share(self) -> float:
-        """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
+        """Bytes of its chunk files over those of its pixels, told from some files."""
 
     def stored(self, level: int) -> Sequence[StoredArray]:
         """The arrays that the pixels of a level come from."""

@@ -31,15 +31,16 @@ def files_state(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> bytes:
 
 
 def stored_share(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> float:
-    """Bytes of the chunk files of an array over those of their pixels, from some; 1 at most.
+    """Bytes of the chunk files of an array over those of its pixels, told from some.
+
+    It may be above 1 where chunks reach beyond the array.
 
     Args:
         array: whose files are looked at; 1 where it is remote or empty.
         most: of them, about.
     """
     stored = stored_bytes(array, most)
-    unit = prod(array.shards or array.chunks) * array.dtype.itemsize
-    return 1.0 if stored is None else min(1.0, stored / prod(file_counts(array)) / unit)
+    return 1.0 if stored is None else stored / array.nbytes
 
 
 def stored_bytes(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> int | None:

@@ -328,7 +328,7 @@ class NativeMosaic:
         return digest.hexdigest()
 
     def stored_share(self) -> float:
-        """Bytes of its chunk files over those of their pixels, from some files; 1 at most."""
+        """Bytes of its chunk files over those of its pixels, told from some files."""
         stacks = list({self._array_of(placed): placed.stack for placed in self.placed}.values())
         # To open one takes as long as to look at many of its files.
         some = np.linspace(0, len(stacks) - 1, min(len(stacks), _SAMPLED_ARRAYS)).round()

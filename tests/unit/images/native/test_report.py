@@ -82,6 +82,17 @@ def test_room_is_told_from_all_of_a_stack_and_not_from_its_first_planes(tmp_path
     assert mosaic.stored_share() == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("side", [1, 9])
+def test_room_is_told_of_chunks_that_reach_beyond_a_stack(tmp_path: Path, side: int) -> None:
+    """Also of more stacks than arrays are looked at."""
+    path = write_acquisition(tmp_path, "a.ome.zarr", grid_stacks(side, side, SETTINGS), SETTINGS)
+    (mosaic,) = TileCollection.open(path, signs=SIGNS).mosaics()
+    files = [f for f in path.rglob("*") if f.is_file() and "c" in f.relative_to(path).parts]
+    pixels = 6 * 20 * 28 * 2 * side**2
+    truth = sum(f.stat().st_size for f in files) / pixels
+    assert mosaic.stored_share() == pytest.approx(truth, rel=0.05)
+
+
 def test_description_of_what_cannot_be_one_mosaic(tmp_path: Path) -> None:
     stacks = grid_stacks(1, 2, SETTINGS)
     path = write_acquisition(tmp_path, "brain.ome.zarr", stacks[:1], SETTINGS)
