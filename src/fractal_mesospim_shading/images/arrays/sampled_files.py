@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
@@ -17,16 +17,16 @@ SAMPLED_FILES = 512
 """Chunk files of an array that its state, and the size of a result, are told from."""
 
 
-def files_state(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> bytes:
-    """Size and time of some chunk files of an array, for a fingerprint; empty where remote.
+_GOLDEN = (5**0.5 - 1) / 2
 
-    Args:
-        array: whose files are looked at.
-        most: of them, about.
-    """
+
+def files_state(array: zarr.Array[Any]) -> bytes:
+    """Size and time of some chunk files of an array, for a fingerprint; empty where remote."""
+    total = prod(file_counts(array))
+    every = range(0, total, max(1, total // SAMPLED_FILES))
     return b"".join(
         b"absent" if state is None else f"{state.st_size},{state.st_mtime_ns}".encode()
-        for state in _some_files(array, most)
+        for state in _files(array, every)
     )
 
 
@@ -37,7 +37,7 @@ def stored_share(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> float:
 
     Args:
         array: whose files are looked at; 1 where it is remote or empty.
-        most: of them, about.
+        most: of them.
     """
     stored = stored_bytes(array, most)
     return 1.0 if stored is None else stored / array.nbytes
@@ -48,21 +48,22 @@ def stored_bytes(array: zarr.Array[Any], most: int = SAMPLED_FILES) -> int | Non
 
     Args:
         array: whose files are looked at.
-        most: of them, about.
+        most: of them.
     """
-    sizes = [state.st_size if state else 0 for state in _some_files(array, most)]
-    return round(float(np.mean(sizes)) * prod(file_counts(array))) if sizes else None
+    total = prod(file_counts(array))
+    # At equal distances all might lie in the same columns of chunks.
+    some = range(total) if total <= most else (int(total * (k * _GOLDEN % 1)) for k in range(most))
+    sizes = [state.st_size if state else 0 for state in _files(array, some)]
+    return round(float(np.mean(sizes)) * total) if sizes else None
 
 
-def _some_files(array: zarr.Array[Any], most: int) -> Iterator[os.stat_result | None]:
-    """What the file system says of some chunk files, evenly spread; None for one not there."""
+def _files(array: zarr.Array[Any], numbers: Iterable[int]) -> Iterator[os.stat_result | None]:
+    """What the file system says of chunk files by their number; None for one not there."""
     if not isinstance(array.store, LocalStore):
         return
-    folder = array.store.root / array.path
-    counts = file_counts(array)
-    total = prod(counts)
-    for flat in range(0, total, max(1, total // most)):
-        index = tuple(int(i) for i in np.unravel_index(flat, counts))
+    folder, counts = array.store.root / array.path, file_counts(array)
+    for number in numbers:
+        index = tuple(int(i) for i in np.unravel_index(number, counts))
         try:
             yield os.stat(folder / array.metadata.encode_chunk_key(index))
         except OSError:
