@@ -17,7 +17,7 @@ import fractal_mesospim_shading
 from fractal_mesospim_shading import errors, import_mesospim
 from fractal_mesospim_shading.engine.job import Job
 from fractal_mesospim_shading.images import target
-from fractal_mesospim_shading.images.arrays import chunk_files
+from fractal_mesospim_shading.images.arrays import sampled_files
 from fractal_mesospim_shading.images.mosaic import MosaicImage
 from fractal_mesospim_shading.synthetic.images import write_image
 from tests.support.acquisition import grid_stacks, write_acquisition
@@ -229,7 +229,7 @@ def stopped(brain, monkeypatch, many_blocks):
     """A run that was stopped after 60 blocks; its state of the source is not compared."""
     source, arguments = brain
     # The request holds the state of some files; of a large image these are few.
-    monkeypatch.setattr(chunk_files, "_some_files", lambda *_: [])
+    monkeypatch.setattr(sampled_files, "_files", lambda *_: [])
     write, seen = target.TargetImage.write, []
 
     def failing(image, level, box, data):
