@@ -278,8 +278,6 @@ def test_an_import_finds_what_is_empty_by_itself(native_v04, tmp_path, caplog):
 
 
 def test_it_is_named_as_well_where_the_offset_was_taken_away_and_pixels_are_zero(tmp_path, caplog):
-    """Planes that were given are looked at as those that are searched: zeros are values there."""
-
     class Dim(LitteredWorld):
         def tile_stack(self, tile, channel=0):
             light = np.maximum(super().tile_stack(tile, channel).astype(float) - 100, 0)

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from fractal_mesospim_shading.core.layout import TileLayout
 from fractal_mesospim_shading.errors import ImageFormatError, ParameterError
-from fractal_mesospim_shading.images.arrays.chunk_files import (
-    decoded_in_parts,
-)
+from fractal_mesospim_shading.images.arrays.chunk_files import decoded_in_parts
 from fractal_mesospim_shading.images.arrays.documents import Box, Document, StoredArray, document_of
 from fractal_mesospim_shading.images.arrays.reading import (
     describe_array,

@@ -23,8 +23,7 @@ def container_text(facts: dict[str, Any]) -> list[str]:
         facts: from `images.native.report.describe`.
     """
     stacks = facts["stacks"]
-    about = "about " if facts["size_from_some"] and facts["size_bytes"] is not None else ""
-    size = f"{about}{_size(facts['size_bytes'])}"
+    size = ("about " if facts["size_from_some"] else "") + _size(facts["size_bytes"])
     time = "" if facts["time_point"] is None else f", time point {facts['time_point']}"
     lines = [
         facts["url"],

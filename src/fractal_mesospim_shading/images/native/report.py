@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fractal_mesospim_shading.errors import ImageFormatError, LayoutError, SourceReadError
+from fractal_mesospim_shading.errors import LayoutError, SourceReadError
 from fractal_mesospim_shading.images.arrays.documents import Box
 from fractal_mesospim_shading.images.arrays.reading import chunk_boxes, opened
 from fractal_mesospim_shading.images.arrays.sampled_files import stored_bytes
@@ -19,10 +19,16 @@ from fractal_mesospim_shading.images.native.mosaic import NativeMosaic
 from fractal_mesospim_shading.images.native.placement import TilePlace
 from fractal_mesospim_shading.images.native.stack import Stack, listed
 from fractal_mesospim_shading.images.native.surroundings import read_meta_text
-from fractal_mesospim_shading.images.storage.places import bytes_below, connection_errors, join_url
+from fractal_mesospim_shading.images.storage.places import (
+    bytes_below,
+    connection_errors,
+    is_local,
+    join_url,
+    split_zip,
+)
 
 MOST_FILES = 100_000
-"""Chunk files of a container whose sizes are added up; of more, so many tell what all take."""
+"""Chunk files of a local folder whose sizes are added up; of more, so many tell what all take."""
 
 # More than this share of a tile in common is unusual; the writer allows 50 %.
 _ODD_OVERLAP = 0.55
@@ -56,9 +62,9 @@ def describe(
         suspicious += [prefix + note for note in _overlap_notes(mosaic)]
     if find_zeros:
         suspicious += _zero_notes(collection)
-    some = sizes and sum(map(_chunk_files, collection.stacks)) > MOST_FILES
-    size_of = _size_by_group(collection, from_some=some) if sizes else {}
-    known = [size for size in size_of.values() if size is not None]
+    in_files = is_local(collection.url) and split_zip(collection.url) is None
+    some = sizes and in_files and sum(map(_chunk_files, collection.stacks)) > MOST_FILES
+    size_of = _sizes(collection, from_some=some) if sizes else {}
     stacks = [_stack_entry(collection, stack, size_of, some) for stack in collection.stacks]
     return {
         "url": collection.url,
@@ -72,7 +78,7 @@ def describe(
         "sides": sorted({stack.side for stack in collection.stacks}),
         "angles": sorted({stack.rotation for stack in collection.stacks}),
         "orientation": orientation,
-        "size_bytes": sum(known) if sizes and len(known) == len(size_of) else None,
+        "size_bytes": sum(size_of.values()) if sizes else None,
         "size_from_some": some,
         "mosaics": [_mosaic_entry(mosaic) for mosaic in mosaics],
         "stacks": stacks,
@@ -196,7 +202,7 @@ def _tile_entry(mosaic: NativeMosaic, place: TilePlace) -> dict[str, Any]:
 
 
 def _stack_entry(
-    collection: TileCollection, stack: Stack, size_of: Mapping[str, int | None], some: bool
+    collection: TileCollection, stack: Stack, size_of: Mapping[str, int], some: bool
 ) -> dict[str, Any]:
     """What is shown of a stack; of an image of several, its size is that of its own chunks."""
     finest, size = stack.levels[0], size_of.get(stack.group)
@@ -249,24 +255,20 @@ def _chunk_files(stack: Stack) -> int:
     )
 
 
-def _size_by_group(collection: TileCollection, *, from_some: bool) -> dict[str, int | None]:
-    """Bytes of each group, added up or told from some chunk files; None where they cannot be."""
+def _sizes(collection: TileCollection, *, from_some: bool) -> dict[str, int]:
+    """Bytes of each group: of all its files, or of its chunks as some files tell."""
     groups = {stack.group: stack for stack in collection.stacks}
     if not from_some:
         return {group: _size(collection, [group]) for group in groups}
     each = max(1, MOST_FILES // sum(len(stack.levels) for stack in groups.values()))
-    found: dict[str, int | None] = {}
-    for group, stack in groups.items():
-        found[group] = None
-        with suppress(SourceReadError, ImageFormatError):
-            places = (
-                stack.stored(collection.url, collection.storage_options, number)
-                for number in range(len(stack.levels))
-            )
-            sizes = [stored_bytes(opened(place), each) for place in places]
-            if None not in sizes:
-                found[group] = sum(size or 0 for size in sizes)
-    return found
+    return {group: _size_from_some(collection, stack, each) for group, stack in groups.items()}
+
+
+def _size_from_some(collection: TileCollection, stack: Stack, most: int) -> int:
+    """Bytes of the chunks of a stack's arrays, told from so many files of each."""
+    where = collection.url, collection.storage_options
+    arrays = [opened(stack.stored(*where, number)) for number in range(len(stack.levels))]
+    return sum(stored_bytes(array, most) or 0 for array in arrays)
 
 
 def _size(collection: TileCollection, folders: Iterable[str]) -> int:

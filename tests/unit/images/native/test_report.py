@@ -66,10 +66,8 @@ def test_the_size_of_very_many_files_is_told_from_some(
     files = [f for f in path.rglob("*") if f.is_file() and f.name != "zarr.json"]
     assert some["size_bytes"] == pytest.approx(sum(f.stat().st_size for f in files), rel=0.2)
     assert sum(s["size_bytes"] for s in some["stacks"]) == some["size_bytes"]
-    assert ["4 stacks, about" in container_text(facts)[1] for facts in (exact, some)] == [
-        False,
-        True,
-    ]
+    assert "4 stacks, about " in container_text(some)[1]
+    assert "about" not in container_text(exact)[1]
 
 
 def test_room_is_told_from_all_of_a_stack_and_not_from_its_first_planes(tmp_path: Path) -> None:
@@ -162,7 +160,9 @@ def test_acquisition_metadata_keep_what_differs_apart(tmp_path: Path) -> None:
     }
 
 
-def test_container_in_a_zip_archive(tmp_path: Path) -> None:
+def test_container_in_a_zip_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of an archive tells the sizes of all its files at once."""
+    monkeypatch.setattr(report, "MOST_FILES", 0)
     stacks = grid_stacks(2, 2, SETTINGS, overlap_px=8)
     write_acquisition(tmp_path / "a", "brain.ome.zarr", stacks, SETTINGS)
     shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "a")
@@ -170,3 +170,5 @@ def test_container_in_a_zip_archive(tmp_path: Path) -> None:
     plain = describe(TileCollection.open(tmp_path / "a" / "brain.ome.zarr"))
     assert found["suspicious"] == []
     assert found["mosaics"] == plain["mosaics"]
+    assert (found["size_from_some"], plain["size_from_some"]) == (False, True)
+    assert found["size_bytes"] > plain["size_bytes"] > 0
